@@ -1,0 +1,51 @@
+"""distillguard: defensive distillation, its descendants, attacks, and honest reports."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+# Loaded on first use: `import distillguard` costs little more than `import torch`.
+_HOMES = {
+    "attacks": "",
+    "datasets": "",
+    "evaluation": "",
+    "exceptions": "",
+    "functional": "",
+    "networks": "",
+    "DefensiveDistiller": "estimators",
+    "RobustnessReport": "evaluation",
+    "evaluate": "evaluation",
+}
+
+__all__ = [
+    "DefensiveDistiller",
+    "RobustnessReport",
+    "attacks",
+    "datasets",
+    "evaluate",
+    "evaluation",
+    "exceptions",
+    "functional",
+    "networks",
+]
+
+if TYPE_CHECKING:
+    from . import attacks, datasets, evaluation, exceptions, functional, networks
+    from .estimators import DefensiveDistiller
+    from .evaluation import RobustnessReport, evaluate
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES[name]
+    if not home:
+        return importlib.import_module(f".{name}", __name__)
+    found = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

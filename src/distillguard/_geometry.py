@@ -1,0 +1,130 @@
+"""Norm balls as data: an attack asks for a sample, a direction or a projection by norm.
+
+All functions act on perturbations of shape (n, ...) example by example.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._random import normal, uniform
+from ._typing import Distance, Norm
+
+L1_SHARE = 0.01
+"""Share of the coordinates that one l1 step moves (Tramer and Boneh 2019, section 4.1)."""
+
+
+class Ball(NamedTuple):
+    """Pure functions describing the ball of one norm."""
+
+    sample: Callable[[Tensor, Tensor, Tensor | int], Tensor]
+    """(like, keys, counter): a uniform point of the unit ball for each example."""
+
+    steepest: Callable[[Tensor], Tensor]
+    """Gradient to the direction of size 1 that ascends fastest; a zero gradient gives zero."""
+
+    project: Callable[[Tensor, Tensor | float], Tensor]
+    """(delta, radius): the nearest point of the ball; the radius may differ per example."""
+
+
+def size(delta: Tensor, norm: Distance) -> Tensor:
+    """Return each example's norm: (n, ...) to (n,). ``"l0"`` counts the coordinates moved."""
+    flat = delta.flatten(1)
+    if flat.shape[1] == 0:
+        return flat.new_zeros(len(flat))
+    if norm == "l0":
+        return (flat != 0).sum(dim=1).to(flat.dtype)
+    return torch.linalg.vector_norm(flat, ord=_ORDERS[norm], dim=1)
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """View (n,) as (n, 1, ...), ready to be broadcast against ``like``."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def ball(norm: Norm) -> Ball:
+    """Return the functions of a norm."""
+    return _BALLS[norm]
+
+
+def _column(radius: Tensor | float, like: Tensor) -> Tensor | float:
+    return per_example(radius, like) if isinstance(radius, Tensor) else radius
+
+
+def _linf_sample(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
+    flat = uniform(keys, counter, like[0].numel(), like.dtype)
+    return (2 * flat - 1).view_as(like)
+
+
+def _linf_project(delta: Tensor, radius: Tensor | float) -> Tensor:
+    reach = _column(radius, delta)
+    if isinstance(reach, Tensor):
+        return torch.minimum(torch.maximum(delta, -reach), reach)
+    return delta.clamp(-reach, reach)
+
+
+def _l2_sample(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
+    dimension = like[0].numel()
+    drawn = normal(keys, counter, dimension + 1, torch.float64)
+    direction = drawn[:, :dimension] / drawn[:, :dimension].norm(dim=1, keepdim=True)
+    # The last normal number, through its distribution function, is the uniform that r^d needs.
+    share = torch.special.ndtr(drawn[:, dimension:])
+    return (direction * share ** (1 / dimension)).to(like.dtype).view_as(like)
+
+
+def _l2_steepest(gradient: Tensor) -> Tensor:
+    # Dividing by the largest entry first keeps the squares of tiny gradients from underflowing.
+    largest = per_example(size(gradient, "linf"), gradient)
+    scaled = torch.where(largest > 0, gradient / largest, 0)
+    length = per_example(size(scaled, "l2"), gradient)
+    return torch.where(largest > 0, scaled / length, 0)
+
+
+def _l2_project(delta: Tensor, radius: Tensor | float) -> Tensor:
+    length = per_example(size(delta, "l2"), delta)
+    reach = _column(radius, delta)
+    return torch.where(length > reach, delta * (reach / length), delta)
+
+
+def _l1_sample(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
+    dimension = like[0].numel()
+    drawn = uniform(keys, counter, 2 * dimension + 1, torch.float64)
+    spacings = -torch.log1p(-drawn[:, : dimension + 1])
+    magnitude = spacings[:, :dimension] / spacings.sum(dim=1, keepdim=True)
+    sign = torch.where(drawn[:, dimension + 1 :] < 0.5, -1.0, 1.0)
+    return (magnitude * sign).to(like.dtype).view_as(like)
+
+
+def _l1_steepest(gradient: Tensor) -> Tensor:
+    flat = gradient.flatten(1)
+    moved = max(1, math.ceil(L1_SHARE * flat.shape[1]))
+    weakest = flat.abs().topk(moved, dim=1).values[:, -1:]
+    chosen = torch.where((flat.abs() >= weakest) & (flat != 0), flat.sign(), 0)
+    count = chosen.abs().sum(dim=1, keepdim=True).clamp(min=1)
+    return (chosen / count).view_as(gradient)
+
+
+def _l1_project(delta: Tensor, radius: Tensor | float) -> Tensor:
+    # Duchi et al. 2008, figure 1: soft threshold at the level that leaves exactly the radius.
+    magnitude = delta.flatten(1).abs()
+    reach = radius[:, None] if isinstance(radius, Tensor) else radius
+    ordered = magnitude.sort(dim=1, descending=True).values
+    excess = ordered.cumsum(dim=1) - reach
+    rank = torch.arange(1, magnitude.shape[1] + 1, device=delta.device, dtype=delta.dtype)
+    active = (ordered * rank > excess).sum(dim=1, keepdim=True).clamp(min=1)
+    level = (excess.gather(1, active - 1) / active).clamp(min=0)
+    inside = magnitude.sum(dim=1, keepdim=True) <= reach
+    shrunk = (magnitude - level).clamp(min=0) * delta.flatten(1).sign()
+    return torch.where(inside, delta.flatten(1), shrunk).view_as(delta)
+
+
+_ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
+
+_BALLS: dict[Norm, Ball] = {
+    "linf": Ball(_linf_sample, torch.sign, _linf_project),
+    "l2": Ball(_l2_sample, _l2_steepest, _l2_project),
+    "l1": Ball(_l1_sample, _l1_steepest, _l1_project),
+}

@@ -1,0 +1,69 @@
+"""Randomness that belongs to an example rather than to a generator.
+
+What an example draws is a function of the seed, of the example's own values and of a
+counter: not of the batch it travels in, of its place in it or of the device. SplitMix64
+[1]_ is the function, written in int64 tensors, whose arithmetic wraps as the original's does.
+
+.. [1] G. L. Steele, D. Lea and C. H. Flood, "Fast Splittable Pseudorandom Number
+   Generators", OOPSLA 2014, figure 16.
+"""
+
+import math
+import secrets
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_FIRST = 0xBF58476D1CE4E5B9 - 2**64
+_SECOND = 0x94D049BB133111EB - 2**64
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def draw_seed(random_state: int | None) -> int:
+    """Return ``random_state``, or a fresh seed where there is none."""
+    return secrets.randbits(62) if random_state is None else random_state
+
+
+def example_keys(inputs: Tensor, seed: int) -> Tensor:
+    """Hash each example's values with the seed: (n, ...) floating to (n,) int64."""
+    values = inputs.detach().contiguous().flatten(1)
+    bits = values.view(_BITS[values.element_size()]).long()
+    place = torch.arange(1, bits.shape[1] + 1, device=bits.device) * _GOLDEN
+    offset = torch.tensor(seed % 2**63, device=bits.device) * _GOLDEN
+    return _mix(_mix(bits + place).sum(dim=1) + offset)
+
+
+def uniform(keys: Tensor, counter: Tensor | int, size: int, dtype: torch.dtype) -> Tensor:
+    """Uniform numbers in [0, 1) of shape (n, size), a fresh row for each key and counter."""
+    stream = _mix(keys + _GOLDEN * (torch.as_tensor(counter, device=keys.device) + 1))
+    bits = split_mix(stream, size)
+    if dtype == torch.float64:
+        return _shift(bits, 11).double() * 2.0**-53
+    return (_shift(bits, 40).float() * 2.0**-24).to(dtype)
+
+
+def normal(keys: Tensor, counter: Tensor | int, size: int, dtype: torch.dtype) -> Tensor:
+    """Standard normal numbers of shape (n, size), by the Box-Muller transform."""
+    half = (size + 1) // 2
+    radius, angle = uniform(keys, counter, 2 * half, torch.float64).split(half, dim=1)
+    radius = (-2 * torch.log1p(-radius)).sqrt()
+    pair = torch.cat([radius * (math.tau * angle).cos(), radius * (math.tau * angle).sin()], dim=1)
+    return pair[:, :size].to(dtype)
+
+
+def split_mix(seeds: Tensor, size: int) -> Tensor:
+    """Return the first ``size`` outputs of SplitMix64 from each seed: (n,) to (n, size), int64."""
+    place = torch.arange(1, size + 1, device=seeds.device) * _GOLDEN
+    return _mix(seeds[:, None] + place)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _FIRST
+    z = (z ^ _shift(z, 27)) * _SECOND
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, places: int) -> Tensor:
+    """Logical right shift: int64's own shift would copy the sign downwards."""
+    return (z >> places) & (2 ** (64 - places) - 1)

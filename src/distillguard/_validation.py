@@ -1,0 +1,173 @@
+"""Checks at the public boundary, one grammar: ``<argument> must <rule>, got <value>``."""
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._typing import Bounds, Norm
+from .exceptions import NoGradientError
+
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Refuse everything but a finite number above 0."""
+    _check_real(name, value)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+
+
+def check_at_least(name: str, value: Any, least: int) -> None:
+    """Refuse everything but an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+
+
+def check_in_unit_interval(name: str, value: Any) -> None:
+    """Refuse everything but a number in [0, 1]."""
+    _check_real(name, value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
+
+
+def check_not_negative(name: str, value: Any) -> None:
+    """Refuse everything but a finite number of at least 0."""
+    _check_real(name, value)
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Refuse everything but one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_norm(norm: Any, allowed: tuple[Norm, ...] = NORMS) -> None:
+    """Refuse a norm that the attack does not know."""
+    check_choice("norm", norm, allowed)
+
+
+def check_bounds(bounds: Any) -> None:
+    """Refuse bounds that are not two finite numbers, the lower first."""
+    if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
+        raise TypeError(f"bounds must be a pair (low, high), got {bounds!r}")
+    low, high = bounds
+    _check_real("bounds", low)
+    _check_real("bounds", high)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"bounds must be finite with low below high, got {bounds!r}")
+
+
+def check_random_state(random_state: Any) -> None:
+    """Refuse a seed that is neither None nor an integer of at least 0."""
+    if random_state is not None:
+        check_at_least("random_state", random_state, 0)
+
+
+def check_inputs(inputs: Any, bounds: Bounds) -> None:
+    """Refuse inputs that are not a floating tensor of examples within ``bounds``."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs must be a torch.Tensor, got {type(inputs).__name__}")
+    if not inputs.is_floating_point():
+        raise TypeError(
+            f"inputs must be floating point, got {inputs.dtype}; "
+            "for images stored as integers use inputs.float() / 255"
+        )
+    if inputs.ndim < 2:
+        raise ValueError(
+            f"inputs must have shape (n, ...) with at least two axes, got {tuple(inputs.shape)}"
+        )
+    if inputs.numel():
+        check_range("inputs", inputs, bounds)
+
+
+def check_range(name: str, values: Tensor, bounds: Bounds) -> None:
+    """Refuse values that are not finite or leave ``bounds``, and say what probably happened."""
+    low, high = (extreme.item() for extreme in values.detach().aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    if bounds[0] <= low and high <= bounds[1]:
+        return
+    message = f"{name} must be within bounds {tuple(bounds)}, got values in [{low:.6g}, {high:.6g}]"
+    if low >= 0 and 1 < high <= 255 and tuple(bounds) == (0.0, 1.0):
+        message += "; images stored as 0 to 255 need dividing by 255"
+    elif low < 0 and tuple(bounds) == (0.0, 1.0):
+        message += (
+            "; if the data is normalised by mean and standard deviation, put the normalisation "
+            "into the model as its first layer and pass raw inputs, or pass the true bounds"
+        )
+    raise ValueError(message)
+
+
+def check_labels(labels: Any, inputs: Tensor) -> None:
+    """Refuse labels that are not one int64 class per example."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a torch.Tensor, got {type(labels).__name__}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels must have dtype torch.int64, got {labels.dtype}")
+    if labels.shape != (len(inputs),):
+        raise ValueError(
+            f"labels must have shape ({len(inputs)},), one class per input, "
+            f"got {tuple(labels.shape)}"
+        )
+
+
+def check_logits(logits: Any, n: int) -> None:
+    """Refuse a model's output that is not finite logits of shape (n, n_classes)."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"model must return a torch.Tensor of logits, got {type(logits).__name__}")
+    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
+        raise ValueError(
+            f"model must return logits of shape ({n}, n_classes) with at least two classes, "
+            f"got {tuple(logits.shape)}"
+        )
+    if not logits.is_floating_point():
+        raise TypeError(f"model must return floating point logits, got {logits.dtype}")
+    if not logits.isfinite().all():
+        raise ValueError("model must return finite logits, got NaN or infinity")
+    if look_like_probabilities(logits):
+        raise ValueError(
+            "model must return logits, got rows in [0, 1] that sum to 1; "
+            "remove the final softmax (gradients through it vanish and attacks then mislead)"
+        )
+
+
+def check_label_range(labels: Tensor, n_classes: int) -> None:
+    """Refuse labels outside the classes that the model distinguishes."""
+    if len(labels):
+        low, high = (extreme.item() for extreme in labels.aminmax())
+        if low < 0 or high >= n_classes:
+            raise ValueError(
+                f"labels must be classes from 0 to {n_classes - 1}, got values in [{low}, {high}]"
+            )
+
+
+def check_differentiable(logits: Tensor) -> None:
+    """Refuse an output that autograd cannot trace back to the input."""
+    if not logits.requires_grad:
+        raise NoGradientError(
+            "model must be differentiable with respect to its input, got an output without a "
+            "graph; look for detach(), no_grad(), NumPy or argmax inside its forward, or use an "
+            "attack that needs no gradients"
+        )
+
+
+def look_like_probabilities(logits: Tensor) -> bool:
+    """Whether every row is in [0, 1] and sums to 1, within 1e-5 (AutoAttack's flag)."""
+    if not len(logits):
+        return False
+    values = logits.detach().float()
+    in_range = bool(((values > -1e-5) & (values < 1 + 1e-5)).all())
+    return in_range and bool(((values.sum(dim=1) - 1).abs() < 1e-5).all())
+
+
+def _check_real(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")

@@ -1,0 +1,175 @@
+"""The one loop that runs every iterative attack, over the whole set at once.
+
+An attack is a small state machine on a batch. The engine keeps the batch full: an example
+that is done leaves it at once and the next one takes its place (continuous batching), so the
+model never sees an example whose fate is decided. Devices, dtypes, modes, randomness,
+progress and interruption live here, once.
+"""
+
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .._modes import borrowed, device_of, dtype_of
+from .._random import draw_seed, example_keys
+from .._typing import Bounds, Loss, Model
+from .._validation import (
+    check_at_least,
+    check_bounds,
+    check_differentiable,
+    check_inputs,
+    check_label_range,
+    check_labels,
+    check_logits,
+    check_random_state,
+)
+
+State = TypeVar("State", bound=tuple[Tensor, ...])
+
+
+class Algorithm(Protocol[State]):
+    """What an iterative attack tells the engine.
+
+    ``State`` is a named tuple of tensors whose first axis is the example; the functions are
+    pure and treat every example by itself.
+    """
+
+    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> State:
+        """Return the state before the first step; ``keys`` (n,) int64 seed each example."""
+
+    def step(self, model: Model, state: State) -> State:
+        """Ask the model once (or as often as the method's one step needs) and move on."""
+
+    def done(self, state: State) -> Tensor:
+        """Which examples need no further step: (n,) bool."""
+
+    def result(self, state: State) -> Tensor:
+        """Return the adversarial examples: (n, ...)."""
+
+
+def run(
+    algorithm: Algorithm[State],
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    bounds: Bounds,
+    batch_size: int,
+    random_state: int | None,
+    progress: bool,
+) -> Tensor:
+    """Check what the caller passed, run ``algorithm`` on every example, return like ``inputs``."""
+    check_bounds(bounds)
+    check_inputs(inputs, bounds)
+    check_labels(labels, inputs)
+    check_at_least("batch_size", batch_size, 1)
+    check_random_state(random_state)
+
+    seed = draw_seed(random_state)
+    with (
+        borrowed(model, seed),
+        tqdm(total=len(inputs), disable=not progress, unit="example") as bar,
+    ):
+        return _run(algorithm, model, inputs, labels, batch_size, seed, bar)
+
+
+def value_and_gradient(
+    model: Model, points: Tensor, loss: Loss, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits at ``points`` and the gradient of each example's loss there, both detached."""
+    points = points.detach().requires_grad_()
+    logits = model(points)
+    check_differentiable(logits)
+    (gradient,) = torch.autograd.grad(loss(logits, labels).sum(), points)
+    return logits.detach(), gradient
+
+
+def value(model: Model, points: Tensor) -> Tensor:
+    """Logits at ``points`` without a graph: a third of the cost of :func:`value_and_gradient`."""
+    with torch.no_grad():
+        return model(points)
+
+
+def _run(
+    algorithm: Algorithm[State],
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    batch_size: int,
+    seed: int,
+    bar: "tqdm[None]",
+) -> Tensor:
+    device = device_of(model, inputs.device)
+    ask = _Asked(model, dtype_of(model, inputs.dtype), labels)
+    # Cloned: a tensor made under inference_mode could not take part in autograd.
+    inputs, labels = inputs.detach().clone(), labels.clone()
+    adversarial = inputs.clone()
+
+    def start(examples: Tensor) -> State:
+        fresh = inputs[examples].to(device)
+        return algorithm.start(fresh, labels[examples].to(device), example_keys(fresh, seed))
+
+    examples = torch.arange(min(batch_size, len(inputs)))
+    following = len(examples)
+    state = start(examples) if len(examples) else None
+
+    while state is not None:
+        state = algorithm.step(ask, state)
+        done = algorithm.done(state).cpu()
+        if not done.any():
+            continue
+
+        finished = done.nonzero().squeeze(1)
+        result = algorithm.result(_rows(state, finished))
+        adversarial[examples[finished]] = result.detach().to(adversarial)
+        bar.update(len(finished))
+
+        fresh = torch.arange(following, min(following + len(finished), len(inputs)))
+        following += len(fresh)
+        if len(fresh):
+            places = finished[: len(fresh)]
+            state = _replaced(state, places, start(fresh))
+            examples[places] = fresh
+            done[places] = False
+        if done.any():
+            kept = (~done).nonzero().squeeze(1)
+            examples = examples[kept]
+            state = _rows(state, kept) if len(kept) else None
+
+    return adversarial
+
+
+class _Asked:
+    """The model as attacks see it: called in its own dtype, its first answer checked."""
+
+    def __init__(self, model: Model, dtype: torch.dtype, labels: Tensor) -> None:
+        self.model = model
+        self.dtype = dtype
+        self.labels = labels
+        self.checked = False
+
+    def __call__(self, points: Tensor) -> Tensor:
+        logits = self.model(points.to(self.dtype))
+        if not self.checked:
+            check_logits(logits, len(points))
+            check_label_range(self.labels, logits.shape[1])
+            self.checked = True
+        # Half precision is for the network; margins of its logits are compared in single.
+        return logits.float() if logits.element_size() < 4 else logits
+
+
+def _rows(state: State, places: Tensor) -> State:
+    """Return the state of some examples alone."""
+    return _rebuilt(state, [part[places.to(part.device)] for part in state])
+
+
+def _replaced(state: State, places: Tensor, fresh: State) -> State:
+    """Return the state with some examples exchanged."""
+    parts = zip(state, fresh, strict=True)
+    return _rebuilt(state, [old.index_copy(0, places.to(old.device), new) for old, new in parts])
+
+
+def _rebuilt(state: State, parts: list[Tensor]) -> State:
+    return type(state)(*parts)

@@ -1,0 +1,106 @@
+"""The fast gradient sign method (Goodfellow et al. 2015)."""
+
+from torch import Tensor
+
+from .._typing import Bounds, Loss, Model, Norm
+from ._pgd import pgd
+
+
+def fgsm(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    norm: Norm = "linf",
+    loss: str | Loss = "cross_entropy",
+    targeted: bool = False,
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 256,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    r"""Attack with one gradient step to the edge of the ball [1]_.
+
+    .. math:: x' = \Pi\bigl(x + \varepsilon \, d(\nabla_x \ell(f(x), y))\bigr)
+
+    with :math:`d = \operatorname{sign}` in linf, the normalised gradient in l2 and the steepest
+    1 % of the coordinates in l1. An input that is misclassified already, or that the step does
+    not bring nearer to misclassification, comes back unchanged.
+
+    Parameters
+    ----------
+    model : callable
+        Maps inputs of shape (n, ...) to logits of shape (n, n_classes). A module is attacked
+        in eval mode and given back as it was.
+    inputs : Tensor of shape (n, ...), floating
+        Clean examples within ``bounds``. Not modified.
+    labels : Tensor of shape (n,), int64
+        True classes, or the classes to reach when ``targeted``.
+    epsilon : float
+        :math:`\varepsilon`, radius of the ball, in the units of ``inputs``.
+    norm : {"linf", "l2", "l1"}, default="linf"
+        Norm of the ball.
+    loss : {"cross_entropy", "margin", "dlr"} or callable, default="cross_entropy"
+        What to ascend. The cross-entropy is blind where the softmax saturates.
+    targeted : bool, default=False
+        Move towards ``labels`` instead of away from them.
+    bounds : tuple of float, default=(0.0, 1.0)
+        Lowest and highest value an input may take.
+    batch_size : int, default=256
+        Examples on the device at once.
+    random_state : int, optional
+        Only reaches models that draw random numbers themselves; the attack draws none.
+    progress : bool, default=False
+        Show a progress bar.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+        Adversarial examples, like ``inputs``, within ``bounds`` exactly and within
+        ``epsilon`` up to rounding.
+
+    Raises
+    ------
+    TypeError
+        If ``inputs`` is not floating point or ``labels`` is not int64.
+    ValueError
+        If shapes disagree, ``inputs`` leaves ``bounds``, ``epsilon`` is not a finite number
+        above 0, ``norm`` or ``loss`` is unknown, or ``model`` returns something else than logits.
+    NoGradientError
+        If autograd cannot trace the model's output back to its input.
+
+    See Also
+    --------
+    pgd : Many small steps instead of one.
+
+    References
+    ----------
+    .. [1] I. Goodfellow, J. Shlens and C. Szegedy, "Explaining and Harnessing Adversarial
+       Examples", ICLR 2015, section 4. https://arxiv.org/abs/1412.6572
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.attacks import fgsm
+    >>> model = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> fgsm(model, torch.tensor([[0.6, 0.4]]), torch.tensor([0]), epsilon=0.2)
+    tensor([[0.4000, 0.6000]])
+    """
+    return pgd(
+        model,
+        inputs,
+        labels,
+        epsilon=epsilon,
+        norm=norm,
+        loss=loss,
+        steps=1,
+        step_size=epsilon,
+        random_start=False,
+        targeted=targeted,
+        bounds=bounds,
+        batch_size=batch_size,
+        random_state=random_state,
+        progress=progress,
+    )

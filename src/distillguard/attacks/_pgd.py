@@ -1,0 +1,295 @@
+"""Projected gradient descent (Madry et al. 2018), with momentum (Dong et al. 2018)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._geometry import ball, per_example, size
+from .._typing import Bounds, Loss, Model, Norm
+from .._validation import (
+    check_at_least,
+    check_norm,
+    check_not_negative,
+    check_positive,
+)
+from ._engine import run, value, value_and_gradient
+from ._losses import ascended_loss, success_margin
+
+
+def pgd(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    norm: Norm = "linf",
+    loss: str | Loss = "cross_entropy",
+    steps: int = 40,
+    step_size: float | None = None,
+    restarts: int = 1,
+    random_start: bool = True,
+    momentum: float = 0.0,
+    early_stop: bool = True,
+    targeted: bool = False,
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 256,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    r"""Attack with projected gradient descent [1]_.
+
+    Repeats the step
+
+    .. math::
+        x_{t+1} = \Pi\bigl(x_t + \alpha \, d(\nabla_x \ell(f(x_t), y))\bigr),
+
+    where :math:`d` is the steepest ascent direction of the norm and :math:`\Pi` projects onto
+    the :math:`\varepsilon`-ball around ``inputs`` and onto ``bounds``. Of all iterates of all
+    restarts, the last included, the one that the model misclassifies by the widest logit
+    margin is returned.
+
+    Parameters
+    ----------
+    model : callable
+        Maps inputs of shape (n, ...) to logits of shape (n, n_classes). A module is attacked
+        in eval mode; its modes, ``requires_grad`` flags and gradients are left as they were.
+    inputs : Tensor of shape (n, ...), floating
+        Clean examples within ``bounds``. Not modified.
+    labels : Tensor of shape (n,), int64
+        True classes, or the classes to reach when ``targeted``.
+    epsilon : float
+        :math:`\varepsilon`, radius of the ball, in the units of ``inputs`` (8/255 for images
+        in [0, 1]).
+    norm : {"linf", "l2", "l1"}, default="linf"
+        Norm of the ball. In l1 a step moves the steepest 1 % of the coordinates that
+        ``bounds`` still lets move [4]_.
+    loss : {"cross_entropy", "margin", "dlr"} or callable, default="cross_entropy"
+        What to ascend: a name, or a function from ``(logits, labels)`` to one value per
+        example. Prefer ``"margin"`` against distilled models, whose cross-entropy gradients
+        can be exactly zero [3]_.
+    steps : int, default=40
+        Gradient steps of each run.
+    step_size : float, optional
+        :math:`\alpha`, in the units of ``inputs``. ``2.5 * epsilon / steps`` if not given, so
+        that an iterate can cross the ball and come back.
+    restarts : int, default=1
+        Independent runs; more than one needs ``random_start``.
+    random_start : bool, default=True
+        Start from a uniform point of the ball rather than from ``inputs``.
+    momentum : float, default=0.0
+        Weight of the earlier directions, the :math:`\mu` of MIM [2]_ (1.0 there), where each
+        gradient is first divided by its l1 norm.
+    early_stop : bool, default=True
+        Leave an example alone as soon as the model is fooled. Much cheaper, and the success
+        rate is the same; without it the margin goes on growing, which transfers better.
+    targeted : bool, default=False
+        Move towards ``labels`` instead of away from them.
+    bounds : tuple of float, default=(0.0, 1.0)
+        Lowest and highest value an input may take.
+    batch_size : int, default=256
+        Examples on the device at once. Memory grows with it; results do not change.
+    random_state : int, optional
+        Seed of the random starts. What an example draws depends on it and on the example's
+        own values alone. A fresh one if not given.
+    progress : bool, default=False
+        Show a progress bar that counts decided examples.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+        Adversarial examples, like ``inputs``: within ``bounds`` exactly and within
+        ``epsilon`` of ``inputs`` up to rounding. Where the attack failed its best candidate
+        is returned: judge success by asking the model, not by comparing tensors.
+
+    Raises
+    ------
+    TypeError
+        If ``inputs`` is not floating point or ``labels`` is not int64.
+    ValueError
+        If shapes disagree, ``inputs`` leaves ``bounds``, ``epsilon`` or ``step_size`` is not a
+        finite number above 0, ``steps`` or ``restarts`` is below 1, restarts would all be
+        alike, ``norm`` or ``loss`` is unknown, or ``model`` returns something else than logits.
+    NoGradientError
+        If autograd cannot trace the model's output back to its input.
+
+    See Also
+    --------
+    fgsm : The single-step special case.
+    carlini_wagner_l2 : Looks for the smallest perturbation instead of filling a budget.
+
+    References
+    ----------
+    .. [1] A. Madry, A. Makelov, L. Schmidt, D. Tsipras and A. Vladu, "Towards Deep Learning
+       Models Resistant to Adversarial Attacks", ICLR 2018. https://arxiv.org/abs/1706.06083
+    .. [2] Y. Dong, F. Liao, T. Pang, H. Su, J. Zhu, X. Hu and J. Li, "Boosting Adversarial
+       Attacks with Momentum", CVPR 2018, algorithm 1. https://arxiv.org/abs/1710.06081
+    .. [3] N. Carlini and D. Wagner, "Defensive Distillation is Not Robust to Adversarial
+       Examples", 2016. https://arxiv.org/abs/1607.04311
+    .. [4] F. Tramer and D. Boneh, "Adversarial Training and Robustness for Multiple
+       Perturbations", NeurIPS 2019, section 4.1. https://arxiv.org/abs/1904.13000
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.attacks import pgd
+    >>> model = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> inputs, labels = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+    >>> pgd(model, inputs, labels, epsilon=0.2, random_start=False, early_stop=False)
+    tensor([[0.4000, 0.6000]])
+    """
+    check_positive("epsilon", epsilon)
+    check_norm(norm)
+    check_at_least("steps", steps, 1)
+    check_at_least("restarts", restarts, 1)
+    check_not_negative("momentum", momentum)
+    if step_size is None:
+        step_size = 2.5 * epsilon / steps
+    check_positive("step_size", step_size)
+    if restarts > 1 and not random_start:
+        raise ValueError(f"restarts must be 1 without random_start, got {restarts}")
+
+    algorithm = ProjectedGradientDescent(
+        epsilon=epsilon,
+        norm=norm,
+        loss=ascended_loss(loss, targeted),
+        steps=steps,
+        step_size=step_size,
+        restarts=restarts,
+        random_start=random_start,
+        momentum=momentum,
+        early_stop=early_stop,
+        targeted=targeted,
+        bounds=bounds,
+    )
+    return run(
+        algorithm,
+        model,
+        inputs,
+        labels,
+        bounds=bounds,
+        batch_size=batch_size,
+        random_state=random_state,
+        progress=progress,
+    )
+
+
+class PGDState(NamedTuple):
+    """Where each example stands; every tensor's first axis is the example."""
+
+    inputs: Tensor
+    labels: Tensor
+    keys: Tensor
+    current: Tensor
+    velocity: Tensor
+    best: Tensor
+    best_margin: Tensor
+    taken: Tensor
+    """Gradient steps taken in this run; ``steps + 1`` once the last iterate is judged."""
+    run: Tensor
+
+
+@dataclass(frozen=True)
+class ProjectedGradientDescent:
+    """The state machine behind :func:`pgd` and :func:`fgsm`."""
+
+    epsilon: float
+    norm: Norm
+    loss: Loss
+    steps: int
+    step_size: float
+    restarts: int
+    random_start: bool
+    momentum: float
+    early_stop: bool
+    targeted: bool
+    bounds: Bounds
+
+    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> PGDState:
+        """Place every example at its first iterate."""
+        zeros = torch.zeros_like(labels)
+        return PGDState(
+            inputs=inputs,
+            labels=labels,
+            keys=keys,
+            current=self.first_iterate(inputs, keys, zeros),
+            velocity=torch.zeros_like(inputs)
+            if self.momentum
+            else inputs.new_empty(len(inputs), 0),
+            best=inputs,
+            best_margin=inputs.new_full((len(inputs),), -torch.inf),
+            taken=zeros,
+            run=zeros,
+        )
+
+    def step(self, model: Model, state: PGDState) -> PGDState:
+        """Judge the current iterate and move to the next; the last one is only judged."""
+        if bool((state.taken < self.steps).any()):
+            logits, gradient = value_and_gradient(model, state.current, self.loss, state.labels)
+        else:
+            logits, gradient = value(model, state.current), torch.zeros_like(state.current)
+
+        margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
+        better = margin > state.best_margin
+        state = state._replace(
+            best=torch.where(per_example(better, state.best), state.current, state.best),
+            best_margin=torch.where(better, margin, state.best_margin),
+            taken=state.taken + 1,
+        )
+        return self.restarted(self.moved(state, gradient))
+
+    def done(self, state: PGDState) -> Tensor:
+        """Fooled, or out of runs."""
+        over = (state.run == self.restarts - 1) & (state.taken > self.steps)
+        return over | (state.best_margin > 0) if self.early_stop else over
+
+    def result(self, state: PGDState) -> Tensor:
+        """Return the iterate of widest margin."""
+        return state.best
+
+    def moved(self, state: PGDState, gradient: Tensor) -> PGDState:
+        """Take one step of steepest ascent and come back into the ball and the bounds."""
+        if self.momentum:
+            scale = per_example(size(gradient, "l1"), gradient)
+            unit = torch.where(scale > 0, gradient / scale, 0)
+            gradient = self.momentum * state.velocity + unit
+            state = state._replace(velocity=gradient)
+        if self.norm == "l1":
+            gradient = self.unblocked(gradient, state.current)
+        ahead = state.current + self.step_size * ball(self.norm).steepest(gradient)
+        return state._replace(current=self.within_budget(ahead, state.inputs))
+
+    def restarted(self, state: PGDState) -> PGDState:
+        """Send the examples that finished a run without success to another start."""
+        again = (state.taken > self.steps) & (state.run < self.restarts - 1)
+        if self.restarts == 1 or not bool(again.any()):
+            return state
+        run = state.run + again.long()
+        fresh = self.first_iterate(state.inputs, state.keys, run)
+        velocity = state.velocity.masked_fill(per_example(again, state.velocity), 0)
+        return state._replace(
+            current=torch.where(per_example(again, fresh), fresh, state.current),
+            velocity=velocity,
+            taken=torch.where(again, 0, state.taken),
+            run=run,
+        )
+
+    def first_iterate(self, inputs: Tensor, keys: Tensor, run: Tensor) -> Tensor:
+        """Draw a uniform point of the ball, another one for each run; or stay at the input."""
+        if not self.random_start:
+            return inputs
+        delta = self.epsilon * ball(self.norm).sample(inputs, keys, run)
+        return self.within_budget(inputs + delta, inputs)
+
+    def within_budget(self, candidate: Tensor, inputs: Tensor) -> Tensor:
+        """Project onto the ball, then clamp, which moves no coordinate away from its input."""
+        delta = ball(self.norm).project(candidate - inputs, self.epsilon)
+        return (inputs + delta).clamp(*self.bounds)
+
+    def unblocked(self, gradient: Tensor, current: Tensor) -> Tensor:
+        """Zero the slope of coordinates that would leave the bounds: they must not be picked."""
+        low, high = self.bounds
+        blocked = ((current <= low) & (gradient < 0)) | ((current >= high) & (gradient > 0))
+        return gradient.masked_fill(blocked, 0)

@@ -1,0 +1,317 @@
+r"""Temperature softmax and losses, as pure functions with one value per example.
+
+Logits have shape (n, n_classes) and any floating dtype; labels have shape (n,) and
+dtype int64. Nothing here averages over the batch, so that an example's gradient never
+depends on its neighbours.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = [
+    "cross_entropy",
+    "distillation_loss",
+    "dlr_loss",
+    "log_softmax",
+    "margin_loss",
+    "soft_cross_entropy",
+    "softmax",
+]
+
+
+def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""Softmax of the logits divided by a temperature [1]_.
+
+    .. math:: q_i = \frac{\exp(z_i / T)}{\sum_j \exp(z_j / T)}
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_classes), floating
+        :math:`z`. Any finite size: the largest logit is subtracted before the division.
+    temperature : float, default=1.0
+        :math:`T`, above 0. As it grows the rows tend to uniform, as it falls to one-hot.
+
+    Returns
+    -------
+    Tensor of shape (n, n_classes)
+        Rows of probabilities, in the dtype of ``logits``.
+
+    Raises
+    ------
+    ValueError
+        If ``temperature`` is not a finite number above 0.
+
+    References
+    ----------
+    .. [1] G. Hinton, O. Vinyals and J. Dean, "Distilling the Knowledge in a Neural
+       Network", 2015, equation 1. https://arxiv.org/abs/1503.02531
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.functional import softmax
+    >>> softmax(torch.tensor([[2.0, 0.0]]), temperature=1.0)
+    tensor([[0.8808, 0.1192]])
+    >>> softmax(torch.tensor([[2.0, 0.0]]), temperature=20.0)
+    tensor([[0.5250, 0.4750]])
+    """
+    return torch.softmax(_softened(logits, temperature), dim=1)
+
+
+def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""Logarithm of :func:`softmax`, without the underflow.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_classes), floating
+        :math:`z`.
+    temperature : float, default=1.0
+        :math:`T`, above 0.
+
+    Returns
+    -------
+    Tensor of shape (n, n_classes)
+        Natural logarithms of probabilities, at most 0.
+
+    Raises
+    ------
+    ValueError
+        If ``temperature`` is not a finite number above 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.functional import log_softmax
+    >>> log_softmax(torch.tensor([[500.0, 0.0]]))
+    tensor([[   0., -500.]])
+    """
+    return torch.log_softmax(_softened(logits, temperature), dim=1)
+
+
+def soft_cross_entropy(logits: Tensor, soft_targets: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""Cross-entropy with soft targets at a temperature: the distillation loss of Papernot [1]_.
+
+    .. math:: -\sum_i F_i \log \operatorname{softmax}(z / T)_i
+
+    No factor :math:`T^2` is applied; :func:`distillation_loss` has it.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_classes), floating
+        :math:`z`, the student's.
+    soft_targets : Tensor of shape (n, n_classes), floating
+        :math:`F`, rows of probabilities, usually the teacher's softmax at the same
+        temperature. A target of exactly 0 contributes exactly 0.
+    temperature : float, default=1.0
+        :math:`T`, above 0.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        One loss per example, in nats.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ or ``temperature`` is not a finite number above 0.
+
+    References
+    ----------
+    .. [1] N. Papernot, P. McDaniel, X. Wu, S. Jha and A. Swami, "Distillation as a
+       Defense to Adversarial Perturbations against Deep Neural Networks", IEEE S&P
+       2016, section III-B. https://arxiv.org/abs/1511.04508
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.functional import soft_cross_entropy
+    >>> soft_cross_entropy(torch.zeros(1, 4), torch.tensor([[0.7, 0.1, 0.1, 0.1]]))
+    tensor([1.3863])
+    """
+    if logits.shape != soft_targets.shape:
+        raise ValueError(
+            f"soft_targets must have the shape of logits {tuple(logits.shape)}, "
+            f"got {tuple(soft_targets.shape)}"
+        )
+    terms = soft_targets * log_softmax(logits, temperature)
+    return -terms.masked_fill(soft_targets == 0, 0).sum(dim=1)
+
+
+def distillation_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    temperature: float,
+    hard_label_weight: float,
+) -> Tensor:
+    r"""Hinton's two-term objective [1]_.
+
+    .. math::
+        (1 - w)\, T^2 \cdot \Bigl(-\sum_i \operatorname{softmax}(v / T)_i
+        \log \operatorname{softmax}(z / T)_i\Bigr)
+        \;+\; w \cdot \bigl(-\log \operatorname{softmax}(z)_y\bigr)
+
+    The gradient of the soft term shrinks as :math:`1 / T^2`; the factor keeps the two terms
+    in proportion when the temperature changes.
+
+    Parameters
+    ----------
+    student_logits : Tensor of shape (n, n_classes), floating
+        :math:`z`.
+    teacher_logits : Tensor of shape (n, n_classes), floating
+        :math:`v`. No gradient flows into it.
+    labels : Tensor of shape (n,), int64
+        :math:`y`, true classes.
+    temperature : float
+        :math:`T`, above 0. The hard term stays at 1.
+    hard_label_weight : float
+        :math:`w`, in [0, 1]. 0 leaves the soft term alone, 1 the hard one.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        One loss per example, in nats.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, ``temperature`` is not a finite number above 0, or
+        ``hard_label_weight`` is outside [0, 1].
+
+    References
+    ----------
+    .. [1] G. Hinton, O. Vinyals and J. Dean, "Distilling the Knowledge in a Neural
+       Network", 2015, section 2. https://arxiv.org/abs/1503.02531
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.functional import distillation_loss
+    >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[8.0, 0.0]])
+    >>> distillation_loss(student, teacher, torch.tensor([0]), 4.0, 0.0) / 16
+    tensor([0.6931])
+    """
+    if not 0 <= hard_label_weight <= 1:
+        raise ValueError(f"hard_label_weight must be in [0, 1], got {hard_label_weight!r}")
+    soft_targets = softmax(teacher_logits.detach(), temperature)
+    soft = temperature**2 * soft_cross_entropy(student_logits, soft_targets, temperature)
+    return (1 - hard_label_weight) * soft + hard_label_weight * cross_entropy(
+        student_logits, labels
+    )
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy with hard labels at temperature 1.
+
+    Its gradient vanishes exactly when the softmax saturates, which is what defensive
+    distillation brings about; :func:`margin_loss` has no such blind spot.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_classes), floating
+        Outputs of a network before the softmax.
+    labels : Tensor of shape (n,), int64
+        True classes.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        One loss per example, in nats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.functional import cross_entropy
+    >>> cross_entropy(torch.tensor([[500.0, 0.0], [500.0, 0.0]]), torch.tensor([0, 1]))
+    tensor([  0., 500.])
+    """
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Best wrong logit minus the labelled one: positive exactly when misclassified.
+
+    .. math:: \max_{i \ne y} z_i - z_y
+
+    The :math:`f_6` of Carlini and Wagner [1]_ without its clamp.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_classes), floating
+        :math:`z`, with at least two classes.
+    labels : Tensor of shape (n,), int64
+        :math:`y`.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        One margin per example, in units of the logits.
+
+    References
+    ----------
+    .. [1] N. Carlini and D. Wagner, "Towards Evaluating the Robustness of Neural
+       Networks", IEEE S&P 2017, section V-A. https://arxiv.org/abs/1608.04644
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.functional import margin_loss
+    >>> margin_loss(torch.tensor([[-5.0, -1.0, -3.0]]), torch.tensor([1]))
+    tensor([-2.])
+    """
+    labelled = labels[:, None]
+    others = logits.scatter(1, labelled, -math.inf)
+    return others.amax(dim=1) - logits.gather(1, labelled).squeeze(1)
+
+
+def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Difference of logits ratio [1]_: the margin in units of the spread of the largest logits.
+
+    .. math:: -\frac{z_y - \max_{i \ne y} z_i}{z_{\pi_1} - z_{\pi_3} + 10^{-12}}
+
+    with :math:`z_{\pi_1} \ge z_{\pi_2} \ge z_{\pi_3}` the three largest logits. Unchanged when
+    the logits are shifted or multiplied by a positive number, and so blind to neither.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_classes), floating
+        :math:`z`. With two classes there is no third logit, and the plain
+        :func:`margin_loss` is returned.
+    labels : Tensor of shape (n,), int64
+        :math:`y`.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        One value per example, positive exactly when misclassified.
+
+    References
+    ----------
+    .. [1] F. Croce and M. Hein, "Reliable Evaluation of Adversarial Robustness with an
+       Ensemble of Diverse Parameter-free Attacks", ICML 2020, equation 6.
+       https://arxiv.org/abs/2003.01690
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.functional import dlr_loss
+    >>> dlr_loss(torch.tensor([[9.0, 5.0, 1.0]]), torch.tensor([0]))
+    tensor([-0.5000])
+    >>> dlr_loss(torch.tensor([[900.0, 500.0, 100.0]]), torch.tensor([0]))
+    tensor([-0.5000])
+    """
+    margin = margin_loss(logits, labels)
+    if logits.shape[1] < 3:
+        return margin
+    first, _, third = logits.topk(3, dim=1).values.unbind(dim=1)
+    return margin / (first - third + 1e-12)
+
+
+def _softened(logits: Tensor, temperature: float) -> Tensor:
+    """Logits over temperature, shifted so that the largest is 0: nothing can overflow upwards."""
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be a finite number above 0, got {temperature!r}")
+    return (logits - logits.detach().amax(dim=1, keepdim=True)) / temperature

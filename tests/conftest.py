@@ -1,0 +1,49 @@
+"""Shared by every test: one thread, a model with a closed-form boundary, examples to attack."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+torch.set_num_threads(1)
+
+
+class Halfspace(nn.Module):
+    """Two classes on either side of ``w x + b = 0``: every distance has a closed form."""
+
+    def __init__(self, shape: tuple[int, ...] = (3, 4), seed: int = 0, scale: float = 1.0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        size = torch.Size(shape).numel()
+        self.w = nn.Parameter(torch.randn(size, generator=generator, dtype=torch.float64))
+        self.b = nn.Parameter(-0.5 * self.w.detach().sum())
+        self.scale = scale
+
+    def signed_distance(self, inputs: Tensor) -> Tensor:
+        """``w x + b``: negative in class 0, positive in class 1."""
+        return inputs.flatten(1).to(self.w) @ self.w + self.b
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        value = self.scale * self.signed_distance(inputs)
+        return torch.stack([-value, value], dim=1) / 2
+
+    def least_epsilon(self, inputs: Tensor, norm: str) -> Tensor:
+        """Distance of each input to the other class, by the dual norm of ``w`` (no bounds)."""
+        dual = {"l2": 2.0, "linf": 1.0, "l1": float("inf")}[norm]
+        return self.signed_distance(inputs).abs().detach() / self.w.detach().norm(p=dual)
+
+
+@pytest.fixture
+def halfspace() -> Halfspace:
+    return Halfspace()
+
+
+@pytest.fixture
+def examples(halfspace):
+    """Inputs in the middle of [0, 1], where the bounds do not bind, with the model's labels."""
+
+    def make(n: int, seed: int = 0, shape: tuple[int, ...] = (3, 4)) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        inputs = 0.35 + 0.3 * torch.rand(n, *shape, generator=generator, dtype=torch.float64)
+        return inputs, halfspace(inputs).argmax(dim=1).detach()
+
+    return make
