@@ -22,7 +22,7 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def draw_seed(random_state: int | None) -> int:
     """Return ``random_state``, or a fresh seed where there is none."""
-    return secrets.randbits(62) if random_state is None else random_state
+    return secrets.randbits(62) if random_state is None else int(random_state) % 2**63
 
 
 def example_keys(inputs: Tensor, seed: int) -> Tensor:

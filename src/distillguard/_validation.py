@@ -13,6 +13,12 @@ from .exceptions import NoGradientError
 
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 
+_NO_GRAPH = (
+    "model must be differentiable with respect to its input, got an output without a graph; "
+    "look for detach(), no_grad(), NumPy or argmax inside its forward, or use an attack that "
+    "needs no gradients"
+)
+
 
 def check_positive(name: str, value: Any) -> None:
     """Refuse everything but a finite number above 0."""
@@ -90,10 +96,13 @@ def check_inputs(inputs: Any, bounds: Bounds) -> None:
 
 def check_range(name: str, values: Tensor, bounds: Bounds) -> None:
     """Refuse values that are not finite or leave ``bounds``, and say what probably happened."""
-    low, high = (extreme.item() for extreme in values.detach().aminmax())
+    extremes = torch.stack(values.detach().aminmax())
+    low, high = extremes.tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
-    if bounds[0] <= low and high <= bounds[1]:
+    # In the values' own dtype: 0.1 in float32 is a little more than 0.1 in float64.
+    lowest, highest = extremes.new_tensor(bounds).tolist()
+    if lowest <= low and high <= highest:
         return
     message = f"{name} must be within bounds {tuple(bounds)}, got values in [{low:.6g}, {high:.6g}]"
     if low >= 0 and 1 < high <= 255 and tuple(bounds) == (0.0, 1.0):
@@ -119,22 +128,24 @@ def check_labels(labels: Any, inputs: Tensor) -> None:
         )
 
 
-def check_logits(logits: Any, n: int) -> None:
+def check_logits(logits: Any, n: int, name: str = "model") -> None:
     """Refuse a model's output that is not finite logits of shape (n, n_classes)."""
     if not isinstance(logits, Tensor):
-        raise TypeError(f"model must return a torch.Tensor of logits, got {type(logits).__name__}")
+        raise TypeError(
+            f"{name} must return a torch.Tensor of logits, got {type(logits).__name__}"
+        )
     if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
         raise ValueError(
-            f"model must return logits of shape ({n}, n_classes) with at least two classes, "
+            f"{name} must return logits of shape ({n}, n_classes) with at least two classes, "
             f"got {tuple(logits.shape)}"
         )
     if not logits.is_floating_point():
-        raise TypeError(f"model must return floating point logits, got {logits.dtype}")
+        raise TypeError(f"{name} must return floating point logits, got {logits.dtype}")
     if not logits.isfinite().all():
-        raise ValueError("model must return finite logits, got NaN or infinity")
+        raise ValueError(f"{name} must return finite logits, got NaN or infinity")
     if look_like_probabilities(logits):
         raise ValueError(
-            "model must return logits, got rows in [0, 1] that sum to 1; "
+            f"{name} must return logits, got rows in [0, 1] that sum to 1; "
             "remove the final softmax (gradients through it vanish and attacks then mislead)"
         )
 
@@ -152,11 +163,14 @@ def check_label_range(labels: Tensor, n_classes: int) -> None:
 def check_differentiable(logits: Tensor) -> None:
     """Refuse an output that autograd cannot trace back to the input."""
     if not logits.requires_grad:
-        raise NoGradientError(
-            "model must be differentiable with respect to its input, got an output without a "
-            "graph; look for detach(), no_grad(), NumPy or argmax inside its forward, or use an "
-            "attack that needs no gradients"
-        )
+        raise NoGradientError(_NO_GRAPH)
+
+
+def check_gradient(gradient: Tensor | None) -> Tensor:
+    """Refuse the None that autograd gives where the graph leads elsewhere than to the input."""
+    if gradient is None:
+        raise NoGradientError(_NO_GRAPH)
+    return gradient
 
 
 def look_like_probabilities(logits: Tensor) -> bool:

@@ -19,6 +19,7 @@ from .._validation import (
     check_at_least,
     check_bounds,
     check_differentiable,
+    check_gradient,
     check_inputs,
     check_label_range,
     check_labels,
@@ -82,8 +83,8 @@ def value_and_gradient(
     points = points.detach().requires_grad_()
     logits = model(points)
     check_differentiable(logits)
-    (gradient,) = torch.autograd.grad(loss(logits, labels).sum(), points)
-    return logits.detach(), gradient
+    (gradient,) = torch.autograd.grad(loss(logits, labels).sum(), points, allow_unused=True)
+    return logits.detach(), check_gradient(gradient)
 
 
 def value(model: Model, points: Tensor) -> Tensor:

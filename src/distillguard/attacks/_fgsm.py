@@ -85,8 +85,8 @@ def fgsm(
     >>> from distillguard.attacks import fgsm
     >>> model = torch.nn.Linear(2, 2, bias=False)
     >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    >>> fgsm(model, torch.tensor([[0.6, 0.4]]), torch.tensor([0]), epsilon=0.2)
-    tensor([[0.4000, 0.6000]])
+    >>> fgsm(model, torch.tensor([[0.7, 0.4]]), torch.tensor([0]), epsilon=0.2)
+    tensor([[0.5000, 0.6000]])
     """
     return pgd(
         model,

@@ -136,9 +136,9 @@ def pgd(
     >>> from distillguard.attacks import pgd
     >>> model = torch.nn.Linear(2, 2, bias=False)
     >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    >>> inputs, labels = torch.tensor([[0.6, 0.4]]), torch.tensor([0])
+    >>> inputs, labels = torch.tensor([[0.7, 0.4]]), torch.tensor([0])
     >>> pgd(model, inputs, labels, epsilon=0.2, random_start=False, early_stop=False)
-    tensor([[0.4000, 0.6000]])
+    tensor([[0.5000, 0.6000]])
     """
     check_positive("epsilon", epsilon)
     check_norm(norm)
