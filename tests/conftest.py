@@ -1,10 +1,17 @@
 """Shared by every test: one thread, a model with a closed-form boundary, examples to attack."""
 
+import os
+
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 torch.set_num_threads(1)
+
+settings.register_profile("dev", max_examples=25, deadline=None)
+settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
 
 
 class Halfspace(nn.Module):

@@ -316,7 +316,8 @@ def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.shape[1] < 3:
         return margin
     first, _, third = logits.topk(3, dim=1).values.unbind(dim=1)
-    return margin / (first - third + 1e-12)
+    # In float16 the paper's 1e-12 would be 0.
+    return margin / (first - third + max(1e-12, torch.finfo(logits.dtype).tiny))
 
 
 def _softened(logits: Tensor, temperature: float) -> Tensor:
