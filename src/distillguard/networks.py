@@ -178,8 +178,7 @@ def mlp(
     """
     shape = _check_shape(input_shape)
     check_at_least("n_classes", n_classes, 2)
-    for width in hidden:
-        check_at_least("hidden", width, 1)
+    _check_sizes("hidden", hidden)
 
     layers: list[nn.Module] = [nn.Flatten()]
     widths = [math.prod(shape), *hidden]
@@ -421,15 +420,21 @@ def _he_initialised(network: nn.Module) -> nn.Module:
     return network
 
 
+def _check_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Refuse everything but a sequence of integers of at least 1."""
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+        raise TypeError(f"{name} must be a sequence of integers, got {sizes!r}")
+    for size in sizes:
+        check_at_least(f"every number of {name}", size, 1)
+    return tuple(sizes)
+
+
 def _check_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
-    """Refuse a shape that is not one or more axes of at least 1."""
-    if isinstance(input_shape, str) or not isinstance(input_shape, Sequence):
-        raise TypeError(f"input_shape must be a sequence of integers, got {input_shape!r}")
-    if not input_shape:
+    """Refuse a shape without an axis."""
+    shape = _check_sizes("input_shape", input_shape)
+    if not shape:
         raise ValueError(f"input_shape must have at least one axis, got {input_shape!r}")
-    for axis in input_shape:
-        check_at_least("input_shape", axis, 1)
-    return tuple(input_shape)
+    return shape
 
 
 def _check_image(input_shape: Sequence[int], least: int) -> tuple[int, ...]:

@@ -1,0 +1,184 @@
+"""The papers' networks have the papers' shapes; counts come from the tables, not the code."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from distillguard.networks import (
+    mlp,
+    papernot_cifar10,
+    papernot_mnist,
+    preact_resnet18,
+    wide_resnet,
+)
+
+IMAGE_NETWORKS = [papernot_mnist, papernot_cifar10, preact_resnet18, wide_resnet]
+
+
+def count(make, *args, **settings) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in make(*args, **settings).parameters())
+
+
+def small(make):
+    """The same network, thin enough for a test."""
+    return (lambda *args: wide_resnet(*args, depth=10, width=1)) if make is wide_resnet else make
+
+
+def test_papernot_networks_have_the_parameters_counted_by_hand_from_table_1():
+    convolutions = (9 * 1 + 1) * 32, (9 * 32 + 1) * 32, (9 * 32 + 1) * 64, (9 * 64 + 1) * 64
+    # 28 -> 26 -> 24 -> 12 -> 10 -> 8 -> 4 without padding: 64 maps of 4x4.
+    assert count(papernot_mnist) == sum(convolutions) + (1024 + 1) * 200 + 201 * 200 + 201 * 10
+
+    convolutions = (9 * 3 + 1) * 64, (9 * 64 + 1) * 64, (9 * 64 + 1) * 128, (9 * 128 + 1) * 128
+    # 32 -> 30 -> 28 -> 14 -> 12 -> 10 -> 5: 128 maps of 5x5.
+    assert count(papernot_cifar10) == sum(convolutions) + 3201 * 256 + 257 * 256 + 257 * 10
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "millions"),
+    [
+        (28, 4, 5.85),
+        (28, 8, 23.35),
+        (28, 10, 36.48),
+        (28, 12, 52.52),
+        (58, 12, 122.22),
+        (70, 16, 266.80),
+        (82, 4, 19.80),
+        (82, 8, 79.13),
+        (82, 12, 177.98),
+        (82, 16, 316.36),
+        (94, 16, 365.92),
+    ],
+)
+def test_wide_resnets_have_the_millions_of_parameters_that_the_scaling_study_reports(
+    depth, width, millions
+):
+    assert round(count(wide_resnet, depth=depth, width=width) / 1e6, 2) == millions
+
+
+def test_preact_resnet18_has_the_parameters_counted_by_hand():
+    stem, head, last_norm = 27 * 64, 513 * 10, 2 * 512
+    blocks = 0
+    for before, after in [(64, 64), (64, 128), (128, 256), (256, 512)]:
+        blocks += 9 * after * (before + 3 * after) + 2 * before + 3 * 2 * after
+        blocks += before * after * (before != after)
+    assert count(preact_resnet18) == stem + blocks + last_norm + head
+
+
+@pytest.mark.parametrize("make", IMAGE_NETWORKS)
+def test_a_network_is_a_factory_for_other_shapes_and_numbers_of_classes(make):
+    network = small(make)((2, 24, 20), 7)
+    assert network(torch.rand(3, 2, 24, 20)).shape == (3, 7)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 8, 8), (2, 3, 4, 5)])
+def test_mlp_takes_inputs_of_any_rank(shape):
+    assert mlp(shape, 4)(torch.rand(3, *shape)).shape == (3, 4)
+
+
+def test_mlp_without_hidden_layers_is_linear():
+    network = mlp((6,), 3, hidden=()).double()
+    x, y = torch.rand(2, 4, 6, dtype=torch.float64)
+    torch.testing.assert_close(network(x + y), network(x) + network(y))
+
+
+@pytest.mark.parametrize("make", [*IMAGE_NETWORKS, mlp])
+def test_logits_are_squashed_into_neither_probabilities_nor_their_logarithms(make):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = small(make)((1, 16, 16), 5).eval()
+        logits = network(torch.rand(8, 1, 16, 16)).detach()
+    assert not ((logits >= 0) & (logits <= 1)).all()
+    assert logits.sum(dim=1).sub(1).abs().min() > 1e-3
+    assert logits.logsumexp(dim=1).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("make", [*IMAGE_NETWORKS, mlp])
+def test_weights_belong_to_the_seed(make):
+    def draw(seed):
+        torch.manual_seed(seed)
+        return [p.detach() for p in small(make)((1, 16, 16), 3).parameters()]
+
+    with torch.random.fork_rng():
+        assert all(torch.equal(a, b) for a, b in zip(draw(3), draw(3), strict=True))
+        assert any(not torch.equal(a, b) for a, b in zip(draw(3), draw(4), strict=True))
+
+
+@pytest.mark.parametrize("make", [papernot_mnist, papernot_cifar10])
+def test_dropout_acts_in_training_only(make):
+    inputs = torch.rand(4, 1, 16, 16)
+    network, without = make((1, 16, 16), 3), make((1, 16, 16), 3, dropout=0.0)
+    assert not torch.equal(network(inputs), network(inputs))
+    assert torch.equal(without(inputs), without(inputs))
+    network.eval()
+    assert torch.equal(network(inputs), network(inputs))
+
+
+def test_hes_rule_keeps_the_size_of_the_signal_through_the_papernot_network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = papernot_mnist((1, 28, 28)).eval()
+        signal = torch.randn(16, 1, 28, 28)
+    squares = []
+    for layer in network:
+        signal = layer(signal)
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            squares.append(signal.square().mean().item())
+    # Pooling keeps the larger half, so the square may grow; without He's factor it would
+    # fall by half at each of the seven layers.
+    assert min(squares) > 1
+
+
+@pytest.mark.parametrize("make", IMAGE_NETWORKS)
+def test_networks_survive_pickling(make):
+    network = small(make)((1, 16, 16), 3).eval()
+    inputs = torch.rand(2, 1, 16, 16)
+    again = pickle.loads(pickle.dumps(network))
+    assert torch.equal(again(inputs), network(inputs))
+
+
+def test_the_activation_of_a_wide_resnet_can_be_replaced():
+    kinds = {type(part) for part in wide_resnet(depth=10, width=1, activation=nn.ReLU).modules()}
+    assert nn.ReLU in kinds
+    assert nn.SiLU not in kinds
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "least"),
+    [
+        (papernot_mnist, (1, 8, 8), 16),
+        (papernot_cifar10, (3, 32, 15), 16),
+        (preact_resnet18, (3, 7, 8), 8),
+        (wide_resnet, (30,), 4),
+    ],
+)
+def test_an_image_too_small_for_the_layers_is_refused(make, shape, least):
+    with pytest.raises(ValueError, match=f"input_shape must be .* at least {least}, got") as caught:
+        make(shape, 10)
+    assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [*IMAGE_NETWORKS, mlp])
+def test_nonsense_is_refused_in_one_grammar(make):
+    with pytest.raises(ValueError, match="n_classes must be at least 2, got 1"):
+        make((1, 32, 32), 1)
+    with pytest.raises(TypeError, match="input_shape must be a sequence of integers, got 784"):
+        make(784, 10)
+    with pytest.raises(ValueError, match="every number of input_shape must be at least 1, got 0"):
+        make((0, 32, 32), 10)
+    with pytest.raises(ValueError, match=r"input_shape must have at least one axis, got \(\)"):
+        make((), 10)
+
+
+def test_nonsense_settings_are_refused():
+    with pytest.raises(ValueError, match=r"depth must be 6 k \+ 4 .*, got 27"):
+        wide_resnet(depth=27)
+    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+        wide_resnet(width=0)
+    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1.0"):
+        papernot_mnist(dropout=1.0)
+    with pytest.raises(TypeError, match="hidden must be a sequence of integers, got 64"):
+        mlp((4,), hidden=64)
