@@ -19,7 +19,6 @@ from .._validation import (
     check_at_least,
     check_bounds,
     check_differentiable,
-    check_gradient,
     check_inputs,
     check_label_range,
     check_labels,
@@ -80,11 +79,28 @@ def value_and_gradient(
     model: Model, points: Tensor, loss: Loss, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Logits at ``points`` and the gradient of each example's loss there, both detached."""
+    logits, jacobian = value_and_jacobian(
+        model, points, lambda logits, labels: loss(logits, labels)[:, None], labels
+    )
+    return logits, jacobian[:, 0]
+
+
+def value_and_jacobian(
+    model: Model, points: Tensor, outputs: Loss, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits at ``points`` and the gradients there of k ``outputs`` per example: (n, k, ...).
+
+    ``outputs`` maps logits (n, n_classes) and labels (n,) to (n, k). One forward, k backwards:
+    on full batches that is faster than a vectorised backward, and every model supports it.
+    """
     points = points.detach().requires_grad_()
     logits = model(points)
     check_differentiable(logits)
-    (gradient,) = torch.autograd.grad(loss(logits, labels).sum(), points, allow_unused=True)
-    return logits.detach(), check_gradient(gradient)
+    sums = outputs(logits, labels).sum(dim=0).unbind()
+    gradients = [
+        torch.autograd.grad(each, points, retain_graph=each is not sums[-1])[0] for each in sums
+    ]
+    return logits.detach(), torch.stack(gradients, dim=1)
 
 
 def value(model: Model, points: Tensor) -> Tensor:
