@@ -18,6 +18,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_DIGITS = {torch.float16: 11, torch.bfloat16: 8, torch.float32: 24, torch.float64: 53}
 
 
 def draw_seed(random_state: int | None) -> int:
@@ -37,10 +38,9 @@ def example_keys(inputs: Tensor, seed: int) -> Tensor:
 def uniform(keys: Tensor, counter: Tensor | int, size: int, dtype: torch.dtype) -> Tensor:
     """Uniform numbers in [0, 1) of shape (n, size), a fresh row for each key and counter."""
     stream = _mix(keys + _GOLDEN * (torch.as_tensor(counter, device=keys.device) + 1))
-    bits = split_mix(stream, size)
-    if dtype == torch.float64:
-        return _shift(bits, 11).double() * 2.0**-53
-    return (_shift(bits, 40).float() * 2.0**-24).to(dtype)
+    # As many bits as the dtype holds: more would be rounded, and some of them up to 1.
+    digits = _DIGITS[dtype]
+    return _shift(split_mix(stream, size), 64 - digits).to(dtype) * 2.0**-digits
 
 
 def normal(keys: Tensor, counter: Tensor | int, size: int, dtype: torch.dtype) -> Tensor:
