@@ -1,0 +1,58 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.bench-installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+BENCHMARKS ?= $(wildcard benchmarks/*.py)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint docs bench constraints clean
+
+help:  ## Show this list
+	@echo "Each target makes $(VENV) by itself, with PYTHON=$(PYTHON) (3.11 or later)."
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## Make .venv and install distillguard in it, editable, with all that the targets need
+
+demo: $(INSTALLED)  ## Distil on 5,000 real digits, attack, print the table; report in build/demo
+	$(BIN)/python examples/quickstart.py
+
+test: $(INSTALLED)  ## Run the tests and the docstrings' examples (slow ones: make test PYTEST="-m slow")
+	$(BIN)/python -m pytest -q -n 2 $(PYTEST)
+
+lint: $(INSTALLED)  ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(INSTALLED)  ## Build the documentation in docs/_build/html; any warning is an error
+	$(BIN)/sphinx-build -q -W -n --keep-going -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
+bench: $(BENCH_INSTALLED)  ## Run every benchmark, or BENCHMARKS="benchmarks/temperatures.py"; takes hours
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+
+constraints: $(BENCH_INSTALLED)  ## Pin in constraints.txt what .venv holds now, less what only GPUs need
+	$(BIN)/python -m pip freeze --exclude-editable \
+	  | grep -E '^[A-Za-z0-9._-]+==' | grep -v -i -E '^(nvidia|cuda|triton)' > constraints.new
+	mv constraints.new constraints.txt
+	touch $(INSTALLED) $(BENCH_INSTALLED)
+
+clean:  ## Remove all that the targets made, except .venv
+	rm -rf build dist docs/_build docs/reference/generated
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("distillguard needs Python 3.11 or later: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[demo,test,docs]"
+	touch $@
+
+# adv-lib wants visdom and torchattacks an old requests, for parts not used here: hence --no-deps.
+$(BENCH_INSTALLED): $(INSTALLED)
+	$(PIP) -e ".[bench]"
+	$(PIP) --no-deps adv-lib torchattacks
+	touch $@
