@@ -1,0 +1,212 @@
+"""The evaluation that a caller asks for."""
+
+import platform
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from .._modes import dtype_of
+from .._random import draw_seed
+from .._typing import Bounds, Norm
+from .._validation import (
+    check_at_least,
+    check_bounds,
+    check_norm,
+    check_positive,
+    check_random_state,
+)
+from ._diagnosis import diagnose
+from ._findings import findings
+from ._judge import ThreatModel
+from ._presets import named, preset
+from ._records import Records
+from ._report import Example, RobustnessReport
+from ._rows import row, still_standing
+from ._run import Run
+from ._statistics import wilson
+from ._stream import LabelEncoder, chunks
+from ._subject import CountedModel, Subject, subject_of
+
+
+def evaluate(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    norm: Norm = "linf",
+    epsilon: float,
+    attacks: Any = "standard",
+    survivors_only: bool = True,
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 256,
+    chunk_size: int = 1024,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> RobustnessReport:
+    """Attack a model, judge the attacks too, and report what may be believed.
+
+    Every point that an attack returns is checked against the threat model and shown to the
+    model again; nobody's own claim of success counts. A diagnosis then tells whether the
+    attacks failed because the model is robust or because they could not see [1]_ [2]_.
+
+    Parameters
+    ----------
+    model : nn.Module, callable or estimator
+        Maps inputs of shape (n, ...) to logits of shape (n, n_classes). Of a fitted estimator
+        its ``student_`` is evaluated, and labels are looked up in its ``classes_``.
+    X : Tensor or array of shape (n, ...), Dataset or DataLoader
+        Clean examples, floating point, within ``bounds``; a Dataset or DataLoader of pairs
+        (inputs, labels) is read once, in bounded memory.
+    y : Tensor or array of shape (n,), optional
+        True classes: integers, or whatever the estimator was fitted with. Not with a Dataset
+        or DataLoader.
+    norm : {"linf", "l2", "l1"}, default="linf"
+        Norm of the threat model.
+    epsilon : float
+        Radius of the threat model, in the units of ``X``.
+    attacks : {"standard", "quick"} or mapping, default="standard"
+        A preset, or names with callables ``(model, inputs, labels) -> Tensor``. An entry may
+        be a pair ``(callable, norm)`` that tells the norm in which its distances are worth
+        reading.
+    survivors_only : bool, default=True
+        Run each attack only on the examples that the earlier ones did not fool. The worst case
+        is the same and the cost much smaller; ``False`` gives each attack its own figures, to
+        be put side by side.
+    bounds : tuple of float, default=(0.0, 1.0)
+        Lowest and highest value an input may take.
+    batch_size : int, default=256
+        Examples on the device at once.
+    chunk_size : int, default=1024
+        Examples handed to an attack at once. Memory grows with it; results of the attacks of
+        this package do not change.
+    random_state : int, optional
+        Seed of everything random. A fresh one if not given; the report names it either way.
+    progress : bool, default=False
+        Show a progress bar that counts examples.
+
+    Returns
+    -------
+    RobustnessReport
+        Accuracies with intervals, one row per attack, and findings.
+
+    Raises
+    ------
+    TypeError
+        If ``model``, ``X``, ``y`` or an attack is of the wrong kind, or an attack returns
+        something else than a tensor.
+    ValueError
+        If a parameter is out of its range, ``X`` is empty or leaves ``bounds``, labels do not
+        fit, the model returns something else than logits, or an attack returns points of
+        another shape.
+
+    See Also
+    --------
+    RobustnessReport : What is returned.
+
+    References
+    ----------
+    .. [1] N. Carlini, A. Athalye, N. Papernot, W. Brendel, J. Rauber, D. Tsipras,
+       I. Goodfellow, A. Madry and A. Kurakin, "On Evaluating Adversarial Robustness", 2019.
+       https://arxiv.org/abs/1902.06705
+    .. [2] A. Athalye, N. Carlini and D. Wagner, "Obfuscated Gradients Give a False Sense of
+       Security", ICML 2018, section 3. https://arxiv.org/abs/1802.00420
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard import evaluate
+    >>> model = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> X, y = torch.tensor([[0.9, 0.2], [0.6, 0.5]]), torch.tensor([0, 0])
+    >>> report = evaluate(model, X, y, epsilon=0.2, attacks="quick", random_state=0)
+    >>> report.clean_accuracy, report.robust_accuracy
+    (1.0, 0.5)
+    """
+    check_norm(norm)
+    check_positive("epsilon", epsilon)
+    check_bounds(bounds)
+    check_at_least("batch_size", batch_size, 1)
+    check_at_least("chunk_size", chunk_size, 1)
+    check_random_state(random_state)
+    subject = subject_of(model)
+    seed = draw_seed(random_state)
+    threat = ThreatModel(norm, float(epsilon), (float(bounds[0]), float(bounds[1])))
+    chosen = (
+        preset(attacks, threat, batch_size=batch_size, random_state=seed)
+        if isinstance(attacks, str)
+        else named(attacks, threat)
+    )
+
+    counted = CountedModel(subject.model)
+    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, Records())
+    stream = chunks(
+        X,
+        y,
+        encode=LabelEncoder(subject.classes),
+        dtype=dtype_of(counted, torch.get_default_dtype()),
+        bounds=threat.bounds,
+        size=chunk_size,
+    )
+    with tqdm(disable=not progress, unit="example") as bar:
+        for chunk in stream:
+            run.add(chunk)
+            bar.update(len(chunk.inputs))
+    return summary(run, subject)
+
+
+def summary(run: Run, subject: Subject) -> RobustnessReport:
+    """Diagnose, sum up, apply the rules."""
+    from .. import __version__
+
+    records, names = run.records, list(run.attacks)
+    observations = diagnose(run)
+    n = len(records)
+    clean, robust = observations.correct, still_standing(records, names)
+    return RobustnessReport(
+        model=subject.name,
+        norm=run.threat.norm,
+        epsilon=run.threat.epsilon,
+        bounds=run.threat.bounds,
+        n_examples=n,
+        clean_accuracy=clean / n,
+        clean_interval=wilson(clean, n),
+        robust_accuracy=robust / n,
+        robust_interval=wilson(robust, n),
+        attacks=tuple(
+            row(records, name, run.attacks[name].norm, run.survivors_only) for name in names
+        ),
+        survivors_only=run.survivors_only,
+        findings=findings(observations),
+        observations=observations,
+        costs={part: cost for part, cost in records.costs.items() if part not in names},
+        random_state=run.seed,
+        versions={
+            "distillguard": __version__,
+            "Python": platform.python_version(),
+            "PyTorch": torch.__version__,
+        },
+        examples=examples(records, names, subject.classes),
+    )
+
+
+def examples(records: Records, names: list[str], classes: Any | None) -> tuple[Example, ...]:
+    """The kept fooled examples, with the caller's names for the classes."""
+    shown = records.shown
+    if not len(shown):
+        return ()
+
+    def called(label: int) -> str:
+        return str(label if classes is None else classes[label])
+
+    return tuple(
+        Example(
+            original=shown["inputs"][i],
+            adversarial=shown["adversarial"][i],
+            label=called(int(shown["labels"][i])),
+            predicted=called(int(shown["predicted"][i])),
+            attack=names[int(shown["attack"][i])],
+            distance=float(shown["distance"][i]),
+        )
+        for i in range(len(shown))
+    )

@@ -1,0 +1,87 @@
+"""The report as a page of its own: one file, no scripts, nothing loaded from elsewhere."""
+
+import base64
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ._text import HEADERS, aspects, cells, interval, notes, percent, result
+
+if TYPE_CHECKING:
+    from ._report import RobustnessReport
+
+
+def to_html(report: "RobustnessReport") -> str:
+    """The whole page."""
+    return _rendered("report.html.j2", report)
+
+
+def to_fragment(report: "RobustnessReport") -> str:
+    """The part of the page that notebooks show."""
+    return _rendered("fragment.html.j2", report)
+
+
+def _rendered(template: str, report: "RobustnessReport") -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("distillguard.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, interval=interval)
+    return environment.get_template(template).render(**_context(report))
+
+
+def _context(report: "RobustnessReport") -> dict[str, Any]:
+    bars = [("clean", report.clean_accuracy, report.clean_interval)]
+    bars += [
+        (row.name, row.robust_accuracy, row.robust_interval)
+        for row in report.attacks
+        if row.error is None
+    ]
+    bars.append(("worst case", report.robust_accuracy, report.robust_interval))
+    return {
+        "report": report,
+        "result": result(report),
+        "headers": HEADERS,
+        "rows": [cells(row) for row in report.attacks],
+        "notes": notes(report),
+        "bars": bars,
+        "findings": [(finding, aspects(finding)) for finding in report.findings],
+        "examples": [
+            (example, image(example.original, report.bounds), altered)
+            for example in report.examples
+            if (altered := image(example.adversarial, report.bounds))
+        ],
+    }
+
+
+def image(values: Tensor, bounds: tuple[float, float]) -> str:
+    """A data URL of a picture of shape (h, w), (1, h, w) or (3, h, w); "" of anything else."""
+    if values.ndim == 2:
+        values = values[None]
+    if values.ndim != 3 or values.shape[0] not in (1, 3):
+        return ""
+    low, high = bounds
+    pixels = ((values.float() - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
+    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
+
+
+def png(pixels: Tensor) -> bytes:
+    """Portable Network Graphics (ISO/IEC 15948) of grey or RGB bytes of shape (1 or 3, h, w)."""
+    channels, height, width = pixels.shape
+    rows = pixels.permute(1, 2, 0).reshape(height, -1).numpy()
+    colour = 0 if channels == 1 else 2
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )

@@ -1,0 +1,85 @@
+"""The attacks behind ``attacks="quick"`` and ``attacks="standard"``, and what an entry may be."""
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple, get_args
+
+from .. import attacks
+from .._typing import Attack, Distance
+from .._validation import check_choice
+from ._judge import ThreatModel
+
+PRESETS = ("quick", "standard")
+
+
+class AttackSpec(NamedTuple):
+    """An attack and the norm in which its distances are worth reading."""
+
+    attack: Attack
+    norm: Distance
+
+
+def preset(
+    name: str, threat: ThreatModel, *, batch_size: int, random_state: int
+) -> dict[str, AttackSpec]:
+    """Build a named sequence: cheap attacks first, so that the strong ones meet few survivors."""
+    check_choice("attacks", name, PRESETS)
+    common: dict[str, Any] = {
+        "bounds": threat.bounds,
+        "batch_size": batch_size,
+        "random_state": random_state,
+    }
+    budget = {**common, "norm": threat.norm, "epsilon": threat.epsilon}
+    chosen: dict[str, Attack] = {
+        "FGSM margin": partial(attacks.fgsm, loss="margin", **budget),
+    }
+    if name == "quick":
+        chosen["PGD margin"] = partial(attacks.pgd, loss="margin", steps=10, **budget)
+    else:
+        chosen["PGD margin"] = partial(attacks.pgd, loss="margin", steps=40, **budget)
+        chosen["PGD cross-entropy"] = partial(attacks.pgd, loss="cross_entropy", steps=40, **budget)
+    return {key: AttackSpec(attack, threat.norm) for key, attack in chosen.items()}
+
+
+def named(given: Any, threat: ThreatModel) -> dict[str, AttackSpec]:
+    """Check a caller's mapping from names to attacks, plain or with the norm they minimise."""
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            "attacks must be a preset's name or a mapping from names to callables, "
+            f"got {type(given).__name__}"
+        )
+    if not given:
+        raise ValueError("attacks must hold at least one attack, got an empty mapping")
+    return {str(name): _spec(str(name), entry, threat) for name, entry in given.items()}
+
+
+def _spec(name: str, entry: Any, threat: ThreatModel) -> AttackSpec:
+    attack, norm = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
+    if not callable(attack):
+        raise TypeError(
+            f"attacks[{name!r}] must be a callable (model, inputs, labels) -> Tensor or a pair "
+            f"(callable, norm), got {type(entry).__name__}"
+        )
+    if norm is None:
+        norm = _norm_of(attack) or threat.norm
+    check_choice(f"norm of attacks[{name!r}]", norm, get_args(Distance))
+    return AttackSpec(attack, norm)
+
+
+def _norm_of(attack: Any) -> Distance | None:
+    """The norm that an attack of ours works in: its argument, or its name's ending."""
+    settings: dict[str, Any] = {}
+    while isinstance(attack, partial):
+        settings = {**attack.keywords, **settings}
+        attack = attack.func
+    if getattr(attack, "__name__", None) not in attacks.__all__:
+        return None
+    default = inspect.signature(attack).parameters.get("norm")
+    if default is not None:
+        return settings.get("norm", default.default)
+    ending = attack.__name__.rpartition("_")[2]
+    return ending if ending in get_args(Distance) else _MINIMISED.get(attack.__name__)
+
+
+_MINIMISED: dict[str, Distance] = {"ddn": "l2", "jsma": "l0"}

@@ -1,0 +1,216 @@
+"""The report: plain data, and ways to read it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .._typing import Bounds, Norm
+from ._diagnosis import Observations
+from ._findings import Finding
+from ._records import Cost
+from ._rows import AttackRow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Example:
+    """A fooled example, kept to be looked at."""
+
+    original: Tensor
+    adversarial: Tensor
+    label: str
+    predicted: str
+    attack: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class RobustnessReport:
+    """What :func:`evaluate` found out about a model.
+
+    ``print(report)`` gives a table with its findings; notebooks show it as HTML.
+
+    Attributes
+    ----------
+    model : str
+        What was evaluated.
+    norm, epsilon, bounds
+        The threat model.
+    n_examples : int
+        Examples evaluated.
+    clean_accuracy : float
+        Share classified correctly, in [0, 1].
+    clean_interval : (float, float)
+        Its 95 % Wilson interval.
+    robust_accuracy : float
+        Share classified correctly that no attack fools within the threat model: the worst case
+        over all attacks, example by example. Clean errors count as errors.
+    robust_interval : (float, float)
+        Its 95 % Wilson interval.
+    attacks : tuple of AttackRow
+        One row per attack, in the order in which they ran.
+    survivors_only : bool
+        Whether each attack ran only on examples that the earlier ones had not fooled.
+    findings : tuple of Finding
+        What a reader of the figures must know, severe ones first.
+    observations : Observations
+        The measurements behind the findings.
+    costs : mapping from str to Cost
+        What the clean pass, the judging of returned points and the diagnosis spent in all.
+    random_state : int
+        The seed; with it and the same data and versions the evaluation can be repeated.
+    versions : mapping from str to str
+        Of distillguard, Python and PyTorch.
+    examples : tuple of Example
+        A few fooled examples to look at; not part of the JSON.
+    """
+
+    model: str
+    norm: Norm
+    epsilon: float
+    bounds: Bounds
+    n_examples: int
+    clean_accuracy: float
+    clean_interval: tuple[float, float]
+    robust_accuracy: float
+    robust_interval: tuple[float, float]
+    attacks: tuple[AttackRow, ...]
+    survivors_only: bool
+    findings: tuple[Finding, ...]
+    observations: Observations
+    costs: Mapping[str, Cost]
+    random_state: int
+    versions: Mapping[str, str]
+    examples: tuple[Example, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def quoted_accuracy(self) -> float:
+        """The robust accuracy to quote: the probe's, where it contradicts the attacks passed.
+
+        The diagnosis attacks a sample with PGD on the margin; where that alone leaves
+        significantly less than ``robust_accuracy``, the latter is an artefact.
+        """
+        from ._statistics import wilson
+
+        seen = self.observations
+        if seen.margin_stands is None:
+            return self.robust_accuracy
+        most = self.clean_accuracy * wilson(seen.margin_stands, seen.sampled)[1]
+        if most >= self.robust_accuracy:
+            return self.robust_accuracy
+        return self.clean_accuracy * seen.margin_stands / seen.sampled
+
+    @property
+    def headline(self) -> str:
+        """The result in one line; it starts with a warning if a finding is severe."""
+        from ._text import headline
+
+        return headline(self)
+
+    def __str__(self) -> str:
+        from ._text import to_text
+
+        return to_text(self)
+
+    def to_markdown(self) -> str:
+        """Return the report as Markdown.
+
+        Returns
+        -------
+        str
+            Headline, table of attacks, findings.
+        """
+        from ._text import to_markdown
+
+        return to_markdown(self)
+
+    def to_json(self, path: str | PathLike[str] | None = None) -> str:
+        """Return the report as JSON, and write it to a file if asked to.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to write it.
+
+        Returns
+        -------
+        str
+            An object with one entry per attribute, without the examples.
+        """
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`to_json` writes, as plain Python objects.
+
+        Returns
+        -------
+        dict
+            Numbers, strings, lists and dicts only.
+        """
+        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        del parts["examples"]
+        parts["headline"] = self.headline
+        parts["quoted_accuracy"] = self.quoted_accuracy
+        return {name: _plain(part) for name, part in parts.items()}
+
+    def to_html(self, path: str | PathLike[str] | None = None) -> str:
+        """Return the report as one HTML page, and write it to a file if asked to.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to write it.
+
+        Returns
+        -------
+        str
+            A page that needs nothing else: styles and images are inside.
+        """
+        from ._html import to_html
+
+        text = to_html(self)
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    def _repr_html_(self) -> str:
+        from ._html import to_fragment
+
+        return to_fragment(self)
+
+    def plot(self) -> "Figure":
+        """Draw the accuracy left by each attack.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Bars with 95 % intervals, clean accuracy first.
+
+        Raises
+        ------
+        MissingPackageError
+            If matplotlib is not installed.
+        """
+        from ._plot import accuracy_bars
+
+        return accuracy_bars(self)
+
+
+def _plain(part: Any) -> Any:
+    if hasattr(part, "__dataclass_fields__"):
+        return _plain(asdict(part))
+    if isinstance(part, Mapping):
+        return {key: _plain(entry) for key, entry in part.items()}
+    if isinstance(part, tuple | list):
+        return [_plain(entry) for entry in part]
+    return part

@@ -1,0 +1,95 @@
+"""One row of the report per attack."""
+
+from dataclasses import dataclass
+
+import torch
+
+from .._typing import Distance
+from ._records import Cost, Records
+from ._statistics import wilson
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """What one attack achieved and what it spent.
+
+    Attributes
+    ----------
+    name : str
+        The attack's name in the mapping.
+    robust_accuracy : float
+        Share of all examples that are classified correctly and that this attack did not fool
+        within the threat model. Where attacks run on survivors only, examples that an earlier
+        attack fooled count as errors here too.
+    robust_interval : (float, float)
+        Its 95 % Wilson interval.
+    attacked : int
+        Examples that the attack was run on.
+    fooled : int
+        Of those, the ones fooled within the threat model.
+    success_rate : float or None
+        Share of the attacked examples that are misclassified at whatever distance, within bounds.
+    median_distance : float or None
+        Median over the examples that it fooled at whatever distance, in ``distance_norm``.
+    distance_norm : {"linf", "l2", "l1", "l0"}
+        The norm that the attack itself works in.
+    forwards, backwards : float
+        Examples sent through the model and back, for each attacked example.
+    seconds : float
+        Wall clock of the attack alone, for all examples.
+    illegal : int
+        Attacked examples for which it returned a point outside the bounds, or NaN.
+    error : str or None
+        Why the attack could not run.
+    """
+
+    name: str
+    robust_accuracy: float
+    robust_interval: tuple[float, float]
+    attacked: int
+    fooled: int
+    success_rate: float | None
+    median_distance: float | None
+    distance_norm: Distance
+    forwards: float
+    backwards: float
+    seconds: float
+    illegal: int = 0
+    error: str | None = None
+
+
+def row(records: Records, name: str, norm: Distance, survivors_only: bool) -> AttackRow:
+    """Sum up an attack's columns."""
+    attacked = records.of(name, "attacked")
+    success = records.of(name, "success")
+    fooled = records.of(name, "fooled")
+    correct = records.columns["predicted"] == records.columns["label"]
+    # On survivors only, whoever is not attacked is an error already.
+    stands = int(((attacked if survivors_only else correct) & ~fooled).sum())
+
+    count = int(attacked.sum())
+    cost = records.costs.get(name, Cost())
+    distances = records.of(name, "own_distance")[success]
+    return AttackRow(
+        name=name,
+        robust_accuracy=stands / len(records),
+        robust_interval=wilson(stands, len(records)),
+        attacked=count,
+        fooled=int(fooled.sum()),
+        success_rate=int(success.sum()) / count if count else None,
+        median_distance=torch.quantile(distances, 0.5).item() if len(distances) else None,
+        distance_norm=norm,
+        forwards=cost.forwards / count if count else 0.0,
+        backwards=cost.backwards / count if count else 0.0,
+        seconds=cost.seconds,
+        illegal=int((attacked & ~records.of(name, "legal")).sum()),
+        error=records.errors.get(name),
+    )
+
+
+def still_standing(records: Records, names: list[str]) -> int:
+    """Examples classified correctly that no attack fools: the worst case, example by example."""
+    standing = records.columns["predicted"] == records.columns["label"]
+    for name in names:
+        standing = standing & ~records.of(name, "fooled")
+    return int(standing.sum())

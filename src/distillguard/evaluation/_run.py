@@ -1,0 +1,150 @@
+"""One chunk after another: a clean pass, then each attack on the examples still standing."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._modes import borrowed, device_of, dtype_of
+from .._random import example_keys
+from .._validation import check_label_range, check_logits
+from ..exceptions import NoGradientError
+from ..functional import margin_loss
+from ._judge import ThreatModel, Verdict, judge
+from ._presets import AttackSpec
+from ._records import Records
+from ._stream import Chunk
+from ._subject import CountedModel, logits_of
+
+SMALLEST_EXPONENT = 103.97
+"""Logits this far below the largest get a float32 probability of exactly 0: -log(2**-150)."""
+
+
+@dataclass
+class Run:
+    """An evaluation under way."""
+
+    model: CountedModel
+    attacks: Mapping[str, AttackSpec]
+    threat: ThreatModel
+    survivors_only: bool
+    batch_size: int
+    seed: int
+    records: Records
+
+    def add(self, chunk: Chunk) -> None:
+        """Measure a chunk, keep its figures and drop its images."""
+        device = device_of(self.model, chunk.inputs.device)
+        inputs, labels = chunk.inputs.to(device), chunk.labels.to(device)
+        logits = self.clean_logits(inputs, labels)
+        correct = logits.argmax(dim=1) == labels
+        columns = clean_columns(logits, labels, chunk.start)
+
+        standing = correct.clone()
+        for name, spec in self.attacks.items():
+            chosen = (standing if self.survivors_only else correct).nonzero().squeeze(1)
+            verdict = self.attack(name, spec, inputs[chosen], labels[chosen])
+            columns.update(attack_columns(name, verdict, chosen, len(labels)))
+            standing &= ~columns[f"{name}/fooled"]
+
+        self.records.add(columns)
+        keys = example_keys(inputs, self.seed)
+        self.records.sample.add(
+            keys[correct],
+            inputs=inputs[correct],
+            labels=labels[correct],
+            index=columns["index"][correct],
+        )
+
+    def clean_logits(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Logits of the unharmed examples, checked."""
+        dtype = dtype_of(self.model, inputs.dtype)
+        with self.accounted("clean pass"):
+            logits = logits_of(self.model, inputs, dtype, self.batch_size)
+        check_logits(logits, len(inputs))
+        check_label_range(labels, logits.shape[1])
+        return logits
+
+    def attack(self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor) -> Verdict:
+        """Attack some examples and judge what comes back."""
+        adversarial = inputs
+        with self.accounted(name):
+            if len(inputs) and name not in self.records.errors:
+                try:
+                    # Cloned, so that an attack that writes into its arguments harms nobody.
+                    adversarial = spec.attack(self.model, inputs.clone(), labels.clone())
+                except NoGradientError as error:
+                    self.records.errors[name] = str(error)
+        with self.accounted("judging"):
+            verdict = judge(
+                self.model,
+                name,
+                adversarial,
+                inputs,
+                labels,
+                threat=self.threat,
+                own_norm=spec.norm,
+                dtype=dtype_of(self.model, inputs.dtype),
+                batch_size=self.batch_size,
+            )
+        self.show(name, verdict, adversarial, inputs, labels)
+        return verdict
+
+    def show(
+        self, name: str, verdict: Verdict, adversarial: Tensor, inputs: Tensor, labels: Tensor
+    ) -> None:
+        """Offer the fooled examples to the few that the report displays."""
+        fooled = verdict.fooled
+        place = list(self.attacks).index(name)
+        self.records.shown.add(
+            example_keys(inputs[fooled], self.seed),
+            inputs=inputs[fooled],
+            adversarial=adversarial.detach().to(inputs)[fooled],
+            labels=labels[fooled],
+            predicted=verdict.predicted[fooled],
+            distance=verdict.distance[fooled],
+            attack=torch.full_like(labels[fooled], place),
+        )
+
+    @contextmanager
+    def accounted(self, part: str) -> Iterator[None]:
+        """Borrow the model with the run's seed and write down what is spent meanwhile."""
+        self.model.spent()
+        began = time.perf_counter()
+        with borrowed(self.model, self.seed):
+            yield
+        self.records.cost(part).add(*self.model.spent(), time.perf_counter() - began)
+
+
+def clean_columns(logits: Tensor, labels: Tensor, start: int) -> dict[str, Tensor]:
+    """What the clean pass tells about each example."""
+    predicted = logits.argmax(dim=1)
+    runner_up = logits.scatter(1, predicted[:, None], -torch.inf).amax(dim=1)
+    lead = logits.amax(dim=1) - runner_up
+    return {
+        "index": start + torch.arange(len(labels)),
+        "label": labels,
+        "predicted": predicted,
+        "margin": margin_loss(logits, labels).double(),
+        "magnitude": logits.abs().double().mean(dim=1),
+        "saturated": lead > SMALLEST_EXPONENT,
+    }
+
+
+def attack_columns(name: str, verdict: Verdict, chosen: Tensor, n: int) -> dict[str, Tensor]:
+    """A verdict on the chosen examples, spread over the whole chunk."""
+
+    def spread(values: Tensor, empty: float) -> Tensor:
+        return values.new_full((n,), empty).index_copy(0, chosen, values)
+
+    return {
+        f"{name}/attacked": spread(torch.ones_like(verdict.fooled), False),
+        f"{name}/fooled": spread(verdict.fooled, False),
+        f"{name}/success": spread(verdict.success, False),
+        f"{name}/legal": spread(verdict.legal, True),
+        f"{name}/distance": spread(verdict.distance, torch.nan),
+        f"{name}/own_distance": spread(verdict.own_distance, torch.nan),
+    }

@@ -1,0 +1,153 @@
+"""The report for terminals and as Markdown: one table, written twice."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._findings import Finding
+    from ._report import RobustnessReport
+    from ._rows import AttackRow
+
+Interval = tuple[float, float]
+
+HEADERS = (
+    "attack",
+    "robust accuracy",
+    "95 % interval",
+    "attacked",
+    "success",
+    "median distance",
+    "forwards",
+    "backwards",
+    "seconds",
+)
+
+
+def headline(report: "RobustnessReport") -> str:
+    """The result in one line; a severe finding turns it into a warning."""
+    severe = [finding for finding in report.findings if finding.severity == "severe"]
+    if not severe:
+        return result(report)
+    quoted, seen = report.quoted_accuracy, report.observations
+    refuted = [report.robust_accuracy] if quoted < report.robust_accuracy else []
+    if seen.cross_entropy_stands is not None and any(
+        finding.code == "margin-beats-cross-entropy" for finding in severe
+    ):
+        refuted.append(report.clean_accuracy * seen.cross_entropy_stands / seen.sampled)
+    codes = ", ".join(finding.code for finding in severe)
+    against = f", not {percent(max(refuted))}" if refuted else " as an upper bound only"
+    return f"WARNING: quote {percent(quoted)} robust accuracy{against} ({codes})"
+
+
+def result(report: "RobustnessReport") -> str:
+    """Accuracies, threat model and number of examples, in one line."""
+    return (
+        f"Robust accuracy {percent(report.robust_accuracy)} {interval(report.robust_interval)} "
+        f"within {report.norm} {report.epsilon:.6g}, clean accuracy "
+        f"{percent(report.clean_accuracy)} {interval(report.clean_interval)}, "
+        f"{report.n_examples} examples"
+    )
+
+
+def to_text(report: "RobustnessReport") -> str:
+    """Headline, table, findings, small print; plain characters in at most 110 columns."""
+    lines = [report.headline]
+    if lines[0] != result(report):
+        lines.append(result(report))
+    table = [HEADERS, *(cells(row) for row in report.attacks)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rows = ["  ".join(pad(row, widths)).rstrip() for row in table]
+    lines += ["", rows[0], "-" * len(rows[0]), *rows[1:], "", *notes(report)]
+    for finding in report.findings:
+        lines += [
+            "",
+            f"[{finding.severity}] {finding.code}",
+            *(f"  {name}: {text}" for name, text in aspects(finding)),
+        ]
+    if not report.findings:
+        lines += ["", "No findings."]
+    return "\n".join(lines)
+
+
+def to_markdown(report: "RobustnessReport") -> str:
+    """The same as Markdown."""
+    lines = [f"**{report.headline}**", ""]
+    if report.headline != result(report):
+        lines += [result(report), ""]
+    lines += ["| " + " | ".join(HEADERS) + " |", "| --- |" + " ---: |" * (len(HEADERS) - 1)]
+    lines += ["| " + " | ".join(cells(row)).replace("\n", " ") + " |" for row in report.attacks]
+    lines += ["", *notes(report)]
+    for finding in report.findings:
+        lines += ["", f"### {finding.code} ({finding.severity})", ""]
+        lines += [f"- {name}: {text}" for name, text in aspects(finding)]
+    if not report.findings:
+        lines += ["", "No findings."]
+    return "\n".join(lines) + "\n"
+
+
+def cells(row: "AttackRow") -> tuple[str, ...]:
+    """An attack's row as strings."""
+    return (
+        row.name,
+        "did not run" if row.error else percent(row.robust_accuracy),
+        "" if row.error else interval(row.robust_interval),
+        str(row.attacked),
+        "" if row.success_rate is None else percent(row.success_rate),
+        "" if row.median_distance is None else f"{row.median_distance:.4g} {row.distance_norm}",
+        f"{row.forwards:.1f}",
+        f"{row.backwards:.1f}",
+        f"{row.seconds:.1f}",
+    )
+
+
+def notes(report: "RobustnessReport") -> list[str]:
+    """What the columns mean, and what was spent besides."""
+    on = (
+        "Each attack ran on the examples that the earlier ones had not fooled."
+        if report.survivors_only
+        else "Each attack ran on all examples that the model classifies correctly."
+    )
+    others = ", ".join(
+        f"{part} {cost.forwards} forwards {cost.backwards} backwards {cost.seconds:.1f} s"
+        for part, cost in report.costs.items()
+    )
+    lines = [
+        f"{on} Success is misclassification at any distance;",
+        "forwards and backwards are per attacked example, seconds for all of them.",
+        f"Besides: {others}.",
+        f"Seed {report.random_state}; "
+        + ", ".join(f"{name} {version}" for name, version in report.versions.items())
+        + ".",
+    ]
+    for row in report.attacks:
+        if row.error:
+            lines.append(f"{row.name} did not run: {row.error}")
+        if row.illegal:
+            lines.append(
+                f"{row.name} returned {row.illegal} points outside the bounds, which do not count."
+            )
+    return lines
+
+
+def aspects(finding: "Finding") -> tuple[tuple[str, str], ...]:
+    """The three texts of a finding, with their names."""
+    return (
+        ("evidence", finding.evidence),
+        ("meaning", finding.meaning),
+        ("remedy", finding.remedy),
+    )
+
+
+def percent(share: float) -> str:
+    """``0.034`` as ``"3.4 %"``."""
+    return f"{100 * share:.1f} %"
+
+
+def interval(ends: Interval) -> str:
+    """``(0.02, 0.05)`` as ``"[2.0, 5.0]"``, in per cent."""
+    return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
+
+
+def pad(row: tuple[str, ...], widths: list[int]) -> list[str]:
+    """Names to the left, figures to the right."""
+    first, *others = zip(row, widths, strict=True)
+    return [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
