@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ._random import normal, uniform
-from ._typing import Distance, Norm
+from ._typing import Bounds, Distance, Norm
 
 L1_SHARE = 0.01
 """Share of the coordinates that one l1 step moves (Tramer and Boneh 2019, section 4.1)."""
@@ -48,6 +48,13 @@ def per_example(values: Tensor, like: Tensor) -> Tensor:
 def ball(norm: Norm) -> Ball:
     """Return the functions of a norm."""
     return _BALLS[norm]
+
+
+def within_budget(
+    candidate: Tensor, inputs: Tensor, norm: Norm, epsilon: float, bounds: Bounds
+) -> Tensor:
+    """Project onto the ball, then clamp, which moves no coordinate away from its input."""
+    return (inputs + ball(norm).project(candidate - inputs, epsilon)).clamp(*bounds)
 
 
 def _column(radius: Tensor | float, like: Tensor) -> Tensor | float:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import ball, per_example, size
+from .._geometry import ball, per_example, size, within_budget
 from .._typing import Bounds, Loss, Model, Norm
 from .._validation import (
     check_at_least,
@@ -284,9 +284,8 @@ class ProjectedGradientDescent:
         return self.within_budget(inputs + delta, inputs)
 
     def within_budget(self, candidate: Tensor, inputs: Tensor) -> Tensor:
-        """Project onto the ball, then clamp, which moves no coordinate away from its input."""
-        delta = ball(self.norm).project(candidate - inputs, self.epsilon)
-        return (inputs + delta).clamp(*self.bounds)
+        """Come back into the ball and the bounds."""
+        return within_budget(candidate, inputs, self.norm, self.epsilon, self.bounds)
 
     def unblocked(self, gradient: Tensor, current: Tensor) -> Tensor:
         """Zero the slope of coordinates that would leave the bounds: they must not be picked."""

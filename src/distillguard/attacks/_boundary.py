@@ -1,0 +1,204 @@
+"""The machine behind targeted FAB, in the order of algorithm 1 of Croce and Hein 2020."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._geometry import ball, per_example, size
+from .._typing import Bounds, Model, Norm
+from ._aims import aim_of_run, choose_aims, lead
+from ._box_projection import step_to_hyperplane
+from ._engine import value, value_and_gradient
+from ._losses import success_margin
+
+SEARCH_STEPS = 3
+"""Evaluations of the final search on the segment between the input and the result."""
+
+BEYOND = 0.05
+"""How far beyond the estimated boundary the final search looks, as a share of what is left."""
+
+
+class FABState(NamedTuple):
+    """Where each example stands; every tensor's first axis is the example."""
+
+    inputs: Tensor
+    labels: Tensor
+    keys: Tensor
+    aims: Tensor
+    """Classes that the runs move towards in turn: (n, n_targets)."""
+    runs: Tensor
+    """How many runs the example has; run number ``runs`` is the final search."""
+    run: Tensor
+    taken: Tensor
+    """Steps taken in this run; ``steps + 1`` once it is over."""
+    retreated: Tensor
+    """Whether ``current`` is a success taken a share nearer to the input."""
+    current: Tensor
+    best: Tensor
+    """The nearest success."""
+    best_distance: Tensor
+    best_margin: Tensor
+    inner: Tensor
+    """The furthest point of the segment to ``best`` that is known to fail."""
+    inner_margin: Tensor
+
+
+@dataclass(frozen=True)
+class FastAdaptiveBoundary:
+    """The state machine behind :func:`fab_targeted`."""
+
+    norm: Norm
+    n_targets: int
+    steps: int
+    restarts: int
+    alpha_max: float
+    eta: float
+    beta: float
+    stop_within: float
+    targeted: bool
+    bounds: Bounds
+
+    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> FABState:
+        """Place every example at itself, as if a run before the first had ended there."""
+        whole = torch.zeros_like(labels)
+        real = inputs.new_zeros(len(inputs), dtype=torch.promote_types(inputs.dtype, torch.float32))
+        return FABState(
+            inputs=inputs,
+            labels=labels,
+            keys=keys,
+            aims=labels.new_zeros(len(labels), self.n_targets),
+            runs=whole + self.restarts,
+            run=whole - 1,
+            taken=whole + self.steps,
+            retreated=whole.bool(),
+            current=inputs,
+            best=inputs,
+            best_distance=real + torch.inf,
+            best_margin=real,
+            inner=inputs,
+            inner_margin=real,
+        )
+
+    def step(self, model: Model, state: FABState) -> FABState:
+        """Judge the current point and go on from it."""
+        if bool(((state.taken < self.steps) & (state.run < state.runs)).any()):
+            logits, gradient = value_and_gradient(
+                model, state.current, lambda logits, _: self.lead(logits, state), state.labels
+            )
+        else:
+            logits, gradient = value(model, state.current), torch.zeros_like(state.current)
+
+        margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
+        state = self.aimed(state, logits)
+        state = self.judged(state, margin)
+        state = self.moved(state, margin, self.linearised(state, logits, gradient))
+        return self.restarted(state)
+
+    def done(self, state: FABState) -> Tensor:
+        """Near enough, or through with all runs and the final search."""
+        failed = state.best_distance.isinf()
+        over = (state.run == state.runs) & ((state.taken >= SEARCH_STEPS) | failed)
+        return over | (state.best_distance <= self.stop_within)
+
+    def result(self, state: FABState) -> Tensor:
+        """Return the nearest success, or the input."""
+        return state.best
+
+    def lead(self, logits: Tensor, state: FABState) -> Tensor:
+        """What is linearised: positive across the boundary to the aim. (n,)."""
+        aim = aim_of_run(state.aims, state.run, state.runs // self.restarts)
+        return lead(logits, state.labels, aim, self.targeted)
+
+    def aimed(self, state: FABState, logits: Tensor) -> FABState:
+        """At the first look choose the aims."""
+        first = state.run < 0
+        if not bool(first.any()):
+            return state
+        aims, count = choose_aims(logits, state.labels, self.n_targets, self.targeted)
+        return state._replace(
+            aims=torch.where(first[:, None], aims, state.aims),
+            runs=torch.where(first, count * self.restarts, state.runs),
+        )
+
+    def judged(self, state: FABState, margin: Tensor) -> FABState:
+        """Keep the nearest success, and on the way to it the furthest failure."""
+        distance = size(state.current - state.inputs, self.norm).to(state.best_distance)
+        nearer = (margin > 0) & (distance < state.best_distance)
+        inner = (margin <= 0) & ((state.run < 0) | (state.run == state.runs))
+        return state._replace(
+            best=torch.where(per_example(nearer, state.best), state.current, state.best),
+            best_distance=torch.where(nearer, distance, state.best_distance),
+            best_margin=torch.where(nearer, margin, state.best_margin),
+            inner=torch.where(per_example(inner, state.inner), state.current, state.inner),
+            inner_margin=torch.where(inner, margin, state.inner_margin),
+        )
+
+    def linearised(self, state: FABState, logits: Tensor, gradient: Tensor) -> Tensor:
+        """Step to the hyperplane where the linearised lead vanishes, pulled to the input."""
+        x, inputs = state.current, state.inputs
+        # A rounding error further than the boundary, so that a tie is left too.
+        rounding = torch.finfo(logits.dtype).eps * logits.abs().amax(dim=1)
+        gap = rounding - self.lead(logits, state)
+        gap_of_inputs = gap + (gradient * (x - inputs)).flatten(1).sum(dim=1)
+        delta = step_to_hyperplane(x, gradient, gap, self.norm, self.bounds)
+        delta_of_inputs = step_to_hyperplane(
+            inputs, gradient, gap_of_inputs, self.norm, self.bounds
+        )
+
+        length = size(delta, self.norm)
+        both = length + size(delta_of_inputs, self.norm)
+        alpha = torch.where(both > 0, length / both, 0).clamp(max=self.alpha_max)
+        alpha = per_example(alpha, x)
+        following = (1 - alpha) * (x + self.eta * delta)
+        following = following + alpha * (inputs + self.eta * delta_of_inputs)
+        return following.clamp(*self.bounds)
+
+    def moved(self, state: FABState, margin: Tensor, following: Tensor) -> FABState:
+        """From a success retreat first; where nothing moves any more, the run is over."""
+        x, searching = state.current, state.run == state.runs
+        retreat = (margin > 0) & ~state.retreated & (state.taken < self.steps)
+        back = state.inputs + self.beta * (x - state.inputs)
+        following = torch.where(per_example(retreat, x), back, following)
+        following = torch.where(per_example(searching, x), self.on_segment(state), following)
+
+        idle = ((following == x).flatten(1).all(dim=1)) & ~searching
+        taken = state.taken + (~retreat | searching)
+        return state._replace(
+            current=following,
+            retreated=retreat,
+            taken=torch.where(idle, self.steps + 1, taken),
+        )
+
+    def restarted(self, state: FABState) -> FABState:
+        """Send the examples whose run is over to the next, after the last to the final search."""
+        again = (state.taken > self.steps) & (state.run < state.runs)
+        if not bool(again.any()):
+            return state
+        state = state._replace(
+            run=state.run + again.long(),
+            taken=torch.where(again, 0, state.taken),
+            retreated=state.retreated & ~again,
+        )
+        last = per_example(state.run == state.runs, state.current)
+        fresh = torch.where(last, self.on_segment(state), self.first_iterate(state))
+        wide = per_example(again, state.current)
+        return state._replace(current=torch.where(wide, fresh, state.current))
+
+    def first_iterate(self, state: FABState) -> Tensor:
+        """Start at the input, in later rounds at a random point half as far as the best."""
+        half_width = (self.bounds[1] - self.bounds[0]) / 2
+        radius = size(torch.full_like(state.inputs, half_width), self.norm)
+        radius = torch.minimum(state.best_distance.to(radius), radius) / 2
+        if self.stop_within:
+            radius = radius.clamp(max=self.stop_within / 2)
+        radius = radius.masked_fill(state.run < state.runs // self.restarts, 0)
+        delta = ball(self.norm).sample(state.inputs, state.keys, state.run)
+        return (state.inputs + per_example(radius, delta) * delta).clamp(*self.bounds)
+
+    def on_segment(self, state: FABState) -> Tensor:
+        """Where the margin, if it were linear, would vanish between failure and success."""
+        share = state.inner_margin / (state.inner_margin - state.best_margin)
+        share = per_example(share + BEYOND * (1 - share), state.inner).to(state.inner)
+        return (state.inner + share * (state.best - state.inner)).clamp(*self.bounds)

@@ -1,0 +1,58 @@
+"""The nearest point of a hyperplane within a box, exactly, for every example at once."""
+
+import torch
+from torch import Tensor
+
+from .._typing import Bounds, Norm
+
+
+def step_to_hyperplane(
+    points: Tensor, normal: Tensor, gap: Tensor, norm: Norm, bounds: Bounds
+) -> Tensor:
+    r"""Smallest step in linf or l2 that adds ``gap`` (n,) to the product with ``normal``.
+
+    With :math:`w` the normal, :math:`g` the gap and :math:`r_i` the room that coordinate
+    :math:`i` has before it meets its bound, the optimality conditions of
+
+    .. math:: \min \lVert\delta\rVert \quad\text{subject to}\quad
+        \langle w, \delta\rangle = g, \quad l \le x + \delta \le u
+
+    say :math:`|\delta_i| = \min(\lambda v_i, r_i)`, every coordinate towards the hyperplane,
+    with :math:`v_i = 1` in linf, :math:`v_i = |w_i|` in l2, and 0 where :math:`w_i` is. What such
+    a step adds grows with :math:`\lambda` in straight pieces that end at the sorted
+    :math:`r_i / v_i`. Where the box does not reach the hyperplane the step ends in the corner
+    nearest to it. A normal of zeros gives a step of zeros.
+    """
+    dtype = torch.promote_types(points.dtype, torch.float32)
+    x, w = points.flatten(1).to(dtype), normal.flatten(1).to(dtype)
+    direction = w.sign() * gap.to(dtype).sign()[:, None]
+    slope = w.abs()
+    room = torch.where(direction > 0, bounds[1] - x, x - bounds[0]).clamp(min=0)
+    speed = (torch.ones_like(slope) if norm == "linf" else slope).masked_fill(direction == 0, 0)
+    end = torch.where(speed > 0, room / speed, 0)
+
+    pace = smallest_pace(slope * speed, end, gap.to(dtype).abs())
+    step = torch.minimum(pace[:, None] * speed, room)
+    return (direction * step).to(points.dtype).view_as(points)
+
+
+def smallest_pace(gain: Tensor, end: Tensor, wanted: Tensor) -> Tensor:
+    """Solve ``sum(gain * min(pace, end)) = wanted`` for the pace of each row; the last end at most.
+
+    ``gain`` and ``end`` are (n, d) and not negative, ``wanted`` (n,) too.
+    """
+    end, order = end.sort(dim=1)
+    gain = gain.gather(1, order)
+    ended = (gain * end).cumsum(dim=1)
+    # Summed from the far side: a difference of long sums would lose the last few coordinates.
+    running = gain.flip(1).cumsum(dim=1).flip(1)
+    running = torch.nn.functional.pad(running[:, 1:], (0, 1))
+    reached = ended + end * running
+
+    # Rounding can make the sums fall by an ulp, and the search needs them sorted.
+    piece = torch.searchsorted(reached.cummax(dim=1).values, wanted[:, None])
+    before = (piece - 1).clamp(min=0)
+    fixed = torch.where(piece > 0, ended.gather(1, before), 0)
+    rate = torch.where(piece > 0, running.gather(1, before), gain.sum(dim=1, keepdim=True))
+    pace = torch.where(rate > 0, (wanted[:, None] - fixed) / rate, end[:, -1:])
+    return torch.minimum(pace.clamp(min=0), end[:, -1:]).squeeze(1)
