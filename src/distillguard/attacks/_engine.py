@@ -19,6 +19,7 @@ from .._validation import (
     check_at_least,
     check_bounds,
     check_differentiable,
+    check_gradient,
     check_inputs,
     check_label_range,
     check_labels,
@@ -98,9 +99,10 @@ def value_and_jacobian(
     check_differentiable(logits)
     sums = outputs(logits, labels).sum(dim=0).unbind()
     gradients = [
-        torch.autograd.grad(each, points, retain_graph=each is not sums[-1])[0] for each in sums
+        torch.autograd.grad(each, points, retain_graph=each is not sums[-1], allow_unused=True)[0]
+        for each in sums
     ]
-    return logits.detach(), torch.stack(gradients, dim=1)
+    return logits.detach(), torch.stack([check_gradient(each) for each in gradients], dim=1)
 
 
 def value(model: Model, points: Tensor) -> Tensor:
