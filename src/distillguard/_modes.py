@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ._typing import Model
 
@@ -61,6 +61,11 @@ def dtype_of(model: Model, default: torch.dtype) -> torch.dtype:
         if tensor.is_floating_point():
             return tensor.dtype
     return default
+
+
+def fitted_to(model: Model, inputs: Tensor) -> Tensor:
+    """Inputs on the model's device and in its dtype."""
+    return inputs.to(device_of(model, inputs.device), dtype_of(model, inputs.dtype))
 
 
 def _tensors(model: Model) -> Iterator[torch.Tensor]:

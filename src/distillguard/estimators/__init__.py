@@ -1,1 +1,5 @@
-"""Placeholder."""
+"""Classifiers in scikit-learn's manner, trained by distillation."""
+
+from ._defensive import DefensiveDistiller
+
+__all__ = ["DefensiveDistiller"]

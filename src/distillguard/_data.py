@@ -1,0 +1,255 @@
+"""Any kind of training data as one thing: a source of batches."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
+
+from ._validation import check_label_range
+
+PREDICTION_BATCH = 512
+
+
+class Batch(NamedTuple):
+    """Inputs (n, ...), class indices (n,) int64, and which examples these are, where known."""
+
+    inputs: Tensor
+    labels: Tensor
+    indices: Tensor | None
+
+
+class Source(Protocol):
+    """Batches for training (shuffled, one pass an epoch) and for looking (in order)."""
+
+    n_examples: int | None
+    """None where only a pass can tell."""
+
+    identified: bool
+    """Whether batches carry indices, so that something computed per example can be looked up."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """One pass over the examples, in an order that depends on ``number``."""
+
+    def in_order(self) -> Iterator[Batch]:
+        """One pass by index where examples are identified; any pass otherwise."""
+
+    def first(self) -> Batch:
+        """Some examples to look at before training."""
+
+
+class TensorSource:
+    """Examples in memory (or mapped from a file): rows are gathered, never collated.
+
+    The order of an epoch is a function of the seed and of the epoch's number alone, so that a
+    run that starts again at an epoch sees the same batches.
+    """
+
+    identified = True
+
+    def __init__(self, inputs: Tensor, labels: Tensor, batch_size: int, seed: int = 0) -> None:
+        self.inputs, self.labels = inputs, labels
+        self.batch_size, self.seed = batch_size, seed
+        self.n_examples: int | None = len(inputs)
+
+    def __len__(self) -> int:
+        return len(self._slices(len(self.inputs)))
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """One shuffled pass."""
+        generator = torch.Generator().manual_seed((self.seed + 7919 * number) % 2**63)
+        order = torch.randperm(len(self.inputs), generator=generator)
+        for piece in self._slices(len(order)):
+            rows = order[piece]
+            yield Batch(as_floating(self.inputs[rows]), self.labels[rows], rows)
+
+    def in_order(self) -> Iterator[Batch]:
+        """One pass from first to last."""
+        for rows in torch.arange(len(self.inputs)).split(max(self.batch_size, PREDICTION_BATCH)):
+            inputs = self.inputs[rows[0] : rows[-1] + 1]
+            yield Batch(as_floating(inputs), self.labels[rows], rows)
+
+    def first(self) -> Batch:
+        """The first examples."""
+        return next(self.in_order())
+
+    def subset(self, rows: Tensor) -> "TensorSource":
+        """Some of the examples, as a source of its own."""
+        return TensorSource(self.inputs[rows], self.labels[rows], self.batch_size, self.seed)
+
+    def _slices(self, n: int) -> list[slice]:
+        starts = list(range(0, n, self.batch_size))
+        if len(starts) > 1 and n - starts[-1] == 1:
+            starts.pop()  # BatchNorm cannot train on one example: it joins the batch before
+        return [slice(a, b) for a, b in zip(starts, [*starts[1:], n], strict=True)]
+
+
+class LoaderSource:
+    """The caller's own DataLoader, with its sampler, workers and augmentation."""
+
+    def __init__(self, loader: "DataLoader[Any]") -> None:
+        indexed = _indexed(loader)
+        self.loader = loader if indexed is None else indexed
+        self.n_classes: int | None = None  # once known, every batch is held to it
+        self.identified = indexed is not None
+        self.n_examples = None if isinstance(loader.dataset, IterableDataset) else _length(loader)
+        self._first: Batch | None = None
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """One pass as the loader gives it."""
+        sampler = getattr(self.loader, "sampler", None)
+        if sampler is not None and hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(number)
+        for item in self.loader:
+            yield self._batch(*pair(item), item[2] if self.identified else None)
+
+    def in_order(self) -> Iterator[Batch]:
+        """By index where examples are identified, as the loader gives them otherwise."""
+        if not self.identified:
+            yield from self.epoch(0)
+            return
+        inputs, labels, indices = self.loader.dataset.tensors  # type: ignore[attr-defined]
+        for rows in indices.split(PREDICTION_BATCH):
+            yield self._batch(inputs[rows], labels[rows], rows)
+
+    def first(self) -> Batch:
+        """The first batch; kept, because asking a loader again starts its workers again."""
+        if self._first is None:
+            self._first = next(self.in_order(), None)
+        if self._first is None:
+            raise ValueError("X must hold at least one example, got an empty loader")
+        return self._first
+
+    def _batch(self, inputs: Tensor, labels: Tensor, indices: Tensor | None) -> Batch:
+        inputs, labels = as_floating(inputs), as_classes(labels)
+        if not inputs.isfinite().all():
+            raise ValueError("inputs must be finite, got NaN or infinity")
+        if self.n_classes is not None:
+            check_label_range(labels, self.n_classes)
+        return Batch(inputs, labels, indices)
+
+
+def source_of(data: "DataLoader[Any] | Dataset[Any]", batch_size: int, seed: int) -> Source:
+    """A loader keeps its own batches; a data set is given shuffled ones."""
+    if isinstance(data, DataLoader):
+        source: Source = LoaderSource(data)
+        empty = not isinstance(data.dataset, IterableDataset) and len(data) == 0
+    elif isinstance(data, TensorDataset):
+        inputs, labels = pair(data.tensors)
+        source = TensorSource(inputs, as_classes(labels), batch_size, seed)
+        empty = len(data) == 0
+    else:
+        shuffle = not isinstance(data, IterableDataset)
+        empty = shuffle and len(data) == 0  # type: ignore[arg-type]
+        source = LoaderSource(DataLoader(data, batch_size, shuffle=shuffle and not empty))
+    if empty:
+        raise ValueError("X must hold at least one example, got an empty loader or data set")
+    return source
+
+
+def pair(item: Any) -> tuple[Tensor, Tensor]:
+    """The inputs and labels of what a loader or data set yields."""
+    if isinstance(item, list | tuple) and len(item) >= 2:
+        inputs, labels = item[0], item[1]
+        if isinstance(inputs, Tensor) and isinstance(labels, Tensor):
+            if len(inputs) != len(labels) or labels.ndim != 1:
+                raise ValueError(
+                    f"loader must yield one label per input, got inputs {tuple(inputs.shape)} "
+                    f"and labels {tuple(labels.shape)}"
+                )
+            return inputs, labels
+    raise TypeError(f"loader must yield pairs of tensors (inputs, labels), got {_described(item)}")
+
+
+def as_floating(inputs: Tensor) -> Tensor:
+    """Numbers of any kind as floating point; images stored as bytes are refused."""
+    if inputs.is_floating_point():
+        return inputs
+    if inputs.dtype == torch.uint8 and inputs.ndim > 2:
+        raise TypeError(
+            "inputs must be floating point, got torch.uint8 images; "
+            "divide by 255, for instance X / 255.0"
+        )
+    if inputs.is_complex():
+        raise ValueError("Complex data not supported: inputs must be real numbers")
+    return inputs.float()
+
+
+def as_classes(labels: Tensor) -> Tensor:
+    """Class indices as int64; fractions are refused."""
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"labels must be integer classes, got {labels.dtype}")
+    return labels.long()
+
+
+def input_batches(X: Any, batch_size: int = PREDICTION_BATCH) -> Iterator[Tensor]:
+    """The inputs alone, in order, from a tensor, an array, a data set or a loader."""
+    if isinstance(X, DataLoader | Dataset):
+        loader = X if isinstance(X, DataLoader) else DataLoader(X, batch_size)
+        for item in loader:
+            yield as_floating(item[0] if isinstance(item, list | tuple) else item)
+        return
+    values = torch.from_numpy(X) if isinstance(X, np.ndarray) else X
+    for piece in values.split(batch_size):
+        yield as_floating(piece)
+
+
+def seen_classes(batches: Iterable[Batch]) -> Tensor:
+    """The distinct labels of one pass, in order."""
+    seen: Tensor = torch.empty(0, dtype=torch.int64)
+    for batch in batches:
+        seen = torch.cat([seen, batch.labels.cpu()]).unique()
+    return seen
+
+
+def _indexed(loader: "DataLoader[Any]") -> "DataLoader[Any] | None":
+    """The same loader with each example's index as a third tensor, where nothing can notice."""
+    plain = (
+        type(loader.dataset) is TensorDataset
+        and loader.collate_fn is default_collate
+        and type(loader.batch_sampler) is BatchSampler
+        and type(loader.sampler) in (RandomSampler, SequentialSampler)
+    )
+    if not plain:
+        return None
+    tensors = loader.dataset.tensors  # type: ignore[attr-defined]
+    pair(tensors)
+    indices = torch.arange(len(tensors[0]))
+    return DataLoader(
+        TensorDataset(tensors[0], tensors[1], indices),
+        batch_sampler=loader.batch_sampler,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        generator=loader.generator,
+        persistent_workers=loader.persistent_workers,
+    )
+
+
+def _length(loader: "DataLoader[Any]") -> int | None:
+    try:
+        return len(loader.dataset)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _described(item: Any) -> str:
+    if isinstance(item, list | tuple):
+        return f"a {type(item).__name__} of {', '.join(type(part).__name__ for part in item)}"
+    return type(item).__name__

@@ -1,0 +1,260 @@
+"""What every estimator shares: data in, a network built, predictions at temperature 1 out."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from .. import functional, networks
+from .._data import (
+    PREDICTION_BATCH,
+    LoaderSource,
+    Source,
+    TensorSource,
+    input_batches,
+    seen_classes,
+    source_of,
+)
+from .._modes import borrowed, fitted_to
+from .._random import draw_seed
+from .._validation import check_label_range, check_logits
+
+NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
+DTYPES = (np.float32, np.float64)
+
+
+class NetworkClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier whose predictions are those of one network, ``self.student_``.
+
+    Subclasses implement ``fit``; everything that looks at data or asks the network is here.
+    """
+
+    batch_size: int
+    random_state: Any
+    student_: nn.Module
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict classes at temperature 1.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset or DataLoader
+            Examples like those of ``fit``. Of pairs (inputs, labels) the inputs are used.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Members of ``classes_``.
+        """
+        winners = self._logits(X).argmax(dim=1).numpy()
+        return self.classes_[winners]
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Predict the probability of each class: the softmax at temperature 1.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset or DataLoader
+            Examples like those of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), float64
+            Rows that sum to 1, in the order of ``classes_``.
+        """
+        return functional.softmax(self._logits(X).double()).numpy()
+
+    def decision_function(self, X: Any) -> NDArray[Any]:
+        """Return the logits at temperature 1.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset or DataLoader
+            Examples like those of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes
+            Logits in the order of ``classes_``; for two classes the second less the first.
+        """
+        logits = self._logits(X)
+        if logits.shape[1] == 2:
+            return (logits[:, 1] - logits[:, 0]).numpy()
+        return logits.numpy()
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the accuracy of ``predict`` on the given examples.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset or DataLoader
+            Examples like those of ``fit``.
+        y : array or Tensor of shape (n,), optional
+            True classes; taken from ``X`` when that yields pairs.
+        sample_weight : array of shape (n,), optional
+            Weights of the examples.
+
+        Returns
+        -------
+        float
+            Share of right predictions, in [0, 1].
+        """
+        if y is None and isinstance(X, DataLoader | Dataset):
+            check_is_fitted(self)
+            right = seen = 0
+            for batch in source_of(X, self.batch_size, 0).in_order():
+                logits = self._forward(self.student_, batch.inputs)
+                right += int((logits.argmax(dim=1) == batch.labels.cpu()).sum())
+                seen += len(batch.labels)
+            return right / seen
+        return float(super().score(X, np.asarray(y), sample_weight))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _training_source(self, X: Any, y: Any, seed: int) -> Source:
+        """Check the training data; learn the classes and the shape of an example."""
+        if isinstance(X, DataLoader | Dataset):
+            if y is not None:
+                raise ValueError("y must be None when X yields pairs (inputs, labels), got labels")
+            source = source_of(X, self.batch_size, seed)
+            self._learn_shape(source.first().inputs.shape[1:])
+            self._learn_classes(source)
+            return source
+
+        if isinstance(X, Tensor):
+            X, y = X.detach().cpu().numpy(), y.cpu().numpy() if isinstance(y, Tensor) else y
+        _refuse_bytes(X)
+        X, y = validate_data(self, X, y, allow_nd=True, dtype=DTYPES)
+        check_classification_targets(y)
+        self.classes_, indices = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y must hold at least two classes, got one class: {self.classes_[0]!r}"
+            )
+        self._learn_shape(X.shape[1:])
+        return TensorSource(as_tensor(X), torch.from_numpy(indices), self.batch_size, seed)
+
+    def _learn_classes(self, source: Source) -> None:
+        """Take the classes from the network's width, or by a pass over the labels without one."""
+        module = getattr(self, "module", None)
+        if isinstance(module, nn.Module):
+            inputs = source.first().inputs[:2]
+            n_classes = self._forward(deepcopy(module), inputs).shape[1]
+        else:
+            n_classes = int(seen_classes(source.in_order()).max()) + 1
+        self.classes_ = np.arange(n_classes)
+        if isinstance(source, LoaderSource):
+            source.n_classes = n_classes
+        elif isinstance(source, TensorSource):
+            check_label_range(source.labels, n_classes)
+
+    def _learn_shape(self, shape: Sequence[int]) -> None:
+        self.input_shape_ = tuple(shape)
+        self.n_features_in_ = prod(shape)
+
+    def _built(self, module: Any, source: Source) -> nn.Module:
+        """Return a network of the estimator's own: copied, called for, or sized from the data."""
+        if module is None:
+            network: nn.Module = networks.mlp(self.input_shape_, len(self.classes_))
+        elif isinstance(module, nn.Module):
+            network = deepcopy(module)
+        elif callable(module):
+            network = module(self.input_shape_, len(self.classes_))
+            if not isinstance(network, nn.Module):
+                raise TypeError(
+                    "module must be an nn.Module or a callable (input_shape, n_classes) -> "
+                    f"nn.Module, got one that returns {type(network).__name__}"
+                )
+        else:
+            raise TypeError(
+                "module must be an nn.Module, a callable (input_shape, n_classes) -> nn.Module "
+                f"or None, got {type(module).__name__}"
+            )
+        width = self._forward(network, source.first().inputs[:2]).shape[1]
+        if width != len(self.classes_):
+            raise ValueError(
+                f"module must return one logit for each of the {len(self.classes_)} classes, "
+                f"got {width}"
+            )
+        return network
+
+    def _seed(self) -> int:
+        """Draw the fit's seed; the global generator is not touched."""
+        if self.random_state is None:
+            return draw_seed(None)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _inputs(self, X: Any) -> Any:
+        """Check what is to be predicted against what was fitted."""
+        check_is_fitted(self)
+        if isinstance(X, DataLoader | Dataset):
+            return X
+        if isinstance(X, Tensor):
+            X = X.detach().cpu().numpy()
+        _refuse_bytes(X)
+        if len(self.input_shape_) == 1:
+            return as_tensor(validate_data(self, X, reset=False, dtype=DTYPES))
+        X = check_array(X, allow_nd=True, dtype=DTYPES)
+        if X.shape[1:] != self.input_shape_:
+            raise ValueError(
+                f"X must have shape (n, {', '.join(map(str, self.input_shape_))}) as in fit, "
+                f"got {X.shape}"
+            )
+        return as_tensor(X)
+
+    def _logits(self, X: Any, network: nn.Module | None = None) -> Tensor:
+        """Logits of the student, or of another network, on the CPU in float32 at least."""
+        X = self._inputs(X)
+        asked = self.student_ if network is None else network
+        # Rows of a table travel in batches of one size: matrix products of different shapes
+        # round differently, and a row's logits would depend on its company.
+        size = PREDICTION_BATCH if len(self.input_shape_) == 1 else 1
+        with borrowed(asked), torch.no_grad():
+            pieces = [_ask(asked, filled(x, size))[: len(x)] for x in input_batches(X)]
+            return torch.cat(pieces)
+
+    def _forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        with borrowed(network), torch.no_grad():
+            return _ask(network, inputs)
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """A tensor over the array's own memory, also where that is mapped read-only from a file."""
+    with warnings.catch_warnings():
+        # Nothing here writes to the data, so that it is read-only is no danger.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def filled(inputs: Tensor, size: int) -> Tensor:
+    """Inputs with zeros below, up to ``size`` rows."""
+    missing = max(0, size - len(inputs))
+    return torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing else inputs
+
+
+def _ask(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits of one batch, checked, on the CPU."""
+    logits = network(fitted_to(network, inputs))
+    check_logits(logits, len(inputs), "module")
+    return logits.cpu() if logits.element_size() >= 4 else logits.cpu().float()
+
+
+def _refuse_bytes(X: Any) -> None:
+    if getattr(X, "dtype", None) == np.uint8 and X.ndim > 2:
+        raise TypeError(
+            "X must be floating point, got uint8 images; divide by 255, for instance X / 255.0"
+        )

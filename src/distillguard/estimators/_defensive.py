@@ -1,0 +1,406 @@
+"""Defensive distillation (Papernot et al. 2016), with Hinton's hard-label term as an option."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, Self
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .. import functional
+from .._data import Batch, Source, TensorSource
+from .._modes import borrowed, dtype_of, isolated_random_state
+from .._validation import (
+    check_at_least,
+    check_in_unit_interval,
+    check_positive,
+)
+from ..training import (
+    Callback,
+    Epoch,
+    Objective,
+    OptimizerFactory,
+    Plan,
+    Runtime,
+    SchedulerFactory,
+    Stopping,
+    head_in_units,
+    make_optimizer,
+    make_scheduler,
+    multiply_head,
+    train,
+)
+from ._base import NetworkClassifier, NetworkFactory
+
+
+class DefensiveDistiller(NetworkClassifier):
+    r"""Classifier trained by defensive distillation [1]_.
+
+    A teacher is trained with the softmax at temperature :math:`T`; its softmax outputs at
+    :math:`T`, the soft labels, train a student of the same architecture and the same initial
+    weights, again at :math:`T`; predictions are the student's at temperature 1.
+
+    The defence hides gradients rather than moving decision boundaries: at temperature 1 the
+    logits are about :math:`T` times larger, the softmax saturates and the gradient of the
+    cross-entropy underflows to exactly zero [2]_. Judge the result with
+    :func:`distillguard.evaluate`, which says so.
+
+    Parameters
+    ----------
+    module : nn.Module, callable or None, default=None
+        The network to train, returning logits of shape (n, n_classes). A module is copied and
+        never changed; a callable ``(input_shape, n_classes) -> nn.Module`` is called, and the
+        weights that it draws fall under ``random_state``; None is a small multilayer
+        perceptron sized from the data.
+    temperature : float, default=20.0
+        :math:`T`, above 0. Larger values soften the labels more and, in effect, only enlarge
+        the logits at prediction time.
+    teacher : nn.Module, callable or None, default=None
+        Another network for the teacher (Hinton's use: a large teacher, a small student [3]_).
+        None is the student's architecture with the student's initial weights.
+    prefit_teacher : bool, default=False
+        Take ``teacher`` as trained already and only train the student.
+    hard_label_weight : float, default=0.0
+        Weight :math:`w` in [0, 1] of the cross-entropy with the true labels at temperature 1
+        in the student's loss; the soft term then has weight :math:`(1 - w) T^2` [3]_. 0 is
+        Papernot's pure soft-label training.
+    max_epochs : int, default=30
+        Epochs of the teacher and again of the student.
+    batch_size : int, default=128
+        Examples in a step, for arrays and data sets; a DataLoader keeps its own.
+    optimizer : {"adam", "adamw", "nadam", "rmsprop", "sgd"} or callable, default="adam"
+        A name, or a callable ``(parameters, lr=...) -> torch.optim.Optimizer``. ``"sgd"`` has
+        momentum 0.9.
+    learning_rate : float, default=0.001
+        The optimiser's step size.
+    lr_scheduler : {"cosine", "one_cycle"}, callable or None, default=None
+        Schedule of the learning rate, stepped after each batch: a name, or a callable
+        ``(optimizer, total_steps) -> LRScheduler``.
+    early_stopping : bool, default=False
+        Hold out ``validation_fraction`` of the examples, stop a stage when their loss has not
+        fallen for ``patience`` epochs, and keep the best weights. Needs arrays or tensors.
+    validation_fraction : float, default=0.1
+        Share of the examples held out for early stopping, in (0, 1).
+    patience : int, default=10
+        Epochs without a better validation loss before a stage stops.
+    callbacks : sequence, default=()
+        Objects with ``on_epoch(record, network)``, called after each epoch with its entry of
+        ``history_``; returning True ends the stage.
+    device : str, default="auto"
+        Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
+    precision : str, default="32-true"
+        Lightning Fabric's word for it: ``"32-true"``, ``"64-true"``, ``"bf16-mixed"``,
+        ``"16-mixed"``, ``"bf16-true"`` or ``"16-true"``.
+    compile : bool, default=False
+        Train through :func:`torch.compile`.
+    warm_start : bool, default=False
+        Go on from the networks of the last ``fit`` rather than from new ones.
+    random_state : int, RandomState or None, default=None
+        Seed of initial weights, dropout and the order of examples. Same seed, same result on
+        the same machine. The global generators are left as they were.
+    verbose : bool, default=False
+        Show a progress bar with loss and accuracy for each epoch.
+
+    Attributes
+    ----------
+    teacher_ : nn.Module
+        The trained teacher, in eval mode.
+    student_ : nn.Module
+        The trained student, in eval mode: the network behind every prediction.
+    classes_ : ndarray of shape (n_classes,)
+        The classes, in the order of the logits.
+    history_ : list of dict
+        One record per epoch: ``stage`` ("teacher" or "student"), ``epoch``, ``loss`` (mean,
+        in nats), ``accuracy`` (on the training batches), ``learning_rate``, ``seconds``, and
+        ``validation_loss`` and ``validation_accuracy`` with early stopping.
+    n_features_in_ : int
+        Numbers in one example.
+    input_shape_ : tuple of int
+        Shape of one example.
+    n_iter_ : int
+        Epochs that the student was trained.
+
+    See Also
+    --------
+    distillguard.evaluate : What the classifier is worth under attack.
+
+    References
+    ----------
+    .. [1] N. Papernot, P. McDaniel, X. Wu, S. Jha and A. Swami, "Distillation as a Defense to
+       Adversarial Perturbations against Deep Neural Networks", IEEE S&P 2016, section III-B.
+       https://arxiv.org/abs/1511.04508
+    .. [2] N. Carlini and D. Wagner, "Towards Evaluating the Robustness of Neural Networks",
+       IEEE S&P 2017, section VIII. https://arxiv.org/abs/1608.04644
+    .. [3] G. Hinton, O. Vinyals and J. Dean, "Distilling the Knowledge in a Neural Network",
+       2015, section 2. https://arxiv.org/abs/1503.02531
+
+    Examples
+    --------
+    >>> from distillguard import DefensiveDistiller, datasets
+    >>> X, y = datasets.load_digits("train")
+    >>> distiller = DefensiveDistiller(temperature=20.0, max_epochs=10, random_state=0).fit(X, y)
+    >>> bool(distiller.score(*datasets.load_digits("test")) > 0.9)
+    True
+    """
+
+    teacher_: nn.Module
+    history_: list[Epoch]
+    n_iter_: int
+
+    def __init__(
+        self,
+        module: nn.Module | NetworkFactory | None = None,
+        *,
+        temperature: float = 20.0,
+        teacher: nn.Module | NetworkFactory | None = None,
+        prefit_teacher: bool = False,
+        hard_label_weight: float = 0.0,
+        max_epochs: int = 30,
+        batch_size: int = 128,
+        optimizer: str | OptimizerFactory = "adam",
+        learning_rate: float = 1e-3,
+        lr_scheduler: str | SchedulerFactory | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        callbacks: Sequence[Callback] = (),
+        device: str = "auto",
+        precision: str = "32-true",
+        compile: bool = False,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.module = module
+        self.temperature = temperature
+        self.teacher = teacher
+        self.prefit_teacher = prefit_teacher
+        self.hard_label_weight = hard_label_weight
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.lr_scheduler = lr_scheduler
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.callbacks = callbacks
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train the teacher, then the student on its soft labels.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), DataLoader or Dataset
+            Training examples, or something that yields pairs (inputs, labels). Inputs of
+            integer type become float32, except images stored as bytes, which are refused.
+        y : array or Tensor of shape (n,), optional
+            Classes of any type that scikit-learn takes; None when ``X`` yields pairs, whose
+            labels are integers from 0.
+
+        Returns
+        -------
+        DefensiveDistiller
+            The estimator itself.
+
+        Raises
+        ------
+        TypeError
+            If a parameter, the data or what a loader yields has the wrong type.
+        ValueError
+            If a parameter is out of its range, the data is empty, not finite or of one class
+            only, or ``module`` does not return one logit per class.
+        DivergenceError
+            If training leaves the finite numbers. The networks keep their last good weights.
+        """
+        self._check_parameters()
+        seed = self._seed()
+        runtime = Runtime(self.device, self.precision, self.compile)
+        cuda = [runtime.device] if runtime.device.type == "cuda" else []
+
+        with isolated_random_state(cuda, seed):
+            source, validation = self._held_out(self._training_source(X, y, seed))
+            fitting = _Fitting(self, runtime, source, validation)
+            self.history_ = fitting.history
+
+            if self.warm_start and hasattr(self, "student_"):
+                teacher, student = self.teacher_, self.student_
+            else:
+                teacher, student = self._initial_networks(source)
+            self.teacher_, self.student_ = teacher, student
+
+            if not self.prefit_teacher:
+                fitting.train("teacher", teacher, _hard(self.temperature))
+            targets = fitting.soft_targets(teacher)
+            fitting.train("student", student, self._student_objective(targets))
+
+        self.n_iter_ = sum(record["stage"] == "student" for record in self.history_)
+        return self
+
+    def soft_labels(self, X: Any, temperature: float | None = None) -> NDArray[Any]:
+        """Return the teacher's softmax at the training temperature.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset or DataLoader
+            Examples like those of ``fit``.
+        temperature : float, optional
+            Another temperature, above 0.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), float64
+            Rows that sum to 1, in the order of ``classes_``.
+
+        Raises
+        ------
+        ValueError
+            If ``temperature`` is not a finite number above 0.
+        """
+        chosen = self.temperature if temperature is None else temperature
+        check_positive("temperature", chosen)
+        logits = self._logits(X, getattr(self, "teacher_", None))
+        return functional.softmax(logits.double(), chosen).numpy()
+
+    def _check_parameters(self) -> None:
+        check_positive("temperature", self.temperature)
+        check_in_unit_interval("hard_label_weight", self.hard_label_weight)
+        check_at_least("max_epochs", self.max_epochs, 1)
+        check_at_least("batch_size", self.batch_size, 1)
+        check_at_least("patience", self.patience, 1)
+        check_positive("learning_rate", self.learning_rate)
+        check_in_unit_interval("validation_fraction", self.validation_fraction)
+        if self.prefit_teacher and not isinstance(self.teacher, nn.Module):
+            raise TypeError(
+                "teacher must be a trained nn.Module with prefit_teacher=True, "
+                f"got {type(self.teacher).__name__}"
+            )
+
+    def _initial_networks(self, source: Source) -> tuple[nn.Module, nn.Module]:
+        """Build teacher and student; where they are of one kind they share initial weights."""
+        inputs = source.first().inputs[:2]
+        student = self._built(self.module, source)
+        multiply_head(student, inputs, self._logit_unit())
+        if self.teacher is None:
+            return deepcopy(student), student
+        teacher = self._built(self.teacher, source)
+        if not self.prefit_teacher:
+            multiply_head(teacher, inputs, self._logit_unit())
+        return teacher, student
+
+    def _logit_unit(self) -> float:
+        """How much larger than usual the logits will be: T-fold if the teacher trains at T."""
+        return 1.0 if self.prefit_teacher else float(self.temperature)
+
+    def _student_objective(self, targets: "_SoftTargets") -> Objective:
+        """The student's loss on a batch: Papernot's, or Hinton's where hard labels count."""
+        temperature, weight = float(self.temperature), float(self.hard_label_weight)
+
+        def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+            logits = network(batch.inputs)
+            soft = functional.soft_cross_entropy(logits, targets(batch), temperature)
+            if weight == 0:
+                return soft, logits
+            hard = functional.cross_entropy(logits, batch.labels)
+            return (1 - weight) * temperature**2 * soft + weight * hard, logits
+
+        return objective
+
+    def _held_out(self, source: Source) -> tuple[Source, Source | None]:
+        """Split off the validation examples for early stopping."""
+        if not self.early_stopping:
+            return source, None
+        if not isinstance(source, TensorSource):
+            raise ValueError("early_stopping must be False with a DataLoader, got True")
+        n = len(source.inputs)
+        held = max(1, round(self.validation_fraction * n))
+        if held >= n:
+            raise ValueError(
+                f"validation_fraction must leave examples to train on, got "
+                f"{self.validation_fraction} of {n} examples"
+            )
+        order = torch.randperm(n)
+        return source.subset(order[held:]), source.subset(order[:held])
+
+
+class _Fitting:
+    """What the stages of one fit have in common."""
+
+    def __init__(
+        self,
+        distiller: DefensiveDistiller,
+        runtime: Runtime,
+        source: Source,
+        validation: Source | None,
+    ) -> None:
+        self.distiller, self.runtime = distiller, runtime
+        self.source, self.validation = source, validation
+        self.history: list[Epoch] = []
+
+    def train(self, stage: str, network: nn.Module, objective: Objective) -> None:
+        """Run one stage and note its epochs."""
+        distiller, inputs = self.distiller, self.source.first().inputs[:2]
+        stopping = None
+        if self.validation is not None:
+            stopping = Stopping(self.validation, distiller.patience)
+        plan = Plan(
+            stage=stage,
+            source=self.source,
+            objective=objective,
+            max_epochs=distiller.max_epochs,
+            stopping=stopping,
+            callbacks=tuple(distiller.callbacks or ()),
+            verbose=bool(distiller.verbose),
+        )
+        with head_in_units(network, inputs, distiller._logit_unit()):
+            optimizer = make_optimizer(
+                distiller.optimizer, network.parameters(), distiller.learning_rate
+            )
+            steps = distiller.max_epochs * len(self.source)
+            scheduler = make_scheduler(distiller.lr_scheduler, optimizer, steps)
+            self.history += train(network, optimizer, scheduler, plan, self.runtime)
+
+    def soft_targets(self, teacher: nn.Module) -> "_SoftTargets":
+        """Compute every soft label once if examples are identified, else ask batch by batch."""
+        return _SoftTargets(teacher, self.distiller.temperature, self.source, self.runtime)
+
+
+class _SoftTargets:
+    """The teacher's softmax at the training temperature, for a batch of training examples."""
+
+    def __init__(
+        self, teacher: nn.Module, temperature: float, source: Source, runtime: Runtime
+    ) -> None:
+        self.teacher, self.temperature = teacher, temperature
+        self.asked = runtime.for_looking(teacher)
+        self.known: Tensor | None = None
+        if source.identified:
+            device, dtype = runtime.device, dtype_of(teacher, torch.float32)
+            pieces = [self.ask(b.inputs.to(device, dtype)) for b in source.in_order()]
+            self.known = torch.cat(pieces)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if self.known is not None and batch.indices is not None:
+            return self.known[batch.indices.to(self.known.device)]
+        return self.ask(batch.inputs)
+
+    def ask(self, inputs: Tensor) -> Tensor:
+        with borrowed(self.teacher), torch.no_grad():
+            return functional.softmax(self.asked(inputs), self.temperature)
+
+
+def _hard(temperature: float) -> Objective:
+    """Cross-entropy of the softmax at a temperature with the true labels."""
+
+    def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = network(batch.inputs)
+        return functional.cross_entropy(logits / temperature, batch.labels), logits
+
+    return objective

@@ -1,0 +1,61 @@
+"""Optimisers and schedules by name or by the caller's own factory."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+
+from .._validation import check_choice
+
+OptimizerFactory: TypeAlias = Callable[..., Optimizer]
+SchedulerFactory: TypeAlias = Callable[[Optimizer, int], LRScheduler]
+
+OPTIMIZERS: dict[str, OptimizerFactory] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+}
+
+
+def make_optimizer(
+    optimizer: str | OptimizerFactory, parameters: Iterable[nn.Parameter], learning_rate: float
+) -> Optimizer:
+    """Build the named optimiser, or ``optimizer(parameters, lr=learning_rate)``."""
+    if isinstance(optimizer, str):
+        check_choice("optimizer", optimizer, OPTIMIZERS)
+        return OPTIMIZERS[optimizer](parameters, lr=learning_rate)
+    if not callable(optimizer):
+        raise TypeError(f"optimizer must be a name or a callable, got {optimizer!r}")
+    return optimizer(parameters, lr=learning_rate)
+
+
+def make_scheduler(
+    scheduler: str | SchedulerFactory | None, optimizer: Optimizer, total_steps: int
+) -> LRScheduler | None:
+    """Build the schedule, stepped after every batch, for ``total_steps`` batches."""
+    if scheduler is None:
+        return None
+    if isinstance(scheduler, str):
+        check_choice("lr_scheduler", scheduler, SCHEDULERS)
+        return SCHEDULERS[scheduler](optimizer, total_steps)
+    if not callable(scheduler):
+        raise TypeError(f"lr_scheduler must be None, a name or a callable, got {scheduler!r}")
+    return scheduler(optimizer, total_steps)
+
+
+def _cosine(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    return CosineAnnealingLR(optimizer, total_steps)
+
+
+def _one_cycle(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    highest: Any = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, highest, total_steps=total_steps)
+
+
+SCHEDULERS: dict[str, SchedulerFactory] = {"cosine": _cosine, "one_cycle": _one_cycle}
