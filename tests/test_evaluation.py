@@ -1,0 +1,379 @@
+"""evaluate: judged by hand-made attacks whose results are known beforehand."""
+
+import math
+import types
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import NotFittedError
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from distillguard import attacks, evaluate
+from distillguard.evaluation import AttackSpec
+
+
+def identity(model, inputs, labels):
+    return inputs
+
+
+def nearest(halfspace, norm, beyond=1.001):
+    """Move each input just across the boundary, by the shortest way in the norm."""
+    gradient = halfspace.w.detach()
+    direction = {"linf": gradient.sign(), "l2": gradient / gradient.norm()}[norm]
+
+    def attack(model, inputs, labels):
+        least = beyond * halfspace.least_epsilon(inputs, norm)
+        away = torch.where(labels == 1, -1.0, 1.0) * least
+        return inputs + away[:, None, None] * direction.view(1, *inputs.shape[1:])
+
+    return attack
+
+
+def points(table):
+    """An attack that looks its answers up by the input's first value."""
+
+    def attack(model, inputs, labels):
+        return torch.stack([table.get(x.flatten()[0].item(), x) for x in inputs])
+
+    return attack
+
+
+class Threshold(nn.Module):
+    """Class 1 where the first value is above a half."""
+
+    def forward(self, inputs):
+        value = inputs.flatten(1)[:, :1] - 0.5
+        return torch.cat([-value, value], dim=1)
+
+
+@pytest.fixture
+def four():
+    """Four inputs of class 0 that differ in their first value, and their labels."""
+    inputs = torch.full((4, 3), 0.25, dtype=torch.float64)
+    inputs[:, 0] = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    return inputs, torch.zeros(4, dtype=torch.int64)
+
+
+def moved(inputs, by):
+    """The lookup table that adds ``by`` to the first value of the given inputs."""
+    table = {}
+    for x, step in zip(inputs, by, strict=True):
+        point = x.clone()
+        point[0] += step
+        table[x[0].item()] = point
+    return table
+
+
+def test_an_attack_that_does_nothing_leaves_the_clean_accuracy(halfspace, examples):
+    inputs, labels = examples(40)
+    labels[:10] = 1 - labels[:10]
+    report = evaluate(halfspace, inputs, labels, epsilon=0.1, attacks={"none": identity})
+    assert report.clean_accuracy == report.robust_accuracy == 0.75
+    (row,) = report.attacks
+    assert (row.attacked, row.fooled, row.success_rate, row.median_distance) == (30, 0, 0.0, None)
+    assert (row.forwards, row.backwards) == (0, 0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_examples_fall_exactly_where_the_closed_form_says(halfspace, examples, norm):
+    inputs, labels = examples(41)
+    least = halfspace.least_epsilon(inputs, norm)
+    epsilon = least.median().item() * 1.01
+    attack = nearest(halfspace, norm)
+    report = evaluate(
+        halfspace, inputs, labels, norm=norm, epsilon=epsilon, attacks={"nearest": attack}
+    )
+    assert report.robust_accuracy == (1.001 * least > epsilon).sum().item() / 41
+    (row,) = report.attacks
+    assert row.success_rate == 1
+    assert row.median_distance == pytest.approx(1.001 * least.median().item(), rel=1e-9)
+
+
+def test_a_point_at_epsilon_up_to_rounding_counts_and_one_beyond_does_not(four):
+    inputs, labels = four
+    model, epsilon = Threshold(), 0.41
+    exact = moved(inputs, [epsilon] * 4)
+    beyond = moved(inputs, [epsilon * (1 + 1e-9)] * 4)
+    for table, accuracy in ((exact, 0.0), (beyond, 1.0)):
+        report = evaluate(model, inputs, labels, epsilon=epsilon, attacks={"known": points(table)})
+        assert report.robust_accuracy == accuracy
+        assert report.attacks[0].success_rate == 1
+
+
+def test_points_outside_the_bounds_or_not_finite_never_count(four):
+    inputs, labels = four
+    table = moved(inputs, [1.5, math.nan, math.inf, 0.2])
+    report = evaluate(Threshold(), inputs, labels, epsilon=2.0, attacks={"cheat": points(table)})
+    (row,) = report.attacks
+    assert (row.illegal, row.fooled, row.success_rate) == (3, 1, 0.25)
+    assert report.robust_accuracy == 0.75
+    assert "returned 3 points outside the bounds" in str(report)
+
+
+def test_the_worst_case_is_taken_example_by_example(four):
+    inputs, labels = four
+    first = points(moved(inputs[:2], [0.45, 0.45]))
+    second = points(moved(inputs[2:], [0.45, 0.45]))
+    report = evaluate(
+        Threshold(),
+        inputs,
+        labels,
+        epsilon=0.5,
+        attacks={"a": first, "b": second},
+        survivors_only=False,
+    )
+    assert [row.robust_accuracy for row in report.attacks] == [0.5, 0.5]
+    assert report.robust_accuracy == 0
+
+
+@pytest.mark.parametrize(("survivors_only", "met"), [(True, [3, 2]), (False, [3, 3])])
+def test_attacks_meet_survivors_or_all_correct_examples(four, survivors_only, met):
+    inputs, labels = four
+    labels[3] = 1
+    seen = []
+
+    def watched(attack):
+        def call(model, inputs, labels):
+            seen.append(len(inputs))
+            return attack(model, inputs, labels)
+
+        return call
+
+    first = watched(points(moved(inputs[:1], [0.45])))
+    report = evaluate(
+        Threshold(),
+        inputs,
+        labels,
+        epsilon=0.5,
+        attacks={"first": first, "second": watched(identity)},
+        survivors_only=survivors_only,
+    )
+    assert seen == met
+    assert [row.attacked for row in report.attacks] == met
+    assert report.clean_accuracy == 0.75
+    assert report.robust_accuracy == 0.5
+    # On survivors only, the first attack's successes are errors of the second row as well.
+    assert report.attacks[1].robust_accuracy == (0.5 if survivors_only else 0.75)
+
+
+def test_intervals_are_wilsons(four):
+    inputs, labels = four
+    report = evaluate(
+        Threshold(),
+        inputs,
+        labels,
+        epsilon=0.5,
+        attacks={"a": points(moved(inputs[:1], [0.45]))},
+    )
+    # Wilson 1927: centre (p + z²/2n) / (1 + z²/n), half width z sqrt(p q / n + z²/4n²) / (...).
+    z, n, p = 1.959963984540054, 4, 0.75
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    assert report.robust_interval == pytest.approx((centre - half, centre + half))
+    assert report.clean_interval[1] == pytest.approx(1)
+
+
+def test_evaluations_are_counted_at_the_model_whoever_asks(halfspace, examples):
+    inputs, labels = examples(10)
+
+    def greedy(model, inputs, labels):
+        for _ in range(3):
+            points = inputs.clone().requires_grad_()
+            logits = model(points)
+            torch.autograd.grad(logits[:, 0].sum(), points, retain_graph=True)
+            torch.autograd.grad(logits[:, 1].sum(), points)
+        with torch.no_grad():
+            model(inputs[:5])
+        return inputs
+
+    report = evaluate(halfspace, inputs, labels, epsilon=0.1, attacks={"greedy": greedy})
+    (row,) = report.attacks
+    assert (row.forwards, row.backwards) == (3.5, 6.0)
+    assert report.costs["clean pass"].forwards == report.costs["judging"].forwards == 10
+
+
+def test_labels_of_any_kind_are_looked_up_in_classes(four):
+    inputs, _ = four
+    inputs[3, 0] = 0.9
+    estimator = types.SimpleNamespace(student_=Threshold(), classes_=np.array(["zebra", "ant"]))
+    labels = np.array(["zebra", "zebra", "ant", "ant"])
+    report = evaluate(estimator, inputs, labels, epsilon=0.01, attacks={"none": identity})
+    assert report.clean_accuracy == 0.75
+    table = moved(inputs[:1], [0.45])
+    report = evaluate(estimator, inputs, labels, epsilon=0.5, attacks={"known": points(table)})
+    (example,) = report.examples
+    assert (example.label, example.predicted, example.attack) == ("zebra", "ant", "known")
+    assert example.distance == pytest.approx(0.45)
+    with pytest.raises(ValueError, match="y must hold classes seen in fit, got 'cat'"):
+        evaluate(estimator, inputs, ["zebra", "ant", "cat", "ant"], epsilon=0.1)
+
+
+def test_arrays_tensors_datasets_and_loaders_give_one_result(halfspace, examples):
+    inputs, labels = examples(30)
+    attack = {"pgd": partial(attacks.pgd, epsilon=0.05, steps=5, random_state=3)}
+    dataset = TensorDataset(inputs, labels)
+    shuffled = [(inputs[i : i + 7], labels[i : i + 7]) for i in range(0, 30, 7)]
+    ragged = DataLoader(shuffled, batch_size=None)
+    sources = [
+        (inputs, labels),
+        (inputs.numpy(), labels.numpy()),
+        (inputs, labels.tolist()),
+        (dataset, None),
+        (DataLoader(dataset, batch_size=16), None),
+        (ragged, None),
+    ]
+    reports = [
+        evaluate(halfspace, X, y, epsilon=0.05, attacks=attack, chunk_size=size, random_state=0)
+        for (X, y), size in zip(sources, (1024, 13, 1, 1024, 7, 50), strict=True)
+    ]
+    expected = reports[0]
+    assert 0 < expected.robust_accuracy < 1
+    for report in reports[1:]:
+        assert report.robust_accuracy == expected.robust_accuracy
+        assert report.attacks[0].median_distance == expected.attacks[0].median_distance
+        assert report.attacks[0].backwards == expected.attacks[0].backwards
+        assert report.observations == expected.observations
+        assert [e.distance for e in report.examples] == [e.distance for e in expected.examples]
+
+
+def test_the_model_and_the_random_state_come_back_as_they_were():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
+    model[2].eval()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    before = torch.random.get_rng_state()
+    with torch.no_grad():
+        evaluate(model, torch.rand(20, 3).clone(), torch.zeros(20).long(), epsilon=0.1)
+    torch.random.set_rng_state(before)
+    assert [part.training for part in model] == [True, True, False, True]
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_the_global_random_state_is_untouched(halfspace, examples):
+    inputs, labels = examples(5)
+    before = torch.random.get_rng_state()
+    noisy = {"noise": lambda model, x, y: x + 0.01 * torch.rand_like(x)}
+    evaluate(halfspace, inputs, labels, epsilon=0.1, attacks=noisy)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_foreign_random_attacks_repeat_under_the_same_seed(halfspace, examples):
+    inputs, labels = examples(60)
+
+    def noise(model, x, y):
+        return (x + 0.2 * (torch.rand_like(x) - 0.5)).clamp(0, 1)
+
+    first, second, other = (
+        evaluate(
+            halfspace, inputs, labels, epsilon=0.1, attacks={"noise": noise}, random_state=seed
+        ).robust_accuracy
+        for seed in (1, 1, 2)
+    )
+    assert first == second
+    assert first != other
+
+
+def test_an_attack_that_writes_into_its_arguments_changes_nothing(halfspace, examples):
+    inputs, labels = examples(8)
+    kept = inputs.clone()
+
+    def vandal(model, inputs, labels):
+        labels.zero_()
+        return inputs.fill_(0.5)
+
+    report = evaluate(
+        halfspace, inputs, labels, epsilon=1e-6, attacks={"vandal": vandal, "none": identity}
+    )
+    assert torch.equal(inputs, kept)
+    assert report.robust_accuracy == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "norm"),
+    [
+        (identity, "linf"),
+        ((identity, "l2"), "l2"),
+        (AttackSpec(identity, "l0"), "l0"),
+        (partial(attacks.pgd, epsilon=0.1, steps=1), "linf"),
+        (partial(partial(attacks.pgd, epsilon=0.1, norm="l2"), steps=1), "l2"),
+    ],
+)
+def test_distances_are_given_in_the_attacks_own_norm(halfspace, examples, entry, norm):
+    report = evaluate(halfspace, *examples(4), epsilon=0.1, attacks={"attack": entry})
+    assert report.attacks[0].distance_norm == norm
+
+
+def test_an_attack_that_finds_no_gradient_is_reported_and_the_others_run(four):
+    inputs, labels = four
+
+    class Detached(Threshold):
+        def forward(self, inputs):
+            return super().forward(inputs.detach())
+
+    report = evaluate(
+        Detached(),
+        inputs,
+        labels,
+        epsilon=0.5,
+        attacks={
+            "blind": partial(attacks.fgsm, epsilon=0.5),
+            "known": points(moved(inputs, [0.45] * 4)),
+        },
+    )
+    assert report.attacks[0].error.startswith("model must be differentiable")
+    assert report.robust_accuracy == 0
+
+
+def test_a_plain_callable_and_one_example_are_enough():
+    def model(inputs):
+        return torch.stack([inputs.sum(dim=1), 1.2 - inputs.sum(dim=1)], dim=1)
+
+    report = evaluate(model, np.array([[0.5, 0.5]]), [0], epsilon=0.3, attacks="quick")
+    assert report.robust_accuracy == 0
+    assert report.model == "model"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"epsilon": 0.0}, ValueError, "epsilon must be a finite number above 0, got 0.0"),
+        ({"norm": "l7"}, ValueError, "norm must be one of 'linf', 'l2', 'l1', got 'l7'"),
+        ({"attacks": "strongest"}, ValueError, "attacks must be one of 'quick', 'standard'"),
+        ({"attacks": {}}, ValueError, "attacks must hold at least one attack"),
+        ({"attacks": [identity]}, TypeError, "attacks must be a preset's name or a mapping"),
+        ({"attacks": {"a": 3}}, TypeError, r"attacks\['a'\] must be a callable"),
+        ({"attacks": {"a": (identity, "l9")}}, ValueError, r"norm of attacks\['a'\] must be one"),
+        ({"attacks": {"a": lambda m, x, y: x[:1]}}, ValueError, "'a' must return one point per"),
+        ({"attacks": {"a": lambda m, x, y: None}}, TypeError, "'a' must return a torch.Tensor"),
+        ({"chunk_size": 0}, ValueError, "chunk_size must be at least 1, got 0"),
+        ({"random_state": -1}, ValueError, "random_state must be at least 0, got -1"),
+        ({"model": 3}, TypeError, "model must be a module, a callable from inputs to logits or a"),
+        ({"X": torch.rand(4, 3) + 7}, ValueError, "inputs must be within bounds"),
+        ({"X": torch.zeros(4, 3).byte()}, TypeError, "inputs must be floating point"),
+        ({"X": torch.zeros(0, 3), "y": []}, ValueError, "X must hold at least one example"),
+        ({"y": None}, TypeError, "y must be given when X is an array or a tensor"),
+        ({"y": [0, 0]}, ValueError, "y must have one label for each of 4 inputs, got 2"),
+        ({"y": [0.0, 0, 0, 0]}, TypeError, "y must hold integer classes, got float64"),
+        ({"y": [[0], [0], [0], [0]]}, ValueError, r"y must have one label per example"),
+        ({"y": [0, 0, 0, 5]}, ValueError, "labels must be classes from 0 to 1"),
+        ({"X": [torch.zeros(2)]}, TypeError, r"X must yield pairs \(inputs, labels\)"),
+        ({"X": DataLoader(torch.zeros(4, 3)), "y": None}, TypeError, "X must yield pairs"),
+        ({"X": DataLoader(torch.zeros(4, 3))}, TypeError, "y must be None when X is a Dataset"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_value(four, change, error, message):
+    arguments = {"model": Threshold(), "X": four[0], "y": four[1], "epsilon": 0.1} | change
+    if isinstance(arguments["X"], list):
+        arguments |= {"X": DataLoader(arguments["X"]), "y": None}
+    model, X, y = (arguments.pop(name) for name in ("model", "X", "y"))
+    with pytest.raises(error, match=message):
+        evaluate(model, X, y, **arguments)
+
+
+def test_an_unfitted_estimator_is_refused():
+    estimator = types.SimpleNamespace(fit=None)
+    with pytest.raises(NotFittedError, match="model must be fitted before it is evaluated"):
+        evaluate(estimator, np.zeros((2, 2)), [0, 1], epsilon=0.1)

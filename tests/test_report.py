@@ -1,0 +1,194 @@
+"""The report in all its forms: every form tells the same figures."""
+
+import builtins
+import io
+import json
+import re
+from functools import partial
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distillguard import attacks, evaluate
+from distillguard.evaluation._html import png
+from distillguard.exceptions import MissingPackageError
+
+
+class Overconfident(nn.Module):
+    """A linear model on 4 x 4 grey images with logits so far apart that the softmax is one-hot."""
+
+    def __init__(self, scale):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weight = nn.Parameter(scale * torch.randn(16, 3, generator=generator))
+
+    def forward(self, inputs):
+        return (inputs.flatten(1) - 0.5) @ self.weight
+
+
+def reported(scale, **settings):
+    model = Overconfident(scale)
+    inputs = torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels = model(inputs).argmax(dim=1)
+    labels[:3] = (labels[:3] + 1) % 3
+    settings = {"attacks": "quick", "random_state": 7, **settings}
+    return evaluate(model, inputs, labels, epsilon=0.2, **settings)
+
+
+@pytest.fixture(scope="module")
+def masked():
+    return reported(5000.0)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return reported(1.0)
+
+
+class Page(HTMLParser):
+    """Checks that tags nest and close, and collects what the page holds."""
+
+    VOID = ("meta", "img", "br", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen, self.words, self.sources = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "img":
+            assert dict(attributes)["alt"]
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_a_severe_finding_puts_the_number_to_quote_into_the_first_line(masked, plain):
+    for text in (str(masked), masked.to_markdown().replace("*", "")):
+        first = text.splitlines()[0]
+        assert first == masked.headline
+        assert first.startswith(f"WARNING: quote {100 * masked.quoted_accuracy:.1f} %")
+        assert "margin-beats-cross-entropy" in first
+    assert (
+        str(plain)
+        .splitlines()[0]
+        .startswith(f"Robust accuracy {100 * plain.robust_accuracy:.1f} %")
+    )
+    assert "No findings." in str(plain)
+
+
+def test_every_form_tells_the_same_figures(masked):
+    accuracies = [f"{100 * row.robust_accuracy:.1f} %" for row in masked.attacks]
+    page = " ".join(Page(masked.to_html()).words)
+    for text in (str(masked), masked.to_markdown(), page):
+        for row, accuracy in zip(masked.attacks, accuracies, strict=True):
+            assert row.name in text
+            assert accuracy in text
+        for finding in masked.findings:
+            for part in (finding.code, finding.evidence, finding.meaning, finding.remedy):
+                assert part in text
+        assert "Seed 7" in text
+        assert torch.__version__ in text
+
+
+def test_the_markdown_table_has_a_cell_for_every_header(masked):
+    rows = [line for line in masked.to_markdown().splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(masked.attacks)
+    assert len({line.count("|") for line in rows}) == 1
+
+
+def test_json_holds_every_figure(masked, tmp_path):
+    path = tmp_path / "report.json"
+    read = json.loads(masked.to_json(path))
+    assert json.loads(path.read_text()) == read
+    assert read["clean_accuracy"] == 57 / 60
+    assert read["robust_interval"] == list(masked.robust_interval)
+    assert [row["name"] for row in read["attacks"]] == [row.name for row in masked.attacks]
+    assert [f["code"] for f in read["findings"]] == [f.code for f in masked.findings]
+    assert read["observations"]["zero_gradients"] == masked.observations.zero_gradients
+    assert read["headline"] == masked.headline
+    assert read["versions"]["PyTorch"] == torch.__version__
+
+
+def test_the_page_is_whole_and_needs_nothing_else(masked, tmp_path):
+    path = tmp_path / "report.html"
+    text = masked.to_html(path)
+    assert path.read_text() == text
+    page = Page(text)
+    assert page.seen[0] == "html"
+    assert page.seen.count("img") == 2 * len(masked.examples) > 0
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "script" not in page.seen
+    assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_names_cannot_break_out_of_the_page(halfspace, examples):
+    name = "<script>alert(1)</script>"
+    report = evaluate(halfspace, *examples(3), epsilon=0.1, attacks={name: lambda m, x, y: x})
+    for text in (report.to_html(), report._repr_html_()):
+        assert "script" not in Page(text).seen
+        assert "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7), (3, 4, 6)])
+def test_images_survive_the_png_encoder(shape):
+    from PIL import Image
+
+    pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
+    read = np.asarray(Image.open(io.BytesIO(png(pixels.to(torch.uint8)))))
+    assert np.array_equal(read.reshape(*shape[1:], shape[0]), pixels.permute(1, 2, 0).numpy())
+
+
+def test_inputs_that_are_no_images_are_not_shown(halfspace, examples):
+    inputs, labels = examples(5)
+    far = partial(attacks.fgsm, epsilon=0.4)
+    report = evaluate(halfspace, inputs[..., None, None], labels, epsilon=0.4, attacks={"f": far})
+    assert len(report.examples) == 5
+    assert "img" not in Page(report.to_html()).seen
+
+
+def test_the_plot_draws_one_bar_for_each_accuracy(masked):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    figure = masked.plot()
+    (axes,) = figure.axes
+    lengths = [bar.get_width() for bar in axes.patches]
+    expected = [masked.clean_accuracy, *(r.robust_accuracy for r in masked.attacks)]
+    assert lengths == pytest.approx([100 * a for a in [*expected, masked.robust_accuracy]])
+    assert axes.get_xlabel() == "accuracy (%)"
+    mpl.pyplot.close(figure)
+
+
+def test_without_matplotlib_the_extra_is_named(plain, monkeypatch):
+    real = builtins.__import__
+
+    def refusing(name, *rest):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refusing)
+    with pytest.raises(MissingPackageError, match=r"pip install 'distillguard\[plot\]'"):
+        plain.plot()
+
+
+def test_the_number_to_quote_is_the_attacks_own_unless_the_probe_refutes_it(masked, plain):
+    assert plain.quoted_accuracy == plain.robust_accuracy
+    blind = reported(5000.0, attacks={"none": lambda model, inputs, labels: inputs})
+    assert blind.robust_accuracy == blind.clean_accuracy
+    seen = blind.observations
+    assert blind.quoted_accuracy == blind.clean_accuracy * seen.margin_stands / seen.sampled
+    assert f"not {100 * blind.robust_accuracy:.1f} %" in blind.headline
