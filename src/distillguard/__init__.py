@@ -13,7 +13,9 @@ _HOMES = {
     "exceptions": "",
     "functional": "",
     "networks": "",
+    "estimators": "",
     "DefensiveDistiller": "estimators",
+    "UndefendedClassifier": "estimators",
     "RobustnessReport": "evaluation",
     "evaluate": "evaluation",
 }
@@ -21,8 +23,10 @@ _HOMES = {
 __all__ = [
     "DefensiveDistiller",
     "RobustnessReport",
+    "UndefendedClassifier",
     "attacks",
     "datasets",
+    "estimators",
     "evaluate",
     "evaluation",
     "exceptions",
@@ -31,8 +35,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import attacks, datasets, evaluation, exceptions, functional, networks
-    from .estimators import DefensiveDistiller
+    from . import attacks, datasets, estimators, evaluation, exceptions, functional, networks
+    from .estimators import DefensiveDistiller, UndefendedClassifier
     from .evaluation import RobustnessReport, evaluate
 
 

@@ -1,10 +1,11 @@
-"""What every estimator shares: data in, a network built, predictions at temperature 1 out."""
+"""What every estimator shares: data in, a network built and trained, predictions at T = 1 out."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from .. import functional, networks
 from .._data import (
     PREDICTION_BATCH,
+    Batch,
     LoaderSource,
     Source,
     TensorSource,
@@ -26,23 +28,57 @@ from .._data import (
     seen_classes,
     source_of,
 )
-from .._modes import borrowed, fitted_to
+from .._modes import borrowed, fitted_to, isolated_random_state
 from .._random import draw_seed
-from .._validation import check_label_range, check_logits
+from .._validation import (
+    check_at_least,
+    check_in_unit_interval,
+    check_label_range,
+    check_logits,
+    check_positive,
+)
+from ..training import (
+    Epoch,
+    Objective,
+    Plan,
+    Runtime,
+    Stopping,
+    head_in_units,
+    make_optimizer,
+    make_scheduler,
+    train,
+)
 
 NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
 DTYPES = (np.float32, np.float64)
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier whose predictions are those of one network, ``self.student_``.
+    """A classifier whose predictions are those of one of its networks.
 
-    Subclasses implement ``fit``; everything that looks at data or asks the network is here.
+    Subclasses implement ``fit`` inside ``self._fitting(X, y)``; everything that looks at data
+    or asks the network is here.
     """
 
+    _predictor: ClassVar[str]
+    """Name of the attribute that holds the network behind the predictions."""
+
+    module: Any
+    max_epochs: int
     batch_size: int
+    optimizer: Any
+    learning_rate: float
+    lr_scheduler: Any
+    early_stopping: bool
+    validation_fraction: float
+    patience: int
+    callbacks: Any
+    device: str
+    precision: str
+    compile: bool
     random_state: Any
-    student_: nn.Module
+    verbose: bool
+    history_: list[Epoch]
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict classes at temperature 1.
@@ -114,7 +150,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             check_is_fitted(self)
             right = seen = 0
             for batch in source_of(X, self.batch_size, 0).in_order():
-                logits = self._forward(self.student_, batch.inputs)
+                logits = self._forward(getattr(self, self._predictor), batch.inputs)
                 right += int((logits.argmax(dim=1) == batch.labels.cpu()).sum())
                 seen += len(batch.labels)
             return right / seen
@@ -124,6 +160,43 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+    def _check_parameters(self) -> None:
+        """Refuse what training could not use; the data is checked afterwards."""
+        check_at_least("max_epochs", self.max_epochs, 1)
+        check_at_least("batch_size", self.batch_size, 1)
+        check_at_least("patience", self.patience, 1)
+        check_positive("learning_rate", self.learning_rate)
+        check_in_unit_interval("validation_fraction", self.validation_fraction)
+
+    @contextmanager
+    def _fitting(self, X: Any, y: Any) -> Iterator["Fitting"]:
+        """Check parameters and data; inside, random numbers are the fit's own."""
+        self._check_parameters()
+        seed = self._seed()
+        runtime = Runtime(self.device, self.precision, self.compile)
+        cuda = [runtime.device] if runtime.device.type == "cuda" else []
+        with isolated_random_state(cuda, seed):
+            source, validation = self._held_out(self._training_source(X, y, seed))
+            fitting = Fitting(self, runtime, source, validation)
+            self.history_ = fitting.history
+            yield fitting
+
+    def _held_out(self, source: Source) -> tuple[Source, Source | None]:
+        """Split off the validation examples for early stopping."""
+        if not self.early_stopping:
+            return source, None
+        if not isinstance(source, TensorSource):
+            raise ValueError("early_stopping must be False with a DataLoader, got True")
+        n = len(source.inputs)
+        held = max(1, round(self.validation_fraction * n))
+        if held >= n:
+            raise ValueError(
+                f"validation_fraction must leave examples to train on, got "
+                f"{self.validation_fraction} of {n} examples"
+            )
+        order = torch.randperm(n)
+        return source.subset(order[held:]), source.subset(order[:held])
 
     def _training_source(self, X: Any, y: Any, seed: int) -> Source:
         """Check the training data; learn the classes and the shape of an example."""
@@ -150,10 +223,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     def _learn_classes(self, source: Source) -> None:
         """Take the classes from the network's width, or by a pass over the labels without one."""
-        module = getattr(self, "module", None)
-        if isinstance(module, nn.Module):
+        if isinstance(self.module, nn.Module):
             inputs = source.first().inputs[:2]
-            n_classes = self._forward(deepcopy(module), inputs).shape[1]
+            n_classes = self._forward(deepcopy(self.module), inputs).shape[1]
         else:
             n_classes = int(seen_classes(source.in_order()).max()) + 1
         self.classes_ = np.arange(n_classes)
@@ -217,9 +289,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         return as_tensor(X)
 
     def _logits(self, X: Any, network: nn.Module | None = None) -> Tensor:
-        """Logits of the student, or of another network, on the CPU in float32 at least."""
+        """Logits of the predictor, or of another network, on the CPU in float32 at least."""
         X = self._inputs(X)
-        asked = self.student_ if network is None else network
+        asked = getattr(self, self._predictor) if network is None else network
         # Rows of a table travel in batches of one size: matrix products of different shapes
         # round differently, and a row's logits would depend on its company.
         size = PREDICTION_BATCH if len(self.input_shape_) == 1 else 1
@@ -230,6 +302,56 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     def _forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
         with borrowed(network), torch.no_grad():
             return _ask(network, inputs)
+
+
+class Fitting:
+    """One fit: its data, its runtime and the history that its stages write."""
+
+    def __init__(
+        self,
+        estimator: NetworkClassifier,
+        runtime: Runtime,
+        source: Source,
+        validation: Source | None,
+    ) -> None:
+        self.estimator, self.runtime = estimator, runtime
+        self.source, self.validation = source, validation
+        self.history: list[Epoch] = []
+
+    def train(
+        self, stage: str, network: nn.Module, objective: Objective, logit_unit: float = 1.0
+    ) -> None:
+        """Train ``network`` in place for one stage; ``training/_head.py`` explains the unit."""
+        estimator, inputs = self.estimator, self.source.first().inputs[:2]
+        stopping = None
+        if self.validation is not None:
+            stopping = Stopping(self.validation, estimator.patience)
+        plan = Plan(
+            stage=stage,
+            source=self.source,
+            objective=objective,
+            max_epochs=estimator.max_epochs,
+            stopping=stopping,
+            callbacks=tuple(estimator.callbacks or ()),
+            verbose=bool(estimator.verbose),
+        )
+        with head_in_units(network, inputs, logit_unit):
+            optimizer = make_optimizer(
+                estimator.optimizer, network.parameters(), estimator.learning_rate
+            )
+            steps = estimator.max_epochs * len(self.source)
+            scheduler = make_scheduler(estimator.lr_scheduler, optimizer, steps)
+            self.history += train(network, optimizer, scheduler, plan, self.runtime)
+
+
+def hard_label_objective(temperature: float) -> Objective:
+    """Cross-entropy of the softmax at a temperature with the true labels."""
+
+    def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = network(batch.inputs)
+        return functional.cross_entropy(logits / temperature, batch.labels), logits
+
+    return objective
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

@@ -9,29 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import functional
-from .._data import Batch, Source, TensorSource
-from .._modes import borrowed, dtype_of, isolated_random_state
-from .._validation import (
-    check_at_least,
-    check_in_unit_interval,
-    check_positive,
-)
-from ..training import (
-    Callback,
-    Epoch,
-    Objective,
-    OptimizerFactory,
-    Plan,
-    Runtime,
-    SchedulerFactory,
-    Stopping,
-    head_in_units,
-    make_optimizer,
-    make_scheduler,
-    multiply_head,
-    train,
-)
-from ._base import NetworkClassifier, NetworkFactory
+from .._data import Batch, Source
+from .._modes import borrowed, fitted_to
+from .._validation import check_in_unit_interval, check_positive
+from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, multiply_head
+from ._base import Fitting, NetworkClassifier, NetworkFactory, hard_label_objective
 
 
 class DefensiveDistiller(NetworkClassifier):
@@ -65,7 +47,7 @@ class DefensiveDistiller(NetworkClassifier):
         Weight :math:`w` in [0, 1] of the cross-entropy with the true labels at temperature 1
         in the student's loss; the soft term then has weight :math:`(1 - w) T^2` [3]_. 0 is
         Papernot's pure soft-label training.
-    max_epochs : int, default=30
+    max_epochs : int, default=20
         Epochs of the teacher and again of the student.
     batch_size : int, default=128
         Examples in a step, for arrays and data sets; a DataLoader keeps its own.
@@ -144,8 +126,10 @@ class DefensiveDistiller(NetworkClassifier):
     True
     """
 
+    _predictor = "student_"
+
     teacher_: nn.Module
-    history_: list[Epoch]
+    student_: nn.Module
     n_iter_: int
 
     def __init__(
@@ -156,7 +140,7 @@ class DefensiveDistiller(NetworkClassifier):
         teacher: nn.Module | NetworkFactory | None = None,
         prefit_teacher: bool = False,
         hard_label_weight: float = 0.0,
-        max_epochs: int = 30,
+        max_epochs: int = 20,
         batch_size: int = 128,
         optimizer: str | OptimizerFactory = "adam",
         learning_rate: float = 1e-3,
@@ -220,26 +204,19 @@ class DefensiveDistiller(NetworkClassifier):
         DivergenceError
             If training leaves the finite numbers. The networks keep their last good weights.
         """
-        self._check_parameters()
-        seed = self._seed()
-        runtime = Runtime(self.device, self.precision, self.compile)
-        cuda = [runtime.device] if runtime.device.type == "cuda" else []
-
-        with isolated_random_state(cuda, seed):
-            source, validation = self._held_out(self._training_source(X, y, seed))
-            fitting = _Fitting(self, runtime, source, validation)
-            self.history_ = fitting.history
-
+        with self._fitting(X, y) as fitting:
             if self.warm_start and hasattr(self, "student_"):
                 teacher, student = self.teacher_, self.student_
             else:
-                teacher, student = self._initial_networks(source)
+                teacher, student = self._initial_networks(fitting.source)
             self.teacher_, self.student_ = teacher, student
 
+            unit = self._logit_unit()
             if not self.prefit_teacher:
-                fitting.train("teacher", teacher, _hard(self.temperature))
-            targets = fitting.soft_targets(teacher)
-            fitting.train("student", student, self._student_objective(targets))
+                objective = hard_label_objective(self.temperature)
+                fitting.train("teacher", teacher, objective, unit)
+            targets = _SoftTargets(teacher, self.temperature, fitting)
+            fitting.train("student", student, self._student_objective(targets), unit)
 
         self.n_iter_ = sum(record["stage"] == "student" for record in self.history_)
         return self
@@ -270,13 +247,9 @@ class DefensiveDistiller(NetworkClassifier):
         return functional.softmax(logits.double(), chosen).numpy()
 
     def _check_parameters(self) -> None:
+        super()._check_parameters()
         check_positive("temperature", self.temperature)
         check_in_unit_interval("hard_label_weight", self.hard_label_weight)
-        check_at_least("max_epochs", self.max_epochs, 1)
-        check_at_least("batch_size", self.batch_size, 1)
-        check_at_least("patience", self.patience, 1)
-        check_positive("learning_rate", self.learning_rate)
-        check_in_unit_interval("validation_fraction", self.validation_fraction)
         if self.prefit_teacher and not isinstance(self.teacher, nn.Module):
             raise TypeError(
                 "teacher must be a trained nn.Module with prefit_teacher=True, "
@@ -313,78 +286,18 @@ class DefensiveDistiller(NetworkClassifier):
 
         return objective
 
-    def _held_out(self, source: Source) -> tuple[Source, Source | None]:
-        """Split off the validation examples for early stopping."""
-        if not self.early_stopping:
-            return source, None
-        if not isinstance(source, TensorSource):
-            raise ValueError("early_stopping must be False with a DataLoader, got True")
-        n = len(source.inputs)
-        held = max(1, round(self.validation_fraction * n))
-        if held >= n:
-            raise ValueError(
-                f"validation_fraction must leave examples to train on, got "
-                f"{self.validation_fraction} of {n} examples"
-            )
-        order = torch.randperm(n)
-        return source.subset(order[held:]), source.subset(order[:held])
-
-
-class _Fitting:
-    """What the stages of one fit have in common."""
-
-    def __init__(
-        self,
-        distiller: DefensiveDistiller,
-        runtime: Runtime,
-        source: Source,
-        validation: Source | None,
-    ) -> None:
-        self.distiller, self.runtime = distiller, runtime
-        self.source, self.validation = source, validation
-        self.history: list[Epoch] = []
-
-    def train(self, stage: str, network: nn.Module, objective: Objective) -> None:
-        """Run one stage and note its epochs."""
-        distiller, inputs = self.distiller, self.source.first().inputs[:2]
-        stopping = None
-        if self.validation is not None:
-            stopping = Stopping(self.validation, distiller.patience)
-        plan = Plan(
-            stage=stage,
-            source=self.source,
-            objective=objective,
-            max_epochs=distiller.max_epochs,
-            stopping=stopping,
-            callbacks=tuple(distiller.callbacks or ()),
-            verbose=bool(distiller.verbose),
-        )
-        with head_in_units(network, inputs, distiller._logit_unit()):
-            optimizer = make_optimizer(
-                distiller.optimizer, network.parameters(), distiller.learning_rate
-            )
-            steps = distiller.max_epochs * len(self.source)
-            scheduler = make_scheduler(distiller.lr_scheduler, optimizer, steps)
-            self.history += train(network, optimizer, scheduler, plan, self.runtime)
-
-    def soft_targets(self, teacher: nn.Module) -> "_SoftTargets":
-        """Compute every soft label once if examples are identified, else ask batch by batch."""
-        return _SoftTargets(teacher, self.distiller.temperature, self.source, self.runtime)
-
 
 class _SoftTargets:
     """The teacher's softmax at the training temperature, for a batch of training examples."""
 
-    def __init__(
-        self, teacher: nn.Module, temperature: float, source: Source, runtime: Runtime
-    ) -> None:
+    def __init__(self, teacher: nn.Module, temperature: float, fitting: Fitting) -> None:
         self.teacher, self.temperature = teacher, temperature
-        self.asked = runtime.for_looking(teacher)
+        self.asked = fitting.runtime.for_looking(teacher)
         self.known: Tensor | None = None
-        if source.identified:
-            device, dtype = runtime.device, dtype_of(teacher, torch.float32)
-            pieces = [self.ask(b.inputs.to(device, dtype)) for b in source.in_order()]
-            self.known = torch.cat(pieces)
+        if fitting.source.identified:
+            # Once for every example: the student's epochs need no teacher.
+            batches = fitting.source.in_order()
+            self.known = torch.cat([self.ask(fitted_to(teacher, b.inputs)) for b in batches])
 
     def __call__(self, batch: Batch) -> Tensor:
         if self.known is not None and batch.indices is not None:
@@ -394,13 +307,3 @@ class _SoftTargets:
     def ask(self, inputs: Tensor) -> Tensor:
         with borrowed(self.teacher), torch.no_grad():
             return functional.softmax(self.asked(inputs), self.temperature)
-
-
-def _hard(temperature: float) -> Objective:
-    """Cross-entropy of the softmax at a temperature with the true labels."""
-
-    def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = network(batch.inputs)
-        return functional.cross_entropy(logits / temperature, batch.labels), logits
-
-    return objective

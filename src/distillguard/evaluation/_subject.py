@@ -18,8 +18,10 @@ class Subject(NamedTuple):
 
 def subject_of(model: Any) -> Subject:
     """Take the logits out of a fitted estimator; a model or callable is taken as it is."""
-    if hasattr(model, "student_"):
-        return Subject(model.student_, getattr(model, "classes_", None), type(model).__name__)
+    for attribute in ("student_", "network_"):
+        if hasattr(model, attribute):
+            network = getattr(model, attribute)
+            return Subject(network, getattr(model, "classes_", None), type(model).__name__)
     if hasattr(model, "fit") and not isinstance(model, nn.Module):
         from sklearn.exceptions import NotFittedError
 
@@ -53,7 +55,7 @@ class CountedModel(nn.Module):
         return logits
 
     def _went_back(self, gradient: Tensor) -> None:
-        self.counts[1] += len(gradient)
+        self.counts[1] += 1
 
     def spent(self) -> tuple[int, int]:
         """Return forwards and backwards since the last call, and start again at zero."""

@@ -1,0 +1,154 @@
+"""The baseline of every defence: the same network, loop and epochs, without one."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from torch import nn
+
+from ..training import Callback, OptimizerFactory, SchedulerFactory
+from ._base import NetworkClassifier, NetworkFactory, hard_label_objective
+
+
+class UndefendedClassifier(NetworkClassifier):
+    """Classifier trained on hard labels at temperature 1, to compare defences with.
+
+    A defence is worth the difference to this: the same architecture, examples, optimiser and
+    number of epochs.
+
+    Parameters
+    ----------
+    module : nn.Module, callable or None, default=None
+        The network to train, as for :class:`DefensiveDistiller`.
+    max_epochs : int, default=20
+        Epochs of training.
+    batch_size : int, default=128
+        Examples in a step, for arrays and data sets; a DataLoader keeps its own.
+    optimizer : {"adam", "adamw", "nadam", "rmsprop", "sgd"} or callable, default="adam"
+        A name, or a callable ``(parameters, lr=...) -> torch.optim.Optimizer``.
+    learning_rate : float, default=0.001
+        The optimiser's step size.
+    lr_scheduler : {"cosine", "one_cycle"}, callable or None, default=None
+        Schedule of the learning rate, stepped after each batch.
+    early_stopping : bool, default=False
+        Hold out ``validation_fraction`` of the examples and stop when their loss has not
+        fallen for ``patience`` epochs. Needs arrays or tensors.
+    validation_fraction : float, default=0.1
+        Share of the examples held out for early stopping, in (0, 1).
+    patience : int, default=10
+        Epochs without a better validation loss before training stops.
+    callbacks : sequence, default=()
+        Objects with ``on_epoch(record, network)``; returning True ends the training.
+    device : str, default="auto"
+        Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
+    precision : str, default="32-true"
+        Lightning Fabric's word for it, such as ``"bf16-mixed"``.
+    compile : bool, default=False
+        Train through :func:`torch.compile`.
+    warm_start : bool, default=False
+        Go on from the network of the last ``fit`` rather than from a new one.
+    random_state : int, RandomState or None, default=None
+        Seed of initial weights, dropout and the order of examples.
+    verbose : bool, default=False
+        Show a progress bar with loss and accuracy for each epoch.
+
+    Attributes
+    ----------
+    network_ : nn.Module
+        The trained network, in eval mode.
+    classes_ : ndarray of shape (n_classes,)
+        The classes, in the order of the logits.
+    history_ : list of dict
+        One record per epoch, as for :class:`DefensiveDistiller`.
+    n_features_in_ : int
+        Numbers in one example.
+    input_shape_ : tuple of int
+        Shape of one example.
+    n_iter_ : int
+        Epochs trained.
+
+    See Also
+    --------
+    DefensiveDistiller : The same with the defence.
+
+    Examples
+    --------
+    >>> from distillguard import UndefendedClassifier, datasets
+    >>> X, y = datasets.load_digits("train")
+    >>> classifier = UndefendedClassifier(max_epochs=10, random_state=0).fit(X, y)
+    >>> bool(classifier.score(*datasets.load_digits("test")) > 0.9)
+    True
+    """
+
+    _predictor = "network_"
+
+    network_: nn.Module
+    n_iter_: int
+
+    def __init__(
+        self,
+        module: nn.Module | NetworkFactory | None = None,
+        *,
+        max_epochs: int = 20,
+        batch_size: int = 128,
+        optimizer: str | OptimizerFactory = "adam",
+        learning_rate: float = 1e-3,
+        lr_scheduler: str | SchedulerFactory | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        callbacks: Sequence[Callback] = (),
+        device: str = "auto",
+        precision: str = "32-true",
+        compile: bool = False,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.module = module
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.lr_scheduler = lr_scheduler
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.callbacks = callbacks
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train the network on hard labels.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), DataLoader or Dataset
+            Training examples, or something that yields pairs (inputs, labels).
+        y : array or Tensor of shape (n,), optional
+            Classes; None when ``X`` yields pairs.
+
+        Returns
+        -------
+        UndefendedClassifier
+            The estimator itself.
+
+        Raises
+        ------
+        TypeError
+            If a parameter, the data or what a loader yields has the wrong type.
+        ValueError
+            If a parameter is out of its range, the data is empty, not finite or of one class
+            only, or ``module`` does not return one logit per class.
+        DivergenceError
+            If training leaves the finite numbers. The network keeps its last good weights.
+        """
+        with self._fitting(X, y) as fitting:
+            if not (self.warm_start and hasattr(self, "network_")):
+                self.network_ = self._built(self.module, fitting.source)
+            fitting.train("network", self.network_, hard_label_objective(1.0))
+        self.n_iter_ = len(self.history_)
+        return self
