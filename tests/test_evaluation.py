@@ -281,8 +281,9 @@ def test_an_attack_that_writes_into_its_arguments_changes_nothing(halfspace, exa
     kept = inputs.clone()
 
     def vandal(model, inputs, labels):
-        labels.zero_()
-        return inputs.fill_(0.5)
+        # The mirror image lies on the other side; written in place, it would look unmoved.
+        labels.copy_(1 - labels)
+        return inputs.copy_(1 - inputs)
 
     report = evaluate(
         halfspace, inputs, labels, epsilon=1e-6, attacks={"vandal": vandal, "none": identity}

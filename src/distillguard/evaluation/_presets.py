@@ -14,7 +14,15 @@ PRESETS = ("quick", "standard")
 
 
 class AttackSpec(NamedTuple):
-    """An attack and the norm in which its distances are worth reading."""
+    """An attack and the norm in which its distances are worth reading.
+
+    Attributes
+    ----------
+    attack : callable
+        From ``(model, inputs, labels)`` to adversarial inputs of the same shape.
+    norm : {"linf", "l2", "l1", "l0"}
+        Norm of the distances in the report.
+    """
 
     attack: Attack
     norm: Distance

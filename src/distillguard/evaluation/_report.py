@@ -21,7 +21,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """A fooled example, kept to be looked at."""
+    """A fooled example, kept to be looked at.
+
+    Attributes
+    ----------
+    original : Tensor of shape (...)
+        The clean input.
+    adversarial : Tensor of shape (...)
+        What the attack made of it.
+    label : str
+        The true class.
+    predicted : str
+        The class that the model sees in ``adversarial``.
+    attack : str
+        Name of the attack.
+    distance : float
+        Distance between the two, in the norm of the attack's row.
+    """
 
     original: Tensor
     adversarial: Tensor

@@ -55,7 +55,7 @@ class CountedModel(nn.Module):
         return logits
 
     def _went_back(self, gradient: Tensor) -> None:
-        self.counts[1] += 1
+        self.counts[1] += len(gradient)
 
     def spent(self) -> tuple[int, int]:
         """Return forwards and backwards since the last call, and start again at zero."""
