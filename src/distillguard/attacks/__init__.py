@@ -7,9 +7,24 @@ perturbation and return the input unchanged where they find none. Configure an a
 
 from ._apgd import apgd
 from ._apgd_targeted import apgd_targeted
+from ._carlini_wagner_l2 import carlini_wagner_l2
+from ._ddn import ddn
+from ._deepfool import deepfool
 from ._fab_targeted import fab_targeted
 from ._fgsm import fgsm
+from ._jsma import jsma
 from ._pgd import pgd
 from ._square import square
 
-__all__ = ["apgd", "apgd_targeted", "fab_targeted", "fgsm", "pgd", "square"]
+__all__ = [
+    "apgd",
+    "apgd_targeted",
+    "carlini_wagner_l2",
+    "ddn",
+    "deepfool",
+    "fab_targeted",
+    "fgsm",
+    "jsma",
+    "pgd",
+    "square",
+]

@@ -1,0 +1,195 @@
+"""What only the Carlini-Wagner attacks promise."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import Halfspace
+from distillguard._geometry import per_example, size
+from distillguard.attacks import carlini_wagner_l2
+
+
+class Constant(nn.Module):
+    """Logits that no input changes, though autograd sees a path."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.tensor([2.0, 0.0]).to(inputs) + 0 * inputs.flatten(1)[:, :1]
+
+
+class Ball(nn.Module):
+    """Class 1 outside the ball of radius 0.3 around the middle of the unit cube."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outside = (inputs - 0.5).flatten(1).norm(dim=1) - 0.3
+        return torch.stack([-outside, outside], dim=1)
+
+
+def least_distance(halfspace: Halfspace, inputs: Tensor) -> Tensor:
+    """Least L2 distance to the other class within [0, 1], by bisection on the multiplier.
+
+    At the optimum every coordinate that the bounds let move is proportional to its weight.
+    """
+    signed = halfspace.signed_distance(inputs).detach()
+    weights = -per_example(signed.sign(), inputs.flatten(1)) * halfspace.w.detach()
+    flat = inputs.flatten(1)
+
+    def moved(multiplier: Tensor) -> Tensor:
+        return (flat + multiplier[:, None] * weights).clamp(0, 1) - flat
+
+    low, high = torch.zeros_like(signed), torch.full_like(signed, 1e6)
+    for _ in range(100):
+        middle = (low + high) / 2
+        crossed = (moved(middle) * weights).sum(dim=1) >= signed.abs()
+        low, high = torch.where(crossed, low, middle), torch.where(crossed, middle, high)
+    return moved(high).norm(dim=1)
+
+
+def distance(adversarial: Tensor, inputs: Tensor) -> Tensor:
+    return size(adversarial - inputs, "l2")
+
+
+@pytest.fixture
+def corners() -> tuple[Halfspace, Tensor, Tensor]:
+    """Inputs of nothing but exact zeros and ones."""
+    model = Halfspace((16,), seed=1)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, 2, (12, 16), generator=generator).double()
+    return model, inputs, model(inputs).argmax(dim=1)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_closest_point_of_a_half_space_is_found_at_any_scale_of_the_logits(examples, scale):
+    model = Halfspace(scale=scale)
+    inputs, labels = examples(16)
+
+    adversarial = carlini_wagner_l2(model, inputs, labels)
+
+    assert (model(adversarial).argmax(dim=1) != labels).all()
+    ratio = distance(adversarial, inputs) / model.least_epsilon(inputs, "l2")
+    assert (ratio >= 1).all()
+    assert ratio.max() < 1.002
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_saturated_inputs_move_to_the_closest_point_within_bounds(corners, dtype):
+    model, inputs, labels = corners
+
+    adversarial = carlini_wagner_l2(model, inputs.to(dtype), labels)
+
+    assert adversarial.dtype == dtype
+    assert (model(adversarial).argmax(dim=1) != labels).all()
+    ratio = distance(adversarial.double(), inputs) / least_distance(model, inputs)
+    assert ratio.max() < (1.03 if dtype == torch.bfloat16 else 1.002)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_an_all_black_and_an_all_white_input_change(value):
+    model = Halfspace((16,))
+    inputs = torch.full((1, 16), value, dtype=torch.float64)
+    labels = model(inputs).argmax(dim=1)
+    adversarial = carlini_wagner_l2(model, inputs, labels)
+    assert model(adversarial).argmax(dim=1) != labels
+    ratio = distance(adversarial, inputs) / least_distance(model, inputs)
+    assert ratio < 1.002
+
+
+def test_a_curved_boundary_is_met_at_its_closest_point():
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(8, 12, generator=generator, dtype=torch.float64)
+    inputs = 0.5 + 0.2 * directions / directions.norm(dim=1, keepdim=True)
+    adversarial = carlini_wagner_l2(Ball(), inputs, torch.zeros(8, dtype=torch.int64))
+    least = torch.full((8,), 0.1, dtype=torch.float64)
+    torch.testing.assert_close(distance(adversarial, inputs), least, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.5])
+def test_the_margin_reaches_the_confidence_and_hardly_more(halfspace, examples, confidence):
+    inputs, labels = examples(16)
+    adversarial = carlini_wagner_l2(halfspace, inputs, labels, confidence=confidence)
+    margin = halfspace(adversarial).diff(dim=1).squeeze(1) * (1 - 2 * labels)
+    assert (margin >= confidence).all()
+    assert (margin < confidence + 0.01).all()
+
+
+def test_a_shift_of_the_logits_below_zero_changes_nothing(halfspace, examples):
+    inputs, labels = examples(8)
+
+    def lowered(points: Tensor) -> Tensor:
+        return halfspace(points) - 64
+
+    expected = carlini_wagner_l2(halfspace, inputs, labels)
+    actual = carlini_wagner_l2(lowered, inputs, labels)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-3)
+
+
+def test_with_two_classes_the_target_is_the_other_class(halfspace, examples):
+    inputs, labels = examples(8)
+    untargeted = carlini_wagner_l2(halfspace, inputs, labels)
+    targeted = carlini_wagner_l2(halfspace, inputs, 1 - labels, targeted=True)
+    torch.testing.assert_close(targeted, untargeted, rtol=0, atol=0)
+
+
+def test_the_target_is_reached_and_not_merely_the_label_left(tangled):
+    generator = torch.Generator().manual_seed(0)
+    inputs = 0.3 + 0.4 * torch.rand(8, 12, generator=generator, dtype=torch.float64)
+    labels = tangled.decided(inputs)
+    targets = (labels + 2) % 4
+
+    adversarial = carlini_wagner_l2(tangled, inputs, targets, targeted=True)
+
+    reached = tangled.decided(adversarial) == targets
+    assert reached.sum() >= 6
+    assert (distance(adversarial, inputs)[~reached] == 0).all()
+
+
+def test_a_failed_example_comes_back_as_the_input(halfspace, examples):
+    inputs, _ = examples(4)
+    labels = torch.zeros(4, dtype=torch.int64)
+    torch.testing.assert_close(
+        carlini_wagner_l2(Constant(), inputs, labels), inputs, rtol=0, atol=0
+    )
+
+
+def test_an_input_misclassified_already_comes_back_unchanged(halfspace, examples):
+    inputs, labels = examples(4)
+    adversarial = carlini_wagner_l2(halfspace, inputs, 1 - labels)
+    torch.testing.assert_close(adversarial, inputs, rtol=0, atol=0)
+
+
+def test_the_last_iterate_is_judged(halfspace, examples):
+    inputs, labels = examples(8)
+    adversarial = carlini_wagner_l2(halfspace, inputs, labels, steps=1)
+    assert (halfspace(adversarial).argmax(dim=1) != labels).all()
+
+
+def test_the_units_of_the_input_do_not_matter(halfspace, examples):
+    inputs, labels = examples(8)
+
+    def in_bytes(points: Tensor) -> Tensor:
+        return halfspace(points / 255)
+
+    expected = carlini_wagner_l2(halfspace, inputs, labels)
+    actual = carlini_wagner_l2(in_bytes, 255 * inputs, labels, bounds=(0.0, 255.0))
+    torch.testing.assert_close(actual / 255, expected, rtol=0, atol=1e-3)
+
+
+def test_more_steps_come_closer(halfspace, examples):
+    inputs, labels = examples(16)
+    distances = [
+        distance(carlini_wagner_l2(halfspace, inputs, labels, steps=steps), inputs).mean()
+        for steps in (5, 20, 80)
+    ]
+    assert distances[0] > distances[1] > distances[2]
+
+
+@pytest.mark.parametrize("confidence", [-1.0, math.nan, math.inf])
+def test_a_wrong_confidence_is_refused(halfspace, examples, confidence):
+    with pytest.raises(ValueError, match="confidence must be a finite number of at least 0"):
+        carlini_wagner_l2(halfspace, *examples(2), confidence=confidence)
+
+
+def test_no_steps_are_refused(halfspace, examples):
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        carlini_wagner_l2(halfspace, *examples(2), steps=0)
