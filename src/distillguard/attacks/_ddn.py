@@ -1,0 +1,243 @@
+"""Decoupled direction and norm (Rony et al. 2019)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._geometry import ball, per_example, size
+from .._typing import Bounds, Model
+from .._validation import check_at_least, check_choice, check_positive
+from ..functional import cross_entropy
+from ._engine import run, value, value_and_gradient
+from ._losses import success_margin
+
+LAST_STEP_SIZE = 0.01
+"""Where the cosine schedule of the step size ends; it begins at 1."""
+
+AUTO_SPREAD = 12.0
+"""Distance of the largest from the smallest logit that ``temperature="auto"`` brings about."""
+
+
+def ddn(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    steps: int = 100,
+    initial_norm: float = 1.0,
+    gamma: float = 0.05,
+    temperature: float | Literal["auto"] = "auto",
+    targeted: bool = False,
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 256,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    r"""Attack by decoupling direction and norm: close l2 perturbations in few steps [1]_.
+
+    Ascends the cross-entropy in direction alone, and sets the norm apart from it: smaller by
+    the factor :math:`1 - \gamma` after an iterate that fools the model, larger by
+    :math:`1 + \gamma` after one that does not,
+
+    .. math::
+        \delta_k = \delta_{k-1} + \alpha_k \frac{g}{\lVert g \rVert_2}, \qquad
+        \varepsilon_k = (1 \mp \gamma)\, \varepsilon_{k-1}, \qquad
+        \tilde x_k = \operatorname{clip}\Bigl(x + \varepsilon_k
+        \frac{\delta_k}{\lVert \delta_k \rVert_2}\Bigr),
+
+    while the step size :math:`\alpha_k` falls from 1 to 0.01 along a cosine. Of all iterates,
+    the last included, the closest that fools the model is returned, without the paper's
+    rounding to 256 levels.
+
+    Parameters
+    ----------
+    model : callable
+        Maps inputs of shape (n, ...) to logits of shape (n, n_classes). A module is attacked
+        in eval mode; its modes, ``requires_grad`` flags and gradients are left as they were.
+    inputs : Tensor of shape (n, ...), floating
+        Clean examples within ``bounds``. Not modified.
+    labels : Tensor of shape (n,), int64
+        True classes, or the classes to reach when ``targeted``.
+    steps : int, default=100
+        :math:`K`, gradient steps. The paper reports 100, 300 and 1000; more find smaller
+        perturbations.
+    initial_norm : float, default=1.0
+        :math:`\varepsilon_0`, the first norm tried, in the units of ``inputs``.
+    gamma : float, default=0.05
+        :math:`\gamma`, in (0, 1): how fast the norm changes.
+    temperature : float or "auto", default="auto"
+        What the logits are divided by before the cross-entropy. 1.0 is the paper's attack; it
+        fails where a distilled model's softmax saturates and the gradient is exactly zero, and
+        the temperature of the distillation undoes that. ``"auto"`` divides each example's
+        logits such that the largest and the smallest are 12 apart, at every step: nothing can
+        saturate, and multiplying the logits by a positive number changes nothing.
+    targeted : bool, default=False
+        Move towards ``labels`` instead of away from them.
+    bounds : tuple of float, default=(0.0, 1.0)
+        Lowest and highest value an input may take.
+    batch_size : int, default=256
+        Examples on the device at once. Memory grows with it; results do not change.
+    random_state : int, optional
+        Only reaches models that draw random numbers themselves; the attack draws none.
+    progress : bool, default=False
+        Show a progress bar that counts decided examples.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+        Adversarial examples, like ``inputs``, within ``bounds`` exactly. An example on which
+        the attack failed, and one that is misclassified already, comes back unchanged.
+
+    Raises
+    ------
+    TypeError
+        If ``inputs`` is not floating point or ``labels`` is not int64.
+    ValueError
+        If shapes disagree, ``inputs`` leaves ``bounds``, ``steps`` is below 1,
+        ``initial_norm`` or a given ``temperature`` is not a finite number above 0, ``gamma`` is
+        outside (0, 1), or ``model`` returns something else than logits.
+    NoGradientError
+        If autograd cannot trace the model's output back to its input.
+
+    See Also
+    --------
+    carlini_wagner_l2 : Smaller perturbations still, in more evaluations.
+    deepfool : A first estimate in a handful of evaluations.
+
+    References
+    ----------
+    .. [1] J. Rony, L. G. Hafemann, L. S. Oliveira, I. Ben Ayed, R. Sabourin and E. Granger,
+       "Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and
+       Defenses", CVPR 2019, algorithm 1. https://arxiv.org/abs/1811.09600
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.attacks import ddn
+    >>> model = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> adversarial = ddn(model, torch.tensor([[0.7, 0.4]]), torch.tensor([0]))
+    >>> (adversarial - torch.tensor([[0.7, 0.4]])).norm() < 1.02 * 0.3 / 2**0.5
+    tensor(True)
+    """
+    check_at_least("steps", steps, 1)
+    check_positive("initial_norm", initial_norm)
+    check_positive("gamma", gamma)
+    if gamma >= 1:
+        raise ValueError(f"gamma must be below 1, got {gamma!r}")
+    if isinstance(temperature, str):
+        check_choice("temperature", temperature, ("auto",))
+    else:
+        check_positive("temperature", temperature)
+
+    algorithm = DecoupledDirectionNorm(
+        steps=steps,
+        initial_norm=initial_norm,
+        gamma=gamma,
+        temperature=temperature,
+        targeted=targeted,
+        bounds=bounds,
+    )
+    return run(
+        algorithm,
+        model,
+        inputs,
+        labels,
+        bounds=bounds,
+        batch_size=batch_size,
+        random_state=random_state,
+        progress=progress,
+    )
+
+
+class DDNState(NamedTuple):
+    """Where each example stands; every tensor's first axis is the example."""
+
+    inputs: Tensor
+    labels: Tensor
+    current: Tensor
+    radius: Tensor
+    best: Tensor
+    best_distance: Tensor
+    taken: Tensor
+
+
+@dataclass(frozen=True)
+class DecoupledDirectionNorm:
+    """The state machine behind :func:`ddn`."""
+
+    steps: int
+    initial_norm: float
+    gamma: float
+    temperature: float | Literal["auto"]
+    targeted: bool
+    bounds: Bounds
+
+    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> DDNState:
+        """Begin at the input with the first norm to try."""
+        return DDNState(
+            inputs=inputs,
+            labels=labels,
+            current=inputs,
+            radius=inputs.new_full((len(inputs),), self.initial_norm),
+            best=inputs,
+            best_distance=inputs.new_full((len(inputs),), torch.inf),
+            taken=torch.zeros_like(labels),
+        )
+
+    def step(self, model: Model, state: DDNState) -> DDNState:
+        """Judge the current iterate and move to the next; the last one is only judged."""
+        if bool((state.taken < self.steps).any()):
+            logits, gradient = value_and_gradient(model, state.current, self.loss, state.labels)
+        else:
+            logits, gradient = value(model, state.current), torch.zeros_like(state.current)
+
+        fooled = success_margin(logits, state.labels, self.targeted) > 0
+        delta = state.current - state.inputs
+        distance = size(delta, "l2")
+        closer = fooled & (distance < state.best_distance)
+        radius = state.radius * torch.where(fooled, 1 - self.gamma, 1 + self.gamma).to(delta)
+        radius = torch.minimum(radius, self.farthest(state.inputs))
+
+        step_size = per_example(self.step_size(state.taken).to(delta), delta)
+        direction = ball("l2").steepest(delta + step_size * ball("l2").steepest(gradient))
+        ahead = state.inputs + per_example(radius, delta) * direction
+        return state._replace(
+            current=ahead.clamp(*self.bounds),
+            radius=radius,
+            best=torch.where(per_example(closer, delta), state.current, state.best),
+            best_distance=torch.where(closer, distance, state.best_distance),
+            taken=state.taken + 1,
+        )
+
+    def done(self, state: DDNState) -> Tensor:
+        """Out of steps, or fooled by the input itself."""
+        return (state.taken > self.steps) | (state.best_distance == 0)
+
+    def result(self, state: DDNState) -> Tensor:
+        """Return the closest iterate that fooled the model, and the input where none did."""
+        return state.best
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the cooled logits, to be ascended."""
+        if isinstance(self.temperature, str):
+            lowest, highest = logits.detach().aminmax(dim=1, keepdim=True)
+            spread = highest - lowest
+            logits = logits * torch.where(spread > 0, AUTO_SPREAD / spread, 1)
+        else:
+            logits = logits / self.temperature
+        loss = cross_entropy(logits, labels)
+        return -loss if self.targeted else loss
+
+    def step_size(self, taken: Tensor) -> Tensor:
+        """From 1 to ``LAST_STEP_SIZE`` along half a cosine."""
+        falling = (1 + torch.cos(math.pi * taken / self.steps)) / 2
+        return LAST_STEP_SIZE + (1 - LAST_STEP_SIZE) * falling
+
+    def farthest(self, inputs: Tensor) -> Tensor:
+        """Distance to the corner of the bounds that is farthest from each input."""
+        low, high = self.bounds
+        return size(torch.maximum(inputs - low, high - inputs), "l2")

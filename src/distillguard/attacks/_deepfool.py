@@ -1,0 +1,231 @@
+"""DeepFool (Moosavi-Dezfooli et al. 2016)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._geometry import ball, per_example, size
+from .._typing import Bounds, Model, Norm
+from .._validation import check_at_least, check_norm, check_not_negative
+from ._engine import run, value, value_and_jacobian
+from ._losses import success_margin
+
+LEAST_STEP = 1e-4
+"""Share of the width of the bounds that a step moves at least, as in the authors' code.
+
+Without it a point on the boundary itself, where the linear distance is 0, stays for ever.
+"""
+
+
+DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1"}
+
+
+def deepfool(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    norm: Norm = "l2",
+    steps: int = 50,
+    overshoot: float = 0.02,
+    n_candidates: int = 10,
+    targeted: bool = False,
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 256,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    r"""Attack by crossing the nearest linearised class boundary, again and again [1]_.
+
+    At each point the classes are taken for linear functions. With :math:`f_k` the gap between
+    the logit of class :math:`k` and that of the label, and :math:`w_k` its gradient, the nearest
+    boundary is that of
+
+    .. math:: \hat l = \arg\min_k \frac{|f_k|}{\lVert w_k \rVert_q}, \qquad
+        r = \frac{|f_{\hat l}|}{\lVert w_{\hat l} \rVert_q} \, d(w_{\hat l}),
+
+    with :math:`d` the direction of size 1 that ascends fastest and :math:`q` the dual norm. The
+    steps :math:`r` add up, within ``bounds``, until the input moved by
+    :math:`1 + \text{overshoot}` times their sum is misclassified. The result is close, not
+    closest: :func:`ddn` finds smaller perturbations in more steps.
+
+    Parameters
+    ----------
+    model : callable
+        Maps inputs of shape (n, ...) to logits of shape (n, n_classes). A module is attacked
+        in eval mode; its modes, ``requires_grad`` flags and gradients are left as they were.
+    inputs : Tensor of shape (n, ...), floating
+        Clean examples within ``bounds``. Not modified.
+    labels : Tensor of shape (n,), int64
+        True classes, or the classes to reach when ``targeted``.
+    norm : {"l2", "linf"}, default="l2"
+        Norm of the perturbation that is kept small.
+    steps : int, default=50
+        Linearisations at most. Each costs one forward and one backward per candidate class;
+        on most networks two to eight suffice.
+    overshoot : float, default=0.02
+        :math:`\eta`, how far past the linear boundary to go, as a share of the perturbation.
+    n_candidates : int, default=10
+        Wrong classes whose boundaries are considered, the likeliest at each step. The paper
+        considers all; with hundreds of classes few boundaries are near and each costs a
+        backward.
+    targeted : bool, default=False
+        Move towards ``labels``: the only boundary is then that between the label and the
+        likeliest other class.
+    bounds : tuple of float, default=(0.0, 1.0)
+        Lowest and highest value an input may take.
+    batch_size : int, default=256
+        Examples on the device at once. Memory grows with it; results do not change.
+    random_state : int, optional
+        Only reaches models that draw random numbers themselves; the attack draws none.
+    progress : bool, default=False
+        Show a progress bar that counts decided examples.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+        Adversarial examples, like ``inputs``, within ``bounds`` exactly. An example on which
+        the attack failed, and one that is misclassified already, comes back unchanged.
+
+    Raises
+    ------
+    TypeError
+        If ``inputs`` is not floating point or ``labels`` is not int64.
+    ValueError
+        If shapes disagree, ``inputs`` leaves ``bounds``, ``steps`` or ``n_candidates`` is below
+        1, ``overshoot`` is negative or not finite, ``norm`` is neither ``"l2"`` nor ``"linf"``,
+        or ``model`` returns something else than logits.
+    NoGradientError
+        If autograd cannot trace the model's output back to its input.
+
+    See Also
+    --------
+    ddn : Smaller l2 perturbations, one backward a step.
+    carlini_wagner_l2 : The smallest l2 perturbations.
+
+    Notes
+    -----
+    Only gaps of logits and their gradients enter: multiplying the logits by a positive number
+    changes nothing, so that a distillation temperature is no obstacle.
+
+    References
+    ----------
+    .. [1] S.-M. Moosavi-Dezfooli, A. Fawzi and P. Frossard, "DeepFool: a Simple and Accurate
+       Method to Fool Deep Neural Networks", CVPR 2016, algorithm 2 and section 3.3.
+       https://arxiv.org/abs/1511.04599
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.attacks import deepfool
+    >>> model = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> deepfool(model, torch.tensor([[0.7, 0.4]]), torch.tensor([0]))
+    tensor([[0.5470, 0.5530]])
+    """
+    check_norm(norm, ("l2", "linf"))
+    check_at_least("steps", steps, 1)
+    check_not_negative("overshoot", overshoot)
+    check_at_least("n_candidates", n_candidates, 1)
+
+    algorithm = DeepFool(
+        norm=norm,
+        steps=steps,
+        overshoot=overshoot,
+        n_candidates=n_candidates,
+        targeted=targeted,
+        bounds=bounds,
+    )
+    return run(
+        algorithm,
+        model,
+        inputs,
+        labels,
+        bounds=bounds,
+        batch_size=batch_size,
+        random_state=random_state,
+        progress=progress,
+    )
+
+
+class DeepFoolState(NamedTuple):
+    """Where each example stands; every tensor's first axis is the example."""
+
+    inputs: Tensor
+    labels: Tensor
+    total: Tensor
+    """Sum of the steps, before the overshoot."""
+    current: Tensor
+    reached: Tensor
+    taken: Tensor
+
+
+@dataclass(frozen=True)
+class DeepFool:
+    """The state machine behind :func:`deepfool`."""
+
+    norm: Norm
+    steps: int
+    overshoot: float
+    n_candidates: int
+    targeted: bool
+    bounds: Bounds
+
+    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> DeepFoolState:
+        """Begin at the input."""
+        return DeepFoolState(
+            inputs=inputs,
+            labels=labels,
+            total=torch.zeros_like(inputs),
+            current=inputs,
+            reached=torch.zeros_like(labels, dtype=torch.bool),
+            taken=torch.zeros_like(labels),
+        )
+
+    def step(self, model: Model, state: DeepFoolState) -> DeepFoolState:
+        """Judge the current point and step to the nearest boundary; the last is only judged."""
+        if bool((state.taken < self.steps).any()):
+            logits, jacobian = value_and_jacobian(model, state.current, self.gaps, state.labels)
+            move = self.shortest(self.gaps(logits, state.labels), jacobian)
+        else:
+            logits, move = value(model, state.current), torch.zeros_like(state.current)
+
+        reached = success_margin(logits, state.labels, self.targeted) > 0
+        total = (state.inputs + state.total + move).clamp(*self.bounds) - state.inputs
+        ahead = (state.inputs + (1 + self.overshoot) * total).clamp(*self.bounds)
+        return state._replace(
+            total=total,
+            current=torch.where(per_example(reached, ahead), state.current, ahead),
+            reached=reached,
+            taken=state.taken + 1,
+        )
+
+    def done(self, state: DeepFoolState) -> Tensor:
+        """Across a boundary, or out of steps."""
+        return state.reached | (state.taken > self.steps)
+
+    def result(self, state: DeepFoolState) -> Tensor:
+        """Return the point across the boundary, and the input where there is none."""
+        return torch.where(per_example(state.reached, state.inputs), state.current, state.inputs)
+
+    def gaps(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """How far each class to reach is above the one to leave, in logits: (n, k)."""
+        labelled = logits.gather(1, labels[:, None])
+        others = logits.scatter(1, labels[:, None], -torch.inf)
+        if self.targeted:
+            return labelled - others.amax(dim=1, keepdim=True)
+        rivals = min(self.n_candidates, logits.shape[1] - 1)
+        return others.topk(rivals, dim=1).values - labelled
+
+    def shortest(self, gaps: Tensor, jacobian: Tensor) -> Tensor:
+        """Step onto the nearest of the k linearised boundaries; nowhere if all are flat."""
+        steepness = size(jacobian.flatten(0, 1), DUAL[self.norm]).view_as(gaps)
+        distances = torch.where(steepness > 0, gaps.abs() / steepness, torch.inf)
+        distance, nearest = distances.min(dim=1)
+
+        least = LEAST_STEP * (self.bounds[1] - self.bounds[0])
+        length = torch.where(distance.isfinite(), distance, 0).clamp(min=least)
+        slope = jacobian[torch.arange(len(jacobian), device=jacobian.device), nearest]
+        return per_example(length, slope).to(slope) * ball(self.norm).steepest(slope)
