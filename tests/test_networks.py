@@ -173,9 +173,13 @@ def test_nonsense_is_refused_in_one_grammar(make):
         make((), 10)
 
 
+@pytest.mark.parametrize("depth", [4, 13, 27])
+def test_a_depth_that_no_wide_resnet_has_is_refused(depth):
+    with pytest.raises(ValueError, match=rf"depth must be 6 k \+ 4 .*, got {depth}"):
+        wide_resnet(depth=depth, width=1)
+
+
 def test_nonsense_settings_are_refused():
-    with pytest.raises(ValueError, match=r"depth must be 6 k \+ 4 .*, got 27"):
-        wide_resnet(depth=27)
     with pytest.raises(ValueError, match="width must be at least 1, got 0"):
         wide_resnet(width=0)
     with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1.0"):

@@ -39,15 +39,33 @@ def preset(
         "random_state": random_state,
     }
     budget = {**common, "norm": threat.norm, "epsilon": threat.epsilon}
-    chosen: dict[str, Attack] = {
-        "FGSM margin": partial(attacks.fgsm, loss="margin", **budget),
-    }
+    chosen: dict[str, Attack] = {"FGSM margin": partial(attacks.fgsm, loss="margin", **budget)}
     if name == "quick":
         chosen["PGD margin"] = partial(attacks.pgd, loss="margin", steps=10, **budget)
     else:
-        chosen["PGD margin"] = partial(attacks.pgd, loss="margin", steps=40, **budget)
-        chosen["PGD cross-entropy"] = partial(attacks.pgd, loss="cross_entropy", steps=40, **budget)
+        chosen["PGD margin"] = partial(attacks.pgd, loss="margin", steps=20, **budget)
+        # Auto-PGD, FAB and Square work in linf and l2.
+        if threat.norm != "l1":
+            chosen |= _strong(threat, common, budget)
     return {key: AttackSpec(attack, threat.norm) for key, attack in chosen.items()}
+
+
+def _strong(
+    threat: ThreatModel, common: dict[str, Any], budget: dict[str, Any]
+) -> dict[str, Attack]:
+    """AutoAttack's parts (Croce and Hein 2020), each with a part of its budget."""
+    return {
+        "APGD targeted": partial(attacks.apgd_targeted, steps=40, **budget),
+        "FAB targeted": partial(
+            attacks.fab_targeted,
+            norm=threat.norm,
+            steps=20,
+            n_targets=4,
+            stop_within=threat.epsilon,
+            **common,
+        ),
+        "Square": partial(attacks.square, queries=500, **budget),
+    }
 
 
 def named(given: Any, threat: ThreatModel) -> dict[str, AttackSpec]:

@@ -1,0 +1,107 @@
+"""Sphinx's settings. The build needs no network: see INTERSPHINX below."""
+
+import os
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+import distillguard
+
+project = "distillguard"
+author = "The distillguard developers"
+copyright = author
+version = release = distillguard.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+
+nitpicky = True
+# Names of other projects are links where INTERSPHINX=1 fetches their inventories, else text.
+nitpick_ignore_regex = [
+    (r"py:.*", rf"{package}(\..*)?")
+    for package in (
+        "collections",
+        "functools",
+        "matplotlib",
+        "numpy",
+        "pathlib",
+        "sklearn",
+        "torch",
+    )
+]
+if os.environ.get("INTERSPHINX"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "sklearn": ("https://scikit-learn.org/stable", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+    }
+
+autodoc_preserve_defaults = True
+autodoc_typehints = "none"  # the docstrings say more: shapes, ranges, units
+autosummary_imported_members = True
+numpydoc_class_members_toctree = False
+numpydoc_show_class_members = False  # the class template has the methods in full
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+copybutton_exclude = ".linenos, .gp, .go"
+
+html_theme = "pydata_sphinx_theme"
+html_title = "distillguard"
+html_static_path = ["_static"]
+html_css_files = ["distillguard.css"]
+html_math_renderer = "mathml"
+html_show_sphinx = False
+html_show_copyright = False
+html_copy_source = False
+html_show_sourcelink = False
+html_sidebars = {"index": [], "changelog": []}
+html_theme_options = {
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "show_toc_level": 2,
+    "footer_start": ["last-updated"],
+    "footer_end": [],
+}
+
+logger = logging.getLogger(__name__)
+
+
+def setup(app: Sphinx) -> None:
+    """Render formulas as MathML, which browsers show by themselves: no script, no network."""
+    app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
+
+
+def visit_inline(translator: Any, node: nodes.math) -> None:
+    """Write a formula within a line."""
+    translator.body.append(mathml(node, as_block=False))
+    raise nodes.SkipNode
+
+
+def visit_block(translator: Any, node: nodes.math_block) -> None:
+    """Write a formula on a line of its own; a wide one scrolls by itself."""
+    translator.body.append(f'<div class="formula">{mathml(node, as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def mathml(node: nodes.Element, as_block: bool) -> str:
+    """Translate a node's TeX; what docutils cannot translate is a warning, hence an error."""
+    try:
+        return tex2mathml(node.astext().replace(r"\dots", r"\ldots"), as_block=as_block)
+    except MathError as error:
+        logger.warning("formula %r: %s", node.astext(), error, location=node)
+        return ""

