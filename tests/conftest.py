@@ -39,6 +39,47 @@ class Halfspace(nn.Module):
         return self.signed_distance(inputs).abs().detach() / self.w.detach().norm(p=dual)
 
 
+class Tangled(nn.Module):
+    """Four classes and everything that a borrower can damage: given to attacks in train mode."""
+
+    def __init__(self, n_inputs: int = 12, n_classes: int = 4, seed: int = 0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.normalise = nn.BatchNorm1d(n_inputs)
+            self.hidden = nn.Linear(n_inputs, n_inputs)
+            self.shared = self.hidden
+            self.drop = nn.Dropout(0.5)
+            self.last = nn.Linear(n_inputs, n_classes)
+        self.double()
+        with torch.no_grad():
+            self.normalise.running_mean.fill_(0.5)
+            self.normalise.running_var.fill_(0.04)
+            self.last.weight.mul_(2)
+
+        self.last.weight.requires_grad_(False)
+        self.last.bias.grad = torch.ones_like(self.last.bias)
+        self.train()
+        self.drop.eval()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.tanh(self.hidden(self.normalise(inputs.flatten(1))))
+        return self.last(self.drop(torch.tanh(self.shared(hidden))))
+
+    def decided(self, inputs: Tensor) -> Tensor:
+        """The classes it predicts in eval mode, by which no example starts misclassified."""
+        modes = {part: part.training for part in self.modules()}
+        labels = self.eval()(inputs).argmax(dim=1)
+        for part, training in modes.items():
+            part.training = training
+        return labels
+
+
+@pytest.fixture
+def tangled() -> Tangled:
+    return Tangled()
+
+
 @pytest.fixture
 def halfspace() -> Halfspace:
     return Halfspace()
