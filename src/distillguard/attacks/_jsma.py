@@ -14,6 +14,7 @@ from ._engine import run, value, value_and_jacobian
 from ._losses import success_margin
 
 Saliency = Literal["softmax", "logits"]
+Change = Literal["increase", "decrease", "both"]
 
 
 def jsma(
@@ -24,15 +25,16 @@ def jsma(
     saliency: Saliency = "softmax",
     temperature: float = 1.0,
     max_features: int = 112,
+    change: Change = "increase",
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
 ) -> Tensor:
-    r"""Attack by the saliency map of Papernot, setting features to the upper bound in pairs [1]_.
+    r"""Attack by the saliency map of Papernot, setting features to a bound in pairs [1]_.
 
-    At each step, of all pairs of features that can still be raised, the one with
+    At each step, of all pairs of features that are as they were, the one with
 
     .. math::
         \arg\max_{(p, q)} \; -\alpha_{pq} \, \beta_{pq}, \qquad
@@ -40,8 +42,9 @@ def jsma(
         \beta_{pq} = \sum_{i \in \{p, q\}} \sum_{j \ne t}
         \frac{\partial F_j}{\partial x_i} < 0
 
-    is set to the upper bound, until the model answers the target :math:`t` or the features are
-    used up. A feature is one number of the input: colour channels count one by one.
+    is set to the upper bound, until the model answers the target :math:`t` or ``max_features``
+    are changed. Where ``change`` lets a feature fall to the lower bound, its slopes count with
+    the sign turned. A feature is one number of the input: colour channels count one by one.
 
     Parameters
     ----------
@@ -63,11 +66,14 @@ def jsma(
     max_features : int, default=112
         Features changed at most, a whole number of pairs; 112 is the paper's 14.3 % of an
         MNIST image.
+    change : {"increase", "decrease", "both"}, default="increase"
+        Whether features go to the upper bound, as in the paper's tables, to the lower, or each
+        to whichever bound serves better.
     targeted : bool, default=False
         Reach ``labels``. If not, the target is at each step the likeliest class other than the
         label, and any class other than the label is a success.
     bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take. Features are set to the highest.
+        Lowest and highest value an input may take, to which features are set.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
@@ -78,7 +84,7 @@ def jsma(
     Returns
     -------
     Tensor of shape (n, ...)
-        Adversarial examples, like ``inputs``, each feature as it was or at the upper bound.
+        Adversarial examples, like ``inputs``, each feature as it was or at a bound.
         An example on which the attack failed, out of features or without any pair that the
         conditions admit, comes back unchanged, as does one that is misclassified already.
 
@@ -87,8 +93,8 @@ def jsma(
     TypeError
         If ``inputs`` is not floating point or ``labels`` is not int64.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``saliency`` is unknown,
-        ``temperature`` is not a finite number above 0, ``max_features`` is below 2, or
+        If shapes disagree, ``inputs`` leaves ``bounds``, ``saliency`` or ``change`` is
+        unknown, ``temperature`` is not a finite number above 0, ``max_features`` is below 2, or
         ``model`` returns something else than logits.
     NoGradientError
         If autograd cannot trace the model's output back to its input.
@@ -127,11 +133,13 @@ def jsma(
     check_choice("saliency", saliency, ("softmax", "logits"))
     check_positive("temperature", temperature)
     check_at_least("max_features", max_features, 2)
+    check_choice("change", change, ("increase", "decrease", "both"))
 
     algorithm = SaliencyMapAttack(
         saliency=saliency,
         temperature=temperature,
         max_features=max_features,
+        change=change,
         targeted=targeted,
         bounds=bounds,
     )
@@ -166,6 +174,7 @@ class SaliencyMapAttack:
     saliency: Saliency
     temperature: float
     max_features: int
+    change: Change
     targeted: bool
     bounds: Bounds
 
@@ -175,23 +184,18 @@ class SaliencyMapAttack:
         return JSMAState(inputs, labels, inputs, torch.zeros_like(labels), no, no)
 
     def step(self, model: Model, state: JSMAState) -> JSMAState:
-        """Judge the current point and raise the most salient pair; the last is only judged."""
+        """Judge the current point and change the most salient pair; the last is only judged."""
         able = state.changed + 2 <= self.max_features
-        flat = state.current.flatten(1)
         if bool(able.any()):
             logits, jacobian = value_and_jacobian(model, state.current, self.outputs, state.labels)
-            fixed = flat >= self.bounds[1]
-            gains = jacobian.flatten(2).masked_fill(fixed[:, None], -torch.inf)
-            # Where there is but one output, it stands for both.
-            pair, found = best_pair(gains[:, 0], gains[:, -1])
-            raised = flat.scatter(1, pair, self.bounds[1])
+            changed, found = self.changed(state, jacobian.flatten(2))
         else:
-            logits, raised, found = value(model, state.current), flat, able
+            logits, changed, found = value(model, state.current), state.current, able
 
         reached = success_margin(logits, state.labels, self.targeted) > 0
         moves = able & found & ~reached
         return state._replace(
-            current=torch.where(moves[:, None], raised, flat).view_as(state.current),
+            current=torch.where(per_example(moves, changed), changed, state.current),
             changed=state.changed + 2 * moves,
             reached=reached,
             over=~moves,
@@ -215,6 +219,29 @@ class SaliencyMapAttack:
             return softmax(logits, self.temperature).gather(1, target)
         aim = logits.gather(1, target)
         return torch.cat([aim, aim - logits.sum(dim=1, keepdim=True)], dim=1)
+
+    def changed(self, state: JSMAState, slopes: Tensor) -> tuple[Tensor, Tensor]:
+        """Set the best pair to its bounds, and say where there is one; slopes are (n, 1 or 2, d).
+
+        With two bounds each feature stands twice, and the pair of it with itself gains nothing.
+        """
+        low, high = self.bounds
+        aims = {"increase": [high], "decrease": [low], "both": [high, low]}[self.change]
+        flat = state.current.flatten(1)
+        fixed = flat != state.inputs.flatten(1)
+        gains = torch.cat(
+            [
+                (slopes if aim == high else -slopes).masked_fill(
+                    (fixed | (flat == aim))[:, None], -torch.inf
+                )
+                for aim in aims
+            ],
+            dim=2,
+        )
+        # Where there is but one output, it stands for both.
+        pair, found = best_pair(gains[:, 0], gains[:, -1])
+        aim = flat.new_tensor(aims)[pair // flat.shape[1]]
+        return flat.scatter(1, pair % flat.shape[1], aim).view_as(state.current), found
 
 
 def best_pair(rises: Tensor, falls: Tensor) -> tuple[Tensor, Tensor]:
