@@ -1,0 +1,242 @@
+"""The engine: full batches, every example its own way, and a model that is asked correctly."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from distillguard.attacks import pgd
+from distillguard.attacks._engine import run, value, value_and_gradient, value_and_jacobian
+from distillguard.functional import cross_entropy, margin_loss
+
+
+class CountdownState(NamedTuple):
+    inputs: Tensor
+    labels: Tensor
+    keys: Tensor
+    asked: Tensor
+
+
+class Countdown:
+    """Asks the model about an example as often as its label says, and returns that count."""
+
+    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> CountdownState:
+        return CountdownState(inputs, labels, keys, torch.zeros_like(inputs))
+
+    def step(self, model, state: CountdownState) -> CountdownState:
+        model(state.inputs)
+        return state._replace(asked=state.asked + 1)
+
+    def done(self, state: CountdownState) -> Tensor:
+        return state.asked.flatten(1)[:, 0] >= state.labels
+
+    def result(self, state: CountdownState) -> Tensor:
+        return state.inputs + state.asked
+
+
+class Ledger(nn.Module):
+    """A model of many classes that remembers the rows of each question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.questions: list[Tensor] = []
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        assert not self.training
+        self.questions.append(inputs.detach()[:, 0].clone())
+        return -self.weight * torch.arange(100).to(inputs) * inputs[:, :1]
+
+
+def attack(model, lifetimes: list[int], batch_size: int, **settings):
+    inputs = torch.arange(1.0, len(lifetimes) + 1)[:, None].repeat(1, 2) / 1000
+    common = {"bounds": (0.0, 1.0), "random_state": 0, "progress": False}
+    labels = torch.tensor(lifetimes, dtype=torch.int64)
+    adversarial = run(
+        Countdown(), model, inputs, labels, batch_size=batch_size, **{**common, **settings}
+    )
+    return inputs, adversarial
+
+
+@given(st.lists(st.integers(1, 9), max_size=20), st.integers(1, 8))
+def test_each_example_is_asked_about_exactly_as_often_as_it_needs(lifetimes, batch_size):
+    model = Ledger()
+    inputs, adversarial = attack(model, lifetimes, batch_size)
+    expected = inputs + torch.tensor(lifetimes, dtype=torch.float32).reshape(-1, 1)
+    torch.testing.assert_close(adversarial, expected)
+    asked = torch.cat([*model.questions, torch.zeros(0)])
+    for row, lifetime in zip(inputs[:, 0], lifetimes, strict=True):
+        assert (asked == row).sum() == lifetime
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 8))
+def test_the_batch_stays_full_while_anything_waits(lifetimes, batch_size):
+    model = Ledger()
+    attack(model, lifetimes, batch_size)
+    sizes = [len(question) for question in model.questions]
+    assert max(sizes) <= batch_size
+    # The last example to start is in the batch from the first question that shows it.
+    last = len(lifetimes) / 1000
+    starts = next(
+        i for i, q in enumerate(model.questions) if torch.isclose(q, torch.tensor(last)).any()
+    )
+    assert all(size == min(batch_size, len(lifetimes)) for size in sizes[: starts + 1])
+
+
+def test_a_decided_example_leaves_at_once_and_the_next_takes_its_place():
+    model = Ledger()
+    attack(model, [3, 1, 2, 1], batch_size=2)
+    rows = [[round(1000 * row) for row in question.tolist()] for question in model.questions]
+    assert rows == [[1, 2], [1, 3], [1, 3], [4]]
+
+
+def test_the_first_answer_is_checked_and_labels_against_its_classes():
+    with pytest.raises(ValueError, match=r"^labels must be classes from 0 to 99, got values in"):
+        attack(Ledger(), [3, 100], batch_size=1)
+
+
+def test_progress_counts_decided_examples(capsys):
+    attack(Ledger(), [3, 1, 2], batch_size=2, progress=True)
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_without_progress_nothing_is_printed(capsys):
+    attack(Ledger(), [3, 1, 2], batch_size=2)
+    captured = capsys.readouterr()
+    assert captured.err == captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("weights", "asked", "answered"),
+    [
+        (torch.bfloat16, torch.bfloat16, torch.float32),
+        (torch.float16, torch.float16, torch.float32),
+        (torch.float32, torch.float32, torch.float32),
+        (torch.float64, torch.float64, torch.float64),
+    ],
+)
+def test_a_model_is_asked_in_its_dtype_and_answers_in_single_at_least(weights, asked, answered):
+    seen = []
+
+    class Spy(Countdown):
+        def step(self, model, state: CountdownState) -> CountdownState:
+            seen.append(model(state.inputs).dtype)
+            return state._replace(asked=state.asked + 1)
+
+    model, inputs = Ledger().to(weights), torch.full((1, 2), 0.5)
+    adversarial = run(
+        Spy(),
+        model,
+        inputs,
+        torch.tensor([1]),
+        bounds=(0.0, 1.0),
+        batch_size=1,
+        random_state=0,
+        progress=False,
+    )
+    assert model.questions[0].dtype == asked
+    assert seen == [answered]
+    assert adversarial.dtype == torch.float32
+
+
+def test_keys_belong_to_the_example_and_the_seed():
+    keys = {}
+
+    class Keys(Countdown):
+        def result(self, state: CountdownState) -> Tensor:
+            keys.update(zip(state.inputs[:, 0].tolist(), state.keys.tolist(), strict=True))
+            return state.inputs
+
+    def collect(order: list[int], batch_size: int, seed: int) -> dict[float, int]:
+        keys.clear()
+        inputs = torch.tensor(order)[:, None] / 10
+        run(
+            Keys(),
+            Ledger(),
+            inputs,
+            torch.ones(len(order), dtype=torch.int64),
+            bounds=(0.0, 1.0),
+            batch_size=batch_size,
+            random_state=seed,
+            progress=False,
+        )
+        return dict(keys)
+
+    first = collect([1, 2, 3, 4], 2, 0)
+    assert collect([3, 1, 4, 2], 3, 0) == first
+    assert len(set(first.values())) == 4
+    assert not set(collect([1, 2, 3, 4], 2, 1).values()) & set(first.values())
+
+
+# Gradients.
+
+
+def quadratic(points: Tensor) -> Tensor:
+    flat = points.flatten(1)
+    return torch.stack([(flat**2).sum(dim=1), flat.sum(dim=1), flat[:, 0]], dim=1)
+
+
+def test_the_gradient_of_each_example_is_its_own_and_not_an_average():
+    points, labels = torch.tensor([[0.5, 0.25], [0.5, 0.25]]).double(), torch.tensor([1, 1])
+    # The margin of label 1 there: the best wrong logit is points[:, 0].
+    logits, gradient = value_and_gradient(quadratic, points, margin_loss, labels)
+    assert gradient.tolist() == [[0.0, -1.0], [0.0, -1.0]]
+    assert logits.tolist() == [[0.3125, 0.75, 0.5]] * 2
+    assert not logits.requires_grad
+    assert not gradient.requires_grad
+    assert not points.requires_grad
+
+
+def test_a_jacobian_is_one_gradient_per_output():
+    points, labels = torch.tensor([[0.5, 0.25]]).double(), torch.tensor([1])
+    _, jacobian = value_and_jacobian(quadratic, points, lambda logits, labels: logits, labels)
+    assert jacobian.tolist() == [[[1.0, 0.5], [1.0, 1.0], [1.0, 0.0]]]
+
+
+def test_gradients_of_a_network_agree_with_finite_differences(tangled):
+    tangled.eval()
+    points = torch.rand(3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2])
+    _, gradient = value_and_gradient(tangled, points, cross_entropy, labels)
+    for pixel in range(12):
+        nudge = torch.zeros(12, dtype=torch.float64)
+        nudge[pixel] = 1e-6
+        up, down = (cross_entropy(tangled(points + sign * nudge), labels) for sign in (1, -1))
+        torch.testing.assert_close(
+            gradient[:, pixel], ((up - down) / 2e-6).detach(), rtol=1e-5, atol=1e-8
+        )
+
+
+def test_a_value_alone_leaves_no_graph(tangled):
+    points = torch.rand(3, 12, dtype=torch.float64, requires_grad=True)
+    assert not value(tangled.eval(), points).requires_grad
+
+
+# Relations between attacks on the engine.
+
+
+def test_early_stop_spares_the_model_what_is_decided(tangled):
+    inputs = torch.rand(30, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = tangled.decided(inputs)
+    questions = []
+
+    def count(points: Tensor) -> Tensor:
+        questions.append(len(points))
+        return tangled(points)
+
+    tangled.eval()
+    spent, fooled = [], []
+    for early_stop in (True, False):
+        questions.clear()
+        adversarial = pgd(
+            count, inputs, labels, epsilon=0.15, steps=20, early_stop=early_stop, random_state=0
+        )
+        spent.append(sum(questions))
+        fooled.append(tangled(adversarial).argmax(dim=1) != labels)
+    assert torch.equal(*fooled)
+    assert spent[1] == 30 * 21
+    assert spent[0] >= 21 * int((~fooled[0]).sum())
+    assert spent[0] < 0.6 * spent[1]
