@@ -1,12 +1,14 @@
 """Sphinx's settings. The build needs no network: see INTERSPHINX below."""
 
 import os
+import re
 from typing import Any
 
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.ext.autosummary import Autosummary
 from sphinx.util import logging
 
 import distillguard
@@ -53,6 +55,7 @@ if os.environ.get("INTERSPHINX"):
 autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the docstrings say more: shapes, ranges, units
 autosummary_imported_members = True
+toc_object_entries_show_parents = "hide"
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False  # the class template has the methods in full
 
@@ -69,7 +72,7 @@ html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
-html_sidebars = {"index": [], "changelog": []}
+html_sidebars = {"index": [], "changelog": [], "glossary": []}
 html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
@@ -82,8 +85,18 @@ logger = logging.getLogger(__name__)
 
 
 def setup(app: Sphinx) -> None:
-    """Render formulas as MathML, which browsers show by themselves: no script, no network."""
+    """Formulas as MathML, which browsers show without a script; summaries without citations."""
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
+    app.add_directive("autosummary", Summary, override=True)
+
+
+class Summary(Autosummary):
+    """A table of names; the citation that ends many a first line has no place in it."""
+
+    def get_items(self, names: list[str]) -> list[tuple[str, str | None, str, str]]:
+        """Return name, signature, summary and full name of each."""
+        items = super().get_items(names)
+        return [(n, s, re.sub(r"\s*\[R\w+-\d+\]_", "", text), full) for n, s, text, full in items]
 
 
 def visit_inline(translator: Any, node: nodes.math) -> None:
@@ -100,8 +113,11 @@ def visit_block(translator: Any, node: nodes.math_block) -> None:
 
 def mathml(node: nodes.Element, as_block: bool) -> str:
     """Translate a node's TeX; what docutils cannot translate is a warning, hence an error."""
+    tex = node.astext().replace(r"\dots", r"\ldots")
+    # TeX puts a thin space after a function's name, MathML does not.
+    tex = re.sub(r"\\(log|exp|tanh)\s*(?=[a-zA-Z\\])(?!\\(left|[bB]ig))", r"\\\1\\,", tex)
     try:
-        return tex2mathml(node.astext().replace(r"\dots", r"\ldots"), as_block=as_block)
+        return tex2mathml(tex, as_block=as_block)
     except MathError as error:
         logger.warning("formula %r: %s", node.astext(), error, location=node)
         return ""
