@@ -1,180 +1,246 @@
-"""What is measured to tell a robust model from a failed attack; the rules are elsewhere."""
+"""Measuring what tells a robust model from a failed attack; the rules are elsewhere."""
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .. import attacks
+from .._geometry import ball, per_example
 from .._modes import device_of, dtype_of
-from .._typing import Model
-from .._validation import check_differentiable
-from ..attacks import pgd
-from ..exceptions import NoGradientError
-from ..functional import cross_entropy
-from ._records import Records
+from .._random import example_keys
+from .._typing import Attack, Model
+from ._asking import logits_of
+from ._gradients import vanished_gradients
+from ._judge import ThreatModel, judge
+from ._observations import Observations
 from ._run import Run
-from ._subject import CountedModel, logits_of
 
-PROBE_STEPS = 20
-"""Steps of the two probing attacks: enough for either to converge on an undefended network."""
+STEPS = 20
+"""Steps of the probing attacks: enough to converge on an undefended network."""
 
+LONGER_STEPS = 100
+"""Steps of the attack that must not find what the caller's attacks left."""
 
-@dataclass(frozen=True)
-class Observations:
-    """Counts and averages that the rules read. ``None``: could not be measured."""
+PASSES = 5
+"""How often a model is asked the same question (AutoAttack's flag for randomised models)."""
 
-    correct: int
-    """Examples classified correctly before any attack."""
+DRAWS = 50
+"""Random points of the ball for each example."""
 
-    saturated: int
-    """Of those, the examples whose softmax gives all other classes exactly 0."""
-
-    mean_logit: float
-    """Mean absolute logit."""
-
-    median_margin: float
-    """Median lead of the labelled logit over the best other one, of the correct examples."""
-
-    sampled: int
-    """Correct examples that the following is measured on."""
-
-    zero_gradients: int | None = None
-    """Examples whose input gradient of the cross-entropy is exactly 0."""
-
-    zero_gradients_double: int | None = None
-    """The same with the model in float64."""
-
-    zero_gradients_scaled: int | None = None
-    """The same on logits divided by their range, example by example."""
-
-    cross_entropy_stands: int | None = None
-    """Examples that withstand PGD on the cross-entropy."""
-
-    margin_stands: int | None = None
-    """Examples that withstand PGD on the margin, with the same steps and starts."""
-
-    only_margin: int | None = None
-    """Examples that the margin fools and the cross-entropy does not."""
-
-    only_cross_entropy: int | None = None
-    """Examples that the cross-entropy fools and the margin does not."""
+QUERIES = 200
+"""Steps of the random search that needs no gradients."""
 
 
-def diagnose(run: Run) -> Observations:
+@dataclass
+class Probe:
+    """The sampled examples, and how to ask whether they withstand an attack."""
+
+    run: Run
+    inputs: Tensor
+    labels: Tensor
+    left: Tensor
+    """Which examples have withstood everything so far, the caller's attacks included."""
+
+    def stands(
+        self, attack: Attack, chosen: Tensor | None = None, threat: ThreatModel | None = None
+    ) -> Tensor:
+        """Which examples withstand an attack; only the ``chosen`` ones are attacked."""
+        if chosen is None:
+            chosen = torch.ones_like(self.labels, dtype=torch.bool)
+        stands = torch.ones_like(chosen)
+        inputs, labels = self.inputs[chosen], self.labels[chosen]
+        if len(inputs):
+            verdict = judge(
+                self.run.model,
+                "probe",
+                attack(self.run.model, inputs, labels),
+                inputs,
+                labels,
+                threat=threat or self.run.threat,
+                own_norm=self.run.threat.norm,
+                dtype=dtype_of(self.run.model, inputs.dtype),
+                batch_size=self.run.batch_size,
+            )
+            stands[chosen] = ~verdict.fooled
+        if threat is None:
+            self.left = self.left & stands
+        return stands
+
+    def budget(self, threat: ThreatModel | None = None) -> dict[str, Any]:
+        """Arguments that all budget attacks take."""
+        threat = threat or self.run.threat
+        return {
+            "epsilon": threat.epsilon,
+            "norm": threat.norm,
+            "bounds": threat.bounds,
+            "batch_size": self.run.batch_size,
+            "random_state": self.run.seed,
+        }
+
+
+def diagnose(run: Run, surrogate: Model | None = None) -> Observations:
     """Measure everything on the sample of correct examples that the run kept."""
     sample = run.records.sample
-    clean = clean_observations(run.records)
+    clean = clean_observations(run)
     if not len(sample):
         return Observations(**clean, sampled=0)
 
     device = device_of(run.model, torch.device("cpu"))
-    inputs, labels = sample["inputs"].to(device), sample["labels"].to(device)
+    left = withstood(run).to(device)
+    probe = Probe(run, sample["inputs"].to(device), sample["labels"].to(device), left)
     with run.accounted("diagnosis"):
-        measured = {**gradients(run, inputs, labels), **losses(run, inputs, labels)}
+        measured = stability(probe)
+        gradients = vanished_gradients(run.model, probe.inputs, probe.labels, run.batch_size)
+        measured["differentiable"] = bool(gradients)
+        measured |= gradients
+        white_box = torch.ones_like(probe.labels, dtype=torch.bool)
+        if gradients:
+            white_box, found = losses(probe)
+            measured |= found | budgets(probe) | longer(probe, left)
+        measured |= without_gradients(probe, white_box)
+        if surrogate is not None:
+            measured["only_transfer"] = transfer(probe, surrogate, white_box)
+        measured["all_stand"] = count(probe.left)
     return Observations(**clean, sampled=len(sample), **measured)
 
 
-def clean_observations(records: Records) -> dict[str, Any]:
-    """What the clean pass alone tells."""
-    columns = records.columns
+def clean_observations(run: Run) -> dict[str, Any]:
+    """What the columns alone tell."""
+    columns = run.records.columns
     correct = columns["predicted"] == columns["label"]
     margins = -columns["margin"][correct]
+    silent = torch.zeros_like(correct)
+    for name in run.attacks:
+        silent |= run.records.of(name, "silent")
     return {
         "correct": int(correct.sum()),
         "saturated": int(columns["saturated"][correct].sum()),
+        "silent": int(silent.sum()),
         "mean_logit": columns["magnitude"].mean().item(),
         "median_margin": margins.median().item() if len(margins) else 0.0,
+        "probabilities": bool(run.model.takes_logarithm),
     }
 
 
-def gradients(run: Run, inputs: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Count vanished gradients three times, to tell underflow from flatness."""
-
-    def count(model: Model, dtype: torch.dtype, scale: Callable[[Tensor], Tensor]) -> int:
-        pairs = zip(inputs.split(run.batch_size), labels.split(run.batch_size), strict=True)
-        return sum(vanished(model, x.to(dtype), y, scale) for x, y in pairs)
-
-    dtype = dtype_of(run.model, inputs.dtype)
-    try:
-        plain = count(run.model, dtype, unchanged)
-        scaled = count(run.model, dtype, by_range)
-    except NoGradientError:
-        return {}
-    double = in_double(run.model)
+def stability(probe: Probe) -> dict[str, Any]:
+    """Ask the same question several times."""
+    run, dtype = probe.run, dtype_of(probe.run.model, probe.inputs.dtype)
+    passes = [
+        logits_of(run.model, probe.inputs, dtype, run.batch_size).double() for _ in range(PASSES)
+    ]
+    units = torch.stack([torch.nn.functional.normalize(logits, dim=1) for logits in passes])
+    classes = torch.stack([logits.argmax(dim=1) for logits in passes])
     return {
-        "zero_gradients": plain,
-        "zero_gradients_scaled": scaled,
-        "zero_gradients_double": count(double, torch.float64, unchanged) if double else None,
+        "logit_gap": (units - units[0]).norm(dim=2).max().item(),
+        "changed": int((classes != classes[0]).any(dim=0).sum()),
     }
 
 
-def vanished(
-    model: Model, inputs: Tensor, labels: Tensor, scale: Callable[[Tensor], Tensor]
-) -> int:
-    """How many examples have an input gradient of exactly 0."""
-    inputs = inputs.detach().requires_grad_()
-    logits = model(inputs)
-    check_differentiable(logits)
-    loss = cross_entropy(scale(logits), labels).sum()
-    (gradient,) = torch.autograd.grad(loss, inputs, allow_unused=True)
-    if gradient is None:
-        raise NoGradientError
-    return int((gradient.flatten(1) == 0).all(dim=1).sum())
-
-
-def unchanged(logits: Tensor) -> Tensor:
-    """Return the logits as they are."""
-    return logits
-
-
-def by_range(logits: Tensor) -> Tensor:
-    """Logits divided by their range, which no softmax can saturate."""
-    reach = (logits.amax(dim=1, keepdim=True) - logits.amin(dim=1, keepdim=True)).detach()
-    return logits / torch.where(reach > 0, reach, 1)
-
-
-def in_double(model: CountedModel) -> CountedModel | None:
-    """Copy the model into float64, still counted as the original; None where that fails."""
-    if not isinstance(model.model, nn.Module):
-        return None
-    try:
-        inner = copy.deepcopy(model.model).double()
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError):
-        return None
-    return CountedModel(inner, model.counts)
-
-
-def losses(run: Run, inputs: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Send the same attack up the cross-entropy and up the margin."""
-    try:
-        cross = stands(run, inputs, labels, "cross_entropy")
-    except NoGradientError:
-        return {}
-    margin = stands(run, inputs, labels, "margin")
-    return {
-        "cross_entropy_stands": int(cross.sum()),
-        "margin_stands": int(margin.sum()),
-        "only_margin": int((cross & ~margin).sum()),
-        "only_cross_entropy": int((margin & ~cross).sum()),
-    }
-
-
-def stands(run: Run, inputs: Tensor, labels: Tensor, loss: str) -> Tensor:
-    """Which examples withstand a short PGD on a loss."""
-    adversarial = pgd(
-        run.model,
-        inputs,
-        labels,
-        epsilon=run.threat.epsilon,
-        norm=run.threat.norm,
-        loss=loss,
-        steps=PROBE_STEPS,
-        bounds=run.threat.bounds,
-        batch_size=run.batch_size,
-        random_state=run.seed,
+def losses(probe: Probe) -> tuple[Tensor, dict[str, Any]]:
+    """Send one step and many up the cross-entropy and up the margin."""
+    names = ("cross_entropy", "margin")
+    cross, margin = (
+        probe.stands(partial(attacks.pgd, loss=loss, steps=STEPS, **probe.budget()))
+        for loss in names
     )
-    dtype = dtype_of(run.model, inputs.dtype)
-    return logits_of(run.model, adversarial, dtype, run.batch_size).argmax(dim=1) == labels
+    one_step = torch.ones_like(cross)
+    for loss in names:
+        one_step &= probe.stands(partial(attacks.fgsm, loss=loss, **probe.budget()))
+    iterative = cross & margin
+    return iterative, {
+        "cross_entropy_stands": count(cross),
+        "margin_stands": count(margin),
+        "only_margin": count(cross & ~margin),
+        "only_cross_entropy": count(margin & ~cross),
+        "only_one_step": count(iterative & ~one_step),
+        "only_iterative": count(one_step & ~iterative),
+    }
+
+
+def budgets(probe: Probe) -> dict[str, Any]:
+    """Give PGD on the margin the threat model's radius, twice that, and the whole range."""
+    threat = probe.run.threat
+    reach = threat.bounds[1] - threat.bounds[0]
+    dimension = probe.inputs[0].numel()
+    whole = reach * {"linf": 1.0, "l2": dimension**0.5, "l1": float(dimension)}[threat.norm]
+    radii = [radius for radius in (threat.epsilon, 2 * threat.epsilon) if radius < whole]
+    radii.append(whole)
+
+    stands = []
+    for radius in radii:
+        wider = threat._replace(epsilon=radius)
+        attack = partial(attacks.pgd, loss="margin", steps=STEPS, **probe.budget(wider))
+        stands.append(probe.stands(attack, threat=wider))
+    pairs = list(pairwise(stands))
+    return {
+        "budgets": tuple(radii),
+        "budget_stands": tuple(count(part) for part in stands),
+        "budget_lost": tuple(count(wide & ~narrow) for narrow, wide in pairs),
+        "budget_won": tuple(count(narrow & ~wide) for narrow, wide in pairs),
+    }
+
+
+def withstood(run: Run) -> Tensor:
+    """Which of the sampled examples withstand the caller's attacks."""
+    places = run.records.sample["index"]
+    left = torch.ones(len(places), dtype=torch.bool)
+    for name in run.attacks:
+        left &= ~run.records.of(name, "fooled")[places]
+    return left
+
+
+def longer(probe: Probe, left: Tensor) -> dict[str, Any]:
+    """Attack what the caller's attacks left, for longer than they usually run."""
+    attack = partial(attacks.pgd, loss="margin", steps=LONGER_STEPS, **probe.budget())
+    return {
+        "attacks_stand": count(left),
+        "longer_fools": count(left & ~probe.stands(attack, left)),
+    }
+
+
+def without_gradients(probe: Probe, white_box: Tensor) -> dict[str, Any]:
+    """What random points and a random search find among the examples that PGD left."""
+    found = {"only_noise": count(white_box & ~probe.stands(partial(noise, probe.run), white_box))}
+    if probe.run.threat.norm in ("linf", "l2"):
+        search = partial(attacks.square, queries=QUERIES, **probe.budget())
+        found["only_black_box"] = count(white_box & ~probe.stands(search, white_box))
+    return found
+
+
+def noise(run: Run, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return a random point of the ball that fools the model, of several drawn, or the input."""
+    threat, keys = run.threat, example_keys(inputs, run.seed)
+    dtype = dtype_of(model, inputs.dtype)
+    best = inputs
+    for draw in range(DRAWS):
+        delta = threat.epsilon * ball(threat.norm).sample(inputs, keys, draw)
+        points = (inputs + delta).clamp(*threat.bounds)
+        fooled = logits_of(model, points, dtype, run.batch_size).argmax(dim=1) != labels
+        best = torch.where(per_example(fooled, inputs), points, best)
+    return best
+
+
+def transfer(probe: Probe, surrogate: Model, white_box: Tensor) -> int:
+    """What adversarial examples of another model find among the examples that PGD left."""
+
+    def attack(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
+        return attacks.pgd(
+            surrogate,
+            inputs,
+            labels,
+            loss="margin",
+            steps=STEPS,
+            early_stop=False,
+            **probe.budget(),
+        )
+
+    return count(white_box & ~probe.stands(attack, white_box))
+
+
+def count(chosen: Tensor) -> int:
+    """How many examples are chosen."""
+    return int(chosen.sum())

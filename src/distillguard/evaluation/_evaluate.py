@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from .._modes import dtype_of
 from .._random import draw_seed
-from .._typing import Bounds, Norm
+from .._typing import Bounds, Model, Norm
 from .._validation import (
     check_at_least,
     check_bounds,
@@ -16,17 +16,18 @@ from .._validation import (
     check_positive,
     check_random_state,
 )
+from ._asking import CountedModel
 from ._diagnosis import diagnose
-from ._findings import findings
 from ._judge import ThreatModel
 from ._presets import named, preset
 from ._records import Records
 from ._report import Example, RobustnessReport
 from ._rows import row, still_standing
+from ._rules import findings
 from ._run import Run
 from ._statistics import wilson
 from ._stream import LabelEncoder, chunks
-from ._subject import CountedModel, Subject, subject_of
+from ._subject import Subject, subject_of
 
 
 def evaluate(
@@ -41,6 +42,7 @@ def evaluate(
     bounds: Bounds = (0.0, 1.0),
     batch_size: int = 256,
     chunk_size: int = 1024,
+    surrogate: Model | None = None,
     random_state: int | None = None,
     progress: bool = False,
 ) -> RobustnessReport:
@@ -80,6 +82,9 @@ def evaluate(
     chunk_size : int, default=1024
         Examples handed to an attack at once. Memory grows with it; results of the attacks of
         this package do not change.
+    surrogate : nn.Module or callable, optional
+        Another model for the same task, undefended at best. Its adversarial examples are tried
+        on ``model``; where they beat attacks on ``model`` itself, those were blind.
     random_state : int, optional
         Seed of everything random. A fresh one if not given; the report names it either way.
     progress : bool, default=False
@@ -152,15 +157,15 @@ def evaluate(
         for chunk in stream:
             run.add(chunk)
             bar.update(len(chunk.inputs))
-    return summary(run, subject)
+    return summary(run, subject, surrogate)
 
 
-def summary(run: Run, subject: Subject) -> RobustnessReport:
+def summary(run: Run, subject: Subject, surrogate: Model | None) -> RobustnessReport:
     """Diagnose, sum up, apply the rules."""
     from .. import __version__
 
     records, names = run.records, list(run.attacks)
-    observations = diagnose(run)
+    observations = diagnose(run, surrogate)
     n = len(records)
     clean, robust = observations.correct, still_standing(records, names)
     return RobustnessReport(

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import size
+from .._geometry import per_example, size
 from .._typing import Bounds, Distance, Model, Norm
-from ._subject import logits_of
+from ._asking import logits_of
 
 _EXPONENTS = {"linf": 0.0, "l2": 0.5, "l1": 1.0}
 
@@ -65,24 +65,59 @@ def judge(
             f"got {tuple(adversarial.shape)}"
         )
     points = adversarial.detach().to(inputs)
-    flat = points.flatten(1)
-    low, high = torch.tensor(threat.bounds, dtype=inputs.dtype, device=inputs.device)
-    legal = ((flat >= low) & (flat <= high)).all(dim=1)
+    legal = within_bounds(points, threat)
 
     # An illegal point may hold NaN; the model is asked about the clean input in its place.
-    asked = torch.where(legal.reshape(-1, *(1,) * (inputs.ndim - 1)), points, inputs)
+    asked = torch.where(per_example(legal, inputs), points, inputs)
     predicted = logits_of(model, asked, dtype, batch_size).argmax(dim=1)
-    delta = points.double() - inputs.double()
-    distance = size(delta, threat.norm)
     success = legal & (predicted != labels)
+    delta = points.double() - inputs.double()
     return Verdict(
         predicted=predicted,
         legal=legal,
         success=success,
-        fooled=success & (distance <= threat.epsilon + _rounding(threat, inputs)),
-        distance=distance,
+        fooled=success & within_epsilon(points, inputs, threat),
+        distance=size(delta, threat.norm),
         own_distance=size(delta, own_norm),
     )
+
+
+class Witness:
+    """Remembers which examples were fooled by any point that an attack showed to the model.
+
+    Rows are matched by their place; a row of another example is farther away than epsilon.
+    """
+
+    def __init__(self, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> None:
+        self.inputs = inputs
+        self.labels = labels
+        self.threat = threat
+        self.fooled = torch.zeros_like(labels, dtype=torch.bool)
+
+    def __call__(self, points: Tensor, logits: Tensor) -> None:
+        """Look at one question and its answer."""
+        if points.shape != self.inputs.shape or len(logits) != len(points):
+            return
+        points = points.to(self.inputs)
+        wrong = logits.argmax(dim=1) != self.labels
+        self.fooled |= (
+            wrong
+            & within_bounds(points, self.threat)
+            & within_epsilon(points, self.inputs, self.threat)
+        )
+
+
+def within_bounds(points: Tensor, threat: ThreatModel) -> Tensor:
+    """Which points are finite and inside the bounds, exactly: (n,)."""
+    low, high = torch.tensor(threat.bounds, dtype=points.dtype, device=points.device)
+    flat = points.flatten(1)
+    return ((flat >= low) & (flat <= high)).all(dim=1)
+
+
+def within_epsilon(points: Tensor, inputs: Tensor, threat: ThreatModel) -> Tensor:
+    """Which points are inside the ball, up to one rounding of the inputs' dtype: (n,)."""
+    distance = size(points.double() - inputs.double(), threat.norm)
+    return distance <= threat.epsilon + _rounding(threat, inputs)
 
 
 def _rounding(threat: ThreatModel, inputs: Tensor) -> float:

@@ -62,6 +62,9 @@ class Records:
     errors: dict[str, str] = field(default_factory=dict)
     """Why an attack could not run, by attack."""
 
+    probabilities: bool = False
+    """Whether the model's first answers were probabilities."""
+
     sample: Sample = field(default_factory=lambda: Sample(SAMPLED))
     shown: Sample = field(default_factory=lambda: Sample(SHOWN))
 

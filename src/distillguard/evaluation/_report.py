@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .._typing import Bounds, Norm
-from ._diagnosis import Observations
 from ._findings import Finding
+from ._observations import Observations
 from ._records import Cost
 from ._rows import AttackRow
+from ._statistics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,20 +109,18 @@ class RobustnessReport:
 
     @property
     def quoted_accuracy(self) -> float:
-        """The robust accuracy to quote: the probe's, where it contradicts the attacks passed.
+        """The robust accuracy to quote: the diagnosis's, where it contradicts the attacks passed.
 
-        The diagnosis attacks a sample with PGD on the margin; where that alone leaves
-        significantly less than ``robust_accuracy``, the latter is an artefact.
+        The diagnosis attacks a sample on its own account; where it leaves significantly less
+        than ``robust_accuracy``, the latter is an artefact.
         """
-        from ._statistics import wilson
-
         seen = self.observations
-        if seen.margin_stands is None:
+        if seen.all_stand is None:
             return self.robust_accuracy
-        most = self.clean_accuracy * wilson(seen.margin_stands, seen.sampled)[1]
+        most = self.clean_accuracy * wilson(seen.all_stand, seen.sampled)[1]
         if most >= self.robust_accuracy:
             return self.robust_accuracy
-        return self.clean_accuracy * seen.margin_stands / seen.sampled
+        return self.clean_accuracy * seen.all_stand / seen.sampled
 
     @property
     def headline(self) -> str:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from .._modes import borrowed, device_of, dtype_of
 from .._random import example_keys
-from .._validation import check_label_range, check_logits
+from .._validation import check_label_range, check_logits, look_like_probabilities
 from ..exceptions import NoGradientError
 from ..functional import margin_loss
-from ._judge import ThreatModel, Verdict, judge
+from ._asking import CountedModel, logits_of
+from ._judge import ThreatModel, Verdict, Witness, judge
 from ._presets import AttackSpec
 from ._records import Records
 from ._stream import Chunk
-from ._subject import CountedModel, logits_of
 
 SMALLEST_EXPONENT = 103.97
 """Logits this far below the largest get a float32 probability of exactly 0: -log(2**-150)."""
@@ -46,8 +46,8 @@ class Run:
         standing = correct.clone()
         for name, spec in self.attacks.items():
             chosen = (standing if self.survivors_only else correct).nonzero().squeeze(1)
-            verdict = self.attack(name, spec, inputs[chosen], labels[chosen])
-            columns.update(attack_columns(name, verdict, chosen, len(labels)))
+            verdict, silent = self.attack(name, spec, inputs[chosen], labels[chosen])
+            columns.update(attack_columns(name, verdict, silent, chosen, len(labels)))
             standing &= ~columns[f"{name}/fooled"]
 
         self.records.add(columns)
@@ -64,20 +64,28 @@ class Run:
         dtype = dtype_of(self.model, inputs.dtype)
         with self.accounted("clean pass"):
             logits = logits_of(self.model, inputs, dtype, self.batch_size)
+            if not len(self.records) and look_like_probabilities(logits):
+                self.records.probabilities = self.model.takes_logarithm = True
+                logits = logits_of(self.model, inputs, dtype, self.batch_size)
         check_logits(logits, len(inputs))
         check_label_range(labels, logits.shape[1])
         return logits
 
-    def attack(self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor) -> Verdict:
-        """Attack some examples and judge what comes back."""
-        adversarial = inputs
-        with self.accounted(name):
-            if len(inputs) and name not in self.records.errors:
+    def attack(
+        self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor
+    ) -> tuple[Verdict, Tensor]:
+        """Attack some examples; judge what comes back, and what was found on the way."""
+        adversarial, witness = inputs, Witness(inputs, labels, self.threat)
+        if len(inputs) and name not in self.records.errors:
+            self.model.watch = witness
+            with self.accounted(name):
                 try:
                     # Cloned, so that an attack that writes into its arguments harms nobody.
                     adversarial = spec.attack(self.model, inputs.clone(), labels.clone())
                 except NoGradientError as error:
                     self.records.errors[name] = str(error)
+                finally:
+                    self.model.watch = None
         with self.accounted("judging"):
             verdict = judge(
                 self.model,
@@ -91,7 +99,7 @@ class Run:
                 batch_size=self.batch_size,
             )
         self.show(name, verdict, adversarial, inputs, labels)
-        return verdict
+        return verdict, witness.fooled & ~verdict.fooled
 
     def show(
         self, name: str, verdict: Verdict, adversarial: Tensor, inputs: Tensor, labels: Tensor
@@ -134,7 +142,9 @@ def clean_columns(logits: Tensor, labels: Tensor, start: int) -> dict[str, Tenso
     }
 
 
-def attack_columns(name: str, verdict: Verdict, chosen: Tensor, n: int) -> dict[str, Tensor]:
+def attack_columns(
+    name: str, verdict: Verdict, silent: Tensor, chosen: Tensor, n: int
+) -> dict[str, Tensor]:
     """A verdict on the chosen examples, spread over the whole chunk."""
 
     def spread(values: Tensor, empty: float) -> Tensor:
@@ -143,6 +153,7 @@ def attack_columns(name: str, verdict: Verdict, chosen: Tensor, n: int) -> dict[
     return {
         f"{name}/attacked": spread(torch.ones_like(verdict.fooled), False),
         f"{name}/fooled": spread(verdict.fooled, False),
+        f"{name}/silent": spread(silent, False),
         f"{name}/success": spread(verdict.success, False),
         f"{name}/legal": spread(verdict.legal, True),
         f"{name}/distance": spread(verdict.distance, torch.nan),

@@ -1,0 +1,62 @@
+"""Asking a model for logits, with every question counted."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .._typing import Model
+
+
+class CountedModel(nn.Module):
+    """A model that counts the examples sent through it, forwards and backwards.
+
+    The count is taken at the model's output, so it is exact for anybody's attack.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+        self.counts = [0, 0]
+        self.takes_logarithm = False
+        """Whether the model's outputs are probabilities, whose logarithms serve as logits."""
+        self.watch: Callable[[Tensor, Tensor], None] | None = None
+        """Told every question and its answer."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the model's logits."""
+        self.counts[0] += len(inputs)
+        logits = self.model(inputs)
+        if not isinstance(logits, Tensor):
+            kind = type(logits).__name__
+            raise TypeError(f"model must return a torch.Tensor of logits, got {kind}")
+        if self.takes_logarithm:
+            logits = logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
+        if logits.requires_grad:
+            logits.register_hook(self._went_back)
+        if self.watch is not None:
+            self.watch(inputs.detach(), logits.detach())
+        return logits
+
+    def _went_back(self, gradient: Tensor) -> None:
+        self.counts[1] += len(gradient)
+
+    def around(self, model: Model) -> "CountedModel":
+        """Treat another model in the same way, on the same account."""
+        other = CountedModel(model)
+        other.counts, other.takes_logarithm = self.counts, self.takes_logarithm
+        return other
+
+    def spent(self) -> tuple[int, int]:
+        """Return forwards and backwards since the last call, and start again at zero."""
+        forwards, backwards = self.counts
+        self.counts[:] = [0, 0]
+        return forwards, backwards
+
+
+def logits_of(model: Model, inputs: Tensor, dtype: torch.dtype, batch_size: int) -> Tensor:
+    """Logits of all examples, in batches, without a graph, in at least single precision."""
+    with torch.no_grad():
+        parts = [model(batch.to(dtype)) for batch in inputs.split(batch_size)]
+    logits = torch.cat(parts)
+    return logits.float() if logits.element_size() < 4 else logits

@@ -1,0 +1,74 @@
+"""Counting input gradients that are exactly zero, and finding out why they are."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._modes import dtype_of
+from .._typing import Model
+from .._validation import check_differentiable
+from ..exceptions import NoGradientError
+from ..functional import cross_entropy
+from ._asking import CountedModel
+
+
+def vanished_gradients(
+    model: CountedModel, inputs: Tensor, labels: Tensor, batch_size: int
+) -> dict[str, Any]:
+    """Count three times, to tell underflow from flatness; nothing where there is no gradient."""
+
+    def count(model: Model, dtype: torch.dtype, scale: Callable[[Tensor], Tensor]) -> int:
+        pairs = zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
+        return sum(vanished(model, x.to(dtype), y, scale) for x, y in pairs)
+
+    dtype = dtype_of(model, inputs.dtype)
+    try:
+        plain = count(model, dtype, unchanged)
+        scaled = count(model, dtype, by_range)
+    except NoGradientError:
+        return {}
+    double = in_double(model)
+    return {
+        "zero_gradients": plain,
+        "zero_gradients_scaled": scaled,
+        "zero_gradients_double": count(double, torch.float64, unchanged) if double else None,
+    }
+
+
+def vanished(
+    model: Model, inputs: Tensor, labels: Tensor, scale: Callable[[Tensor], Tensor]
+) -> int:
+    """How many examples have an input gradient of exactly 0."""
+    inputs = inputs.detach().requires_grad_()
+    logits = model(inputs)
+    check_differentiable(logits)
+    loss = cross_entropy(scale(logits), labels).sum()
+    (gradient,) = torch.autograd.grad(loss, inputs, allow_unused=True)
+    if gradient is None:
+        raise NoGradientError
+    return int((gradient.flatten(1) == 0).all(dim=1).sum())
+
+
+def unchanged(logits: Tensor) -> Tensor:
+    """Return the logits as they are."""
+    return logits
+
+
+def by_range(logits: Tensor) -> Tensor:
+    """Logits divided by their range, which no softmax can saturate."""
+    reach = (logits.amax(dim=1, keepdim=True) - logits.amin(dim=1, keepdim=True)).detach()
+    return logits / torch.where(reach > 0, reach, 1)
+
+
+def in_double(model: CountedModel) -> CountedModel | None:
+    """Copy the model into float64, still counted as the original; None where that fails."""
+    if not isinstance(model.model, nn.Module):
+        return None
+    try:
+        inner = copy.deepcopy(model.model).double()
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError):
+        return None
+    return model.around(inner)

@@ -1,0 +1,42 @@
+"""All rules, applied."""
+
+from collections.abc import Callable
+
+from ._findings import Finding
+from ._observations import Observations
+from ._rules_attacks import (
+    margin_beats_cross_entropy,
+    more_budget_does_not_help,
+    more_steps_help,
+    one_step_beats_iterative,
+    rivals,
+    silent_success,
+    unbounded_attack_fails,
+)
+from ._rules_model import (
+    interrupted_graph,
+    probabilities_not_logits,
+    saturated_softmax,
+    unstable_predictions,
+    zero_gradients,
+)
+
+RULES: tuple[Callable[[Observations], Finding | None], ...] = (
+    margin_beats_cross_entropy,
+    interrupted_graph,
+    zero_gradients,
+    unstable_predictions,
+    one_step_beats_iterative,
+    unbounded_attack_fails,
+    more_budget_does_not_help,
+    more_steps_help,
+    silent_success,
+    probabilities_not_logits,
+    saturated_softmax,
+)
+
+
+def findings(seen: Observations) -> tuple[Finding, ...]:
+    """Apply every rule, the severe findings first."""
+    found = [finding for rule in RULES if (finding := rule(seen)) is not None] + rivals(seen)
+    return tuple(sorted(found, key=lambda finding: finding.severity != "severe"))

@@ -1,0 +1,211 @@
+"""Rules that compare attacks: a stronger one must not find less (Athalye 2018, Carlini 2019)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ._findings import RARE, SIGNIFICANCE, STRAY, WIDE_GAP, Finding, common, share
+from ._observations import Observations
+from ._statistics import significant_difference
+
+
+def margin_beats_cross_entropy(seen: Observations) -> Finding | None:
+    """The same attack succeeds far more often when it follows logits instead of probabilities."""
+    if seen.cross_entropy_stands is None or seen.margin_stands is None:
+        return None
+    gap = (seen.cross_entropy_stands - seen.margin_stands) / seen.sampled
+    if gap < WIDE_GAP or not significant_difference(
+        seen.only_margin or 0, seen.only_cross_entropy or 0, SIGNIFICANCE
+    ):
+        return None
+    return Finding(
+        code="margin-beats-cross-entropy",
+        severity="severe",
+        evidence=(
+            f"{share(seen.cross_entropy_stands, seen.sampled)} withstand PGD on the cross-entropy, "
+            f"{share(seen.margin_stands, seen.sampled)} the same PGD on the margin"
+        ),
+        meaning=(
+            "Attacks on the cross-entropy are blind on this model. A robust accuracy measured with "
+            "them alone is an artefact."
+        ),
+        remedy=(
+            "Quote the worst case over attacks on the margin, the DLR loss or distances; never the "
+            "cross-entropy's figure."
+        ),
+        figures={
+            "withstand_cross_entropy": seen.cross_entropy_stands / seen.sampled,
+            "withstand_margin": seen.margin_stands / seen.sampled,
+        },
+    )
+
+
+def one_step_beats_iterative(seen: Observations) -> Finding | None:
+    """One step to the edge of the ball finds more than many small ones inside it."""
+    found, missed = seen.only_one_step, seen.only_iterative
+    if (
+        found is None
+        or not common(found, seen.sampled, STRAY)
+        or not significant_difference(found, missed or 0, SIGNIFICANCE)
+        or found < (missed or 0)
+    ):
+        return None
+    return Finding(
+        code="one-step-beats-iterative",
+        severity="severe",
+        evidence=(
+            f"FGSM fools {share(found, seen.sampled)} that PGD on the cross-entropy and on the "
+            f"margin both miss; PGD fools {share(missed or 0, seen.sampled)} that FGSM misses"
+        ),
+        meaning=(
+            "Small steps lose their way where one large step does not: the gradients near the "
+            "inputs are shattered, and an iterative attack that follows them fails for that reason."
+        ),
+        remedy="Smooth the gradient (average it over noise, or BPDA), and vary the step size.",
+        figures={"only_one_step": found / seen.sampled},
+    )
+
+
+class Rival(NamedTuple):
+    """An attack that needs no gradient of the model and yet finds what gradients miss."""
+
+    code: str
+    found: Callable[[Observations], int | None]
+    name: str
+    remedy: str
+
+
+RIVALS = (
+    Rival(
+        "noise-beats-gradient",
+        lambda seen: seen.only_noise,
+        "random points of the ball fool",
+        "Look for flat or shattered gradients (zero-gradients); attack the margin with many random "
+        "starts, or without gradients.",
+    ),
+    Rival(
+        "black-box-beats-white-box",
+        lambda seen: seen.only_black_box,
+        "a random search (Square) fools",
+        "Give the search many more queries and quote what it leaves; attack a differentiable "
+        "stand-in (BPDA).",
+    ),
+    Rival(
+        "transfer-beats-white-box",
+        lambda seen: seen.only_transfer,
+        "adversarial examples of the surrogate fool",
+        "Quote the worst case with transfer included; attack the surrogate with high confidence, "
+        "or follow its gradients on this model (BPDA).",
+    ),
+)
+
+
+def rivals(seen: Observations) -> list[Finding]:
+    """Attacks that see less of the model must not find what PGD on either loss misses."""
+    return [
+        Finding(
+            code=rival.code,
+            severity="severe",
+            evidence=(
+                f"{rival.name} {share(found, seen.sampled)} that PGD on the cross-entropy and on "
+                "the margin both miss"
+            ),
+            meaning=(
+                "An attack that sees less of the model does better than attacks that see all of "
+                "it. The gradients mislead, and what gradient attacks leave standing is not robust."
+            ),
+            remedy=rival.remedy,
+            figures={"share": found / seen.sampled},
+        )
+        for rival in RIVALS
+        if (found := rival.found(seen)) is not None and common(found, seen.sampled, STRAY)
+    ]
+
+
+def more_budget_does_not_help(seen: Observations) -> Finding | None:
+    """Success falls, or stays where it was, when the ball grows."""
+    stands = seen.budget_stands
+    if len(stands) < 2:
+        return None
+    falls = any(
+        common(lost, seen.sampled, STRAY)
+        and lost > won
+        and significant_difference(lost, won, SIGNIFICANCE)
+        for lost, won in zip(seen.budget_lost, seen.budget_won, strict=True)
+    )
+    stays = common(stands[-1], seen.sampled, WIDE_GAP) and stands[-1] >= stands[0]
+    if not (falls or stays):
+        return None
+    steps = ", ".join(
+        f"{share(count, seen.sampled)} at {radius:.4g}"
+        for radius, count in zip(seen.budgets, stands, strict=True)
+    )
+    return Finding(
+        code="more-budget-does-not-help",
+        severity="severe",
+        evidence=f"PGD on the margin leaves {steps}",
+        meaning=(
+            "A larger ball holds the smaller one, so an attack that works can only do better in "
+            "it. This one does not follow the model's decision boundary."
+        ),
+        remedy=(
+            "Do not trust gradient attacks on this model; vary step size and loss, attack a "
+            "differentiable stand-in (BPDA), and add an attack without gradients."
+        ),
+        figures={f"withstand_{i}": count / seen.sampled for i, count in enumerate(stands)},
+    )
+
+
+def unbounded_attack_fails(seen: Observations) -> Finding | None:
+    """Even the whole range of inputs does not suffice (Pintor 2022, indicator 6)."""
+    if not seen.budget_stands or not common(seen.budget_stands[-1], seen.sampled, STRAY):
+        return None
+    left = seen.budget_stands[-1]
+    return Finding(
+        code="unbounded-attack-fails",
+        severity="severe",
+        evidence=(
+            f"{share(left, seen.sampled)} withstand PGD on the margin though it may change every "
+            f"input at will (radius {seen.budgets[-1]:.4g})"
+        ),
+        meaning=(
+            "With the whole range to choose from, an attack reaches inputs of every class. Where "
+            "it fails, the attack is broken or the model is constant; that is not robustness."
+        ),
+        remedy="Find out why the gradient does not lead anywhere before quoting any figure.",
+        figures={"share": left / seen.sampled},
+    )
+
+
+def more_steps_help(seen: Observations) -> Finding | None:
+    """The attacks passed had not converged (Carlini 2019; Pintor 2022, indicator 4)."""
+    found, left = seen.longer_fools, seen.attacks_stand
+    if found is None or left is None or not common(found, seen.sampled, STRAY):
+        return None
+    return Finding(
+        code="more-steps-help",
+        severity="severe",
+        evidence=(
+            f"of {share(left, seen.sampled)} that withstand the attacks passed, a PGD of 100 steps "
+            f"on the margin fools {found}"
+        ),
+        meaning="The attacks passed are too weak or have not converged; their figure is too high.",
+        remedy='Use attacks="standard", or more steps, restarts and losses, until nothing moves.',
+        figures={"withstand": left / seen.sampled, "share": found / seen.sampled},
+    )
+
+
+def silent_success(seen: Observations) -> Finding | None:
+    """An attack fooled the model on its way and lost the point (Pintor 2022, indicator 3)."""
+    if not common(seen.silent, seen.correct, RARE):
+        return None
+    return Finding(
+        code="silent-success",
+        severity="severe",
+        evidence=(
+            f"on {share(seen.silent, seen.correct)} an attack showed the model a point within the "
+            "threat model that fooled it, and returned another one that does not"
+        ),
+        meaning="The attack keeps its last point instead of its best; its failures are its own.",
+        remedy="Let the attack return the best point of its path.",
+        figures={"share": seen.silent / seen.correct},
+    )

@@ -1,0 +1,124 @@
+"""Rules about the model itself: what its outputs and gradients are like."""
+
+from ._findings import RARE, STABLE, Finding, common, share
+from ._observations import Observations
+
+
+def zero_gradients(seen: Observations) -> Finding | None:
+    """The cross-entropy is exactly flat around some of the examples (Carlini and Wagner 2016)."""
+    count = seen.zero_gradients
+    if count is None or not common(count, seen.sampled, RARE):
+        return None
+    scaled, double = seen.zero_gradients_scaled or 0, seen.zero_gradients_double
+    underflow = scaled < count / 2
+    evidence = (
+        f"the cross-entropy's input gradient is exactly 0 on {share(count, seen.sampled)}; "
+        f"with the logits divided by their range on {share(scaled, seen.sampled)}"
+    )
+    figures = {"share": count / seen.sampled, "share_scaled": scaled / seen.sampled}
+    if double is not None:
+        evidence += f", with the model in float64 on {share(double, seen.sampled)}"
+        figures["share_float64"] = double / seen.sampled
+    meaning = (
+        "The gradient underflows: the logits are so far apart that the softmax is exactly "
+        "one-hot. Attacks that follow the cross-entropy stand still there, whatever the network "
+        "is worth."
+        if underflow
+        else "The network itself is flat around these inputs, whatever the loss: something in it "
+        "quantises, thresholds or cuts its input off. Gradient attacks of any kind stand still "
+        "there."
+    )
+    remedy = (
+        "Quote attacks on logits (margin, DLR, Carlini-Wagner), or divide the logits by the "
+        "training temperature before the loss."
+        if underflow
+        else "Attack through a differentiable stand-in for the flat part (BPDA), and add an attack "
+        "without gradients."
+    )
+    return Finding("zero-gradients", "severe", evidence, meaning, remedy, figures)
+
+
+def saturated_softmax(seen: Observations) -> Finding | None:
+    """The softmax is exactly one-hot, not merely rounded to 1 at the top."""
+    if not common(seen.saturated, seen.correct, RARE):
+        return None
+    return Finding(
+        code="saturated-softmax",
+        severity="notice",
+        evidence=(
+            f"every other class has probability exactly 0 on {share(seen.saturated, seen.correct)};"
+            f" mean absolute logit {seen.mean_logit:.4g}, median margin {seen.median_margin:.4g}"
+        ),
+        meaning=(
+            "The logits are far larger than those of a network trained at temperature 1. "
+            "Probabilities, confidences and losses computed from them carry no information."
+        ),
+        remedy=(
+            "Read predict_proba of this model as a class, not as a confidence; divide the logits "
+            "by the training temperature where probabilities are needed."
+        ),
+        figures={
+            "share": seen.saturated / seen.correct,
+            "mean_logit": seen.mean_logit,
+            "median_margin": seen.median_margin,
+        },
+    )
+
+
+def unstable_predictions(seen: Observations) -> Finding | None:
+    """The same input gives different logits (AutoAttack's flag for randomised models)."""
+    if seen.logit_gap <= STABLE:
+        return None
+    return Finding(
+        code="unstable-predictions",
+        severity="severe",
+        evidence=(
+            f"the same input gave normalised logits up to {seen.logit_gap:.2g} apart over five "
+            f"passes (rounding explains {STABLE:g}); {share(seen.changed, seen.sampled)} changed "
+            "their class"
+        ),
+        meaning=(
+            "The model draws random numbers. A gradient is one draw's gradient, an attack that "
+            "fails may succeed on the next draw, and every accuracy here is one draw's too."
+        ),
+        remedy=(
+            "Attack the average over many draws (EOT), judge each example by many draws, and "
+            "report the undefended twin beside it. If the randomness is not meant, switch it off: "
+            "look for dropout called with training=True."
+        ),
+        figures={"logit_gap": seen.logit_gap, "changed": seen.changed / seen.sampled},
+    )
+
+
+def interrupted_graph(seen: Observations) -> Finding | None:
+    """Autograd cannot trace the output back to the input (Pintor 2022, indicator 1)."""
+    if seen.differentiable is not False:
+        return None
+    return Finding(
+        code="interrupted-graph",
+        severity="severe",
+        evidence="the model's output has no gradient with respect to its input",
+        meaning="No gradient attack could run at all; what is left standing was not attacked.",
+        remedy=(
+            "Look for detach(), no_grad(), NumPy or argmax inside the model's forward and remove "
+            "it, attack through a differentiable stand-in (BPDA), or use attacks that need no "
+            "gradients, such as square."
+        ),
+    )
+
+
+def probabilities_not_logits(seen: Observations) -> Finding | None:
+    """The model ends in a softmax (AutoAttack's flag)."""
+    if not seen.probabilities:
+        return None
+    return Finding(
+        code="probabilities-not-logits",
+        severity="notice",
+        evidence="every row of the model's output is in [0, 1] and sums to 1",
+        meaning=(
+            "The model returns probabilities. Their logarithms were attacked here; an attack that "
+            "takes the outputs for logits would apply the softmax twice, which flattens its "
+            "gradients, and where a probability is exactly 0 its logit is lost."
+        ),
+        remedy="Remove the final softmax and return logits.",
+    )
