@@ -10,9 +10,49 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from distillguard import DefensiveDistiller, datasets
+from distillguard import DefensiveDistiller, UndefendedClassifier, datasets
 
 
 @parametrize_with_checks([DefensiveDistiller()])
 def test_scikit_learns_own_checks_pass(estimator, check):
     check(estimator)
+
+
+@parametrize_with_checks([UndefendedClassifier(max_epochs=15)])
+def test_the_baseline_is_held_to_the_same_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = datasets.load_digits("train")
+    return X[:300].flatten(1).numpy(), y[:300].numpy()
+
+
+def quick(**settings) -> DefensiveDistiller:
+    return DefensiveDistiller(**{"max_epochs": 8, "random_state": 0, **settings})
+
+
+def test_a_clone_is_unfitted_and_a_pickle_predicts_the_same(digits):
+    X, y = digits
+    fitted = quick().fit(X, y)
+    assert not hasattr(clone(fitted), "student_")
+    restored = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(restored.decision_function(X), fitted.decision_function(X))
+
+
+def test_grid_search_over_the_temperature_refits_the_best(digits):
+    search = GridSearchCV(quick(), {"temperature": [1.0, 20.0]}, cv=2).fit(*digits)
+    assert set(search.cv_results_["param_temperature"]) == {1.0, 20.0}
+    assert search.best_estimator_.temperature == search.best_params_["temperature"]
+    assert search.best_score_ > 0.8
+
+
+def test_cross_validation_and_a_pipeline_with_scaling_work(digits):
+    pipeline = make_pipeline(StandardScaler(), quick())
+    assert cross_val_score(pipeline, *digits, cv=2).min() > 0.8
+
+
+def test_images_as_tensors_pass_through_cross_validation():
+    X, y = datasets.load_digits("train")
+    assert cross_val_score(quick(), X[:300], y[:300], cv=2).min() > 0.75

@@ -39,8 +39,8 @@ class Source(Protocol):
     identified: bool
     """Whether batches carry indices, so that something computed per example can be looked up."""
 
-    def __len__(self) -> int:
-        """Batches in an epoch."""
+    n_batches: int | None
+    """Batches in an epoch, where known beforehand."""
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """One pass over the examples, in an order that depends on ``number``."""
@@ -65,9 +65,7 @@ class TensorSource:
         self.inputs, self.labels = inputs, labels
         self.batch_size, self.seed = batch_size, seed
         self.n_examples: int | None = len(inputs)
-
-    def __len__(self) -> int:
-        return len(self._slices(len(self.inputs)))
+        self.n_batches: int | None = len(self._slices(len(inputs)))
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """One shuffled pass."""
@@ -106,11 +104,9 @@ class LoaderSource:
         self.loader = loader if indexed is None else indexed
         self.n_classes: int | None = None  # once known, every batch is held to it
         self.identified = indexed is not None
-        self.n_examples = None if isinstance(loader.dataset, IterableDataset) else _length(loader)
+        self.n_examples = _length(loader.dataset)
+        self.n_batches = _length(self.loader)
         self._first: Batch | None = None
-
-    def __len__(self) -> int:
-        return len(self.loader)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """One pass as the loader gives it."""
@@ -242,9 +238,9 @@ def _indexed(loader: "DataLoader[Any]") -> "DataLoader[Any] | None":
     )
 
 
-def _length(loader: "DataLoader[Any]") -> int | None:
+def _length(sized: Any) -> int | None:
     try:
-        return len(loader.dataset)  # type: ignore[arg-type]
+        return len(sized)
     except TypeError:
         return None
 

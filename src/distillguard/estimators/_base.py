@@ -216,7 +216,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, indices = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y must hold at least two classes, got one class: {self.classes_[0]!r}"
+                f"y must hold at least two classes, got one class: {self.classes_.item()!r}"
             )
         self._learn_shape(X.shape[1:])
         return TensorSource(as_tensor(X), torch.from_numpy(indices), self.batch_size, seed)
@@ -339,9 +339,20 @@ class Fitting:
             optimizer = make_optimizer(
                 estimator.optimizer, network.parameters(), estimator.learning_rate
             )
-            steps = estimator.max_epochs * len(self.source)
-            scheduler = make_scheduler(estimator.lr_scheduler, optimizer, steps)
+            scheduler = make_scheduler(estimator.lr_scheduler, optimizer, self._steps())
             self.history += train(network, optimizer, scheduler, plan, self.runtime)
+
+
+    def _steps(self) -> int:
+        """Batches in all epochs; only a schedule needs to know."""
+        if self.source.n_batches is None:
+            if self.estimator.lr_scheduler is not None:
+                raise ValueError(
+                    "lr_scheduler must be None for a data set without a length, "
+                    f"got {self.estimator.lr_scheduler!r}"
+                )
+            return 0
+        return self.estimator.max_epochs * self.source.n_batches
 
 
 def hard_label_objective(temperature: float) -> Objective:

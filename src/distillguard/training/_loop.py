@@ -119,7 +119,7 @@ def _one_epoch(
     network.train()
     totals, dtype = _Totals(runtime.device), dtype_of(network, torch.float32)
     name = f"{plan.stage} {number}/{plan.max_epochs}"
-    with tqdm(total=len(plan.source), desc=name, disable=not plan.verbose, unit="batch") as bar:
+    with tqdm(total=plan.source.n_batches, desc=name, disable=not plan.verbose, unit="batch") as bar:
         for batch in plan.source.epoch(number):
             batch = _on_device(batch, runtime.device, dtype)
             losses, logits = plan.objective(network, batch)

@@ -1,7 +1,10 @@
 """Where and in which precision networks are trained: Lightning Fabric, set up once a fit."""
 
+import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -27,16 +30,14 @@ class Runtime:
     def __init__(self, device: str, precision: str, compile: bool = False) -> None:
         check_choice("precision", precision, PRECISIONS)
         accelerator, devices = _placed(device)
-        with warnings.catch_warnings():
-            # Fabric remarks on idle accelerators; the device was chosen by the caller.
-            warnings.simplefilter("ignore")
+        with _quiet():
             self.fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
         self.device: torch.device = self.fabric.device
         self.compile = compile
 
     def set_up(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Return network and optimiser as the loop uses them; the weights are shared."""
-        network.to(self.device)
+        network.to(self.device).to(memory_format=_layout(network))
         module = torch.compile(network) if self.compile else network
         wrapped, optimizer = self.fabric.setup(module, optimizer)  # type: ignore[arg-type]
         return wrapped, optimizer
@@ -45,6 +46,26 @@ class Runtime:
         """Return the network as prediction uses it: same device and precision, no optimiser."""
         network.to(self.device)
         return self.fabric.setup(network)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Fabric remarks on idle accelerators and on the precision; the caller chose both."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _layout(network: nn.Module) -> torch.memory_format:
+    """Channels last for networks of 2-D convolutions, which are up to a third faster so."""
+    axes = {parameter.dim() for parameter in network.parameters()}
+    return torch.channels_last if 4 in axes and 5 not in axes else torch.preserve_format
 
 
 def _placed(device: str) -> tuple[str, int | list[int]]:

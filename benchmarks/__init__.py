@@ -1,0 +1,1 @@
+"""Benchmarks: evidence for what README and docs claim."""

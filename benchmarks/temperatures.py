@@ -1,0 +1,183 @@
+"""Every temperature from 1 to 100 trains with the defaults; what the alternatives give.
+
+    python -m benchmarks.temperatures --data mnist5k
+    python -m benchmarks.temperatures --data fashion
+    python -m benchmarks.temperatures --recipes
+
+The first two train Papernot's MNIST network undefended and distilled at nine temperatures, as
+long each, and write student accuracy, mean |logit| and the share of zero cross-entropy gradients
+on the test images. The last one trains at T = 20 and T = 100 by the recipes that the decision
+record 0009 compares. Rows that are in the result file already are not computed again.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks._common import circumstances, load, save, table
+from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, functional, networks
+from distillguard._data import Batch, TensorSource
+from distillguard._modes import borrowed, isolated_random_state
+from distillguard.training import Plan, Runtime, head_in_units, multiply_head, train
+
+TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 100.0)
+Examples = tuple[Tensor, Tensor]
+
+
+def examples(data: str) -> tuple[Examples, Examples, int]:
+    """Training and test images, and the epochs that give 640 steps of 128 images."""
+    if data == "mnist5k":
+        return datasets.load_mnist5k("train"), datasets.load_mnist5k("test"), 20
+    X, y = datasets.load_fashion_mnist("train")
+    Xt, yt = datasets.load_fashion_mnist("test")
+    return (X[:10_000], y[:10_000]), (Xt[:2000], yt[:2000]), 8
+
+
+def facts(network: nn.Module, test: Examples) -> dict[str, float]:
+    """What distillation does to a network: accuracy, logits, gradients that are exactly zero."""
+    X, y = test
+    with borrowed(network):
+        with torch.no_grad():
+            logits = torch.cat([network(part) for part in X.split(500)])
+        zero = 0
+        for inputs, labels in zip(X[:500].split(100), y[:500].split(100), strict=True):
+            points = inputs.clone().requires_grad_()
+            loss = functional.cross_entropy(network(points), labels).sum()
+            (gradient,) = torch.autograd.grad(loss, points)
+            zero += int((gradient.flatten(1) == 0).all(dim=1).sum())
+    return {
+        "accuracy": (logits.argmax(dim=1) == y).double().mean().item(),
+        "mean_abs_logit": logits.abs().mean().item(),
+        "zero_gradients": zero / len(X[:500]),
+    }
+
+
+def sweep(data: str, precision: str, seed: int) -> None:
+    """Train undefended and at every temperature; write after each."""
+    name = f"temperatures-{data}"
+    done = {row["network"]: row for row in load(name).get("rows", [])}
+    training, test, epochs = examples(data)
+    common = {"max_epochs": epochs, "precision": precision, "random_state": seed}
+    wanted: dict[str, Callable[[], Any]] = {
+        "undefended": lambda: UndefendedClassifier(networks.papernot_mnist, **common)
+    }
+    for T in TEMPERATURES:
+        wanted[f"T={T:g}"] = partial(
+            DefensiveDistiller, networks.papernot_mnist, temperature=T, **common
+        )
+    for label, make in wanted.items():
+        if label not in done:
+            began = time.perf_counter()
+            fitted = make().fit(*training)
+            seconds = time.perf_counter() - began
+            network = getattr(fitted, fitted._predictor)
+            done[label] = {"network": label, **facts(network, test), "seconds": seconds}
+            if hasattr(fitted, "teacher_"):
+                done[label]["teacher_accuracy"] = facts(fitted.teacher_, test)["accuracy"]
+            print(done[label], flush=True)
+        rows = [done[key] for key in wanted if key in done]
+        settings = {"data": data, "seed": seed, "epochs": epochs, "precision": precision}
+        save(name, {**circumstances(), **settings, "rows": rows})
+
+    baseline = done["undefended"]["accuracy"]
+    worst = max(baseline - row["accuracy"] for row in rows)
+    columns = ["network", "accuracy", "teacher_accuracy", "mean_abs_logit", "zero_gradients"]
+    print(table(rows, columns))
+    print(f"largest loss of accuracy against the undefended network: {100 * worst:.2f} points")
+
+
+def recipes(precision: str, seed: int) -> None:
+    """Compare ways to train at a high temperature."""
+    sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.5)
+    adam = partial(torch.optim.Adam, lr=1e-3)
+    ways: dict[str, dict[str, Any]] = {
+        "SGD 0.1 (Papernot's constants)": {"optimizer": sgd},
+        "SGD 0.1, loss times T": {"optimizer": sgd, "scale": True},
+        "SGD 0.1, one epoch at T=1 first": {"optimizer": sgd, "start": 1},
+        "SGD 0.1, one epoch at T=1, loss times T": {"optimizer": sgd, "start": 1, "scale": True},
+        "Adam 0.001": {"optimizer": adam},
+        "Adam 0.001, one epoch at T=1 first": {"optimizer": adam, "start": 1},
+        "SGD 0.1, last layer in units of T": {"optimizer": sgd, "units": True},
+        "Adam 0.001, last layer in units of T": {"optimizer": adam, "units": True},
+    }
+    name = "temperatures-recipes"
+    done = {(row["recipe"], row["T"]): row for row in load(name).get("rows", [])}
+    training, test, epochs = examples("mnist5k")
+    for T in (100.0, 20.0):
+        for label, way in ways.items():
+            if (label, T) not in done:
+                network = _taught(training, T, epochs // 2, precision, seed, **way)
+                done[label, T] = {"recipe": label, "T": T, **facts(network, test)}
+                print(done[label, T], flush=True)
+            settings = {"data": "mnist5k", "seed": seed, "epochs": epochs // 2}
+            rows = list(done.values())
+            save(name, {**circumstances(), **settings, "precision": precision, "rows": rows})
+    print(table(rows, ["recipe", "T", "accuracy", "mean_abs_logit", "zero_gradients"]))
+
+
+def _taught(
+    training: Examples,
+    T: float,
+    epochs: int,
+    precision: str,
+    seed: int,
+    *,
+    optimizer: Callable[..., torch.optim.Optimizer],
+    scale: bool = False,
+    start: int = 0,
+    units: bool = False,
+) -> nn.Module:
+    """Teacher and student by one recipe; returns the student."""
+    runtime, source = Runtime("cpu", precision), TensorSource(*training, 128, seed)
+    inputs, unit = training[0][:2], T if units else 1.0
+
+    def stage(network: nn.Module, targets: Tensor, temperature: float, n: int) -> None:
+        factor = temperature if scale else 1.0
+
+        def objective(asked: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+            logits = asked(batch.inputs)
+            soft = targets[batch.indices]
+            return factor * functional.soft_cross_entropy(logits, soft, temperature), logits
+
+        with head_in_units(network, inputs, unit):
+            plan = Plan("stage", source, objective, n)
+            train(network, optimizer(network.parameters()), None, plan, runtime)
+
+    with isolated_random_state([], seed):
+        student = networks.papernot_mnist()
+        multiply_head(student, inputs, unit)
+        hot = nn.functional.one_hot(training[1]).float()
+        if start:
+            stage(student, hot, 1.0, start)
+        teacher = deepcopy(student)
+        stage(teacher, hot, T, epochs)
+        with torch.no_grad():
+            logits = torch.cat([teacher(part) for part in training[0].split(500)])
+        stage(student, functional.softmax(logits, T), T, epochs)
+    return student
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=["mnist5k", "fashion"], default="mnist5k")
+    parser.add_argument("--recipes", action="store_true", help="compare ways to train instead")
+    parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    if chosen.recipes:
+        recipes(chosen.precision, chosen.seed)
+    else:
+        sweep(chosen.data, chosen.precision, chosen.seed)
+
+
+if __name__ == "__main__":
+    main()
