@@ -1,0 +1,191 @@
+"""What only PGD and FGSM promise: their steps by hand, restarts, momentum, l1 at the bounds."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillguard.attacks import fgsm, pgd
+from distillguard.functional import margin_loss
+
+
+class Route:
+    """The identity as a model: remembers the points it was asked about, one example's route."""
+
+    def __init__(self) -> None:
+        self.points: list[Tensor] = []
+
+    def __call__(self, points: Tensor) -> Tensor:
+        self.points.append(points.detach()[0].clone())
+        return points * 1
+
+
+def slopes(*gradients: list[float]):
+    """A loss whose gradient at its k-th evaluation is the k-th of ``gradients``."""
+    pending = [torch.tensor(gradient, dtype=torch.float64) for gradient in gradients]
+    return lambda logits, labels: (logits * pending.pop(0)).sum(dim=1)
+
+
+def point(*values: float) -> Tensor:
+    return torch.tensor([values], dtype=torch.float64)
+
+
+LABEL = torch.tensor([0])
+WIDE = {"bounds": (-9.0, 9.0), "epsilon": 5.0}
+PLAIN = {"random_start": False, "early_stop": False}
+
+
+def check_route(route: Route, *expected: list[float]) -> None:
+    wanted = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(torch.stack(route.points), wanted)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])
+def test_fgsm_is_one_step_of_pgd_as_long_as_the_budget(tangled, norm, loss):
+    inputs = torch.rand(8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = tangled.decided(inputs)
+    common = {"epsilon": 0.2, "norm": norm, "loss": loss}
+    one_step = pgd(tangled, inputs, labels, steps=1, step_size=0.2, random_start=False, **common)
+    assert torch.equal(fgsm(tangled, inputs, labels, **common), one_step)
+
+
+def test_steps_follow_the_sign_in_linf_and_every_iterate_is_visited():
+    route = Route()
+    loss = slopes([3.0, -2.0], [-1.0, 0.0])
+    pgd(route, point(4.0, 2.0), LABEL, loss=loss, steps=2, step_size=0.5, **WIDE, **PLAIN)
+    check_route(route, [4.0, 2.0], [4.5, 1.5], [4.0, 1.5])
+
+
+def test_steps_follow_the_unit_gradient_in_l2():
+    route = Route()
+    loss = slopes([3.0, 4.0], [0.0, 0.0])
+    pgd(route, point(4.0, 2.0), LABEL, loss=loss, norm="l2", steps=2, step_size=5, **WIDE, **PLAIN)
+    check_route(route, [4.0, 2.0], [7.0, 6.0], [7.0, 6.0])
+
+
+def test_the_ball_is_around_the_input_and_not_around_the_last_iterate():
+    route = Route()
+    loss = slopes([1.0, 0.0], [1.0, 0.0], [1.0, 0.0])
+    settings = {"steps": 3, "step_size": 0.5, "epsilon": 0.75, "bounds": (-9.0, 9.0)}
+    pgd(route, point(4.0, 2.0), LABEL, loss=loss, **settings, **PLAIN)
+    check_route(route, [4.0, 2.0], [4.5, 2.0], [4.75, 2.0], [4.75, 2.0])
+
+
+def test_the_default_step_crosses_the_ball_and_comes_back():
+    route = Route()
+    pgd(route, point(4.0, 2.0), LABEL, loss=slopes(*[[1.0, 0.0]] * 10), steps=10, **WIDE, **PLAIN)
+    assert (route.points[1] - route.points[0]).tolist() == pytest.approx([2.5 * 5.0 / 10, 0.0])
+
+
+def test_momentum_adds_gradients_that_are_first_divided_by_their_l1_norm():
+    route = Route()
+    # Dong 2018, algorithm 1: (1, 0), then half of it plus (0, -1).
+    loss = slopes([2.0, 0.0], [0.0, -8.0])
+    settings = {"norm": "l2", "momentum": 0.5, "steps": 2, "step_size": 1.25**0.5}
+    pgd(route, point(4.0, 2.0), LABEL, loss=loss, **settings, **WIDE, **PLAIN)
+    check_route(route, [4.0, 2.0], [4.0 + 1.25**0.5, 2.0], [4.0 + 1.25**0.5 + 0.5, 2.0 - 1.0])
+
+
+def test_each_restart_starts_elsewhere_and_without_the_momentum_of_the_last():
+    route = Route()
+    loss = slopes([1.0, 0.0], [0.0, 1.0], [0.0, -1.0])
+    settings = {"steps": 1, "restarts": 3, "momentum": 1.0, "step_size": 0.01, "norm": "l2"}
+    settings |= {"bounds": (-9.0, 9.0), "epsilon": 3.0, "early_stop": False, "random_state": 0}
+    pgd(route, point(4.0, 2.0), LABEL, loss=loss, **settings)
+    starts, ends = torch.stack(route.points[0::2]), torch.stack(route.points[1::2])
+    assert len(starts.unique(dim=0)) == 3
+    inside = (starts - point(4.0, 2.0)).norm(dim=1) < 2.9
+    assert inside.all(), "choose another random_state: a start too near the edge is projected"
+    moved = (ends - starts) / 0.01
+    torch.testing.assert_close(moved, torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).double())
+
+
+def test_more_restarts_never_narrow_the_margin(tangled):
+    inputs = torch.rand(20, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = tangled.decided(inputs)
+    tangled.eval()
+    few, many = (
+        margin_loss(
+            tangled(
+                pgd(
+                    tangled,
+                    inputs,
+                    labels,
+                    epsilon=0.05,
+                    steps=3,
+                    restarts=restarts,
+                    early_stop=False,
+                    random_state=0,
+                )
+            ),
+            labels,
+        )
+        for restarts in (1, 4)
+    )
+    assert (many >= few).all()
+    assert (many > few).any()
+
+
+def test_without_early_stop_the_margin_only_grows(tangled):
+    inputs = torch.rand(20, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = tangled.decided(inputs)
+    tangled.eval()
+    common = {"epsilon": 0.2, "steps": 10, "random_state": 0}
+    stopped, on = (
+        margin_loss(tangled(pgd(tangled, inputs, labels, early_stop=stop, **common)), labels)
+        for stop in (True, False)
+    )
+    assert (on >= stopped).all()
+    assert (on > stopped).any()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_larger_budget_never_saves_an_example(halfspace, examples, norm):
+    inputs, labels = examples(20)
+    fooled = [
+        halfspace(fgsm(halfspace, inputs, labels, epsilon=epsilon, norm=norm)).argmax(1) != labels
+        for epsilon in (0.01, 0.02, 0.04, 0.08)
+    ]
+    for less, more in zip(fooled, fooled[1:], strict=False):
+        assert more[less].all()
+    assert len({int(each.sum()) for each in fooled}) > 1
+
+
+def test_iterates_are_ranked_by_the_margin_and_not_by_the_loss_that_drives_the_ascent():
+    # Towards the right the cross-entropy of class 0 rises from 0.75 to 1.03, and yet only the
+    # left end is misclassified: with three classes the two can disagree.
+    def model(inputs: Tensor) -> Tensor:
+        share = ((inputs[:, :1] - 0.2) / 0.6).clamp(0, 1)
+        left, right = point(1.0, 1.1, -5.0), point(1.0, 0.9, 0.9)
+        return left + share * (right - left)
+
+    inputs = point(0.2, 0.0)
+    adversarial = pgd(model, inputs, LABEL, epsilon=0.6, steps=5, **PLAIN)
+    assert model(adversarial).argmax().item() == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "sign", "expected"), [(1.0, 1.0, [1.0, 0.75]), (0.0, -1.0, [0.0, 0.25])]
+)
+def test_an_l1_step_does_not_pick_a_pixel_that_the_bounds_hold(held, sign, expected):
+    def model(inputs: Tensor) -> Tensor:
+        steepest_first = sign * (3 * inputs[:, :1] + inputs[:, 1:])
+        return torch.cat([torch.full_like(steepest_first, 10.0), steepest_first], dim=1)
+
+    adversarial = fgsm(model, point(held, 0.5), LABEL, epsilon=0.25, norm="l1")
+    assert adversarial.tolist() == [expected]
+
+
+def test_identical_examples_start_at_identical_points_and_others_elsewhere():
+    starts = []
+
+    def model(points: Tensor) -> Tensor:
+        starts.append(points.detach().clone())
+        return points * 1
+
+    inputs = point(0.5, 0.25).repeat(3, 1)
+    inputs[2, 1] = 0.3
+    pgd(model, inputs, torch.zeros(3, dtype=torch.int64), epsilon=0.1, steps=1, random_state=0)
+    delta = starts[0] - inputs
+    assert torch.equal(delta[0], delta[1])
+    assert not torch.isclose(delta[0], delta[2]).any()
