@@ -1,6 +1,9 @@
 """Findings: for each a model that shows it and one that does not."""
 
 import copy
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +11,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from distillguard import attacks, evaluate
+from distillguard.evaluation import _rules_attacks, _rules_model
+from distillguard.evaluation._observations import Observations
+from distillguard.evaluation._rules import findings
 from distillguard.functional import cross_entropy, soft_cross_entropy, softmax
 
 EPSILON = 0.15
@@ -176,3 +182,205 @@ def test_what_the_diagnosis_spent_is_counted(networks, digits):
     spent = sum(cost.forwards for cost in report.costs.values())
     spent += sum(round(row.forwards * row.attacked) for row in report.attacks)
     assert spent == sum(calls)
+
+
+class Turned(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a factor on its way back."""
+
+    @staticmethod
+    def forward(ctx, inputs, factor):
+        ctx.save_for_backward(factor)
+        return inputs.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (factor,) = ctx.saved_tensors
+        return gradient * factor, None
+
+
+class Wrapped(nn.Module):
+    """A network behind something that changes its input or output."""
+
+    def __init__(self, model, before=lambda x: x, after=lambda z: z):
+        super().__init__()
+        self.model, self.before, self.after = model, before, after
+
+    def forward(self, inputs):
+        return self.after(self.model(self.before(inputs)))
+
+
+def backwards(inputs):
+    """Leads every gradient attack the wrong way."""
+    return Turned.apply(inputs, torch.full_like(inputs, -1))
+
+
+def backwards_off_the_grid(inputs):
+    """Digits are multiples of 1/16: only there the gradient is honest."""
+    honest = ((16 * inputs).round() == 16 * inputs).flatten(1).all(dim=1, keepdim=True)
+    return Turned.apply(inputs, torch.where(honest, 1.0, -1.0).expand_as(inputs))
+
+
+def flat_at_the_start(inputs):
+    """Hides the slope at the data itself, where FGSM looks, and nowhere else."""
+    hidden = ((16 * inputs).round() == 16 * inputs).flatten(1).all(dim=1, keepdim=True)
+    return Turned.apply(inputs, torch.where(hidden, -1.0, 1.0).expand_as(inputs))
+
+
+def noisy(inputs):
+    return inputs + 0.05 * torch.randn_like(inputs)
+
+
+def codes_of(model, digits, n=150, **settings):
+    _, (inputs, labels) = digits
+    settings = {"attacks": "quick", "random_state": 0, "epsilon": EPSILON} | settings
+    report = evaluate(model, inputs[:n], labels[:n], **settings)
+    return {finding.code for finding in report.findings}, report
+
+
+@pytest.fixture(scope="module")
+def undefended(networks, digits):
+    """What the network itself raises under the same attacks, asked once."""
+    known = {}
+
+    def raised(settings):
+        if repr(settings) not in known:
+            known[repr(settings)], _ = codes_of(networks["undefended"], digits, **settings)
+        return known[repr(settings)]
+
+    return raised
+
+
+def fgsm_only(model, inputs, labels):
+    return attacks.fgsm(model, inputs, labels, epsilon=EPSILON, loss="margin")
+
+
+@pytest.mark.parametrize(
+    ("shown_by", "codes", "settings"),
+    [
+        ({"before": noisy}, {"unstable-predictions"}, {}),
+        (
+            {"after": lambda z: nn.functional.dropout(z, 0.2, training=True)},
+            {"unstable-predictions"},
+            {},
+        ),
+        (
+            {"before": torch.Tensor.detach},
+            {"interrupted-graph", "black-box-beats-white-box"},
+            {"attacks": {"fgsm": fgsm_only}},
+        ),
+        ({"after": lambda z: z.softmax(dim=1)}, {"probabilities-not-logits"}, {}),
+        (
+            {"before": lambda x: (4 * x).round() / 4},
+            {"zero-gradients", "black-box-beats-white-box", "unbounded-attack-fails"},
+            {},
+        ),
+        (
+            {"before": backwards},
+            {"black-box-beats-white-box", "unbounded-attack-fails"},
+            {},
+        ),
+        ({"before": backwards_off_the_grid}, {"one-step-beats-iterative"}, {}),
+        ({"before": flat_at_the_start}, {"more-steps-help"}, {"attacks": {"f": fgsm_only}}),
+    ],
+)
+def test_a_network_that_shows_it_raises_the_finding(networks, digits, shown_by, codes, settings):
+    raised, report = codes_of(Wrapped(networks["undefended"], **shown_by), digits, **settings)
+    assert codes <= raised
+    severe = {f.code for f in report.findings if f.severity == "severe"}
+    assert report.headline.startswith("WARNING") == bool(severe)
+    assert not codes & undefended(settings)
+
+
+def test_dropout_left_in_train_mode_is_switched_off_rather_than_found(networks, digits):
+    model = nn.Sequential(networks["undefended"], nn.Dropout(0.5)).train()
+    assert codes_of(model, digits)[0] == set()
+    assert model.training
+
+
+def test_a_softmax_at_the_end_does_not_change_the_verdict(networks, digits):
+    model = networks["undefended"]
+    _, softened = codes_of(Wrapped(model, after=lambda z: z.softmax(dim=1)), digits)
+    _, plain = codes_of(model, digits)
+    assert softened.robust_accuracy == pytest.approx(plain.robust_accuracy, abs=0.02)
+
+
+def test_constant_logits_are_not_robustness(digits):
+    class Constant(nn.Module):
+        def forward(self, inputs):
+            return 0 * inputs.flatten(1)[:, :10] + torch.eye(10)[3]
+
+    raised, report = codes_of(Constant(), digits)
+    assert {"unbounded-attack-fails", "more-budget-does-not-help", "zero-gradients"} <= raised
+    assert report.headline.endswith(")")
+    assert "as an upper bound only" in report.headline
+
+
+def test_random_points_that_beat_the_gradient_are_noticed(halfspace, examples):
+    """Close to the boundary half of the ball is on the other side."""
+    inputs, labels = examples(60)
+    epsilon = 3 * halfspace.least_epsilon(inputs, "linf").max().item()
+    honest = evaluate(halfspace, inputs, labels, epsilon=epsilon, random_state=0)
+    misled = evaluate(
+        Wrapped(halfspace, before=backwards), inputs, labels, epsilon=epsilon, random_state=0
+    )
+    assert "noise-beats-gradient" in {f.code for f in misled.findings}
+    assert honest.findings == ()
+
+
+def test_transfer_that_beats_the_gradient_is_noticed(networks, digits):
+    surrogate = networks["undefended"]
+    misled, _ = codes_of(Wrapped(surrogate, before=backwards), digits, surrogate=surrogate)
+    honest, report = codes_of(networks["T=20"], digits, surrogate=surrogate)
+    assert "transfer-beats-white-box" in misled
+    assert "transfer-beats-white-box" not in honest
+    assert report.observations.only_transfer is not None
+
+
+def test_an_attack_that_loses_what_it_found_is_noticed(halfspace, examples):
+    inputs, labels = examples(40)
+    epsilon = 2 * halfspace.least_epsilon(inputs, "linf").max().item()
+
+    def forgetful(model, inputs, labels):
+        found = attacks.fgsm(model, inputs, labels, epsilon=epsilon)
+        model(found)
+        return inputs
+
+    def elsewhere(model, inputs, labels):
+        # Fooled, but outside the ball: nothing was lost.
+        model(1 - inputs)
+        return inputs
+
+    for attack, silent in ((forgetful, 40), (elsewhere, 0)):
+        report = evaluate(halfspace, inputs, labels, epsilon=epsilon, attacks={"a": attack})
+        assert report.observations.silent == silent
+        assert ("silent-success" in {f.code for f in report.findings}) == bool(silent)
+
+
+def test_success_that_falls_with_the_budget_is_noticed():
+    seen = Observations(
+        correct=200,
+        saturated=0,
+        silent=0,
+        mean_logit=1.0,
+        median_margin=1.0,
+        sampled=200,
+        differentiable=True,
+        budgets=(0.1, 0.2, 1.0),
+        budget_stands=(100, 130, 0),
+        budget_lost=(40, 0),
+        budget_won=(10, 130),
+    )
+    (finding,) = findings(seen)
+    assert finding.code == "more-budget-does-not-help"
+    assert "50.0 % (100 of 200) at 0.1, 65.0 % (130 of 200) at 0.2" in finding.evidence
+    assert findings(replace(seen, budget_lost=(12, 0))) == ()
+
+
+def test_every_finding_has_a_page():
+    pages = Path(__file__).parent.parent / "docs" / "findings"
+    sources = "".join(
+        Path(module.__file__).read_text() for module in (_rules_attacks, _rules_model)
+    )
+    codes = set(re.findall(r'"([a-z]+(?:-[a-z]+){1,5})"', sources))
+    assert len(codes) == 14
+    assert codes <= {page.stem for page in pages.glob("*.md")}
