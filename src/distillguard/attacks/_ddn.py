@@ -18,7 +18,10 @@ LAST_STEP_SIZE = 0.01
 """Where the cosine schedule of the step size ends; it begins at 1."""
 
 AUTO_SPREAD = 12.0
-"""Distance of the largest from the smallest logit that ``temperature="auto"`` brings about."""
+"""Distance of the largest from the smallest logit that ``temperature="auto"`` brings about.
+
+On MNIST, 12 beats 20 and 32 as well as temperature 1 (undefended) and T (distilled at T=100).
+"""
 
 
 def ddn(
@@ -65,7 +68,8 @@ def ddn(
         :math:`K`, gradient steps. The paper reports 100, 300 and 1000; more find smaller
         perturbations.
     initial_norm : float, default=1.0
-        :math:`\varepsilon_0`, the first norm tried, in the units of ``inputs``.
+        :math:`\varepsilon_0`, the first norm tried, in the units of ``inputs``. Far from the
+        final one it costs steps: with the default ``gamma`` about 45 for a factor of ten down.
     gamma : float, default=0.05
         :math:`\gamma`, in (0, 1): how fast the norm changes.
     temperature : float or "auto", default="auto"
@@ -199,10 +203,10 @@ class DecoupledDirectionNorm:
         delta = state.current - state.inputs
         distance = size(delta, "l2")
         closer = fooled & (distance < state.best_distance)
-        radius = state.radius * torch.where(fooled, 1 - self.gamma, 1 + self.gamma).to(delta)
-        radius = torch.minimum(radius, self.farthest(state.inputs))
+        smaller, larger = (1 - self.gamma) * state.radius, (1 + self.gamma) * state.radius
+        radius = torch.where(fooled, smaller, larger).minimum(self.farthest(state.inputs))
 
-        step_size = per_example(self.step_size(state.taken).to(delta), delta)
+        step_size = per_example(self.step_size(state.taken.to(delta)), delta)
         direction = ball("l2").steepest(delta + step_size * ball("l2").steepest(gradient))
         ahead = state.inputs + per_example(radius, delta) * direction
         return state._replace(
