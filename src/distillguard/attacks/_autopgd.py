@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._geometry import ball, per_example, within_budget
 from .._typing import Bounds, Model, Norm
-from ._engine import value, value_and_gradient
+from ._engine import replaced, rows, value, value_and_gradient
 from ._losses import success_margin
 
 MOMENTUM = 0.75
@@ -146,15 +146,17 @@ class AutoPGD:
         stuck = ~state.halved & (state.peak_height == state.checked_height)
         halve = here & (oscillates | stuck)
 
-        wide = per_example(halve, gradient)
         state = state._replace(
             step_size=torch.where(halve, state.step_size / 2, state.step_size),
-            current=torch.where(wide, state.peak, state.current),
             rises=torch.where(here, 0, state.rises),
             halved=torch.where(here, halve, state.halved),
             checked_height=torch.where(here, state.peak_height, state.checked_height),
         )
-        return state, torch.where(wide, state.peak_gradient, gradient)
+        if not bool(halve.any()):
+            return state, gradient
+        wide = per_example(halve, gradient)
+        current = torch.where(wide, state.peak, state.current)
+        return state._replace(current=current), torch.where(wide, state.peak_gradient, gradient)
 
     def moved(self, state: APGDState, gradient: Tensor) -> APGDState:
         """Take a step with momentum; where nothing moves any more, the run is over."""
@@ -166,7 +168,9 @@ class AutoPGD:
         following = self.within_budget(following, state.inputs)
 
         # Elsewhere than at its peak the run will still be taken up there.
-        idle = ((following == x) & (previous == x) & (state.peak == x)).flatten(1).all(dim=1)
+        idle = unchanged(following, x)
+        if bool(idle.any()):
+            idle &= unchanged(previous, x) & unchanged(state.peak, x)
         return state._replace(
             current=following,
             previous=x,
@@ -176,11 +180,11 @@ class AutoPGD:
     def restarted(self, state: APGDState) -> APGDState:
         """Send the examples whose run is over to their next one."""
         again = (state.taken > self.steps) & (state.run < state.runs - 1)
-        if not bool(again.any()):
+        places = again.nonzero().squeeze(1)
+        if not len(places):
             return state
-        fresh = self.begun(state._replace(run=state.run + 1))
-        parts = zip(fresh, state, strict=True)
-        return APGDState(*[torch.where(per_example(again, new), new, old) for new, old in parts])
+        ended = rows(state, places)
+        return replaced(state, places, self.begun(ended._replace(run=ended.run + 1)))
 
     def begun(self, state: APGDState) -> APGDState:
         """Forget the run before and start from a random point of the ball."""
@@ -203,6 +207,11 @@ class AutoPGD:
     def within_budget(self, candidate: Tensor, inputs: Tensor) -> Tensor:
         """Come back into the ball and the bounds."""
         return within_budget(candidate, inputs, self.norm, self.epsilon, self.bounds)
+
+
+def unchanged(points: Tensor, others: Tensor) -> Tensor:
+    """Which examples are the same in both: (n,)."""
+    return (points == others).flatten(1).all(dim=1)
 
 
 def checkpoint_periods(steps: int, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from .._geometry import ball, per_example, size
 from .._typing import Bounds, Model, Norm
 from ._aims import aim_of_run, choose_aims, lead
 from ._box_projection import step_to_hyperplane
-from ._engine import value, value_and_gradient
+from ._engine import replaced, rows, value, value_and_gradient
 from ._losses import success_margin
 
 SEARCH_STEPS = 3
@@ -138,9 +138,9 @@ class FastAdaptiveBoundary:
     def linearised(self, state: FABState, logits: Tensor, gradient: Tensor) -> Tensor:
         """Step to the hyperplane where the linearised lead vanishes, pulled to the input."""
         x, inputs = state.current, state.inputs
-        # A rounding error further than the boundary, so that a tie is left too.
-        rounding = torch.finfo(logits.dtype).eps * logits.abs().amax(dim=1)
-        gap = rounding - self.lead(logits, state)
+        # A rounding error of the pixels beyond the boundary, so that a tie is left too.
+        ulp = torch.finfo(x.dtype).eps * max(map(abs, self.bounds))
+        gap = ulp * size(gradient, "l1") - self.lead(logits, state)
         gap_of_inputs = gap + (gradient * (x - inputs)).flatten(1).sum(dim=1)
         delta = step_to_hyperplane(x, gradient, gap, self.norm, self.bounds)
         delta_of_inputs = step_to_hyperplane(
@@ -174,17 +174,18 @@ class FastAdaptiveBoundary:
     def restarted(self, state: FABState) -> FABState:
         """Send the examples whose run is over to the next, after the last to the final search."""
         again = (state.taken > self.steps) & (state.run < state.runs)
-        if not bool(again.any()):
+        places = again.nonzero().squeeze(1)
+        if not len(places):
             return state
-        state = state._replace(
-            run=state.run + again.long(),
-            taken=torch.where(again, 0, state.taken),
-            retreated=state.retreated & ~again,
+        ended = rows(state, places)
+        ended = ended._replace(
+            run=ended.run + 1,
+            taken=torch.zeros_like(ended.taken),
+            retreated=torch.zeros_like(ended.retreated),
         )
-        last = per_example(state.run == state.runs, state.current)
-        fresh = torch.where(last, self.on_segment(state), self.first_iterate(state))
-        wide = per_example(again, state.current)
-        return state._replace(current=torch.where(wide, fresh, state.current))
+        last = per_example(ended.run == ended.runs, ended.current)
+        first = torch.where(last, self.on_segment(ended), self.first_iterate(ended))
+        return replaced(state, places, ended._replace(current=first))
 
     def first_iterate(self, state: FABState) -> Tensor:
         """Start at the input, in later rounds at a random point half as far as the best."""

@@ -141,7 +141,7 @@ def _run(
             continue
 
         finished = done.nonzero().squeeze(1)
-        result = algorithm.result(_rows(state, finished))
+        result = algorithm.result(rows(state, finished))
         adversarial[examples[finished]] = result.detach().to(adversarial)
         bar.update(len(finished))
 
@@ -149,13 +149,13 @@ def _run(
         following += len(fresh)
         if len(fresh):
             places = finished[: len(fresh)]
-            state = _replaced(state, places, start(fresh))
+            state = replaced(state, places, start(fresh))
             examples[places] = fresh
             done[places] = False
         if done.any():
             kept = (~done).nonzero().squeeze(1)
             examples = examples[kept]
-            state = _rows(state, kept) if len(kept) else None
+            state = rows(state, kept) if len(kept) else None
 
     return adversarial
 
@@ -179,12 +179,12 @@ class _Asked:
         return logits.float() if logits.element_size() < 4 else logits
 
 
-def _rows(state: State, places: Tensor) -> State:
+def rows(state: State, places: Tensor) -> State:
     """Return the state of some examples alone."""
     return _rebuilt(state, [part[places.to(part.device)] for part in state])
 
 
-def _replaced(state: State, places: Tensor, fresh: State) -> State:
+def replaced(state: State, places: Tensor, fresh: State) -> State:
     """Return the state with some examples exchanged."""
     parts = zip(state, fresh, strict=True)
     return _rebuilt(state, [old.index_copy(0, places.to(old.device), new) for old, new in parts])

@@ -9,7 +9,7 @@ from torch import Tensor
 from .._geometry import per_example, size, within_budget
 from .._random import uniform
 from .._typing import Bounds, Model, Norm
-from ._engine import value
+from ._engine import replaced, rows, value
 from ._losses import success_margin
 from ._windows import Window, bumps, draw_window, mask, sides, unit
 
@@ -85,15 +85,16 @@ class RandomSearch:
     def restarted(self, state: SquareState) -> SquareState:
         """Send the examples whose run is over to another first point."""
         again = (state.asked >= self.queries) & (state.run < self.restarts - 1)
-        if not bool(again.any()):
+        places = again.nonzero().squeeze(1)
+        if not len(places):
             return state
-        state = state._replace(
-            run=state.run + again.long(),
-            asked=torch.where(again, 0, state.asked),
-            kept_margin=torch.where(again, -torch.inf, state.kept_margin),
+        ended = rows(state, places)
+        ended = ended._replace(
+            run=ended.run + 1,
+            asked=torch.zeros_like(ended.asked),
+            kept_margin=torch.full_like(ended.kept_margin, -torch.inf),
         )
-        wide = per_example(again, state.current)
-        return state._replace(current=torch.where(wide, self.first(state), state.current))
+        return replaced(state, places, ended._replace(current=self.first(ended)))
 
     def first(self, state: SquareState) -> Tensor:
         """Stripes of plus and minus epsilon in linf, tiles of bumps in l2."""
@@ -129,7 +130,7 @@ class RandomSearch:
         """Share of the pixels in a square at this query: (n,)."""
         done = state.asked.double() / self.queries * 10_000
         halvings = torch.tensor(HALVINGS, device=done.device)
-        return self.p_init * 0.5 ** (done[:, None] > halvings).sum(dim=1)
+        return self.p_init * 0.5 ** (done[:, None] > halvings).sum(dim=1).double()
 
     def counter(self, state: SquareState) -> Tensor:
         """A number for each draw of an example, its own in each run."""

@@ -1,0 +1,285 @@
+"""What Auto-PGD and its targeted form promise beyond the contract of every attack."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distillguard.attacks import apgd, apgd_targeted
+from distillguard.attacks._apgd_targeted import targeted_dlr
+from distillguard.attacks._autopgd import checkpoint_periods
+from distillguard.functional import cross_entropy, dlr_loss, margin_loss
+
+
+class Recording:
+    """A model that keeps every point it was asked about."""
+
+    def __init__(self, model):
+        self.model = model
+        self.points: list[Tensor] = []
+
+    def __call__(self, points: Tensor) -> Tensor:
+        self.points.append(points.detach().clone())
+        return self.model(points)
+
+    @property
+    def asked(self) -> int:
+        return sum(len(points) for points in self.points)
+
+
+def greys(n: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, 12, generator=generator, dtype=torch.float64)
+
+
+class Flat(nn.Module):
+    """Class 1 everywhere, without a slope."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.flatten(1)[:, :1] * 0 + inputs.new_tensor([0.0, 3.0, 1.0, 0.5])
+
+
+# Algorithm 1, written a second time: one example, plain loops and lists, as in the paper.
+
+
+def project(x: Tensor, centre: Tensor, norm: str, epsilon: float) -> Tensor:
+    delta = x - centre
+    if norm == "linf":
+        delta = delta.clamp(-epsilon, epsilon)
+    elif delta.norm() > epsilon:
+        delta = delta * epsilon / delta.norm()
+    return (centre + delta).clamp(0, 1)
+
+
+def slope(f, x: Tensor, norm: str) -> tuple[float, Tensor]:
+    x = x.clone().requires_grad_()
+    height = f(x)
+    (gradient,) = torch.autograd.grad(height, x)
+    return height.item(), gradient.sign() if norm == "linf" else gradient / gradient.norm()
+
+
+def algorithm_1(f, first: Tensor, centre: Tensor, norm: str, epsilon: float, steps: int):
+    """All points at which ``f`` is evaluated, and how often the step size was halved."""
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    checkpoints = sorted({math.ceil(round(p * steps, 6)) for p in shares if p <= 1})
+
+    eta, etas, highest_at = 2 * epsilon, [], []
+    x, evaluated = [first], []
+    heights, direction = [], None
+    highest, top = -math.inf, None
+    halvings = 0
+    for k in range(steps + 1):
+        evaluated.append(x[k])
+        height, direction = slope(f, x[k], norm)
+        heights.append(height)
+        if height > highest:
+            highest, top, top_direction = height, x[k], direction
+        current = x[k]
+        if k in checkpoints:
+            etas.append(eta)
+            highest_at.append(highest)
+            if k > 0:
+                before = checkpoints[checkpoints.index(k) - 1]
+                rises = sum(heights[i + 1] > heights[i] for i in range(before, k))
+                first_condition = rises < 0.75 * (k - before)
+                second = etas[-2] == etas[-1] and highest_at[-2] == highest_at[-1]
+                if first_condition or second:
+                    eta, halvings = eta / 2, halvings + 1
+                    current, direction = top, top_direction
+        if k < steps:
+            z = project(current + eta * direction, centre, norm, epsilon)
+            if k == 0:
+                following = z
+            else:
+                following = current + 0.75 * (z - current) + 0.25 * (current - x[k - 1])
+                following = project(following, centre, norm, epsilon)
+            x[k] = current
+            x.append(following)
+    return evaluated, halvings
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    ("name", "loss"), [("cross_entropy", cross_entropy), ("margin", margin_loss), ("dlr", dlr_loss)]
+)
+def test_walks_the_way_of_the_papers_algorithm(tangled, norm, name, loss):
+    model = Recording(tangled.eval())
+    epsilon = {"linf": 0.2, "l2": 0.5}[norm]
+    halved = 0
+    for example in greys(3):
+        inputs = example[None]
+        label = tangled.decided(inputs)
+        model.points.clear()
+        settings = {"epsilon": epsilon, "norm": norm, "loss": name, "steps": 37}
+        apgd(model, inputs, label, **settings, early_stop=False, random_state=0)
+
+        walked, halvings = algorithm_1(
+            lambda x, label=label: loss(tangled(x[None]), label).sum(),
+            *(model.points[0][0], example, norm, epsilon, 37),
+        )
+        halved += halvings
+        asked, walked = torch.cat(model.points), torch.stack(walked)
+        torch.testing.assert_close(asked, walked[: len(asked)], atol=1e-6, rtol=0)
+        # A run that stops early has come to rest.
+        torch.testing.assert_close(asked[-1], walked[-1], atol=1e-6, rtol=0)
+    assert halved > 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "checkpoints"),
+    [
+        (100, [0, 22, 41, 57, 70, 80, 87, 93, 99]),
+        (10, [0, 3, 5, 6, 7, 8, 9, 10]),
+        (1, [0, 1]),
+    ],
+)
+def test_checkpoints_are_the_papers(steps, checkpoints):
+    periods = checkpoint_periods(steps, torch.device("cpu"))
+    assert (periods >= 0).nonzero().flatten().tolist() == checkpoints
+    assert periods[checkpoints].cumsum(dim=0).tolist() == checkpoints
+
+
+@pytest.mark.parametrize("restarts", [1, 4])
+def test_a_run_that_cannot_move_asks_once(restarts):
+    model, inputs = Recording(Flat()), greys(2)
+    labels = torch.ones(2, dtype=torch.int64)
+    apgd(model, inputs, labels, epsilon=0.1, steps=50, restarts=restarts)
+    assert model.asked == 2 * restarts
+    points = torch.cat(model.points)
+    assert len(points.unique(dim=0)) == len(points)
+
+
+def test_an_example_that_is_fooled_costs_nothing_more(halfspace, examples):
+    inputs, labels = examples(8)
+    model = Recording(halfspace)
+    epsilon = 3 * halfspace.least_epsilon(inputs, "linf").max().item()
+    adversarial = apgd(model, inputs, labels, epsilon=epsilon, bounds=(-9.0, 9.0))
+    assert (halfspace(adversarial).argmax(dim=1) != labels).all()
+    assert model.asked <= 2 * 8
+
+
+def test_without_early_stop_the_margin_only_widens(tangled):
+    inputs = greys(6)
+    labels = tangled.decided(inputs)
+    tangled.eval()
+    margins = [
+        margin_loss(tangled(apgd(tangled, inputs, labels, **how)), labels)
+        for how in (
+            {"epsilon": 0.3, "random_state": 0},
+            {"epsilon": 0.3, "random_state": 0, "early_stop": False},
+            {"epsilon": 0.3, "random_state": 0, "early_stop": False, "restarts": 3},
+        )
+    ]
+    assert (margins[1] >= margins[0]).all()
+    assert (margins[2] >= margins[1]).all()
+
+
+# Targets.
+
+
+class Decoy(nn.Module):
+    """The likeliest wrong class leads nowhere, the second likeliest over the boundary."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        first, second = inputs[:, 0], inputs[:, 1]
+        decoy = (first - 0.5).clamp(max=0.04) - 0.05
+        way_out = 10 * (second - 0.5) - 0.6
+        rest = torch.full_like(first, -5.0)
+        return torch.stack([0 * first, decoy, way_out, rest, rest - 1], dim=1)
+
+
+def test_a_class_that_the_untargeted_attack_never_looks_at_is_tried():
+    inputs, labels = torch.full((4, 2), 0.5, dtype=torch.float64), torch.zeros(4, dtype=torch.long)
+    settings = {"epsilon": 0.07, "random_state": 0, "steps": 20}
+    alone = apgd(Decoy(), inputs, labels, loss="margin", **settings)
+    one = apgd_targeted(Decoy(), inputs, labels, n_targets=1, **settings)
+    two = apgd_targeted(Decoy(), inputs, labels, n_targets=2, **settings)
+    predicted = [Decoy()(adversarial).argmax(dim=1) for adversarial in (alone, one, two)]
+    assert (predicted[0] == 0).any()
+    assert (predicted[1] == 0).all()
+    assert (predicted[2] == 2).all()
+
+
+class Preferring(nn.Module):
+    """Never misclassifies; each logit but the first rises with a pixel of its own."""
+
+    def __init__(self, n_classes: int):
+        super().__init__()
+        self.offset = torch.tensor([50.0, *(-float(i) for i in range(1, n_classes))])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        pixels = inputs[:, : len(self.offset)]
+        return pixels * torch.tensor([0.0] + [1.0] * (len(self.offset) - 1)) + self.offset
+
+
+def test_classes_are_tried_from_the_likeliest_down():
+    model, inputs = Recording(Preferring(6)), torch.full((1, 6), 0.5)
+    apgd_targeted(model, inputs, torch.tensor([0]), epsilon=0.1, n_targets=3, random_state=0)
+    points = torch.cat(model.points)
+    at_edge = (points - 0.6).abs() < 1e-6
+    first_reached = [at_edge[:, pixel].nonzero().flatten()[:1].tolist() for pixel in range(6)]
+    assert torch.equal(points[0], inputs[0])
+    assert first_reached[0] == first_reached[4] == first_reached[5] == []
+    assert first_reached[1] < first_reached[2] < first_reached[3]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 4, 7])
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_no_more_classes_are_tried_than_there_are(n_classes, restarts):
+    class Restless(Preferring):
+        """No iterate stays where it is, so that every run takes all its steps."""
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return super().forward(inputs) + torch.sin(40 * inputs[:, :1])
+
+    model = Recording(Restless(n_classes))
+    inputs = torch.full((3, 7), 0.5)
+    settings = {"epsilon": 0.2, "steps": 5, "n_targets": 4, "restarts": restarts}
+    apgd_targeted(model, inputs, torch.zeros(3, dtype=torch.long), **settings, random_state=0)
+    runs = min(4, n_classes - 1) * restarts
+    assert 3 * (1 + runs) <= model.asked <= 3 * (1 + runs * 6)
+    starts = {tuple(point.tolist()) for point in torch.cat(model.points)}
+    assert len(starts) > runs
+
+
+def test_the_targeted_loss_by_hand():
+    logits = torch.tensor([[9.0, 5.0, 3.0, 1.0, -7.0]])
+    lead = logits[:, 2] - logits[:, 0]
+    torch.testing.assert_close(targeted_dlr(logits, lead), torch.tensor([-6.0 / 7.0]))
+    scaled = targeted_dlr(100 * logits - 40, 100 * lead)
+    torch.testing.assert_close(scaled, torch.tensor([-6.0 / 7.0]))
+
+
+def test_with_three_classes_the_lead_itself_is_ascended():
+    logits = torch.tensor([[9.0, 5.0, 3.0]])
+    assert targeted_dlr(logits, torch.tensor([-4.0])) == -4.0
+
+
+def test_a_misclassified_example_is_asked_about_once(tangled):
+    model, inputs = Recording(tangled.eval()), greys(5)
+    wrong = (tangled.decided(inputs) + 1) % 4
+    assert torch.equal(apgd_targeted(model, inputs, wrong, epsilon=0.1), inputs)
+    assert model.asked == 5
+
+
+@pytest.mark.parametrize("attack", [apgd, apgd_targeted])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"norm": "l1"}, "norm must be one of 'linf', 'l2', got 'l1'"),
+        ({"rho": 1.5}, r"rho must be in \[0, 1\], got 1.5"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"restarts": 0}, "restarts must be at least 1, got 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(halfspace, examples, attack, settings, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        attack(halfspace, *examples(2), **{"epsilon": 0.1, **settings})
+
+
+def test_no_targets_are_refused(halfspace, examples):
+    with pytest.raises(ValueError, match=r"^n_targets must be at least 1, got 0$"):
+        apgd_targeted(halfspace, *examples(2), epsilon=0.1, n_targets=0)
