@@ -44,7 +44,7 @@ class Row(NamedTuple):
     """How far above the closed form a smallest perturbation may lie, as a ratio."""
 
 
-SQUARE = {"queries": 40}
+SQUARE = {"queries": 20}
 BLIND: dict[str, Any] = {"gradients": False, "draws": True, "shortest": {"queries": 2}}
 SALIENT: dict[str, Any] = {
     "norms": ("l0",),
@@ -59,7 +59,7 @@ TABLE = [
     Row(
         "pgd-from-input",
         attacks.pgd,
-        {"steps": 10, "random_start": False},
+        {"steps": 8, "random_start": False},
         ("linf", "l2", "l1"),
         losses=LOSSES,
         shortest={"steps": 1},
@@ -67,19 +67,20 @@ TABLE = [
     Row(
         "pgd",
         attacks.pgd,
-        {"steps": 12},
+        {"steps": 8},
         ("linf", "l2", "l1"),
         losses=LOSSES,
         draws=True,
+        strong={"steps": 12},
         shortest={"steps": 1},
     ),
-    Row("pgd-restarts", attacks.pgd, {"steps": 10, "restarts": 3}, ("linf",), draws=True),
-    Row("pgd-momentum", attacks.pgd, {"steps": 12, "momentum": 1.0}, ("linf",), draws=True),
-    Row("pgd-to-the-end", attacks.pgd, {"steps": 12, "early_stop": False}, ("l2",), draws=True),
+    Row("pgd-restarts", attacks.pgd, {"steps": 8, "restarts": 3}, ("linf",), draws=True),
+    Row("pgd-momentum", attacks.pgd, {"steps": 10, "momentum": 1.0}, ("linf",), draws=True),
+    Row("pgd-to-the-end", attacks.pgd, {"steps": 10, "early_stop": False}, ("l2",), draws=True),
     Row(
         "apgd",
         attacks.apgd,
-        {"steps": 12},
+        {"steps": 8},
         ("linf", "l2"),
         losses=LOSSES,
         draws=True,
@@ -88,27 +89,35 @@ TABLE = [
     Row(
         "apgd_targeted",
         attacks.apgd_targeted,
-        {"steps": 12},
+        {"steps": 6},
         ("linf", "l2"),
         draws=True,
         shortest={"steps": 1, "n_targets": 1},
     ),
     Row("square-linf", attacks.square, SQUARE, ("linf",), **BLIND, strong={"queries": 100}),
     # Its l2 pattern has little to choose from on a dozen pixels, and stalls in local maxima.
-    Row("square-l2", attacks.square, SQUARE, ("l2",), **BLIND, strong={"restarts": 5}, reach=0.55),
+    Row(
+        "square-l2",
+        attacks.square,
+        SQUARE,
+        ("l2",),
+        **BLIND,
+        strong={"queries": 40, "restarts": 5},
+        reach=0.55,
+    ),
     Row(
         "fab_targeted",
         attacks.fab_targeted,
-        {"steps": 6},
+        {"steps": 4, "n_targets": 2},
         ("linf", "l2"),
         budget=False,
         shortest={"steps": 1, "n_targets": 1},
-        strong={"steps": 20},
+        strong={"steps": 15},
     ),
     Row(
         "deepfool",
         attacks.deepfool,
-        {"steps": 10},
+        {"steps": 8},
         ("linf", "l2"),
         budget=False,
         shortest={"steps": 1},
@@ -178,7 +187,7 @@ def cases(every_loss: bool = False, **wanted: bool) -> list[Any]:
 
 each_case = pytest.mark.parametrize("case", cases())
 each_case_and_loss = pytest.mark.parametrize("case", cases(every_loss=True))
-each_rank = pytest.mark.parametrize("shape", [(12,), (3, 4), (2, 3, 2)], ids=str)
+each_rank = pytest.mark.parametrize("shape", [(12,), (2, 3, 2)], ids=str)
 
 
 def pixels(

@@ -1,5 +1,7 @@
 """What only PGD and FGSM promise: their steps by hand, restarts, momentum, l1 at the bounds."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -146,7 +148,7 @@ def test_a_larger_budget_never_saves_an_example(halfspace, examples, norm):
         halfspace(fgsm(halfspace, inputs, labels, epsilon=epsilon, norm=norm)).argmax(1) != labels
         for epsilon in (0.01, 0.02, 0.04, 0.08)
     ]
-    for less, more in zip(fooled, fooled[1:], strict=False):
+    for less, more in pairwise(fooled):
         assert more[less].all()
     assert len({int(each.sum()) for each in fooled}) > 1
 
