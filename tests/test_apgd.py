@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from distillguard.attacks import apgd, apgd_targeted
+from distillguard.attacks._aims import aim_of_run, choose_aims
 from distillguard.attacks._apgd_targeted import targeted_dlr
-from distillguard.attacks._autopgd import checkpoint_periods
+from distillguard.attacks._autopgd import AutoPGD, checkpoint_periods
 from distillguard.functional import cross_entropy, dlr_loss, margin_loss
 
 
@@ -142,6 +143,51 @@ def test_checkpoints_are_the_papers(steps, checkpoints):
     assert periods[checkpoints].cumsum(dim=0).tolist() == checkpoints
 
 
+@pytest.mark.parametrize(
+    ("rises", "higher", "halved_before", "halves"),
+    [
+        (19, True, False, False),
+        (14, True, False, True),  # condition 1: fewer than 0.75 * 19 = 14.25 steps went up
+        (15, True, False, False),
+        (19, False, False, True),  # condition 2: neither step size nor peak has changed
+        (19, False, True, False),
+        (14, False, True, True),
+    ],
+)
+def test_halves_the_step_size_on_the_papers_two_conditions(rises, higher, halved_before, halves):
+    machine = AutoPGD(
+        epsilon=0.1,
+        norm="linf",
+        objective=lambda logits, state: margin_loss(logits, state.labels),
+        steps=100,
+        restarts=1,
+        rho=0.75,
+        early_stop=True,
+        targeted=False,
+        bounds=(0.0, 1.0),
+    )
+    inputs, whole = greys(1), torch.zeros(1, dtype=torch.long)
+    state = machine.start(inputs, whole, whole)
+    at_checkpoint = state._replace(
+        taken=whole + 41,
+        rises=whole + rises,
+        peak=inputs + 0.01,
+        peak_height=torch.full((1,), -1.0, dtype=torch.float64),
+        checked_height=torch.full((1,), -2.0 if higher else -1.0, dtype=torch.float64),
+        halved=torch.tensor([halved_before]),
+    )
+    after, gradient = machine.checked(at_checkpoint, torch.ones_like(inputs))
+    assert after.step_size.item() == pytest.approx(0.1 if halves else 0.2)
+    assert torch.equal(after.current, inputs + 0.01 if halves else state.current)
+    assert torch.equal(gradient, torch.full_like(inputs, 0.0 if halves else 1.0))
+    assert after.halved.item() == halves
+    assert after.rises.item() == 0
+
+    between = machine.checked(at_checkpoint._replace(taken=whole + 40), inputs)[0]
+    assert between.step_size.item() == pytest.approx(0.2)
+    assert between.rises.item() == rises
+
+
 @pytest.mark.parametrize("restarts", [1, 4])
 def test_a_run_that_cannot_move_asks_once(restarts):
     model, inputs = Recording(Flat()), greys(2)
@@ -243,6 +289,18 @@ def test_no_more_classes_are_tried_than_there_are(n_classes, restarts):
     assert 3 * (1 + runs) <= model.asked <= 3 * (1 + runs * 6)
     starts = {tuple(point.tolist()) for point in torch.cat(model.points)}
     assert len(starts) > runs
+
+
+@pytest.mark.parametrize(
+    ("n_targets", "expected"), [(1, [[2], [2]]), (2, [[2, 3], [2, 0]]), (9, [[2, 3, 1], [2, 0, 1]])]
+)
+def test_aims_are_the_likeliest_wrong_classes_by_hand(n_targets, expected):
+    logits = torch.tensor([[5.0, -3.0, 2.0, 1.0], [1.0, -1.0, 4.0, 0.5 + 8.0]])
+    aims, count = choose_aims(logits, torch.tensor([0, 3]), n_targets, targeted=False)
+    assert aims.shape == (2, n_targets)
+    assert aims[:, :count].tolist() == expected
+    turns = [aim_of_run(aims, torch.full((2,), run), torch.tensor(count)) for run in range(4)]
+    assert [aim[0].item() for aim in turns] == [expected[0][run % count] for run in range(4)]
 
 
 def test_the_targeted_loss_by_hand():
