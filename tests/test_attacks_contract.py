@@ -561,6 +561,23 @@ def test_all_logits_negative_make_no_difference(case):
     assert torch.equal(misclassified(model, case(model, inputs, labels), labels), expected)
 
 
+class Bytes(Tangled):
+    """Takes the images as they are stored, 0 to 255."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs / 255)
+
+
+@each_case
+def test_images_of_whole_numbers_are_attacked_within_their_own_bounds(case):
+    model, inputs = Bytes(), (255 * pixels(8)).round()
+    labels = model.decided(inputs)
+    more = {"epsilon": 255 * EPSILON[case.norm]} if case.row.budget else {}
+    adversarial = case(model, inputs, labels, "strong", bounds=(0.0, 255.0), **more)
+    assert ((adversarial >= 0) & (adversarial <= 255)).all()
+    assert misclassified(model, adversarial, labels).any()
+
+
 class Flat(nn.Module):
     """Prefers class 1 everywhere and slopes nowhere; black pixels are no exception."""
 
