@@ -283,7 +283,9 @@ def fgsm_only(model, inputs, labels):
         ({"before": flat_at_the_start}, {"more-steps-help"}, {"attacks": {"f": fgsm_only}}),
     ],
 )
-def test_a_network_that_shows_it_raises_the_finding(networks, digits, shown_by, codes, settings):
+def test_a_network_that_shows_it_raises_the_finding(
+    networks, digits, undefended, shown_by, codes, settings
+):
     raised, report = codes_of(Wrapped(networks["undefended"], **shown_by), digits, **settings)
     assert codes <= raised
     severe = {f.code for f in report.findings if f.severity == "severe"}

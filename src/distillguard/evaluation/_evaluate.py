@@ -1,13 +1,15 @@
 """The evaluation that a caller asks for."""
 
 import platform
+from collections.abc import Iterator
+from os import PathLike
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
 from .._modes import dtype_of
-from .._random import draw_seed
+from .._random import draw_seed, example_keys
 from .._typing import Bounds, Model, Norm
 from .._validation import (
     check_at_least,
@@ -25,8 +27,10 @@ from ._report import Example, RobustnessReport
 from ._rows import row, still_standing
 from ._rules import findings
 from ._run import Run
+from ._shards import Shard, gathered, sharded
+from ._state import StateFile, digest
 from ._statistics import wilson
-from ._stream import LabelEncoder, chunks
+from ._stream import Chunk, LabelEncoder, chunks
 from ._subject import Subject, subject_of
 
 
@@ -43,6 +47,7 @@ def evaluate(
     batch_size: int = 256,
     chunk_size: int = 1024,
     surrogate: Model | None = None,
+    state_file: str | PathLike[str] | None = None,
     random_state: int | None = None,
     progress: bool = False,
 ) -> RobustnessReport:
@@ -85,6 +90,10 @@ def evaluate(
     surrogate : nn.Module or callable, optional
         Another model for the same task, undefended at best. Its adversarial examples are tried
         on ``model``; where they beat attacks on ``model`` itself, those were blind.
+    state_file : path-like, optional
+        Where to write what is known after each chunk. If the file is there already, the
+        evaluation goes on where it was interrupted, with the same result as if it had not been.
+        With several processes each has its own file, with its rank appended to the name.
     random_state : int, optional
         Seed of everything random. A fresh one if not given; the report names it either way.
     progress : bool, default=False
@@ -102,8 +111,10 @@ def evaluate(
         something else than a tensor.
     ValueError
         If a parameter is out of its range, ``X`` is empty or leaves ``bounds``, labels do not
-        fit, the model returns something else than logits, or an attack returns points of
-        another shape.
+        fit, the model returns something else than logits, an attack returns points of
+        another shape, or ``state_file`` belongs to another evaluation.
+    SaveError
+        If ``state_file`` is damaged.
 
     See Also
     --------
@@ -135,29 +146,68 @@ def evaluate(
     check_at_least("chunk_size", chunk_size, 1)
     check_random_state(random_state)
     subject = subject_of(model)
-    seed = draw_seed(random_state)
-    threat = ThreatModel(norm, float(epsilon), (float(bounds[0]), float(bounds[1])))
-    chosen = (
-        preset(attacks, threat, batch_size=batch_size, random_state=seed)
-        if isinstance(attacks, str)
-        else named(attacks, threat)
-    )
+    state = None if state_file is None else StateFile(state_file)
+    with sharded() as shard:
+        if state is not None and shard.processes > 1:
+            state.path = state.path.with_name(f"{state.path.name}.{shard.rank}")
+        if random_state is None and state is not None:
+            random_state = state.random_state()
+        seed = shard.agreed(draw_seed(random_state))
+        threat = ThreatModel(norm, float(epsilon), (float(bounds[0]), float(bounds[1])))
+        chosen = (
+            preset(attacks, threat, batch_size=batch_size, random_state=seed)
+            if isinstance(attacks, str)
+            else named(attacks, threat)
+        )
+        records = Records()
+        if state is not None:
+            records = state.resume(
+                {
+                    "threat model": threat,
+                    "attacks": attacks if isinstance(attacks, str) else list(chosen),
+                    "survivors_only": survivors_only,
+                    "chunk_size": chunk_size,
+                    "seed": seed,
+                    "processes": shard.processes,
+                    "weights": digest(subject.model),
+                }
+            )
+        counted = CountedModel(subject.model)
+        run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records)
+        stream = chunks(
+            X,
+            y,
+            encode=LabelEncoder(subject.classes),
+            dtype=dtype_of(counted, torch.get_default_dtype()),
+            bounds=threat.bounds,
+            size=chunk_size,
+        )
+        measure(run, stream, shard, state, progress)
+        run.records = gathered(run.records, shard)
+        return summary(run, subject, surrogate)
 
-    counted = CountedModel(subject.model)
-    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, Records())
-    stream = chunks(
-        X,
-        y,
-        encode=LabelEncoder(subject.classes),
-        dtype=dtype_of(counted, torch.get_default_dtype()),
-        bounds=threat.bounds,
-        size=chunk_size,
-    )
-    with tqdm(disable=not progress, unit="example") as bar:
-        for chunk in stream:
-            run.add(chunk)
+
+def measure(
+    run: Run, stream: Iterator[Chunk], shard: Shard, state: StateFile | None, progress: bool
+) -> None:
+    """Measure this process's part of every chunk that is not known yet."""
+    known = list(run.records.digests)
+    with tqdm(disable=not progress or shard.rank > 0, unit="example") as bar:
+        for number, chunk in enumerate(stream):
+            # Odd weights, so that the order counts.
+            keys = example_keys(chunk.inputs, run.seed).cpu() + chunk.labels.cpu()
+            mark = int((keys * (2 * chunk.places + 1)).sum())
+            if number >= len(known):
+                run.add(Chunk(*(part[shard.rank :: shard.processes] for part in chunk)))
+                run.records.digests.append(mark)
+                if state is not None:
+                    state.write(run.records)
+            elif known[number] != mark:
+                raise ValueError(
+                    "X must yield the examples that state_file was written for, in the same "
+                    f"order, got others in chunk {number}"
+                )
             bar.update(len(chunk.inputs))
-    return summary(run, subject, surrogate)
 
 
 def summary(run: Run, subject: Subject, surrogate: Model | None) -> RobustnessReport:

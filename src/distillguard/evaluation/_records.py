@@ -65,6 +65,9 @@ class Records:
     probabilities: bool = False
     """Whether the model's first answers were probabilities."""
 
+    digests: list[int] = field(default_factory=list)
+    """A hash of each chunk measured so far."""
+
     sample: Sample = field(default_factory=lambda: Sample(SAMPLED))
     shown: Sample = field(default_factory=lambda: Sample(SHOWN))
 

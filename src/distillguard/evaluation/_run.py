@@ -35,13 +35,18 @@ class Run:
     seed: int
     records: Records
 
+    def __post_init__(self) -> None:
+        self.model.takes_logarithm = self.records.probabilities
+
     def add(self, chunk: Chunk) -> None:
         """Measure a chunk, keep its figures and drop its images."""
+        if not len(chunk.inputs):
+            return
         device = device_of(self.model, chunk.inputs.device)
         inputs, labels = chunk.inputs.to(device), chunk.labels.to(device)
         logits = self.clean_logits(inputs, labels)
         correct = logits.argmax(dim=1) == labels
-        columns = clean_columns(logits, labels, chunk.start)
+        columns = clean_columns(logits, labels, chunk.places)
 
         standing = correct.clone()
         for name, spec in self.attacks.items():
@@ -56,7 +61,7 @@ class Run:
             keys[correct],
             inputs=inputs[correct],
             labels=labels[correct],
-            index=columns["index"][correct],
+            index=columns["index"].to(correct.device)[correct],
         )
 
     def clean_logits(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -127,13 +132,13 @@ class Run:
         self.records.cost(part).add(*self.model.spent(), time.perf_counter() - began)
 
 
-def clean_columns(logits: Tensor, labels: Tensor, start: int) -> dict[str, Tensor]:
+def clean_columns(logits: Tensor, labels: Tensor, places: Tensor) -> dict[str, Tensor]:
     """What the clean pass tells about each example."""
     predicted = logits.argmax(dim=1)
     runner_up = logits.scatter(1, predicted[:, None], -torch.inf).amax(dim=1)
     lead = logits.amax(dim=1) - runner_up
     return {
-        "index": start + torch.arange(len(labels)),
+        "index": places,
         "label": labels,
         "predicted": predicted,
         "margin": margin_loss(logits, labels).double(),

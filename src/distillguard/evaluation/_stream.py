@@ -13,10 +13,10 @@ from .._validation import check_inputs, check_labels
 
 
 class Chunk(NamedTuple):
-    """Some consecutive examples of the set."""
+    """Some examples of the set."""
 
-    start: int
-    """Place of the first one in the whole set."""
+    places: Tensor
+    """Their places in the whole set: (n,) int64."""
 
     inputs: Tensor
     labels: Tensor
@@ -58,7 +58,7 @@ def chunks(
     for inputs, labels in _regrouped(_batches(X, y, dtype, size), encode, size):
         check_inputs(inputs, bounds)
         check_labels(labels, inputs)
-        yield Chunk(start, inputs, labels)
+        yield Chunk(start + torch.arange(len(inputs)), inputs, labels)
         start += len(inputs)
     if start == 0:
         raise ValueError("X must hold at least one example, got none")
