@@ -17,8 +17,10 @@ class Subject(NamedTuple):
 
 def subject_of(model: Any) -> Subject:
     """Take the logits out of a fitted estimator; a model or callable is taken as it is."""
-    if hasattr(model, "student_"):
-        return Subject(model.student_, getattr(model, "classes_", None), type(model).__name__)
+    for attribute in ("student_", "network_"):  # what predicts, in every estimator of ours
+        if hasattr(model, attribute):
+            network = getattr(model, attribute)
+            return Subject(network, getattr(model, "classes_", None), type(model).__name__)
     if hasattr(model, "fit") and not isinstance(model, nn.Module):
         from sklearn.exceptions import NotFittedError
 
