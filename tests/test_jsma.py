@@ -64,6 +64,16 @@ def test_pixels_at_the_bound_are_not_up_for_choice():
     assert adversarial.tolist() == [[0.0, 1.0, 1.0, 1.0]]
 
 
+def test_a_changed_pixel_is_not_changed_back():
+    def model(inputs: Tensor) -> Tensor:
+        # At white the first two pixels pull as strongly to black as they pulled from there.
+        pull = 10 * (inputs[:, :2] * (1 - inputs[:, :2])).sum(dim=1) + inputs[:, 2:].sum(dim=1)
+        return torch.stack([pull, 3 - pull], dim=1)
+
+    settings = {"saliency": "logits", "change": "both", "max_features": 4, "targeted": True}
+    assert jsma(model, BLACK, TARGET, **settings).tolist() == [[1.0, 1.0, 1.0, 1.0]]
+
+
 def brute_force(rises: Tensor, falls: Tensor) -> float:
     """The highest logarithm of the product over all pairs."""
     best = -math.inf

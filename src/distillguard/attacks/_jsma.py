@@ -68,7 +68,7 @@ def jsma(
         MNIST image.
     change : {"increase", "decrease", "both"}, default="increase"
         Whether features go to the upper bound, as in the paper's tables, to the lower, or each
-        to whichever bound serves better.
+        to whichever bound serves better. ``"both"`` succeeds more often with fewer features.
     targeted : bool, default=False
         Reach ``labels``. If not, the target is at each step the likeliest class other than the
         label, and any class other than the label is a success.
