@@ -23,8 +23,8 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 LAYERS = [
     {"_typing", "exceptions"},
     {"_validation", "_random"},
-    {"_modes", "functional", "networks", "scaling_laws"},
-    {"_geometry", "_data", "datasets"},
+    {"_modes", "functional", "scaling_laws", "_layers", "_image_files"},
+    {"_geometry", "_data", "networks", "datasets"},
     {"training"},
     {"attacks", "estimators"},
     {"evaluation"},

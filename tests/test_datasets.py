@@ -138,6 +138,14 @@ def test_damaged_and_foreign_idx_files_are_refused_by_name(
     assert str(path) in str(caught.value)
 
 
+def test_idx_labels_of_another_data_set_are_refused(tmp_path, idx_folder):
+    idx_folder()
+    path = tmp_path / "t10k-labels-idx1-ubyte"
+    path.write_bytes(idx(np.array([3, 26, 1, 9], np.uint8)))
+    with pytest.raises(ValueError, match="labels-idx1-ubyte must hold labels from 0 to 9, got 26"):
+        load_fashion_mnist("test", root=tmp_path)
+
+
 @pytest.mark.parametrize("kept", [slice(20), slice(400), slice(-9)], ids=["head", "half", "tail"])
 def test_a_truncated_gzip_file_is_refused(tmp_path, idx_folder, kept):
     idx_folder(pack=gzip.compress, suffix=".gz")

@@ -4,19 +4,16 @@ Every loader returns ``(X, y)``: X float32 of shape (n, channels, height, width)
 int64 of shape (n,).
 """
 
-import gzip
 import importlib.util
-import math
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ._image_files import Arrays, first_with_all, read_cifar10_binary, read_idx_pair
 from ._validation import check_choice
 from .exceptions import MissingDataError, MissingPackageError
 
@@ -29,11 +26,9 @@ __all__ = [
 ]
 
 Split: TypeAlias = Literal["train", "test", "all"]
-Arrays: TypeAlias = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 DEFAULT_ROOT = Path("~/.cache/distillguard")
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-CIFAR10_RECORD = 1 + 3 * 32 * 32
 
 
 def load_digits(split: Split = "train") -> tuple[Tensor, Tensor]:
@@ -282,7 +277,7 @@ def load_cifar10(
     folder = _folder(root)
     binary, python = folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"
     if binary.is_dir():
-        parts = [_read_cifar10_binary(binary, part) for part in _parts(split)]
+        parts = [read_cifar10_binary(binary, part) for part in _parts(split)]
     elif python.is_dir() or download:
         parts = [_read_cifar10_python(folder, part, download) for part in _parts(split)]
     else:
@@ -308,76 +303,24 @@ def _load_idx(
         for part in _parts(split)
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
     ]
-    paths = _first_with_all(folders, stems)
+    paths = first_with_all(folders, stems)
     if paths is None and download:
         _download(name, folder)
-        paths = _first_with_all(folders, stems)
+        paths = first_with_all(folders, stems)
     if paths is None:
         raise MissingDataError(
             f"{name} needs the files {', '.join(stems)} (plain or with .gz) in one of the folders "
             f"{', '.join(map(str, folders))}: put them there, pass the folder that holds them as "
             "root=, or pass download=True"
         )
-    parts = [
-        _paired(_read_idx(images, (28, 28)), _read_idx(labels, ()), images)
-        for images, labels in zip(paths[::2], paths[1::2], strict=True)
-    ]
+    parts = [read_idx_pair(*pair) for pair in zip(paths[::2], paths[1::2], strict=True)]
     return _to_tensors(*_joined(parts), white=255)
-
-
-def _first_with_all(folders: list[Path], stems: list[str]) -> list[Path] | None:
-    for folder in folders:
-        found = [
-            next((p for p in (folder / stem, folder / f"{stem}.gz") if p.is_file()), None)
-            for stem in stems
-        ]
-        if all(found):
-            return [path for path in found if path]
-    return None
 
 
 def _download(name: str, folder: Path) -> None:
     from torchvision import datasets
 
     getattr(datasets, name)(str(folder), download=True)
-
-
-def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Read unsigned bytes of shape (n, *shape) in the idx format of LeCun's MNIST page."""
-    with _opened(path) as file:
-        wanted = bytes([0, 0, 8, 1 + len(shape)])
-        header = file.read(4 + 4 * (1 + len(shape)))
-        if header[:4] != wanted or len(header) < 4 + 4 * (1 + len(shape)):
-            raise ValueError(
-                f"{path} must be an idx file of unsigned bytes with {1 + len(shape)} axes, "
-                f"got a header of {header.hex(' ') or 'no bytes'}"
-            )
-        axes = tuple(int(axis) for axis in np.frombuffer(header[4:], dtype=">u4"))
-        if axes[1:] != shape:
-            raise ValueError(f"{path} must hold examples of shape {shape}, got {axes[1:]}")
-        return _exactly(file, path, math.prod(axes)).reshape(axes)
-
-
-def _read_cifar10_binary(folder: Path, part: str) -> Arrays:
-    """One label byte, then 1,024 bytes of red, green and blue, for each image."""
-    names = ["test_batch.bin"]
-    if part == "train":
-        names = [f"data_batch_{number}.bin" for number in range(1, 6)]
-    batches = []
-    for name in names:
-        path = folder / name
-        if not path.is_file():
-            raise MissingDataError(f"CIFAR-10's binary version needs {path}, which is not there")
-        size = path.stat().st_size
-        if not size or size % CIFAR10_RECORD:
-            raise ValueError(
-                f"{path} must hold whole records of {CIFAR10_RECORD} bytes, got {size} bytes"
-            )
-        batches.append(np.fromfile(path, dtype=np.uint8).reshape(-1, CIFAR10_RECORD))
-        if batches[-1][:, 0].max() > 9:
-            raise ValueError(f"{path} must hold labels from 0 to 9, got {batches[-1][:, 0].max()}")
-    records = np.concatenate(batches)
-    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
 
 
 def _read_cifar10_python(folder: Path, part: str, download: bool) -> Arrays:
@@ -391,34 +334,6 @@ def _read_cifar10_python(folder: Path, part: str, download: bool) -> Arrays:
             "their checksums differ, so they are not opened"
         ) from error
     return data.data.transpose(0, 3, 1, 2), np.asarray(data.targets)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a plain or gzipped file; a damaged archive is a ValueError."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield cast(IO[bytes], file)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} must be a whole gzip file, got: {error}") from error
-
-
-def _exactly(file: IO[bytes], path: Path, size: int) -> np.ndarray[Any, Any]:
-    # One byte more is asked for, so that a longer file is seen too.
-    content = file.read(size + 1)
-    if len(content) != size:
-        got = f"only {len(content)}" if len(content) < size else "more"
-        raise ValueError(f"{path} must hold {size} bytes of data after its header, got {got}")
-    return np.frombuffer(content, dtype=np.uint8)
-
-
-def _paired(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], path: Path) -> Arrays:
-    if len(images) != len(labels):
-        raise ValueError(
-            f"{path} must hold as many images as its label file holds labels, "
-            f"got {len(images)} and {len(labels)}"
-        )
-    return images[:, None], labels
 
 
 def _fixed_split(

@@ -9,8 +9,16 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
+from ._layers import (
+    PreActivationResNet,
+    check_image,
+    check_shape,
+    check_sizes,
+    he_initialised,
+    papernot,
+)
 from ._validation import check_at_least
 
 __all__ = ["mlp", "papernot_cifar10", "papernot_mnist", "preact_resnet18", "wide_resnet"]
@@ -75,7 +83,7 @@ def papernot_mnist(
     >>> network(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    return _papernot(input_shape, n_classes, dropout, channels=(32, 64), hidden=200)
+    return papernot(input_shape, n_classes, dropout, channels=(32, 64), hidden=200)
 
 
 def papernot_cifar10(
@@ -127,7 +135,7 @@ def papernot_cifar10(
     >>> network(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 4])
     """
-    return _papernot(input_shape, n_classes, dropout, channels=(64, 128), hidden=256)
+    return papernot(input_shape, n_classes, dropout, channels=(64, 128), hidden=256)
 
 
 def mlp(
@@ -176,16 +184,16 @@ def mlp(
     >>> network(torch.rand(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
-    shape = _check_shape(input_shape)
+    shape = check_shape(input_shape)
     check_at_least("n_classes", n_classes, 2)
-    _check_sizes("hidden", hidden)
+    check_sizes("hidden", hidden)
 
     layers: list[nn.Module] = [nn.Flatten()]
     widths = [math.prod(shape), *hidden]
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     layers.append(nn.Linear(widths[-1], n_classes))
-    return _he_initialised(nn.Sequential(*layers))
+    return he_initialised(nn.Sequential(*layers))
 
 
 def preact_resnet18(input_shape: Sequence[int] = (3, 32, 32), n_classes: int = 10) -> nn.Module:
@@ -237,7 +245,7 @@ def preact_resnet18(input_shape: Sequence[int] = (3, 32, 32), n_classes: int = 1
     torch.Size([2, 10])
     """
     return PreActivationResNet(
-        _check_image(input_shape, least=8),
+        check_image(input_shape, least=8),
         n_classes,
         stem=64,
         widths=(64, 128, 256, 512),
@@ -316,133 +324,10 @@ def wide_resnet(
     if depth < 10 or depth % 6 != 4:
         raise ValueError(f"depth must be 6 k + 4 for some k of at least 1, got {depth}")
     return PreActivationResNet(
-        _check_image(input_shape, least=4),
+        check_image(input_shape, least=4),
         n_classes,
         stem=16,
         widths=(16 * width, 32 * width, 64 * width),
         blocks=(depth - 4) // 6,
         activation=activation,
     )
-
-
-class PreActivationResNet(nn.Module):
-    """Stages of pre-activation blocks, the map halved at the start of every stage but one."""
-
-    def __init__(
-        self,
-        input_shape: tuple[int, ...],
-        n_classes: int,
-        *,
-        stem: int,
-        widths: Sequence[int],
-        blocks: int,
-        activation: Callable[[], nn.Module],
-    ) -> None:
-        super().__init__()
-        check_at_least("n_classes", n_classes, 2)
-        stages, before = [], stem
-        for stage, after in enumerate(widths):
-            for block in range(blocks):
-                stride = 2 if stage and not block else 1
-                stages.append(PreActivationBlock(before, after, stride, activation))
-                before = after
-
-        self.stem = nn.Conv2d(input_shape[0], stem, 3, padding=1, bias=False)
-        self.stages = nn.Sequential(*stages)
-        self.norm = nn.BatchNorm2d(before)
-        self.activation = activation()
-        self.head = nn.Linear(before, n_classes)
-        _he_initialised(self)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        features = self.activation(self.norm(self.stages(self.stem(inputs))))
-        return self.head(features.mean(dim=(2, 3)))
-
-
-class PreActivationBlock(nn.Module):
-    """Normalise, activate, convolve, twice; a projection where the shape changes."""
-
-    def __init__(
-        self, before: int, after: int, stride: int, activation: Callable[[], nn.Module]
-    ) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(before)
-        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
-        self.activation = activation()
-        changes = stride != 1 or before != after
-        self.shortcut = nn.Conv2d(before, after, 1, stride, bias=False) if changes else None
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        active = self.activation(self.norm1(inputs))
-        identity = inputs if self.shortcut is None else self.shortcut(active)
-        return identity + self.conv2(self.activation(self.norm2(self.conv1(active))))
-
-
-def _papernot(
-    input_shape: Sequence[int],
-    n_classes: int,
-    dropout: float,
-    *,
-    channels: tuple[int, int],
-    hidden: int,
-) -> nn.Module:
-    shape = _check_image(input_shape, least=16)
-    check_at_least("n_classes", n_classes, 2)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
-
-    layers: list[nn.Module] = []
-    before, (height, width) = shape[0], shape[1:]
-    for after in channels:
-        layers += [nn.Conv2d(before, after, 3), nn.ReLU(), nn.Conv2d(after, after, 3), nn.ReLU()]
-        layers.append(nn.MaxPool2d(2))
-        before, height, width = after, (height - 4) // 2, (width - 4) // 2
-
-    layers.append(nn.Flatten())
-    before *= height * width
-    for _ in range(2):
-        layers += [nn.Linear(before, hidden), nn.ReLU(), nn.Dropout(dropout)]
-        before = hidden
-    return _he_initialised(nn.Sequential(*layers, nn.Linear(hidden, n_classes)))
-
-
-def _he_initialised(network: nn.Module) -> nn.Module:
-    """Weights by He's rule, biases 0; over a convolution's outputs where it has no bias."""
-    for part in network.modules():
-        if isinstance(part, nn.Conv2d | nn.Linear):
-            if part.bias is None:
-                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-            else:
-                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
-                nn.init.zeros_(part.bias)
-    return network
-
-
-def _check_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Refuse everything but a sequence of integers of at least 1."""
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
-        raise TypeError(f"{name} must be a sequence of integers, got {sizes!r}")
-    for size in sizes:
-        check_at_least(f"every number of {name}", size, 1)
-    return tuple(sizes)
-
-
-def _check_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
-    """Refuse a shape without an axis."""
-    shape = _check_sizes("input_shape", input_shape)
-    if not shape:
-        raise ValueError(f"input_shape must have at least one axis, got {input_shape!r}")
-    return shape
-
-
-def _check_image(input_shape: Sequence[int], least: int) -> tuple[int, ...]:
-    """Refuse a shape that is not (channels, height, width) with sides of at least ``least``."""
-    shape = _check_shape(input_shape)
-    if len(shape) != 3 or min(shape[1:]) < least:
-        raise ValueError(
-            "input_shape must be (channels, height, width) with height and width of at least "
-            f"{least}, got {shape}"
-        )
-    return shape
