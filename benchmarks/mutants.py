@@ -1,0 +1,522 @@
+"""Deliberate faults, and which test catches each one.
+
+    python -m benchmarks.mutants                        # every fault
+    python -m benchmarks.mutants --only temperature     # those with this in the name
+
+Each fault exchanges one piece of a source file in a temporary copy of ``src``, and the test files
+most likely to notice are run against that copy until one fails. A survivor is a missing test.
+To add a fault, append a row to :data:`FAULTS`: file, the text to exchange (it must occur exactly
+once), its replacement, and where to look. ``--unharmed`` first runs those tests on an unharmed
+copy, which must pass. Faults whose row is in the result file, with the same exchange, are taken
+over from there under ``--keep``.
+"""
+
+import argparse
+import os
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import hypothesis.extra.numpy  # noqa: F401 - here and below: for the forks
+import pytest
+import scipy.optimize
+import scipy.stats  # noqa: F401
+import torch
+
+from benchmarks._common import circumstances, load, save, table
+
+ROOT = Path(__file__).parents[1]
+
+
+class Fault(NamedTuple):
+    """One exchange in one file under ``src/distillguard``, and the tests to ask."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    """Test files under ``tests``, the likeliest first."""
+    only: str = ""
+    """pytest's ``-k``, where the files are long."""
+
+
+CONTRACT = "test_attacks_contract.py"
+CPU_SECONDS = 150
+"""For one fault; the longest test file needs about a third of it."""
+
+FAULTS = [
+    # The attack loop.
+    Fault(
+        "last iterate unjudged",
+        "attacks/_pgd.py",
+        "over = (state.run == self.restarts - 1) & (state.taken > self.steps)",
+        "over = (state.run == self.restarts - 1) & (state.taken >= self.steps)",
+        ("test_pgd.py", CONTRACT),
+    ),
+    Fault(
+        "ranking by the driving loss",
+        "attacks/_pgd.py",
+        "margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)",
+        "margin = self.loss(logits, state.labels).to(state.best_margin)",
+        ("test_pgd.py", CONTRACT),
+    ),
+    Fault(
+        "later iterates replace better ones",
+        "attacks/_pgd.py",
+        "better = margin > state.best_margin",
+        "better = margin > -torch.inf",
+        ("test_pgd.py", CONTRACT),
+    ),
+    Fault(
+        "early stop forgotten",
+        "attacks/_pgd.py",
+        "return over | (state.best_margin > 0) if self.early_stop else over",
+        "return over",
+        ("test_engine.py", "test_pgd.py"),
+    ),
+    Fault(
+        "restarts all alike",
+        "attacks/_pgd.py",
+        "fresh = self.first_iterate(state.inputs, state.keys, run)",
+        "fresh = self.first_iterate(state.inputs, state.keys, 0 * run)",
+        ("test_pgd.py",),
+    ),
+    Fault(
+        "momentum kept over a restart",
+        "attacks/_pgd.py",
+        "velocity = state.velocity.masked_fill(per_example(again, state.velocity), 0)",
+        "velocity = state.velocity",
+        ("test_pgd.py",),
+    ),
+    Fault(
+        "momentum of gradients not normalised",
+        "attacks/_pgd.py",
+        "gradient = self.momentum * state.velocity + unit",
+        "gradient = self.momentum * state.velocity + gradient",
+        ("test_pgd.py",),
+    ),
+    Fault(
+        "l1 picks pixels that the bounds hold",
+        "attacks/_pgd.py",
+        'if self.norm == "l1":',
+        "if False:",
+        ("test_pgd.py",),
+    ),
+    Fault(
+        "FGSM from a random start",
+        "attacks/_fgsm.py",
+        "random_start=False,",
+        "random_start=True,",
+        ("test_pgd.py", CONTRACT),
+        only="fgsm",
+    ),
+    Fault(
+        "targeted sign of the loss",
+        "attacks/_losses.py",
+        "return (lambda logits, labels: -chosen(logits, labels)) if targeted else chosen",
+        "return chosen",
+        (CONTRACT,),
+        only="target",
+    ),
+    Fault(
+        "targeted sign of success",
+        "attacks/_losses.py",
+        "return -margin if targeted else margin",
+        "return margin",
+        (CONTRACT,),
+        only="target",
+    ),
+    # The engine.
+    Fault(
+        "random start keyed by place, not by example",
+        "attacks/_engine.py",
+        "example_keys(fresh, seed))",
+        "torch.arange(len(fresh)) * 7919 + seed)",
+        ("test_engine.py", CONTRACT),
+    ),
+    Fault(
+        "results put where the batch has them",
+        "attacks/_engine.py",
+        "adversarial[examples[finished]] = result",
+        "adversarial[finished] = result",
+        ("test_engine.py",),
+    ),
+    Fault(
+        "decided examples keep their place",
+        "attacks/_engine.py",
+        "fresh = torch.arange(following, min(following + len(finished), len(inputs)))",
+        "fresh = torch.arange(0)",
+        ("test_engine.py",),
+    ),
+    Fault(
+        "gradient averaged over the batch",
+        "attacks/_engine.py",
+        "outputs(logits, labels).sum(dim=0).unbind()",
+        "outputs(logits, labels).mean(dim=0).unbind()",
+        ("test_engine.py",),
+    ),
+    Fault(
+        "gradient that misses the input",
+        "attacks/_engine.py",
+        "allow_unused=True",
+        "allow_unused=False",
+        ("test_validation.py",),
+    ),
+    Fault(
+        "inputs of inference mode not cloned",
+        "attacks/_engine.py",
+        "inputs, labels = inputs.detach().clone(), labels.clone()",
+        "inputs = inputs.detach()",
+        (CONTRACT,),
+        only="gradients_are_off",
+    ),
+    Fault(
+        "margins compared in half precision",
+        "attacks/_engine.py",
+        "return logits.float() if logits.element_size() < 4 else logits",
+        "return logits",
+        ("test_engine.py",),
+    ),
+    Fault(
+        "labels not held against the classes",
+        "attacks/_engine.py",
+        "check_label_range(self.labels, logits.shape[1])",
+        "pass",
+        ("test_validation.py",),
+    ),
+    Fault(
+        "probabilities let through",
+        "_validation.py",
+        "if look_like_probabilities(logits):",
+        "if False:",
+        ("test_validation.py",),
+    ),
+    Fault(
+        "bounds compared in float64",
+        "_validation.py",
+        "lowest, highest = extremes.new_tensor(bounds).tolist()",
+        "lowest, highest = bounds",
+        ("test_validation.py",),
+    ),
+    Fault(
+        "NaN in the inputs let through",
+        "_validation.py",
+        "if not (math.isfinite(low) and math.isfinite(high)):",
+        "if False:",
+        ("test_validation.py",),
+    ),
+    # Borrowing.
+    Fault(
+        "modes not restored",
+        "_modes.py",
+        "part.training = training",
+        "pass",
+        ("test_modes.py", CONTRACT),
+    ),
+    Fault(
+        "only the outermost mode restored",
+        "_modes.py",
+        "part.training = training",
+        "module.train(modes[0][1])",
+        ("test_modes.py", CONTRACT),
+    ),
+    Fault(
+        "requires_grad not restored",
+        "_modes.py",
+        "parameter.requires_grad_(requires_grad)",
+        "pass",
+        ("test_modes.py", CONTRACT),
+    ),
+    Fault(
+        "attacked in train mode",
+        "_modes.py",
+        "module.eval()",
+        "pass",
+        ("test_modes.py", CONTRACT),
+    ),
+    Fault(
+        "gradients left off",
+        "_modes.py",
+        ", torch.inference_mode(False), torch.enable_grad():",
+        ":",
+        ("test_modes.py", CONTRACT),
+    ),
+    Fault(
+        "global random state not isolated",
+        "_modes.py",
+        "with torch.random.fork_rng(devices=indices):",
+        "if True:",
+        ("test_modes.py", CONTRACT),
+    ),
+    # Geometry and randomness.
+    Fault(
+        "projection forgotten",
+        "_geometry.py",
+        "(inputs + ball(norm).project(candidate - inputs, epsilon)).clamp(*bounds)",
+        "candidate.clamp(*bounds)",
+        ("test_pgd.py", CONTRACT),
+    ),
+    Fault(
+        "clamp forgotten",
+        "_geometry.py",
+        "(inputs + ball(norm).project(candidate - inputs, epsilon)).clamp(*bounds)",
+        "inputs + ball(norm).project(candidate - inputs, epsilon)",
+        (CONTRACT,),
+        only="bounds",
+    ),
+    Fault(
+        "epsilon doubled",
+        "_geometry.py",
+        "ball(norm).project(candidate - inputs, epsilon)",
+        "ball(norm).project(candidate - inputs, 2 * epsilon)",
+        ("test_pgd.py", CONTRACT),
+    ),
+    Fault(
+        "NaN at zero gradient",
+        "_geometry.py",
+        "return torch.where(largest > 0, scaled / length, 0)",
+        "return scaled / length",
+        ("test_geometry.py", CONTRACT),
+    ),
+    Fault(
+        "tiny gradients underflow",
+        "_geometry.py",
+        "scaled = torch.where(largest > 0, gradient / largest, 0)",
+        "scaled = gradient",
+        ("test_geometry.py",),
+    ),
+    Fault(
+        "batch-wide norm",
+        "_geometry.py",
+        'length = per_example(size(scaled, "l2"), gradient)',
+        "length = scaled.norm()",
+        ("test_geometry.py", CONTRACT),
+    ),
+    Fault(
+        "l1 threshold off by one",
+        "_geometry.py",
+        "(excess.gather(1, active - 1) / active)",
+        "(excess.gather(1, active - 1) / (active + 1))",
+        ("test_geometry.py",),
+    ),
+    Fault(
+        "l2 samples crowd the centre",
+        "_geometry.py",
+        "share ** (1 / dimension)",
+        "share",
+        ("test_geometry.py",),
+    ),
+    Fault(
+        "linf samples of one sign",
+        "_geometry.py",
+        "return (2 * flat - 1).view_as(like)",
+        "return flat.view_as(like)",
+        ("test_geometry.py",),
+    ),
+    Fault(
+        "keys blind to the order of pixels",
+        "_random.py",
+        "_mix(_mix(bits + place).sum(dim=1) + offset)",
+        "_mix(_mix(bits).sum(dim=1) + offset)",
+        ("test_random.py",),
+    ),
+    Fault(
+        "arithmetic shift for the logical",
+        "_random.py",
+        "return (z >> places) & (2 ** (64 - places) - 1)",
+        "return z >> places",
+        ("test_random.py",),
+    ),
+    Fault(
+        "normal numbers of half the variance",
+        "_random.py",
+        "radius = (-2 * torch.log1p(-radius)).sqrt()",
+        "radius = (-torch.log1p(-radius)).sqrt()",
+        ("test_random.py",),
+    ),
+    # The losses.
+    Fault(
+        "temperature dropped",
+        "functional.py",
+        "keepdim=True)) / temperature",
+        "keepdim=True))",
+        ("test_functional.py",),
+    ),
+    Fault(
+        "largest logit not subtracted",
+        "functional.py",
+        "return (logits - logits.detach().amax(dim=1, keepdim=True)) / temperature",
+        "return logits.exp().log() / temperature",
+        ("test_functional.py", "test_properties.py"),
+    ),
+    Fault(
+        "factor temperature squared dropped",
+        "functional.py",
+        "soft = temperature**2 * soft_cross_entropy",
+        "soft = soft_cross_entropy",
+        ("test_functional.py",),
+    ),
+    Fault(
+        "gradient into the teacher",
+        "functional.py",
+        "softmax(teacher_logits.detach(), temperature)",
+        "softmax(teacher_logits, temperature)",
+        ("test_functional.py",),
+    ),
+    Fault(
+        "NaN at a target of zero",
+        "functional.py",
+        "terms.masked_fill(soft_targets == 0, 0)",
+        "terms",
+        ("test_functional.py",),
+    ),
+    Fault(
+        "mask-multiplied margin",
+        "functional.py",
+        "others = logits.scatter(1, labelled, -math.inf)",
+        "others = logits.scatter(1, labelled, 0.0)",
+        ("test_functional.py",),
+    ),
+    Fault(
+        "DLR over the first two logits",
+        "functional.py",
+        "first, _, third = logits.topk(3, dim=1).values.unbind(dim=1)",
+        "first, third, _ = logits.topk(3, dim=1).values.unbind(dim=1)",
+        ("test_functional.py",),
+    ),
+    Fault(
+        "label -100 left out in silence",
+        "functional.py",
+        "return -torch.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)",
+        'return torch.nn.functional.cross_entropy(logits, labels, reduction="none")',
+        ("test_functional.py",),
+    ),
+    # The house.
+    Fault(
+        "upward import",
+        "_geometry.py",
+        "from ._random import normal, uniform",
+        "from ._random import normal, uniform\n\n\ndef _late():\n    from .attacks import pgd",
+        ("test_architecture.py",),
+    ),
+]
+
+
+def exchanged(fault: Fault, home: Path) -> None:
+    """Apply the fault to the copy at ``home``."""
+    path = home / "distillguard" / fault.file
+    text = path.read_text()
+    if text.count(fault.old) != 1:
+        raise ValueError(
+            f"old must occur once in {fault.file} for {fault.name!r}, got {text.count(fault.old)}"
+        )
+    path.write_text(text.replace(fault.old, fault.new))
+
+
+def verdict(tests: tuple[str, ...], only: str, fault: Fault | None) -> tuple[int, str]:
+    """Pytest's exit status and output on a copy of ``src``, with the fault if there is one."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
+        home = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", home, ignore=shutil.ignore_patterns("__pycache__"))
+        if fault is not None:
+            exchanged(fault, home)
+        rewriting = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        options = ["-x", "-q", "--tb=no", *rewriting, *(["-k", only] if only else [])]
+        # A fork: what is imported already, torch above all, need not be imported for each fault.
+        child = os.fork()
+        if child == 0:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            run_on_copy(home, [*options, *(f"tests/{test}" for test in tests)])
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output.seek(0)
+        return status, output.read().decode()
+
+
+def run_on_copy(home: Path, options: list[str]) -> NoReturn:
+    """Run pytest on the copy and leave the process; nothing else may stand in for the copy."""
+    status = 99
+    # Some faults never end. Processor seconds, which do not depend on what else is running.
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    try:
+        os.chdir(ROOT)
+        os.environ |= {"PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.dont_write_bytecode = True
+        sys.path.insert(0, str(home))
+        import distillguard
+
+        if not Path(distillguard.__file__).resolve().is_relative_to(home.resolve()):
+            raise RuntimeError(f"{distillguard.__file__} was imported, not the copy in {home}")
+        status = int(pytest.main(options))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def judged(fault: Fault) -> dict[str, Any]:
+    """Run the tests against one fault: a row of the table."""
+    begun = time.perf_counter()
+    status, output = verdict(fault.tests, fault.only, fault)
+    found = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", output, flags=re.MULTILINE)
+    caught = found.group(1) if found else None
+    if status in (-signal.SIGXCPU, -signal.SIGKILL):
+        caught = "the time limit"
+    if status != 0 and not caught:
+        raise RuntimeError(f"{fault.name!r} was not judged:\n{output[-2000:]}")
+    return {
+        "fault": fault.name,
+        "file": fault.file,
+        "verdict": "killed" if caught else "SURVIVED",
+        "by": caught,
+        "exchange": [fault.old, fault.new],
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+
+
+def main() -> None:
+    """Judge the faults, print the table, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="", help="faults whose name or file contains this")
+    parser.add_argument("--keep", action="store_true", help="do not repeat faults already killed")
+    parser.add_argument("--unharmed", action="store_true", help="first see the tests pass")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+
+    chosen = [f for f in FAULTS if arguments.only in f.name or arguments.only in f.file]
+    if arguments.unharmed:
+        status, output = verdict(tuple(sorted({t for f in chosen for t in f.tests})), "", None)
+        if status:
+            sys.exit(f"the tests must pass on an unharmed copy:\n{output[-2000:]}")
+
+    before = {row["fault"]: row for row in load("mutants").get("faults", [])}
+    rows = dict(before)
+    setting = circumstances("pytest", "hypothesis")
+    for fault in chosen:
+        old = before.get(fault.name)
+        same = old is not None and old["exchange"] == [fault.old, fault.new]
+        if not (arguments.keep and same and old["by"]):
+            rows[fault.name] = judged(fault)
+        row = rows[fault.name]
+        ordered = [rows[each.name] for each in FAULTS if each.name in rows]
+        save("mutants", {"circumstances": setting, "faults": ordered})
+        print(f"{row['verdict']:9}{fault.name:45}{row['by'] or ''}", flush=True)
+    survivors = [row["fault"] for row in ordered if not row["by"]]
+
+    print()
+    print(table(ordered, ["fault", "verdict", "by"]))
+    if survivors:
+        sys.exit(f"survived: {', '.join(survivors)}")
+
+
+if __name__ == "__main__":
+    main()
