@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -214,6 +215,7 @@ def unchanged(points: Tensor, others: Tensor) -> Tensor:
     return (points == others).flatten(1).all(dim=1)
 
 
+@cache
 def checkpoint_periods(steps: int, device: torch.device) -> Tensor:
     """For each step, how many have passed since the checkpoint before, -1 between checkpoints."""
     percents = [0, 22]

@@ -52,7 +52,8 @@ class RandomSearch:
     def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> SquareState:
         """Propose the first point of each example."""
         zeros = torch.zeros_like(labels)
-        lowest = torch.full_like(labels, -torch.inf, dtype=torch.float64)
+        real = torch.promote_types(inputs.dtype, torch.float32)
+        lowest = inputs.new_full((len(inputs),), -torch.inf, dtype=real)
         state = SquareState(
             inputs, labels, keys, inputs, inputs, lowest, inputs, lowest, zeros, zeros
         )
