@@ -7,12 +7,14 @@ import re
 from functools import partial
 from html.parser import HTMLParser
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from distillguard import attacks, evaluate
+from distillguard.evaluation import SCHEMA, RobustnessReport, compare
 from distillguard.evaluation._html import png
 from distillguard.exceptions import MissingPackageError
 
@@ -192,3 +194,44 @@ def test_the_number_to_quote_is_the_attacks_own_unless_the_probe_refutes_it(mask
     seen = blind.observations
     assert blind.quoted_accuracy == blind.clean_accuracy * seen.margin_stands / seen.sampled
     assert f"not {100 * blind.robust_accuracy:.1f} %" in blind.headline
+
+
+def test_json_validates_against_the_schema_and_comes_back_equal(masked, plain, tmp_path):
+    for report in (masked, plain):
+        jsonschema.validate(json.loads(report.to_json(tmp_path / "r.json")), SCHEMA)
+        for source in (report.to_json(), tmp_path / "r.json", str(tmp_path / "r.json")):
+            back = RobustnessReport.from_json(source)
+            assert back == report
+            assert back.to_json() == report.to_json()
+            assert str(back) == str(report)
+
+
+def test_the_schema_refuses_what_is_no_report(masked):
+    for change in (
+        {"robust_accuracy": 1.5},
+        {"attacks": []},
+        {"schema_version": 2},
+        {"random_state": None},
+        {"extra": 1},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(masked.to_dict() | change, SCHEMA)
+    with pytest.raises(ValueError, match="report of schema version 1, got None"):
+        RobustnessReport.from_json("{}")
+    with pytest.raises(ValueError, match="source must be a report written by to_json"):
+        RobustnessReport.from_json('{"schema_version": 1}')
+
+
+def test_reports_stand_side_by_side_with_their_intervals(masked, plain):
+    together = compare(masked, plain, other=plain)
+    names = [row[0] for row in together.rows()]
+    assert names == ["Overconfident", "Overconfident 2", "other"]
+    for text in (str(together), together.to_markdown(), together._repr_html_()):
+        assert f"{100 * masked.quoted_accuracy:.1f} %" in text
+        low, high = plain.robust_interval
+        assert f"[{100 * low:.1f}, {100 * high:.1f}]" in text
+        assert "zero-gradients" in text
+    with pytest.raises(ValueError, match="compare must get at least one report"):
+        compare()
+    with pytest.raises(TypeError, match="compare must get RobustnessReport objects, got int"):
+        compare(a=3)

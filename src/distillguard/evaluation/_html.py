@@ -3,6 +3,7 @@
 import base64
 import struct
 import zlib
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,6 +61,15 @@ def _context(report: "RobustnessReport") -> dict[str, Any]:
             if (altered := image(example.adversarial, report.bounds))
         ],
     }
+
+
+def table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A bare table for notebooks."""
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in headers)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def image(values: Tensor, bounds: tuple[float, float]) -> str:

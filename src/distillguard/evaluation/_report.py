@@ -164,6 +164,35 @@ class RobustnessReport:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
 
+    @classmethod
+    def from_json(cls, source: str | PathLike[str]) -> "RobustnessReport":
+        """Read a report back.
+
+        Parameters
+        ----------
+        source : str or path-like
+            What :meth:`to_json` returned, or the path of a file that it wrote.
+
+        Returns
+        -------
+        RobustnessReport
+            Equal to the one that was written; without the examples.
+
+        Raises
+        ------
+        ValueError
+            If it is not a report.
+        """
+        from ._schema import parts_from
+
+        inline = isinstance(source, str) and source.lstrip().startswith("{")
+        text = str(source) if inline else Path(source).read_text(encoding="utf-8")
+        read = json.loads(text)
+        try:
+            return cls(**parts_from(read))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"source must be a report written by to_json, got {error}") from error
+
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`to_json` writes, as plain Python objects.
 
@@ -174,6 +203,7 @@ class RobustnessReport:
         """
         parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
         del parts["examples"]
+        parts["schema_version"] = 1
         parts["headline"] = self.headline
         parts["quoted_accuracy"] = self.quoted_accuracy
         return {name: _plain(part) for name, part in parts.items()}
