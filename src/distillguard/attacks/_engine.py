@@ -122,11 +122,11 @@ def _run(
 ) -> Tensor:
     device = device_of(model, inputs.device)
     ask = _Asked(model, dtype_of(model, inputs.dtype), labels)
-    # Cloned: a tensor made under inference_mode could not take part in autograd.
-    inputs, labels = inputs.detach().clone(), labels.clone()
+    inputs = inputs.detach()
     adversarial = inputs.clone()
 
     def start(examples: Tensor) -> State:
+        # Indexing copies: a tensor made under inference_mode could not take part in autograd.
         fresh = inputs[examples].to(device)
         return algorithm.start(fresh, labels[examples].to(device), example_keys(fresh, seed))
 
