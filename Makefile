@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
-BENCHMARKS ?= $(wildcard benchmarks/*.py)
+BENCHMARKS ?= $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -31,8 +31,8 @@ docs: $(INSTALLED)  ## Build the documentation in docs/_build/html; any warning 
 	$(BIN)/sphinx-build -q -W -n --keep-going -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
-bench: $(BENCH_INSTALLED)  ## Run every benchmark, or BENCHMARKS="benchmarks/temperatures.py"; takes hours
-	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+bench: $(BENCH_INSTALLED)  ## Run every benchmark, or some: make bench BENCHMARKS="temperatures jsma"; takes hours
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 constraints: $(BENCH_INSTALLED)  ## Pin in constraints.txt what .venv holds now, less what only GPUs need
 	$(BIN)/python -m pip freeze --exclude-editable \

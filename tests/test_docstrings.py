@@ -37,7 +37,7 @@ def callables() -> dict[str, object]:
     """Public functions, classes and the public methods that distillguard itself defines."""
     found = {}
     for path, value in public_objects().items():
-        if inspect.isclass(value) and issubclass(value, Exception):
+        if not callable(value) or (inspect.isclass(value) and issubclass(value, Exception)):
             continue
         found[path] = value
         if inspect.isclass(value):
