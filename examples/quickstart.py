@@ -4,7 +4,7 @@ Trains Papernot's MNIST network on 4,000 handwritten digits twice, undefended an
 distillation at T = 100, attacks both, and prints what each attack leaves of their accuracy, with
 what distillguard finds out about those figures. Writes a report (HTML and JSON) and a picture.
 
-    python examples/quickstart.py [--out build/demo] [--epochs 10] [--images 1000]
+    python examples/quickstart.py [--out build/demo] [--epochs 10] [--images 500] [--train 4000]
 """
 
 import argparse
@@ -28,7 +28,8 @@ from distillguard import (
 )
 
 EPSILON = 0.3
-FINAL_IMAGES = 100
+L2_EPSILON = 3.0
+FINAL_IMAGES = 50
 """Carlini-Wagner asks the model some hundred times per image: fewer images for it."""
 
 
@@ -37,12 +38,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/demo"))
     parser.add_argument("--epochs", type=int, default=10, help="of each network")
-    parser.add_argument("--images", type=int, default=1000, help="attacked, of the test digits")
+    parser.add_argument("--images", type=int, default=500, help="attacked, of the test digits")
+    parser.add_argument("--train", type=int, default=4000, help="training digits")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
 
-    training = datasets.load_mnist5k("train")
+    training = tuple(part[: chosen.train] for part in datasets.load_mnist5k("train"))
     X, y = (part[: chosen.images] for part in datasets.load_mnist5k("test"))
 
     # The same network, examples, optimiser, epochs and seed: only the defence differs.
@@ -65,9 +67,10 @@ def main() -> None:
     nearest = {"Carlini-Wagner L2": partial(attacks.carlini_wagner_l2, random_state=0)}
     first, few = {}, {}
     for name, model in {"undefended": undefended, "distilled": distilled}.items():
-        ask = partial(evaluate, model, epsilon=EPSILON, survivors_only=False, random_state=0)
-        first[name] = ask(X, y, attacks=within_budget)
-        few[name] = ask(X[:FINAL_IMAGES], y[:FINAL_IMAGES], attacks=nearest)
+        ask = partial(evaluate, model, survivors_only=False, random_state=0)
+        first[name] = ask(X, y, epsilon=EPSILON, attacks=within_budget)
+        part = X[:FINAL_IMAGES], y[:FINAL_IMAGES]
+        few[name] = ask(*part, norm="l2", epsilon=L2_EPSILON, attacks=nearest)
 
     print(table(first, few))
     for name, report in first.items():
@@ -121,7 +124,7 @@ def draw(path: Path, models: dict[str, Any], X: torch.Tensor, y: torch.Tensor) -
     figure, axes = plt.subplots(1 + len(models), 10, figsize=(11, 1.9 + 1.75 * len(models)))
     for axis, image, label in zip(axes[0], inputs, labels, strict=True):
         _show(axis, image, f"{label}")
-    axes[0, 0].set_ylabel("clean")
+    axes[0, 0].set_ylabel("clean, true class")
     for line, (name, model) in zip(axes[1:], models.items(), strict=True):
         network = model.student_ if hasattr(model, "student_") else model.network_
         adversarial = attacks.carlini_wagner_l2(network, inputs, labels, random_state=0)

@@ -195,6 +195,7 @@ class Stream(IterableDataset):
     [
         pytest.param(lambda X, y: (X.numpy(), y.numpy()), id="arrays"),
         pytest.param(lambda X, y: (X.double().numpy(), y.tolist()), id="float64 and a list"),
+        pytest.param(lambda X, y: ((X, y),), id="a pair"),
         pytest.param(lambda X, y: (TensorDataset(X, y),), id="TensorDataset"),
         pytest.param(lambda X, y: (Pairs(X, y),), id="Dataset"),
         pytest.param(lambda X, y: (DataLoader(Pairs(X, y), 100, shuffle=True),), id="loader"),

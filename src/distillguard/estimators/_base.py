@@ -200,6 +200,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     def _training_source(self, X: Any, y: Any, seed: int) -> Source:
         """Check the training data; learn the classes and the shape of an example."""
+        if y is None and isinstance(X, tuple) and len(X) == 2:
+            X, y = X
         if isinstance(X, DataLoader | Dataset):
             if y is not None:
                 raise ValueError("y must be None when X yields pairs (inputs, labels), got labels")

@@ -182,12 +182,12 @@ class DefensiveDistiller(NetworkClassifier):
 
         Parameters
         ----------
-        X : array or Tensor of shape (n, ...), DataLoader or Dataset
+        X : array or Tensor of shape (n, ...), DataLoader, Dataset or pair (X, y)
             Training examples, or something that yields pairs (inputs, labels). Inputs of
             integer type become float32, except images stored as bytes, which are refused.
         y : array or Tensor of shape (n,), optional
             Classes of any type that scikit-learn takes; None when ``X`` yields pairs, whose
-            labels are integers from 0.
+            labels are integers from 0, or is itself the pair.
 
         Returns
         -------

@@ -126,7 +126,7 @@ class UndefendedClassifier(NetworkClassifier):
 
         Parameters
         ----------
-        X : array or Tensor of shape (n, ...), DataLoader or Dataset
+        X : array or Tensor of shape (n, ...), DataLoader, Dataset or pair (X, y)
             Training examples, or something that yields pairs (inputs, labels).
         y : array or Tensor of shape (n,), optional
             Classes; None when ``X`` yields pairs.

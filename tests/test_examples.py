@@ -1,0 +1,49 @@
+"""The examples run, and the demo shows what the README says it shows."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(script: str, *arguments: str) -> None:
+    before = sys.argv
+    sys.argv = [script, *arguments]
+    try:
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def test_the_quickstart_writes_its_table_report_and_picture(tmp_path, capsys):
+    settings = {"--epochs": 1, "--images": 20, "--train": 256, "--out": tmp_path}
+    run("quickstart.py", *(str(part) for pair in settings.items() for part in pair))
+    shown = capsys.readouterr().out
+    assert "PGD on the margin" in shown
+    assert "Carlini-Wagner L2" in shown
+    assert set(json.loads((tmp_path / "report.json").read_text())) == {"undefended", "distilled"}
+    assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_demo_shows_the_defence_look_excellent_and_fall(tmp_path):
+    run("quickstart.py", "--out", str(tmp_path))
+    reports = json.loads((tmp_path / "report.json").read_text())
+    undefended, distilled = (reports[name]["within_budget"] for name in reports)
+    rows = {row["name"]: row for row in distilled["attacks"]}
+
+    assert abs(undefended["clean_accuracy"] - distilled["clean_accuracy"]) <= 0.015
+    assert rows["PGD on cross-entropy"]["robust_accuracy"] > 0.8
+    assert distilled["robust_accuracy"] < 0.05
+    assert reports["distilled"]["carlini_wagner"]["attacks"][0]["success_rate"] == 1
+    assert {finding["code"] for finding in distilled["findings"]} >= {
+        "zero-gradients",
+        "saturated-softmax",
+        "margin-beats-cross-entropy",
+    }
+    assert undefended["findings"] == []
