@@ -147,14 +147,14 @@ def has_docstring_with_sections(namespace: ModuleType, name: str) -> bool:
 
 
 def documented() -> set[int]:
-    """Every object that an autosummary of docs/reference lists."""
+    """Every object that docs/reference lists, in an autosummary or by itself."""
     found = set()
     for page in REFERENCE.glob("*.md"):
         home = ""
         for line in page.read_text().splitlines():
             if directive := re.match(r"\.\. (?:current)?module:: (\S+)", line):
                 home = directive[1]
-            elif entry := re.match(r"   (\w+)$", line):
+            elif entry := re.match(r"(?:   |\.\. py:data:: )(\w+)$", line):
                 found.add(id(getattr(importlib.import_module(home), entry[1])))
     return found
 

@@ -100,7 +100,8 @@ def test_documented_defaults_are_the_signatures(path):
         elif stated:
             assert stated[1].replace("nn.", "") == shown(default), entry.name
         else:
-            assert default is None, entry.name
+            # Long tuples are described in prose, as None is.
+            assert default is None or isinstance(default, tuple), entry.name
             assert "optional" in entry.type, entry.name
 
 
