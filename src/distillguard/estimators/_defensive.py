@@ -13,7 +13,8 @@ from .._data import Batch, Source
 from .._modes import borrowed, fitted_to
 from .._validation import check_in_unit_interval, check_positive
 from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, multiply_head
-from ._base import Fitting, NetworkClassifier, NetworkFactory, hard_label_objective
+from ._base import NetworkClassifier, NetworkFactory
+from ._fitting import Fitting, hard_label_objective
 
 
 class DefensiveDistiller(NetworkClassifier):

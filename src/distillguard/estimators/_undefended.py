@@ -6,7 +6,8 @@ from typing import Any, Self
 from torch import nn
 
 from ..training import Callback, OptimizerFactory, SchedulerFactory
-from ._base import NetworkClassifier, NetworkFactory, hard_label_objective
+from ._base import NetworkClassifier, NetworkFactory
+from ._fitting import hard_label_objective
 
 
 class UndefendedClassifier(NetworkClassifier):
