@@ -37,8 +37,9 @@ class DefensiveDistiller(NetworkClassifier):
         weights that it draws fall under ``random_state``; None is a small multilayer
         perceptron sized from the data.
     temperature : float, default=20.0
-        :math:`T`, above 0. Larger values soften the labels more and, in effect, only enlarge
-        the logits at prediction time.
+        :math:`T`, above 0, in the softmax of both networks while they train. Their logits grow
+        in proportion to it, so that accuracy and decision boundaries hardly depend on it while
+        the softmax at prediction time saturates.
     teacher : nn.Module, callable or None, default=None
         Another network for the teacher (Hinton's use: a large teacher, a small student [3]_).
         None is the student's architecture with the student's initial weights.
