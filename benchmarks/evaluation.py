@@ -1,0 +1,171 @@
+"""``evaluate(attacks="standard")`` beside AutoAttack: robust accuracy and what it costs.
+
+Four networks (undefended, distilled at T=20 and T=100, adversarially trained) on MNIST-5k and
+Fashion-MNIST, in linf and l2. AutoAttack is torchattacks' "standard", run and judged by the
+same code on the same images; evaluations are examples sent forwards and backwards, per image.
+Ours are given twice: the attacks with the clean pass and the judging, and the diagnosis apart.
+Writes ``results/evaluation.json`` after every row.
+
+    python benchmarks/evaluation.py [--examples 100] [--cache FOLDER] [--only MNIST-5k]
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchattacks
+from torch import Tensor, nn
+
+from benchmarks._common import circumstances, save
+from distillguard import DefensiveDistiller, RobustnessReport, UndefendedClassifier, evaluate
+from distillguard.attacks import pgd
+from distillguard.datasets import load_fashion_mnist, load_mnist5k
+from distillguard.functional import cross_entropy
+
+RADII = {"MNIST-5k": {"linf": 0.2, "l2": 1.5}, "Fashion-MNIST": {"linf": 0.1, "l2": 1.0}}
+LOADERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "MNIST-5k": load_mnist5k,
+    "Fashion-MNIST": load_fashion_mnist,
+}
+TRAINED_ON = 4000
+
+
+def network() -> nn.Module:
+    """Two strided convolutions and two dense layers: small, so that AutoAttack ends."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * 49, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
+
+
+def trained(kind: str, X: Tensor, y: Tensor, epsilon: float, cache: Path) -> nn.Module:
+    """Train one of the four networks, or take it from the cache."""
+    if cache.is_file():
+        model = network()
+        model.load_state_dict(torch.load(cache, weights_only=True))
+        return model.eval()
+    torch.manual_seed(0)
+    if kind == "adversarially trained":
+        model = hardened(X, y, epsilon)
+    elif kind == "undefended":
+        model = UndefendedClassifier(network(), max_epochs=15, random_state=0).fit(X, y).student_
+    else:
+        temperature = float(kind.removeprefix("T="))
+        distiller = DefensiveDistiller(
+            network(), temperature=temperature, max_epochs=15, random_state=0
+        )
+        model = distiller.fit(X, y).student_
+    torch.save(model.state_dict(), cache)
+    return model.eval()
+
+
+def hardened(X: Tensor, y: Tensor, epsilon: float) -> nn.Module:
+    """Madry's adversarial training; the radius grows over the first half."""
+    model, epochs = network(), 12
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for epoch in range(epochs):
+        radius = epsilon * min(1.0, (epoch + 1) / (epochs / 2))
+        for batch in torch.randperm(len(X)).split(128):
+            points = pgd(
+                model,
+                X[batch],
+                y[batch],
+                epsilon=radius,
+                steps=5,
+                early_stop=False,
+                random_state=epoch,
+            )
+            optimizer.zero_grad()
+            cross_entropy(model(points), y[batch]).mean().backward()
+            optimizer.step()
+    return model
+
+
+def autoattack(norm: str, epsilon: float) -> Callable[..., Tensor]:
+    """Torchattacks' standard AutoAttack as a function."""
+
+    def attack(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        theirs = torchattacks.AutoAttack(
+            model, norm=norm.capitalize(), eps=epsilon, n_classes=10, seed=0
+        )
+        return theirs(inputs, labels)
+
+    return attack
+
+
+def row(model: nn.Module, X: Tensor, y: Tensor, norm: str, epsilon: float) -> dict[str, Any]:
+    """Evaluate by both and count."""
+    settings: dict[str, Any] = {"norm": norm, "epsilon": epsilon, "random_state": 0}
+    ours = evaluate(model, X, y, **settings)
+    theirs = evaluate(model, X, y, attacks={"AutoAttack": autoattack(norm, epsilon)}, **settings)
+    spent, seconds = totals(ours)
+    their_spent, their_seconds = totals(theirs)
+    diagnosis = ours.costs["diagnosis"]
+    return {
+        "clean_accuracy": ours.clean_accuracy,
+        "robust_accuracy": ours.robust_accuracy,
+        "autoattack_robust_accuracy": theirs.robust_accuracy,
+        "examples_above": round((ours.robust_accuracy - theirs.robust_accuracy) * len(X)),
+        "evaluations": spent,
+        "diagnosis_evaluations": (diagnosis.forwards + diagnosis.backwards) / len(X),
+        "autoattack_evaluations": their_spent,
+        "share_of_evaluations": spent / their_spent,
+        "seconds": seconds,
+        "diagnosis_seconds": diagnosis.seconds,
+        "autoattack_seconds": their_seconds,
+        "after_each_attack": {part.name: part.robust_accuracy for part in ours.attacks},
+        "findings": [finding.code for finding in ours.findings],
+    }
+
+
+def totals(report: RobustnessReport) -> tuple[float, float]:
+    """Evaluations per image and seconds of everything but the diagnosis."""
+    parts = [cost for name, cost in report.costs.items() if name != "diagnosis"]
+    evaluations = sum(cost.forwards + cost.backwards for cost in parts)
+    evaluations += sum((row.forwards + row.backwards) * row.attacked for row in report.attacks)
+    seconds = sum(cost.seconds for cost in parts) + sum(row.seconds for row in report.attacks)
+    return evaluations / report.n_examples, seconds
+
+
+def main() -> None:
+    """Measure every network, data set and norm."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "dg-evaluation")
+    parser.add_argument("--only", choices=list(RADII), nargs="*", default=list(RADII))
+    parser.add_argument("--name", default="evaluation")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+
+    result = {**circumstances("torchattacks"), "examples": arguments.examples, "rows": []}
+    for data in arguments.only:
+        X, y = (part[:TRAINED_ON] for part in LOADERS[data]("train"))
+        tests = tuple(part[: arguments.examples] for part in LOADERS[data]("test"))
+        for kind in ("adversarially trained", "T=100", "undefended", "T=20"):
+            model = trained(kind, X, y, RADII[data]["linf"], arguments.cache / f"{data} {kind}.pt")
+            for norm, epsilon in RADII[data].items():
+                found = {"data": data, "network": kind, "norm": norm, "epsilon": epsilon}
+                found |= row(model, *tests, norm, epsilon)
+                result["rows"].append(found)
+                save(arguments.name, result)
+                print(
+                    f"{data} {kind} {norm}: {found['robust_accuracy']:.3f} against "
+                    f"{found['autoattack_robust_accuracy']:.3f} at "
+                    f"{found['share_of_evaluations']:.3f} of {found['autoattack_evaluations']:.0f}"
+                    f" (diagnosis {found['diagnosis_evaluations']:.0f}) {found['findings']}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
