@@ -163,7 +163,7 @@ class FastAdaptiveBoundary:
         following = torch.where(per_example(retreat, x), back, following)
         following = torch.where(per_example(searching, x), self.on_segment(state), following)
 
-        idle = ((following == x).flatten(1).all(dim=1)) & ~searching
+        idle = (size(following - x, "linf") == 0) & ~searching
         taken = state.taken + (~retreat | searching)
         return state._replace(
             current=following,

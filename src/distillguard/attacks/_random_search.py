@@ -117,7 +117,7 @@ class RandomSearch:
         if self.norm == "linf":
             change = 2 * self.epsilon * sign * mask(first, rows, columns)[:, None]
             proposed = self.within_budget(kept + change, state)
-            same = (proposed == state.kept).flatten(1).all(dim=1)
+            same = size(proposed - state.kept, "linf") == 0
             opposite = self.within_budget(kept - change, state)
             return torch.where(per_example(same, proposed), opposite, proposed)
 
