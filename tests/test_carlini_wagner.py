@@ -8,7 +8,11 @@ from torch import Tensor, nn
 
 from conftest import Halfspace
 from distillguard._geometry import per_example, size
-from distillguard.attacks import carlini_wagner_l2
+from distillguard.attacks import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf
+
+each_attack = pytest.mark.parametrize(
+    "attack", [carlini_wagner_l2, carlini_wagner_linf, carlini_wagner_l0]
+)
 
 
 class Constant(nn.Module):
@@ -191,6 +195,79 @@ def test_a_wrong_confidence_is_refused(halfspace, examples, confidence):
         carlini_wagner_l2(halfspace, *examples(2), confidence=confidence)
 
 
-def test_no_steps_are_refused(halfspace, examples):
+@each_attack
+def test_no_steps_are_refused(halfspace, examples, attack):
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
-        carlini_wagner_l2(halfspace, *examples(2), steps=0)
+        attack(halfspace, *examples(2), steps=0)
+
+
+class Detour(nn.Module):
+    """Class 1 has the larger logit at 0.5, class 2 the nearer boundary."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        first, second = (inputs - 0.5).flatten(1)[:, :2].unbind(dim=1)
+        return torch.stack([torch.zeros_like(first), first - 0.3, 8 * second - 0.8], dim=1)
+
+
+def test_a_near_boundary_is_found_behind_a_class_of_smaller_logit():
+    inputs = torch.full((1, 4), 0.5, dtype=torch.float64)
+    adversarial = carlini_wagner_l2(Detour(), inputs, torch.tensor([0]))
+    assert distance(adversarial, inputs).item() == pytest.approx(0.1, rel=2e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_linf_finds_the_closest_point_of_a_half_space(examples, scale):
+    model = Halfspace(scale=scale)
+    inputs, labels = examples(8)
+
+    adversarial = carlini_wagner_linf(model, inputs, labels)
+
+    assert (model(adversarial).argmax(dim=1) != labels).all()
+    ratio = size(adversarial - inputs, "linf") / model.least_epsilon(inputs, "linf")
+    assert (ratio >= 1 - 1e-9).all()
+    assert ratio.max() < 1.002
+
+
+def fewest_changes(model: Halfspace, inputs: Tensor) -> Tensor:
+    """Count the largest single contributions, each coordinate at its bound, that cross."""
+    signed = model.signed_distance(inputs).detach()
+    weights = -per_example(signed.sign(), inputs.flatten(1)) * model.w.detach()
+    flat = inputs.flatten(1)
+    gains = torch.maximum(weights * (1 - flat), -weights * flat)
+    sums = gains.sort(dim=1, descending=True).values.cumsum(dim=1)
+    return (sums < signed.abs()[:, None]).sum(dim=1) + 1
+
+
+def test_l0_changes_as_few_coordinates_as_a_half_space_allows(examples):
+    model = Halfspace((12,), seed=3)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(16, 12, generator=generator, dtype=torch.float64)
+    labels = model(inputs).argmax(dim=1)
+
+    adversarial = carlini_wagner_l0(model, inputs, labels)
+
+    assert (model(adversarial).argmax(dim=1) != labels).all()
+    changed = (adversarial != inputs).sum(dim=1)
+    least = fewest_changes(model, inputs)
+    assert (changed >= least).all()
+    assert changed.sum() <= least.sum() + 2
+
+
+@each_attack
+def test_every_norm_moves_saturated_inputs_and_returns_failures_unchanged(corners, attack):
+    model, inputs, labels = corners
+    adversarial = attack(model, inputs, labels)
+    assert (model(adversarial).argmax(dim=1) != labels).all()
+    assert ((adversarial >= 0) & (adversarial <= 1)).all()
+    stuck = attack(Constant(), inputs, torch.zeros_like(labels))
+    torch.testing.assert_close(stuck, inputs, rtol=0, atol=0)
+
+
+@each_attack
+def test_an_example_fares_the_same_in_any_batch(tangled, attack):
+    generator = torch.Generator().manual_seed(0)
+    inputs = 0.3 + 0.4 * torch.rand(5, 12, generator=generator, dtype=torch.float64)
+    labels = tangled.decided(inputs)
+    together = attack(tangled, inputs, labels, steps=40)
+    apart = attack(tangled, inputs.flip(0), labels.flip(0), steps=40, batch_size=2).flip(0)
+    torch.testing.assert_close(apart, together, rtol=0, atol=1e-6)

@@ -1,8 +1,9 @@
 """What the attacks of Carlini and Wagner (2017) share: a race between the likeliest classes.
 
 The closest adversarial example often lies in another class than the one that the logits of the
-clean input name first. So the likeliest classes race: each is descended to for a few steps, the
-two that came closest are descended further from there, and the closest to the end.
+clean input name first. So the likeliest classes race, and with them all classes together, by
+a smooth maximum: each racer is descended to for a few steps, the two that came closest are
+descended further from there, and the closest to the end.
 """
 
 import math
@@ -18,7 +19,11 @@ from ._engine import value_and_gradient
 from ._losses import success_margin
 
 RACERS = 4
-"""On MNIST the best class was among the four largest clean logits in 98 to 100 % of the cases."""
+"""All rivals together and three alone. On MNIST the closest class had one of the three largest
+clean logits in 95 to 99 % of the cases."""
+SMOOTHNESS = 0.1
+"""Temperature of the smooth maximum of all rivals, relative to the margin of the clean logits:
+at 0.1 about that of the softmax in an undefended network, and T times it in a distilled one."""
 PRUNED = 1.3
 """A class that came no closer than this many times the closest is given up."""
 COLD_STEP, WARM_STEP = 1.0, 0.3
@@ -33,7 +38,8 @@ class RaceState(NamedTuple):
     inputs: Tensor
     labels: Tensor
     targets: Tensor
-    """The classes that race, (n, RACERS), -1 where there are fewer."""
+    """The racers, (n, RACERS): a class; the label itself for all rivals together; or -1."""
+    temperature: Tensor
     distances: Tensor
     """The closest that each has come, (n, RACERS)."""
     points: Tensor
@@ -133,6 +139,7 @@ class Race:
             inputs=inputs,
             labels=labels,
             targets=labels.new_full((len(labels), RACERS), -1),
+            temperature=torch.ones_like(far),
             distances=far.new_full((len(labels), RACERS), math.inf),
             points=columns.contiguous(),
             run=zeros,
@@ -154,7 +161,7 @@ class Race:
         logits, gradient = value_and_gradient(
             model, point, lambda logits, labels: self.lead(logits, labels, state), state.labels
         )
-        state = state._replace(targets=self.entered(logits, state))
+        state = self.entered(logits, state)
         lacking = (self.confidence - self.lead(logits, state.labels, state)).to(state.reach)
         missing = self.confidence - success_margin(logits, state.labels, self.targeted)
         reached = (missing <= 0) & (missing < self.confidence)
@@ -187,24 +194,38 @@ class Race:
         return _column(state.points, state.distances.argmin(dim=1))
 
     def lead(self, logits: Tensor, labels: Tensor, state: RaceState) -> Tensor:
-        """How far the racing class leads the labelled one: ascended. (n,)."""
+        """How far the racer leads the labelled class: ascended. (n,)."""
         if self.targeted:
             return success_margin(logits, labels, targeted=True)
-        target = _column(self.entered(logits, state), state.racer)
-        return (logits.gather(1, target[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+        state = self.entered(logits.detach(), state)
+        target = _column(state.targets, state.racer)
+        temperature = state.temperature.to(logits)[:, None]
+        rivals = logits.scatter(1, labels[:, None], -math.inf)
+        together = temperature.squeeze(1) * (rivals / temperature).logsumexp(dim=1)
+        alone = _column(logits, target)
+        return torch.where(target == labels, together, alone) - _column(logits, labels)
 
-    def entered(self, logits: Tensor, state: RaceState) -> Tensor:
-        """Return the racing classes, which the clean logits name at the very first evaluation."""
+    def entered(self, logits: Tensor, state: RaceState) -> RaceState:
+        """Name the racers and the temperature, which the very first evaluation tells."""
         fresh = (state.run == 0) & (state.taken == 0)
         if not bool(fresh.any()):
-            return state.targets
-        if self.targeted:
-            chosen = state.labels[:, None]
-        else:
-            rivals = logits.detach().scatter(1, state.labels[:, None], -math.inf)
-            chosen = rivals.topk(min(RACERS, logits.shape[1] - 1), dim=1).indices
-        absent = chosen.new_full((len(chosen), RACERS - chosen.shape[1]), -1)
-        return torch.where(fresh[:, None], torch.cat([chosen, absent], dim=1), state.targets)
+            return state
+        racers = state.labels[:, None]
+        rivals = logits.scatter(1, racers, -math.inf)
+        if not self.targeted and logits.shape[1] > 2:
+            likeliest = rivals.topk(min(RACERS, logits.shape[1]) - 1, dim=1).indices
+            racers = torch.cat([racers, likeliest], dim=1)
+        absent = racers.new_full((len(racers), RACERS - racers.shape[1]), -1)
+        racers = torch.cat([racers, absent], dim=1)
+
+        margin = success_margin(logits, state.labels, self.targeted).abs()
+        # The second term is far below any margin that matters; it keeps the quotient finite.
+        temperature = SMOOTHNESS * margin + 1e-6 * logits.abs().amax(dim=1)
+        temperature = temperature.clamp(min=torch.finfo(logits.dtype).tiny).to(state.temperature)
+        return state._replace(
+            targets=torch.where(fresh[:, None], racers, state.targets),
+            temperature=torch.where(fresh, temperature, state.temperature),
+        )
 
     def relative_step(self, state: RaceState) -> Tensor:
         """Geometric from the run's first step to its last."""

@@ -52,9 +52,10 @@ def carlini_wagner_l2(
     Nothing therefore depends on the scale of the logits, which a distilled network makes huge.
 
     Instead of the largest wrong logit, which changes under way and often is not the closest
-    class, the four classes of the largest clean logits race. Each is run towards for a tenth of
-    ``steps``, the two that came closest are run on from there, then the closest alone. Any
-    misclassified iterate counts, whatever its class.
+    class, several margins race: that of a smooth maximum of all wrong logits, at a temperature
+    of a tenth of the clean margin, and those of the three largest wrong logits of the clean
+    input. Each is run for a tenth of ``steps``, the two that came closest are run on from there,
+    then the closest alone. Any misclassified iterate counts, whatever its class.
 
     Parameters
     ----------
@@ -101,6 +102,8 @@ def carlini_wagner_l2(
 
     See Also
     --------
+    carlini_wagner_linf : The same in the maximum norm.
+    carlini_wagner_l0 : Changes as few coordinates as possible.
     pgd : Fills a budget instead of looking for the smallest perturbation.
 
     References

@@ -1,0 +1,151 @@
+"""The L-infinity attack of Carlini and Wagner (2017), with a limit that follows the iterates."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._geometry import ball, per_example, size
+from .._typing import Bounds, Distance, Model
+from .._validation import check_at_least, check_not_negative
+from ._carlini_wagner import RACERS, Race, RaceState, in_full_precision, schedule
+from ._engine import run
+
+MEAN_DECAY = 0.7
+"""Of the directions that the iterates followed."""
+LIMIT_CHANGE = 0.3
+"""Change of the limit per step, relative to the step."""
+
+
+def carlini_wagner_linf(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    confidence: float = 0.0,
+    steps: int = 200,
+    targeted: bool = False,
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 256,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    r"""Look for the closest adversarial example in the maximum norm [1]_.
+
+    The paper minimises :math:`c f(x') + \sum_i (|\delta_i| - \tau)^+` and lowers the limit
+    :math:`\tau` after every success, by runs of up to 1,000 steps for each :math:`c` and
+    :math:`\tau`. Here the penalty is taken at its limit, where no coordinate may exceed
+    :math:`\tau`, which leaves no :math:`c` to look for; and :math:`\tau` moves with every
+    iterate, down when the wanted margin is reached and up when it is missed, by less and less.
+    The classes race as in :func:`carlini_wagner_l2`.
+
+    Parameters
+    ----------
+    model : callable
+        Maps inputs of shape (n, ...) to logits of shape (n, n_classes). A module is attacked
+        in eval mode; its modes, ``requires_grad`` flags and gradients are left as they were.
+    inputs : Tensor of shape (n, ...), floating
+        Clean examples within ``bounds``. Not modified.
+    labels : Tensor of shape (n,), int64
+        True classes, or the classes to reach when ``targeted``.
+    confidence : float, default=0.0
+        The margin to reach, in units of the logits. Examples with a higher one lie farther away
+        and transfer better to other models.
+    steps : int, default=200
+        Gradient steps in all, each one forward and one backward pass. An example on which
+        classes drop out of the race takes fewer.
+    targeted : bool, default=False
+        Move towards ``labels`` instead of away from them.
+    bounds : tuple of float, default=(0.0, 1.0)
+        Lowest and highest value an input may take.
+    batch_size : int, default=256
+        Examples on the device at once. Memory grows with it; results do not change.
+    random_state : int, optional
+        Only reaches models that draw random numbers themselves; the attack draws none.
+    progress : bool, default=False
+        Show a progress bar that counts decided examples.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+        Adversarial examples, like ``inputs`` and within ``bounds`` exactly: of all iterates with
+        the wanted margin the closest. An example without any comes back unchanged, and so does
+        one that has the margin already.
+
+    Raises
+    ------
+    TypeError
+        If ``inputs`` is not floating point or ``labels`` is not int64.
+    ValueError
+        If shapes disagree, ``inputs`` leaves ``bounds``, ``confidence`` is not a finite number
+        of at least 0, ``steps`` is below 1, or ``model`` returns something else than logits.
+    NoGradientError
+        If autograd cannot trace the model's output back to its input.
+
+    See Also
+    --------
+    carlini_wagner_l2 : The same in L2.
+    pgd : Fills a budget instead of looking for the smallest perturbation.
+
+    References
+    ----------
+    .. [1] N. Carlini and D. Wagner, "Towards Evaluating the Robustness of Neural Networks",
+       IEEE S&P 2017, section VI-C. https://arxiv.org/abs/1608.04644
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.attacks import carlini_wagner_linf
+    >>> model = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = model.weight.data.copy_(torch.tensor([[2.0, 0.0], [0.0, 2.0]]))
+    >>> carlini_wagner_linf(model, torch.tensor([[0.6, 0.4]]), torch.tensor([0])).round(decimals=3)
+    tensor([[0.5000, 0.5000]])
+    """
+    check_not_negative("confidence", confidence)
+    check_at_least("steps", steps, 1)
+    return run(
+        Race(
+            descent=SignsWithinALimit(),
+            runs=schedule(steps, 1 if targeted else RACERS),
+            confidence=confidence,
+            targeted=targeted,
+            bounds=bounds,
+        ),
+        model,
+        inputs,
+        labels,
+        bounds=bounds,
+        batch_size=batch_size,
+        random_state=random_state,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class SignsWithinALimit:
+    """How :func:`carlini_wagner_linf` descends; ``reach`` is the limit."""
+
+    norm: Distance = "linf"
+    dual: Distance = "l1"
+
+    def enter(self, inputs: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
+        """Work on the points themselves."""
+        return in_full_precision(points)
+
+    def leave(self, inputs: Tensor, current: Tensor, bounds: Bounds) -> Tensor:
+        """Return the iterate as an input."""
+        return current.to(inputs)
+
+    def moved(
+        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor, bounds: Bounds
+    ) -> RaceState:
+        """Take one step by the signs of the mean gradient, within the new limit."""
+        change = LIMIT_CHANGE * relative
+        limit = state.reach * torch.where(state.misses > 0, 1 + change, 1 - change)
+        largest = per_example(size(gradient, "l1"), gradient)
+        unit = torch.where(largest > 0, gradient / largest, 0)
+        mean = torch.lerp(unit, state.mean, MEAN_DECAY)
+        ahead = delta + per_example(relative * limit, delta) * mean.sign()
+        within = ball("linf").project(ahead, limit)
+        current = (in_full_precision(state.inputs) + within).clamp(*bounds)
+        return state._replace(current=current, mean=mean, reach=limit)
