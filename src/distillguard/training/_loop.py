@@ -118,8 +118,8 @@ def _one_epoch(
     began = time.perf_counter()
     network.train()
     totals, dtype = _Totals(runtime.device), dtype_of(network, torch.float32)
-    name = f"{plan.stage} {number}/{plan.max_epochs}"
-    with tqdm(total=plan.source.n_batches, desc=name, disable=not plan.verbose, unit="batch") as bar:
+    name, quiet = f"{plan.stage} {number}/{plan.max_epochs}", not plan.verbose
+    with tqdm(total=plan.source.n_batches, desc=name, disable=quiet, unit="batch") as bar:
         for batch in plan.source.epoch(number):
             batch = _on_device(batch, runtime.device, dtype)
             losses, logits = plan.objective(network, batch)
