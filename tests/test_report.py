@@ -95,6 +95,7 @@ def test_every_form_tells_the_same_figures(masked):
     accuracies = [f"{100 * row.robust_accuracy:.1f} %" for row in masked.attacks]
     page = " ".join(Page(masked.to_html()).words)
     for text in (str(masked), masked.to_markdown(), page):
+        text = " ".join(text.split())
         for row, accuracy in zip(masked.attacks, accuracies, strict=True):
             assert row.name in text
             assert accuracy in text

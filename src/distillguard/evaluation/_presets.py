@@ -55,16 +55,16 @@ def _strong(
 ) -> dict[str, Attack]:
     """AutoAttack's parts (Croce and Hein 2020), each with a part of its budget."""
     return {
-        "APGD targeted": partial(attacks.apgd_targeted, steps=40, **budget),
+        "APGD targeted": partial(attacks.apgd_targeted, steps=25, **budget),
         "FAB targeted": partial(
             attacks.fab_targeted,
             norm=threat.norm,
             steps=20,
-            n_targets=4,
+            n_targets=3,
             stop_within=threat.epsilon,
             **common,
         ),
-        "Square": partial(attacks.square, queries=500, **budget),
+        "Square": partial(attacks.square, queries=300, **budget),
     }
 
 

@@ -37,7 +37,7 @@ class Example:
     attack : str
         Name of the attack.
     distance : float
-        Distance between the two, in the norm of the attack's row.
+        Distance between the two, in the threat model's norm.
     """
 
     original: Tensor

@@ -1,5 +1,6 @@
 """The report for terminals and as Markdown: one table, written twice."""
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
 
 Interval = tuple[float, float]
 
+WIDTH = 100
 HEADERS = (
     "attack",
     "robust accuracy",
@@ -54,20 +56,23 @@ def result(report: "RobustnessReport") -> str:
 
 
 def to_text(report: "RobustnessReport") -> str:
-    """Headline, table, findings, small print; plain characters in at most 110 columns."""
+    """Headline, table, findings, small print; prose wrapped at 100 columns."""
     lines = [report.headline]
     if lines[0] != result(report):
         lines.append(result(report))
     table = [HEADERS, *(cells(row) for row in report.attacks)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     rows = ["  ".join(pad(row, widths)).rstrip() for row in table]
-    lines += ["", rows[0], "-" * len(rows[0]), *rows[1:], "", *notes(report)]
+    lines += ["", rows[0], "-" * len(rows[0]), *rows[1:], ""]
+    for note in notes(report):
+        lines += wrap(note, WIDTH)
     for finding in report.findings:
         lines += [
             "",
             f"[{finding.severity}] {finding.code}",
-            *(f"  {name}: {text}" for name, text in aspects(finding)),
         ]
+        for name, text in aspects(finding):
+            lines += wrap(f"{name}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     if not report.findings:
         lines += ["", "No findings."]
     return "\n".join(lines)
@@ -116,8 +121,8 @@ def notes(report: "RobustnessReport") -> list[str]:
         for part, cost in report.costs.items()
     )
     lines = [
-        f"{on} Success is misclassification at any distance;",
-        "forwards and backwards are per attacked example, seconds for all of them.",
+        f"{on} Success is misclassification at any distance; forwards and backwards are per "
+        "attacked example, seconds for all of them.",
         f"Besides: {others}.",
         f"Seed {report.random_state}; "
         + ", ".join(f"{name} {version}" for name, version in report.versions.items())
