@@ -145,6 +145,16 @@ TABLE = [
         shortest={"steps": 1},
         strong={"steps": 100},
     ),
+    Row(
+        "carlini_wagner_linf",
+        attacks.carlini_wagner_linf,
+        {"steps": 20},
+        ("linf",),
+        budget=False,
+        takes_norm=False,
+        shortest={"steps": 1},
+        strong={"steps": 100},
+    ),
     # Pixels go two at a time: where one is enough it takes two.
     Row("jsma-softmax", attacks.jsma, {"change": "both"}, **SALIENT),
     Row("jsma-logits", attacks.jsma, {"change": "both", "saliency": "logits"}, **SALIENT),
