@@ -155,6 +155,16 @@ TABLE = [
         shortest={"steps": 1},
         strong={"steps": 100},
     ),
+    Row(
+        "carlini_wagner_l0",
+        attacks.carlini_wagner_l0,
+        {"steps": 20},
+        ("l0",),
+        budget=False,
+        takes_norm=False,
+        shortest={"steps": 1},
+        strong={"steps": 200},
+    ),
     # Pixels go two at a time: where one is enough it takes two.
     Row("jsma-softmax", attacks.jsma, {"change": "both"}, **SALIENT),
     Row("jsma-logits", attacks.jsma, {"change": "both", "saliency": "logits"}, **SALIENT),

@@ -30,7 +30,7 @@ def digits():
 
 
 def quick(**settings) -> DefensiveDistiller:
-    return DefensiveDistiller(**{"max_epochs": 8, "random_state": 0, **settings})
+    return DefensiveDistiller(**{"max_epochs": 40, "random_state": 0, **settings})
 
 
 def test_a_clone_is_unfitted_and_a_pickle_predicts_the_same(digits):
