@@ -12,6 +12,7 @@ _HOMES = {
     "evaluation": "",
     "exceptions": "",
     "functional": "",
+    "interop": "",
     "networks": "",
     "estimators": "",
     "DefensiveDistiller": "estimators",
@@ -31,11 +32,21 @@ __all__ = [
     "evaluation",
     "exceptions",
     "functional",
+    "interop",
     "networks",
 ]
 
 if TYPE_CHECKING:
-    from . import attacks, datasets, estimators, evaluation, exceptions, functional, networks
+    from . import (
+        attacks,
+        datasets,
+        estimators,
+        evaluation,
+        exceptions,
+        functional,
+        interop,
+        networks,
+    )
     from .estimators import DefensiveDistiller, UndefendedClassifier
     from .evaluation import RobustnessReport, evaluate
 

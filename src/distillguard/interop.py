@@ -106,6 +106,14 @@ def to_foolbox(model: nn.Module, bounds: Bounds = (0.0, 1.0)) -> Any:
     ------
     MissingPackageError
         If foolbox is not installed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard import interop
+    >>> model = torch.nn.Linear(2, 2)
+    >>> interop.to_foolbox(model).bounds  # doctest: +SKIP
+    Bounds(lower=0.0, upper=1.0)
     """
     foolbox = _imported("foolbox", "foolbox")
     module = model if isinstance(model, nn.Module) else _Module(model)
@@ -138,6 +146,14 @@ def to_art(
     ------
     MissingPackageError
         If the Adversarial Robustness Toolbox is not installed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard import interop
+    >>> model = torch.nn.Linear(2, 2)
+    >>> interop.to_art(model, input_shape=(2,), n_classes=2).nb_classes  # doctest: +SKIP
+    2
     """
     classification = _imported("art.estimators.classification", "adversarial-robustness-toolbox")
     return classification.PyTorchClassifier(
