@@ -436,6 +436,11 @@ def test_prediction_on_another_shape_is_refused(distilled):
         distilled.predict(torch.zeros(2, 1, 9, 9))
 
 
+def test_an_attack_on_the_estimator_itself_names_the_network_to_pass(distilled, digits):
+    with pytest.raises(TypeError, match="got DefensiveDistiller; pass its student_"):
+        attacks.fgsm(distilled, *digits, epsilon=0.1)
+
+
 def test_soft_labels_refuse_a_temperature_of_zero(distilled, digits):
     with pytest.raises(ValueError, match="temperature must be a finite number above 0, got 0"):
         distilled.soft_labels(digits[0], 0)

@@ -77,6 +77,16 @@ def check_random_state(random_state: Any) -> None:
         check_at_least("random_state", random_state, 0)
 
 
+def check_model(model: Any) -> None:
+    """Refuse what cannot be called; of an estimator, say which of its networks can."""
+    if not callable(model):
+        inside = [name for name in ("student_", "network_") if hasattr(model, name)]
+        hint = f"; pass its {inside[0]}" if inside else ""
+        raise TypeError(
+            f"model must be a callable from inputs to logits, got {type(model).__name__}{hint}"
+        )
+
+
 def check_inputs(inputs: Any, bounds: Bounds) -> None:
     """Refuse inputs that are not a floating tensor of examples within ``bounds``."""
     if not isinstance(inputs, Tensor):

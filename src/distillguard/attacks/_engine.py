@@ -24,6 +24,7 @@ from .._validation import (
     check_label_range,
     check_labels,
     check_logits,
+    check_model,
     check_random_state,
 )
 
@@ -62,6 +63,7 @@ def run(
     progress: bool,
 ) -> Tensor:
     """Check what the caller passed, run ``algorithm`` on every example, return like ``inputs``."""
+    check_model(model)
     check_bounds(bounds)
     check_inputs(inputs, bounds)
     check_labels(labels, inputs)
