@@ -141,9 +141,7 @@ def check_labels(labels: Any, inputs: Tensor) -> None:
 def check_logits(logits: Any, n: int, name: str = "model") -> None:
     """Refuse a model's output that is not finite logits of shape (n, n_classes)."""
     if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"{name} must return a torch.Tensor of logits, got {type(logits).__name__}"
-        )
+        raise TypeError(f"{name} must return a torch.Tensor of logits, got {type(logits).__name__}")
     if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
         raise ValueError(
             f"{name} must return logits of shape ({n}, n_classes) with at least two classes, "
