@@ -103,7 +103,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     train, test = (LOADERS[options.data](split) for split in ("train", "test"))
-    settings = {"max_epochs": options.epochs, "random_state": 0}
+    settings = {"max_epochs": options.epochs, "random_state": 0, "precision": "bf16-mixed"}
     undefended = UndefendedClassifier(networks.papernot_mnist, **settings).fit(train)
     distilled = DefensiveDistiller(networks.papernot_mnist, temperature=100, **settings).fit(train)
 
