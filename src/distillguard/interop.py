@@ -62,10 +62,11 @@ def attack(
     ...     def __call__(self, inputs, labels):
     ...         return inputs.flip(1)
     >>> model = torch.nn.Linear(2, 2, bias=False)
-    >>> _ = model.weight.data.copy_(torch.eye(2))
+    >>> _ = model.weight.data.copy_(9 * torch.eye(2))
     >>> attacks = {"shift": interop.attack(Shift)}
     >>> inputs, labels = torch.tensor([[0.9, 0.3]]), torch.tensor([0])
-    >>> evaluate(model, inputs, labels, epsilon=0.7, attacks=attacks).robust_accuracy
+    >>> report = evaluate(model, inputs, labels, epsilon=0.7, attacks=attacks, random_state=0)
+    >>> report.robust_accuracy
     0.0
     """
     check_bounds(bounds)

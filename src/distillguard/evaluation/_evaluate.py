@@ -133,7 +133,7 @@ def evaluate(
     >>> import torch
     >>> from distillguard import evaluate
     >>> model = torch.nn.Linear(2, 2, bias=False)
-    >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> _ = model.weight.data.copy_(torch.tensor([[9.0, 0.0], [0.0, 9.0]]))
     >>> X, y = torch.tensor([[0.9, 0.2], [0.6, 0.5]]), torch.tensor([0, 0])
     >>> report = evaluate(model, X, y, epsilon=0.2, attacks="quick", random_state=0)
     >>> report.clean_accuracy, report.robust_accuracy
