@@ -407,6 +407,56 @@ FAULTS = [
         "from ._random import normal, uniform\n\n\ndef _late():\n    from .attacks import pgd",
         ("test_architecture.py",),
     ),
+    # Training and the distiller.
+    Fault(
+        "teacher trained at temperature 1",
+        "estimators/_defensive.py",
+        "objective = hard_label_objective(self.temperature)",
+        "objective = hard_label_objective(1.0)",
+        ("test_distiller.py",),
+    ),
+    Fault(
+        "soft labels at temperature 1",
+        "estimators/_defensive.py",
+        "return functional.softmax(self.asked(inputs), self.temperature)",
+        "return functional.softmax(self.asked(inputs), 1.0)",
+        ("test_distiller.py",),
+    ),
+    Fault(
+        "T squared forgotten beside hard labels",
+        "estimators/_defensive.py",
+        "(1 - weight) * temperature**2 * soft",
+        "(1 - weight) * soft",
+        ("test_distiller.py",),
+    ),
+    Fault(
+        "the caller's module trained in place",
+        "estimators/_base.py",
+        "            network = deepcopy(module)\n",
+        "            network = module\n",
+        ("test_distiller.py",),
+    ),
+    Fault(
+        "last layer not multiplied at the start",
+        "training/_head.py",
+        "getattr(head, name).mul_(factor)",
+        "getattr(head, name).mul_(1.0)",
+        ("test_training.py",),
+    ),
+    Fault(
+        "weights that diverged kept",
+        "training/_loop.py",
+        "            network.load_state_dict(good)\n",
+        "",
+        ("test_distiller.py",),
+    ),
+    Fault(
+        "best weights of early stopping not put back",
+        "training/_loop.py",
+        "        network.load_state_dict(plan.stopping.weights)\n",
+        "        pass\n",
+        ("test_distiller.py",),
+    ),
 ]
 
 

@@ -306,10 +306,20 @@ def test_history_has_one_record_per_epoch_and_stage(digits):
 
 def test_early_stopping_ends_a_stage_and_keeps_the_best_weights(digits):
     X, y = digits[0][:200], digits[1][:200]
-    fitted = small(max_epochs=200, early_stopping=True, patience=3, learning_rate=0.05).fit(X, y)
+    logits = []
+
+    class Watch:
+        def on_epoch(self, record, network):
+            if record["stage"] == "student":
+                logits.append(network(X).detach())
+
+    settings = {"early_stopping": True, "patience": 3, "learning_rate": 0.05}
+    fitted = small(max_epochs=200, callbacks=[Watch()], **settings).fit(X, y)
     losses = [r["validation_loss"] for r in fitted.history_ if r["stage"] == "student"]
     assert len(losses) < 200
     assert losses.index(min(losses)) == len(losses) - 1 - 3
+    torch.testing.assert_close(fitted.student_(X).detach(), logits[losses.index(min(losses))])
+    assert not torch.equal(logits[-1], logits[losses.index(min(losses))])
 
 
 def test_a_callback_sees_every_epoch_and_may_stop_the_stage(digits):
