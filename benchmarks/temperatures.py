@@ -1,13 +1,14 @@
 """Every temperature from 1 to 100 trains with the defaults; what the alternatives give.
 
-    python -m benchmarks.temperatures --data mnist5k
-    python -m benchmarks.temperatures --data fashion
-    python -m benchmarks.temperatures --recipes
+    python -m benchmarks.temperatures --data mnist5k [--epochs 20] [--precision 32-true]
+    python -m benchmarks.temperatures --data fashion [--epochs 20] [--precision 32-true]
+    python -m benchmarks.temperatures --recipes [--precision 32-true]
 
 The first two train Papernot's MNIST network undefended and distilled at nine temperatures, as
 long each, and write student accuracy, mean |logit| and the share of zero cross-entropy gradients
 on the test images. The last one trains two networks at T = 100 by the recipes that the decision
-record 0009 compares. Rows that are in the result file already are not computed again.
+record 0009 compares. Without options everything is at its defaults. Rows
+that the result file holds already for the same settings are not computed again.
 """
 
 import argparse
@@ -31,13 +32,20 @@ TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 100.0)
 Examples = tuple[Tensor, Tensor]
 
 
-def examples(data: str) -> tuple[Examples, Examples, int]:
-    """Training and test images, and the epochs: the default, or fewer of more images."""
+def examples(data: str) -> tuple[Examples, Examples]:
+    """Training and test images."""
     if data == "mnist5k":
-        return datasets.load_mnist5k("train"), datasets.load_mnist5k("test"), 20
+        return datasets.load_mnist5k("train"), datasets.load_mnist5k("test")
     X, y = datasets.load_fashion_mnist("train")
     Xt, yt = datasets.load_fashion_mnist("test")
-    return (X[:10_000], y[:10_000]), (Xt, yt), 10
+    return (X[:10_000], y[:10_000]), (Xt, yt)
+
+
+def rows_of(name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of an earlier run, if it had the same settings."""
+    before = load(name)
+    same = all(before.get(key) == value for key, value in settings.items())
+    return before.get("rows", []) if same else []
 
 
 def facts(network: nn.Module, test: Examples) -> dict[str, float]:
@@ -59,11 +67,12 @@ def facts(network: nn.Module, test: Examples) -> dict[str, float]:
     }
 
 
-def sweep(data: str, precision: str, seed: int) -> None:
+def sweep(data: str, epochs: int, precision: str, seed: int) -> None:
     """Train undefended and at every temperature; write after each."""
     name = f"temperatures-{data}"
-    done = {row["network"]: row for row in load(name).get("rows", [])}
-    training, test, epochs = examples(data)
+    settings = {"data": data, "seed": seed, "epochs": epochs, "precision": precision}
+    done = {row["network"]: row for row in rows_of(name, settings)}
+    training, test = examples(data)
     common = {"max_epochs": epochs, "precision": precision, "random_state": seed}
     wanted: dict[str, Callable[[], Any]] = {
         "undefended": lambda: UndefendedClassifier(networks.papernot_mnist, **common)
@@ -83,7 +92,6 @@ def sweep(data: str, precision: str, seed: int) -> None:
                 done[label]["teacher_accuracy"] = facts(fitted.teacher_, test)["accuracy"]
             print(done[label], flush=True)
         rows = [done[key] for key in wanted if key in done]
-        settings = {"data": data, "seed": seed, "epochs": epochs, "precision": precision}
         save(name, {**circumstances(), **settings, "rows": rows})
 
     baseline = done["undefended"]["accuracy"]
@@ -112,7 +120,7 @@ def recipes(precision: str, seed: int) -> None:
     perceptron = partial(networks.mlp, (1, 8, 8), 10)
     settings = {"seed": seed, "epochs": 10, "T": 100.0, "precision": precision}
     name = "temperatures-recipes"
-    done = {(row["network"], row["recipe"]): row for row in load(name).get("rows", [])}
+    done = {(row["network"], row["recipe"]): row for row in rows_of(name, settings)}
     for title, network, (training, test) in (
         ("perceptron, digits", perceptron, digits),
         ("Papernot's, MNIST-5k", networks.papernot_mnist, mnist),
@@ -179,7 +187,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=["mnist5k", "fashion"], default="mnist5k")
     parser.add_argument("--recipes", action="store_true", help="compare ways to train instead")
-    parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--epochs", type=int, default=DefensiveDistiller().max_epochs)
+    parser.add_argument("--precision", default=DefensiveDistiller().precision)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     chosen = parser.parse_args()
@@ -187,7 +196,7 @@ def main() -> None:
     if chosen.recipes:
         recipes(chosen.precision, chosen.seed)
     else:
-        sweep(chosen.data, chosen.precision, chosen.seed)
+        sweep(chosen.data, chosen.epochs, chosen.precision, chosen.seed)
 
 
 if __name__ == "__main__":

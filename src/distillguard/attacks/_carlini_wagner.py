@@ -19,8 +19,8 @@ from ._engine import value_and_gradient
 from ._losses import success_margin
 
 RACERS = 4
-"""All rivals together and three alone. On MNIST the closest class had one of the three largest
-clean logits in 95 to 99 % of the cases."""
+"""All rivals together, and the three with the largest clean logits alone: the closest class is
+usually among them."""
 SMOOTHNESS = 0.1
 """Temperature of the smooth maximum of all rivals, relative to the margin of the clean logits:
 at 0.1 about that of the softmax in an undefended network, and T times it in a distilled one."""
