@@ -83,8 +83,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (n,)
             Members of ``classes_``.
         """
-        winners = self._logits(X).argmax(dim=1).numpy()
-        return self.classes_[winners]
+        winners = torch.cat([logits.argmax(dim=1) for logits in self._logits_in_batches(X)])
+        return self.classes_[winners.numpy()]
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Predict the probability of each class: the softmax at temperature 1.
@@ -262,14 +262,23 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             return draw_seed(None)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
-    def _inputs(self, X: Any) -> Any:
-        """Check what is to be predicted against what was fitted."""
-        check_is_fitted(self)
+    def _checked_batches(self, X: Any) -> Iterator[Tensor]:
+        """Batches of what is to be predicted, checked against what was fitted."""
         if isinstance(X, DataLoader | Dataset):
-            return X
+            yield from input_batches(X)
+            return
         if isinstance(X, Tensor):
             X = X.detach().cpu().numpy()
         _refuse_bytes(X)
+        # An array is checked and converted a batch at a time: one mapped from a file is then
+        # never in memory as a whole, whatever its dtype.
+        streams = isinstance(X, np.ndarray) and X.ndim > 1 and len(X) > 0
+        step = PREDICTION_BATCH
+        pieces = (X[i : i + step] for i in range(0, len(X), step)) if streams else [X]
+        for piece in pieces:
+            yield from input_batches(self._checked(piece))
+
+    def _checked(self, X: Any) -> Tensor:
         if len(self.input_shape_) == 1:
             return as_tensor(validate_data(self, X, reset=False, dtype=DTYPES))
         X = check_array(X, allow_nd=True, dtype=DTYPES)
@@ -280,16 +289,19 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             )
         return as_tensor(X)
 
-    def _logits(self, X: Any, network: nn.Module | None = None) -> Tensor:
+    def _logits_in_batches(self, X: Any, network: nn.Module | None = None) -> Iterator[Tensor]:
         """Logits of the predictor, or of another network, on the CPU in float32 at least."""
-        X = self._inputs(X)
+        check_is_fitted(self)
         asked = getattr(self, self._predictor) if network is None else network
         # Rows of a table travel in batches of one size: matrix products of different shapes
         # round differently, and a row's logits would depend on its company.
         size = PREDICTION_BATCH if len(self.input_shape_) == 1 else 1
         with borrowed(asked), torch.no_grad():
-            pieces = [_ask(asked, filled(x, size))[: len(x)] for x in input_batches(X)]
-            return torch.cat(pieces)
+            for inputs in self._checked_batches(X):
+                yield _ask(asked, filled(inputs, size))[: len(inputs)]
+
+    def _logits(self, X: Any, network: nn.Module | None = None) -> Tensor:
+        return torch.cat(list(self._logits_in_batches(X, network)))
 
     def _forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
         with borrowed(network), torch.no_grad():
