@@ -26,7 +26,7 @@ from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, fun
 from distillguard._data import Batch, TensorSource
 from distillguard._modes import borrowed, isolated_random_state
 from distillguard.exceptions import DivergenceError
-from distillguard.training import Plan, Runtime, head_in_units, multiply_head, train
+from distillguard.training import Plan, Runtime, Scored, head_in_units, multiply_head, train
 
 TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 100.0)
 Examples = tuple[Tensor, Tensor]
@@ -159,10 +159,11 @@ def _taught(
     def stage(network: nn.Module, targets: Tensor, temperature: float, n: int) -> None:
         factor = temperature if scale else 1.0
 
-        def objective(asked: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        def objective(asked: nn.Module, batch: Batch) -> Scored:
             logits = asked(batch.inputs)
             soft = targets[batch.indices]
-            return factor * functional.soft_cross_entropy(logits, soft, temperature), logits
+            losses = factor * functional.soft_cross_entropy(logits, soft, temperature)
+            return Scored(losses, logits)
 
         with head_in_units(network, inputs, unit):
             plan = Plan("stage", source, objective, n)

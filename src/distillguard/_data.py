@@ -1,6 +1,6 @@
 """Any kind of training data as one thing: a source of batches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    DistributedSampler,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
@@ -33,9 +34,6 @@ class Batch(NamedTuple):
 class Source(Protocol):
     """Batches for training (shuffled, one pass an epoch) and for looking (in order)."""
 
-    n_examples: int | None
-    """None where only a pass can tell."""
-
     identified: bool
     """Whether batches carry indices, so that something computed per example can be looked up."""
 
@@ -51,6 +49,12 @@ class Source(Protocol):
     def first(self) -> Batch:
         """Some examples to look at before training."""
 
+    divided: bool
+    """Whether the processes of a run on several read different batches already."""
+
+    def generators(self) -> list[torch.Generator]:
+        """The random generators, other than torch's own, that decide what an epoch yields."""
+
 
 class TensorSource:
     """Examples in memory (or mapped from a file): rows are gathered, never collated.
@@ -59,37 +63,51 @@ class TensorSource:
     run that starts again at an epoch sees the same batches.
     """
 
-    identified = True
+    identified, divided = True, False
 
-    def __init__(self, inputs: Tensor, labels: Tensor, batch_size: int, seed: int = 0) -> None:
-        self.inputs, self.labels = inputs, labels
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        seed: int = 0,
+        rows: Tensor | None = None,
+    ) -> None:
+        self.inputs, self.labels, self.rows = inputs, labels, rows
         self.batch_size, self.seed = batch_size, seed
-        self.n_examples: int | None = len(inputs)
-        self.n_batches: int | None = len(self._slices(len(inputs)))
+        self.n_examples: int = len(inputs) if rows is None else len(rows)
+        self.n_batches: int | None = len(self._slices())
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """One shuffled pass."""
         generator = torch.Generator().manual_seed((self.seed + 7919 * number) % 2**63)
-        order = torch.randperm(len(self.inputs), generator=generator)
-        for piece in self._slices(len(order)):
-            rows = order[piece]
-            yield Batch(as_floating(self.inputs[rows]), self.labels[rows], rows)
+        order = torch.randperm(self.n_examples, generator=generator)
+        for piece in self._slices():
+            yield self._batch(order[piece])
 
     def in_order(self) -> Iterator[Batch]:
         """One pass from first to last."""
-        for rows in torch.arange(len(self.inputs)).split(max(self.batch_size, PREDICTION_BATCH)):
-            inputs = self.inputs[rows[0] : rows[-1] + 1]
-            yield Batch(as_floating(inputs), self.labels[rows], rows)
+        everything = torch.arange(self.n_examples)
+        yield from map(self._batch, everything.split(max(self.batch_size, PREDICTION_BATCH)))
 
     def first(self) -> Batch:
         """The first examples."""
         return next(self.in_order())
 
     def subset(self, rows: Tensor) -> "TensorSource":
-        """Some of the examples, as a source of its own."""
-        return TensorSource(self.inputs[rows], self.labels[rows], self.batch_size, self.seed)
+        """Some of the examples, as a source of its own over the same memory."""
+        return TensorSource(self.inputs, self.labels, self.batch_size, self.seed, rows)
 
-    def _slices(self, n: int) -> list[slice]:
+    def generators(self) -> list[torch.Generator]:
+        """None: an epoch's order follows from its number."""
+        return []
+
+    def _batch(self, indices: Tensor) -> Batch:
+        rows = indices if self.rows is None else self.rows[indices]
+        return Batch(as_floating(self.inputs[rows]), self.labels[rows], indices)
+
+    def _slices(self) -> list[slice]:
+        n = self.n_examples
         starts = list(range(0, n, self.batch_size))
         if len(starts) > 1 and n - starts[-1] == 1:
             starts.pop()  # BatchNorm cannot train on one example: it joins the batch before
@@ -104,15 +122,13 @@ class LoaderSource:
         self.loader = loader if indexed is None else indexed
         self.n_classes: int | None = None  # once known, every batch is held to it
         self.identified = indexed is not None
-        self.n_examples = _length(loader.dataset)
+        self.divided = _divided(self.loader)
         self.n_batches = _length(self.loader)
         self._first: Batch | None = None
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """One pass as the loader gives it."""
-        sampler = getattr(self.loader, "sampler", None)
-        if sampler is not None and hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(number)
+        _start(self.loader, number)
         for item in self.loader:
             yield self._batch(*pair(item), item[2] if self.identified else None)
 
@@ -133,6 +149,10 @@ class LoaderSource:
             raise ValueError("X must hold at least one example, got an empty loader")
         return self._first
 
+    def generators(self) -> list[torch.Generator]:
+        """The loader's and its sampler's, where the caller gave them one."""
+        return _generators(self.loader)
+
     def _batch(self, inputs: Tensor, labels: Tensor, indices: Tensor | None) -> Batch:
         inputs, labels = as_floating(inputs), as_classes(labels)
         if not inputs.isfinite().all():
@@ -140,6 +160,42 @@ class LoaderSource:
         if self.n_classes is not None:
             check_label_range(labels, self.n_classes)
         return Batch(inputs, labels, indices)
+
+
+class UnlabelledSource:
+    """The inputs of a loader or data set, labelled by a function of theirs."""
+
+    identified = False
+
+    def __init__(
+        self,
+        data: "DataLoader[Any] | Dataset[Any]",
+        label: Callable[[Tensor], Tensor],
+        batch_size: int,
+    ) -> None:
+        if not isinstance(data, DataLoader):
+            data = DataLoader(data, batch_size, shuffle=not isinstance(data, IterableDataset))
+        self.loader, self.label = data, label
+        self.divided = _divided(data)
+        self.n_batches = _length(data)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """One pass as the loader gives it."""
+        _start(self.loader, number)
+        for inputs in input_batches(self.loader):
+            yield Batch(inputs, self.label(inputs), None)
+
+    def in_order(self) -> Iterator[Batch]:
+        """One pass as the loader gives it."""
+        return self.epoch(0)
+
+    def first(self) -> Batch:
+        """A first batch."""
+        return next(self.epoch(0))
+
+    def generators(self) -> list[torch.Generator]:
+        """The loader's and its sampler's, where the caller gave them one."""
+        return _generators(self.loader)
 
 
 def source_of(data: "DataLoader[Any] | Dataset[Any]", batch_size: int, seed: int) -> Source:
@@ -236,6 +292,23 @@ def _indexed(loader: "DataLoader[Any]") -> "DataLoader[Any] | None":
         generator=loader.generator,
         persistent_workers=loader.persistent_workers,
     )
+
+
+def _start(loader: "DataLoader[Any]", number: int) -> None:
+    """Tell a sampler that wants to know which epoch this is."""
+    sampler = getattr(loader, "sampler", None)
+    if sampler is not None and hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(number)
+
+
+def _divided(loader: "DataLoader[Any]") -> bool:
+    return isinstance(getattr(loader, "sampler", None), DistributedSampler)
+
+
+def _generators(loader: "DataLoader[Any]") -> list[torch.Generator]:
+    sampler = getattr(loader, "sampler", None)
+    given = (loader.generator, getattr(sampler, "generator", None))
+    return [each for each in given if isinstance(each, torch.Generator)]
 
 
 def _length(sized: Any) -> int | None:

@@ -39,13 +39,22 @@ def borrowed(model: Model, seed: int | None = None) -> Iterator[None]:
 @contextmanager
 def isolated_random_state(devices: Iterable[torch.device], seed: int | None) -> Iterator[None]:
     """Seed the global generators of the CPU and of ``devices``, and put them back afterwards."""
-    indices = [torch.cuda.current_device() if d.index is None else d.index for d in devices]
-    with torch.random.fork_rng(devices=indices):
+    devices = list(devices)
+    with torch.random.fork_rng(devices=_indices(devices)):
         if seed is not None:
-            torch.default_generator.manual_seed(seed)
-            for index in indices:
-                torch.cuda.default_generators[index].manual_seed(seed)
+            reseed(devices, seed)
         yield
+
+
+def reseed(devices: Iterable[torch.device], seed: int) -> None:
+    """Seed the global generators of the CPU and of ``devices``, inside an isolated state."""
+    torch.default_generator.manual_seed(seed)
+    for index in _indices(devices):
+        torch.cuda.default_generators[index].manual_seed(seed)
+
+
+def _indices(devices: Iterable[torch.device]) -> list[int]:
+    return [torch.cuda.current_device() if d.index is None else d.index for d in devices]
 
 
 def device_of(model: Model, default: torch.device) -> torch.device:

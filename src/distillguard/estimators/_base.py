@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array, check_random_state, check_X_y
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ from .._validation import (
     check_logits,
     check_positive,
 )
-from ..training import Epoch, Runtime
+from ..training import Checkpoints, Epoch, Runtime
 from ._fitting import Fitting
 
 NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
@@ -59,13 +59,17 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     optimizer: Any
     learning_rate: float
     lr_scheduler: Any
-    early_stopping: bool
+    early_stopping: Any
     validation_fraction: float
     patience: int
+    gradient_clip: float | None
+    weight_averaging: float | None
     callbacks: Any
+    checkpoint_dir: Any
     device: str
     precision: str
     compile: bool
+    warm_start: bool
     random_state: Any
     verbose: bool
     history_: list[Epoch]
@@ -158,17 +162,36 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         check_at_least("patience", self.patience, 1)
         check_positive("learning_rate", self.learning_rate)
         check_in_unit_interval("validation_fraction", self.validation_fraction)
+        if self.early_stopping not in (True, False, "loss", "accuracy"):
+            raise ValueError(
+                "early_stopping must be True, False, 'loss' or 'accuracy', got "
+                f"{self.early_stopping!r}"
+            )
+        if self.gradient_clip is not None:
+            check_positive("gradient_clip", self.gradient_clip)
+        if self.weight_averaging is not None:
+            check_in_unit_interval("weight_averaging", self.weight_averaging)
+        if self.warm_start and self.checkpoint_dir is not None:
+            raise ValueError("warm_start must be False with checkpoint_dir, got True")
 
     @contextmanager
-    def _fitting(self, X: Any, y: Any) -> Iterator[Fitting]:
+    def _fitting(self, X: Any, y: Any, validation: Any = None) -> Iterator[Fitting]:
         """Check parameters and data; inside, random numbers are the fit's own."""
         self._check_parameters()
-        seed = self._seed()
         runtime = Runtime(self.device, self.precision, self.compile)
-        cuda = [runtime.device] if runtime.device.type == "cuda" else []
-        with isolated_random_state(cuda, seed):
-            source, validation = self._held_out(self._training_source(X, y, seed))
-            fitting = Fitting(self, runtime, source, validation)
+        checkpoints, seed = None, None
+        if self.checkpoint_dir is not None:
+            checkpoints = Checkpoints(self.checkpoint_dir, runtime.processes)
+            seed = checkpoints.seed
+        seed = runtime.processes.agreed(self._seed() if seed is None else seed)
+        with isolated_random_state(runtime.cuda, seed):
+            source = self._training_source(X, y, seed)
+            held: Source | None
+            if validation is None:
+                source, held = self._held_out(source)
+            else:
+                held = self._validation_source(validation, seed)
+            fitting = Fitting(self, runtime, source, held, checkpoints, seed)
             self.history_ = fitting.history
             yield fitting
 
@@ -177,8 +200,11 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         if not self.early_stopping:
             return source, None
         if not isinstance(source, TensorSource):
-            raise ValueError("early_stopping must be False with a DataLoader, got True")
-        n = len(source.inputs)
+            raise ValueError(
+                "early_stopping must be False with a DataLoader and no validation, got "
+                f"{self.early_stopping!r}"
+            )
+        n = source.n_examples
         held = max(1, round(self.validation_fraction * n))
         if held >= n:
             raise ValueError(
@@ -187,6 +213,33 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             )
         order = torch.randperm(n)
         return source.subset(order[held:]), source.subset(order[:held])
+
+    def _validation_source(self, validation: Any, seed: int) -> Source:
+        """Check validation examples against the training data."""
+        if isinstance(validation, DataLoader | Dataset):
+            source = source_of(validation, self.batch_size, seed)
+            if isinstance(source, LoaderSource):
+                source.n_classes = len(self.classes_)
+        elif isinstance(validation, tuple | list) and len(validation) == 2:
+            X, y = (v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in validation)
+            _refuse_bytes(X)
+            X, y = check_X_y(X, y, allow_nd=True, dtype=DTYPES)
+            unknown = np.setdiff1d(y, self.classes_)
+            if len(unknown):
+                raise ValueError(f"validation must hold known classes, got {unknown[0].item()!r}")
+            indices = torch.from_numpy(np.searchsorted(self.classes_, y))
+            source = TensorSource(as_tensor(X), indices, self.batch_size, seed)
+        else:
+            raise TypeError(
+                "validation must be a DataLoader, a Dataset or a pair (X, y), got "
+                f"{type(validation).__name__}"
+            )
+        shape = tuple(source.first().inputs.shape[1:])
+        if shape != self.input_shape_:
+            raise ValueError(
+                f"validation must hold examples of shape {self.input_shape_} as X does, got {shape}"
+            )
+        return source
 
     def _training_source(self, X: Any, y: Any, seed: int) -> Source:
         """Check the training data; learn the classes and the shape of an example."""

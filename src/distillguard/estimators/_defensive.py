@@ -2,17 +2,26 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from os import PathLike
 from typing import Any, Self
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from .. import functional
-from .._data import Batch, Source
-from .._modes import borrowed, fitted_to
+from .._data import Batch, Source, TensorSource, UnlabelledSource, input_batches
 from .._validation import check_in_unit_interval, check_positive
-from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, multiply_head
+from ..training import (
+    Callback,
+    Objective,
+    OptimizerFactory,
+    Runtime,
+    SchedulerFactory,
+    Scored,
+    multiply_head,
+)
 from ._base import NetworkClassifier, NetworkFactory
 from ._fitting import Fitting, hard_label_objective
 
@@ -61,16 +70,28 @@ class DefensiveDistiller(NetworkClassifier):
     lr_scheduler : {"cosine", "one_cycle"}, callable or None, default=None
         Schedule of the learning rate, stepped after each batch: a name, or a callable
         ``(optimizer, total_steps) -> LRScheduler``.
-    early_stopping : bool, default=False
-        Hold out ``validation_fraction`` of the examples, stop a stage when their loss has not
-        fallen for ``patience`` epochs, and keep the best weights. Needs arrays or tensors.
+    early_stopping : bool, "loss" or "accuracy", default=False
+        Stop a stage when the loss (True or "loss") or the accuracy of the validation examples
+        has not improved for ``patience`` epochs, and keep the best weights. Without a
+        ``validation`` argument to ``fit`` they are ``validation_fraction`` of the examples,
+        which needs arrays or tensors.
     validation_fraction : float, default=0.1
-        Share of the examples held out for early stopping, in (0, 1).
+        Share of the examples held out for early stopping, in (0, 1), where ``fit`` is given no
+        ``validation``.
     patience : int, default=10
-        Epochs without a better validation loss before a stage stops.
-    callbacks : sequence, default=()
-        Objects with ``on_epoch(record, network)``, called after each epoch with its entry of
-        ``history_``; returning True ends the stage.
+        Epochs without a better validation figure before a stage stops.
+    gradient_clip : float, optional
+        Largest l2 norm of the gradient of all weights together; larger ones are scaled down.
+    weight_averaging : float, optional
+        Decay in [0, 1] of an exponential moving average of the weights, with a warm-up; the
+        average is what validation and callbacks see and what the network ends with.
+    callbacks : sequence of Callback, default=()
+        Called after each epoch with its entry of ``history_``; see
+        :class:`distillguard.callbacks.Callback`.
+    checkpoint_dir : str or path-like, optional
+        Folder that receives the state after every epoch. A run that was killed at any moment
+        goes on from there when the same script is started again, and ends with the same bits;
+        a finished run is loaded. One folder belongs to one run.
     device : str, default="auto"
         Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
     precision : str, default="32-true"
@@ -97,7 +118,7 @@ class DefensiveDistiller(NetworkClassifier):
     history_ : list of dict
         One record per epoch: ``stage`` ("teacher" or "student"), ``epoch``, ``loss`` (mean,
         in nats), ``accuracy`` (on the training batches), ``learning_rate``, ``seconds``, and
-        ``validation_loss`` and ``validation_accuracy`` with early stopping.
+        ``validation_loss`` and ``validation_accuracy`` where there are validation examples.
     n_features_in_ : int
         Numbers in one example.
     input_shape_ : tuple of int
@@ -147,10 +168,13 @@ class DefensiveDistiller(NetworkClassifier):
         optimizer: str | OptimizerFactory = "adam",
         learning_rate: float = 1e-3,
         lr_scheduler: str | SchedulerFactory | None = None,
-        early_stopping: bool = False,
+        early_stopping: bool | str = False,
         validation_fraction: float = 0.1,
         patience: int = 10,
+        gradient_clip: float | None = None,
+        weight_averaging: float | None = None,
         callbacks: Sequence[Callback] = (),
+        checkpoint_dir: str | PathLike[str] | None = None,
         device: str = "auto",
         precision: str = "32-true",
         compile: bool = False,
@@ -171,7 +195,10 @@ class DefensiveDistiller(NetworkClassifier):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.gradient_clip = gradient_clip
+        self.weight_averaging = weight_averaging
         self.callbacks = callbacks
+        self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.precision = precision
         self.compile = compile
@@ -179,7 +206,7 @@ class DefensiveDistiller(NetworkClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, validation: Any = None, transfer: Any = None) -> Self:
         """Train the teacher, then the student on its soft labels.
 
         Parameters
@@ -190,6 +217,12 @@ class DefensiveDistiller(NetworkClassifier):
         y : array or Tensor of shape (n,), optional
             Classes of any type that scikit-learn takes; None when ``X`` yields pairs, whose
             labels are integers from 0, or is itself the pair.
+        validation : DataLoader, Dataset or pair (X, y), optional
+            Examples to measure loss and accuracy on after every epoch, and to stop early by.
+        transfer : array or Tensor of shape (n, ...), Dataset or DataLoader, optional
+            Examples for the student to learn the teacher's soft labels on instead of ``X``
+            [3]_; labels that come with them are not looked at. Where the student's loss has a
+            hard-label term, or its accuracy is recorded, the teacher's prediction is the label.
 
         Returns
         -------
@@ -203,22 +236,26 @@ class DefensiveDistiller(NetworkClassifier):
         ValueError
             If a parameter is out of its range, the data is empty, not finite or of one class
             only, or ``module`` does not return one logit per class.
+        SaveError
+            If ``checkpoint_dir`` holds another run, or one whose beginning is damaged.
         DivergenceError
             If training leaves the finite numbers. The networks keep their last good weights.
         """
-        with self._fitting(X, y) as fitting:
+        with self._fitting(X, y, validation) as fitting:
             if self.warm_start and hasattr(self, "student_"):
                 teacher, student = self.teacher_, self.student_
             else:
                 teacher, student = self._initial_networks(fitting.source)
             self.teacher_, self.student_ = teacher, student
+            fitting.begin(teacher=teacher, student=student)
 
             unit = self._logit_unit()
             if not self.prefit_teacher:
                 objective = hard_label_objective(self.temperature)
                 fitting.train("teacher", teacher, objective, unit)
-            targets = _SoftTargets(teacher, self.temperature, fitting)
-            fitting.train("student", student, self._student_objective(targets), unit)
+            source = fitting.source if transfer is None else self._labelled(transfer, fitting)
+            targets = _SoftTargets(teacher, self.temperature, source, fitting.runtime)
+            fitting.train("student", student, self._student_objective(targets), unit, source)
 
         self.n_iter_ = sum(record["stage"] == "student" for record in self.history_)
         return self
@@ -278,28 +315,41 @@ class DefensiveDistiller(NetworkClassifier):
         """The student's loss on a batch: Papernot's, or Hinton's where hard labels count."""
         temperature, weight = float(self.temperature), float(self.hard_label_weight)
 
-        def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        def objective(network: nn.Module, batch: Batch) -> Scored:
             logits = network(batch.inputs)
             soft = functional.soft_cross_entropy(logits, targets(batch), temperature)
             if weight == 0:
-                return soft, logits
+                return Scored(soft, logits)
             hard = functional.cross_entropy(logits, batch.labels)
-            return (1 - weight) * temperature**2 * soft + weight * hard, logits
+            return Scored((1 - weight) * temperature**2 * soft + weight * hard, logits)
 
         return objective
+
+    def _labelled(self, transfer: Any, fitting: Fitting) -> Source:
+        """The transfer set, with the teacher's predictions for labels."""
+        teacher, look = self.teacher_, fitting.runtime.look
+
+        def label(inputs: Tensor) -> Tensor:
+            return look(teacher, inputs).argmax(dim=1).cpu()
+
+        if isinstance(transfer, DataLoader | Dataset):
+            return UnlabelledSource(transfer, label, self.batch_size)
+        X = self._inputs(transfer)
+        labels = torch.cat([label(inputs) for inputs in input_batches(X)])
+        return TensorSource(X, labels, self.batch_size, fitting.seed)
 
 
 class _SoftTargets:
     """The teacher's softmax at the training temperature, for a batch of training examples."""
 
-    def __init__(self, teacher: nn.Module, temperature: float, fitting: Fitting) -> None:
-        self.teacher, self.temperature = teacher, temperature
-        self.asked = fitting.runtime.for_looking(teacher)
+    def __init__(
+        self, teacher: nn.Module, temperature: float, source: Source, runtime: Runtime
+    ) -> None:
+        self.teacher, self.temperature, self.runtime = teacher, temperature, runtime
         self.known: Tensor | None = None
-        if fitting.source.identified:
+        if source.identified:
             # Once for every example: the student's epochs need no teacher.
-            batches = fitting.source.in_order()
-            self.known = torch.cat([self.ask(fitted_to(teacher, b.inputs)) for b in batches])
+            self.known = torch.cat([self.ask(batch.inputs) for batch in source.in_order()])
 
     def __call__(self, batch: Batch) -> Tensor:
         if self.known is not None and batch.indices is not None:
@@ -307,5 +357,4 @@ class _SoftTargets:
         return self.ask(batch.inputs)
 
     def ask(self, inputs: Tensor) -> Tensor:
-        with borrowed(self.teacher), torch.no_grad():
-            return functional.softmax(self.asked(inputs), self.temperature)
+        return functional.softmax(self.runtime.look(self.teacher, inputs), self.temperature)

@@ -1,16 +1,20 @@
 """One fit of an estimator: its data, its runtime, and the stages that train its networks."""
 
-from typing import TYPE_CHECKING
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .. import functional
 from .._data import Batch, Source
 from ..training import (
+    Checkpoints,
     Epoch,
     Objective,
     Plan,
     Runtime,
+    Scored,
     Stopping,
     head_in_units,
     make_optimizer,
@@ -20,6 +24,9 @@ from ..training import (
 
 if TYPE_CHECKING:
     from ._base import NetworkClassifier
+
+# What may differ where a run goes on from its checkpoints.
+_FREE = {"callbacks", "checkpoint_dir", "device", "module", "teacher", "verbose"}
 
 
 class Fitting:
@@ -31,52 +38,99 @@ class Fitting:
         runtime: Runtime,
         source: Source,
         validation: Source | None,
+        checkpoints: Checkpoints | None,
+        seed: int,
     ) -> None:
         self.estimator, self.runtime = estimator, runtime
         self.source, self.validation = source, validation
+        self.checkpoints, self.seed = checkpoints, seed
         self.history: list[Epoch] = []
 
+    def begin(self, **networks: nn.Module) -> None:
+        """Give the networks the weights that the run of the checkpoint folder started from."""
+        if self.checkpoints is not None:
+            start = {name: network.state_dict() for name, network in networks.items()}
+            stored = self.checkpoints.begin(self._settings(networks), start, self.seed)
+            for name, network in networks.items():
+                network.load_state_dict(stored[name])
+
     def train(
-        self, stage: str, network: nn.Module, objective: Objective, logit_unit: float = 1.0
+        self,
+        stage: str,
+        network: nn.Module,
+        objective: Objective,
+        logit_unit: float = 1.0,
+        source: Source | None = None,
     ) -> None:
         """Train ``network`` in place for one stage; ``training/_head.py`` explains the unit."""
-        estimator, inputs = self.estimator, self.source.first().inputs[:2]
-        stopping = None
-        if self.validation is not None:
-            stopping = Stopping(self.validation, estimator.patience)
+        estimator, source = self.estimator, source or self.source
+        inputs = self.source.first().inputs[:2]
         plan = Plan(
             stage=stage,
-            source=self.source,
+            source=source,
             objective=objective,
             max_epochs=estimator.max_epochs,
-            stopping=stopping,
+            seed=self.seed,
+            validation=self.validation,
+            stopping=self._stopping(),
+            gradient_clip=estimator.gradient_clip,
+            weight_averaging=estimator.weight_averaging,
             callbacks=tuple(estimator.callbacks or ()),
+            checkpoints=self.checkpoints,
             verbose=bool(estimator.verbose),
         )
         with head_in_units(network, inputs, logit_unit):
             optimizer = make_optimizer(
                 estimator.optimizer, network.parameters(), estimator.learning_rate
             )
-            scheduler = make_scheduler(estimator.lr_scheduler, optimizer, self._steps())
+            scheduler = make_scheduler(estimator.lr_scheduler, optimizer, self._steps(source))
             self.history += train(network, optimizer, scheduler, plan, self.runtime)
 
-    def _steps(self) -> int:
+    def _stopping(self) -> Stopping | None:
+        wish = self.estimator.early_stopping
+        if not wish:
+            return None
+        return Stopping(self.estimator.patience, "accuracy" if wish == "accuracy" else "loss")
+
+    def _steps(self, source: Source) -> int:
         """Batches in all epochs; only a schedule needs to know."""
-        if self.source.n_batches is None:
+        if source.n_batches is None:
             if self.estimator.lr_scheduler is not None:
                 raise ValueError(
                     "lr_scheduler must be None for a data set without a length, "
                     f"got {self.estimator.lr_scheduler!r}"
                 )
             return 0
-        return self.estimator.max_epochs * self.source.n_batches
+        return self.estimator.max_epochs * source.n_batches
+
+    def _settings(self, networks: Mapping[str, nn.Module]) -> dict[str, str]:
+        """What a run must have in common with the one whose checkpoints it goes on from."""
+        parameters = self.estimator.get_params(deep=False).items()
+        settings = {name: _described(value) for name, value in parameters if name not in _FREE}
+        for name, network in networks.items():
+            shapes = [f"{key} {tuple(value.shape)}" for key, value in network.state_dict().items()]
+            settings[f"architecture of the {name}"] = ", ".join(shapes)
+        settings["estimator"] = type(self.estimator).__name__
+        settings["processes"] = str(self.runtime.processes.count)
+        settings["number of batches"] = str(self.source.n_batches)
+        if self.source.identified:
+            first = self.source.first()
+            content = first.inputs.contiguous().numpy().tobytes() + first.labels.numpy().tobytes()
+            settings["data"] = hashlib.sha256(content).hexdigest()[:16]
+        return settings
 
 
 def hard_label_objective(temperature: float) -> Objective:
     """Cross-entropy of the softmax at a temperature with the true labels."""
 
-    def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def objective(network: nn.Module, batch: Batch) -> Scored:
         logits = network(batch.inputs)
-        return functional.cross_entropy(logits / temperature, batch.labels), logits
+        return Scored(functional.cross_entropy(logits / temperature, batch.labels), logits)
 
     return objective
+
+
+def _described(value: Any) -> str:
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    return getattr(value, "__qualname__", type(value).__name__)

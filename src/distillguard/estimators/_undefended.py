@@ -1,6 +1,7 @@
 """The baseline of every defence: the same network, loop and epochs, without one."""
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any, Self
 
 from torch import nn
@@ -30,15 +31,22 @@ class UndefendedClassifier(NetworkClassifier):
         The optimiser's step size.
     lr_scheduler : {"cosine", "one_cycle"}, callable or None, default=None
         Schedule of the learning rate, stepped after each batch.
-    early_stopping : bool, default=False
-        Hold out ``validation_fraction`` of the examples and stop when their loss has not
-        fallen for ``patience`` epochs. Needs arrays or tensors.
+    early_stopping : bool, "loss" or "accuracy", default=False
+        Stop when the loss (True or "loss") or the accuracy of the validation examples has not
+        improved for ``patience`` epochs, and keep the best weights.
     validation_fraction : float, default=0.1
-        Share of the examples held out for early stopping, in (0, 1).
+        Share of the examples held out for early stopping, in (0, 1), where ``fit`` is given no
+        ``validation``.
     patience : int, default=10
-        Epochs without a better validation loss before training stops.
-    callbacks : sequence, default=()
-        Objects with ``on_epoch(record, network)``; returning True ends the training.
+        Epochs without a better validation figure before training stops.
+    gradient_clip : float, optional
+        Largest l2 norm of the gradient of all weights together; larger ones are scaled down.
+    weight_averaging : float, optional
+        Decay in [0, 1] of an exponential moving average of the weights, with a warm-up.
+    callbacks : sequence of Callback, default=()
+        Called after each epoch; see :class:`distillguard.callbacks.Callback`.
+    checkpoint_dir : str or path-like, optional
+        Folder that receives the state after every epoch, and from which a killed run goes on.
     device : str, default="auto"
         Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
     precision : str, default="32-true"
@@ -94,10 +102,13 @@ class UndefendedClassifier(NetworkClassifier):
         optimizer: str | OptimizerFactory = "adam",
         learning_rate: float = 1e-3,
         lr_scheduler: str | SchedulerFactory | None = None,
-        early_stopping: bool = False,
+        early_stopping: bool | str = False,
         validation_fraction: float = 0.1,
         patience: int = 10,
+        gradient_clip: float | None = None,
+        weight_averaging: float | None = None,
         callbacks: Sequence[Callback] = (),
+        checkpoint_dir: str | PathLike[str] | None = None,
         device: str = "auto",
         precision: str = "32-true",
         compile: bool = False,
@@ -114,7 +125,10 @@ class UndefendedClassifier(NetworkClassifier):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.gradient_clip = gradient_clip
+        self.weight_averaging = weight_averaging
         self.callbacks = callbacks
+        self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.precision = precision
         self.compile = compile
@@ -122,7 +136,7 @@ class UndefendedClassifier(NetworkClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
         """Train the network on hard labels.
 
         Parameters
@@ -131,6 +145,8 @@ class UndefendedClassifier(NetworkClassifier):
             Training examples, or something that yields pairs (inputs, labels).
         y : array or Tensor of shape (n,), optional
             Classes; None when ``X`` yields pairs.
+        validation : DataLoader, Dataset or pair (X, y), optional
+            Examples to measure loss and accuracy on after every epoch.
 
         Returns
         -------
@@ -144,12 +160,15 @@ class UndefendedClassifier(NetworkClassifier):
         ValueError
             If a parameter is out of its range, the data is empty, not finite or of one class
             only, or ``module`` does not return one logit per class.
+        SaveError
+            If ``checkpoint_dir`` holds another run, or one whose beginning is damaged.
         DivergenceError
             If training leaves the finite numbers. The network keeps its last good weights.
         """
-        with self._fitting(X, y) as fitting:
+        with self._fitting(X, y, validation) as fitting:
             if not (self.warm_start and hasattr(self, "network_")):
                 self.network_ = self._built(self.module, fitting.source)
+            fitting.begin(network=self.network_)
             fitting.train("network", self.network_, hard_label_objective(1.0))
         self.n_iter_ = len(self.history_)
         return self

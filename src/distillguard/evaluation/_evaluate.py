@@ -9,6 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .._modes import dtype_of
+from .._processes import Processes, joined
 from .._random import draw_seed, example_keys
 from .._typing import Bounds, Model, Norm
 from .._validation import (
@@ -27,7 +28,7 @@ from ._report import Example, RobustnessReport
 from ._rows import row, still_standing
 from ._rules import findings
 from ._run import Run
-from ._shards import Shard, gathered, sharded
+from ._shards import gathered
 from ._state import StateFile, digest
 from ._statistics import wilson
 from ._stream import Chunk, LabelEncoder, chunks
@@ -147,58 +148,58 @@ def evaluate(
     check_random_state(random_state)
     subject = subject_of(model)
     state = None if state_file is None else StateFile(state_file)
-    with sharded() as shard:
-        if state is not None and shard.processes > 1:
-            state.path = state.path.with_name(f"{state.path.name}.{shard.rank}")
-        if random_state is None and state is not None:
-            random_state = state.random_state()
-        seed = shard.agreed(draw_seed(random_state))
-        threat = ThreatModel(norm, float(epsilon), (float(bounds[0]), float(bounds[1])))
-        chosen = (
-            preset(attacks, threat, batch_size=batch_size, random_state=seed)
-            if isinstance(attacks, str)
-            else named(attacks, threat)
+    processes = joined()
+    if state is not None and processes.count > 1:
+        state.path = state.path.with_name(f"{state.path.name}.{processes.rank}")
+    if random_state is None and state is not None:
+        random_state = state.random_state()
+    seed = processes.agreed(draw_seed(random_state))
+    threat = ThreatModel(norm, float(epsilon), (float(bounds[0]), float(bounds[1])))
+    chosen = (
+        preset(attacks, threat, batch_size=batch_size, random_state=seed)
+        if isinstance(attacks, str)
+        else named(attacks, threat)
+    )
+    records = Records()
+    if state is not None:
+        records = state.resume(
+            {
+                "threat model": threat,
+                "attacks": attacks if isinstance(attacks, str) else list(chosen),
+                "survivors_only": survivors_only,
+                "chunk_size": chunk_size,
+                "seed": seed,
+                "processes": processes.count,
+                "weights": digest(subject.model),
+            }
         )
-        records = Records()
-        if state is not None:
-            records = state.resume(
-                {
-                    "threat model": threat,
-                    "attacks": attacks if isinstance(attacks, str) else list(chosen),
-                    "survivors_only": survivors_only,
-                    "chunk_size": chunk_size,
-                    "seed": seed,
-                    "processes": shard.processes,
-                    "weights": digest(subject.model),
-                }
-            )
-        counted = CountedModel(subject.model)
-        run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records)
-        stream = chunks(
-            X,
-            y,
-            encode=LabelEncoder(subject.classes),
-            dtype=dtype_of(counted, torch.get_default_dtype()),
-            bounds=threat.bounds,
-            size=chunk_size,
-        )
-        measure(run, stream, shard, state, progress)
-        run.records = gathered(run.records, shard)
-        return summary(run, subject, surrogate)
+    counted = CountedModel(subject.model)
+    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records)
+    stream = chunks(
+        X,
+        y,
+        encode=LabelEncoder(subject.classes),
+        dtype=dtype_of(counted, torch.get_default_dtype()),
+        bounds=threat.bounds,
+        size=chunk_size,
+    )
+    measure(run, stream, processes, state, progress)
+    run.records = gathered(run.records, processes)
+    return summary(run, subject, surrogate)
 
 
 def measure(
-    run: Run, stream: Iterator[Chunk], shard: Shard, state: StateFile | None, progress: bool
+    run: Run, stream: Iterator[Chunk], processes: Processes, state: StateFile | None, progress: bool
 ) -> None:
     """Measure this process's part of every chunk that is not known yet."""
     known = list(run.records.digests)
-    with tqdm(disable=not progress or shard.rank > 0, unit="example") as bar:
+    with tqdm(disable=not progress or processes.rank > 0, unit="example") as bar:
         for number, chunk in enumerate(stream):
             # Odd weights, so that the order counts.
             keys = example_keys(chunk.inputs, run.seed).cpu() + chunk.labels.cpu()
             mark = int((keys * (2 * chunk.places + 1)).sum())
             if number >= len(known):
-                run.add(Chunk(*(part[shard.rank :: shard.processes] for part in chunk)))
+                run.add(Chunk(*(part[processes.rank :: processes.count] for part in chunk)))
                 run.records.digests.append(mark)
                 if state is not None:
                     state.write(run.records)

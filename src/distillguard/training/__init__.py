@@ -1,19 +1,27 @@
 """One training loop for every network, with its optimisers and the runtime it runs on."""
 
+from ._average import Average
+from ._callbacks import Callback, Epoch, JSONLines, TensorBoard
+from ._checkpoints import Checkpoints
 from ._head import head_in_units, multiply_head
-from ._loop import Callback, Epoch, Objective, Plan, Stopping, train
+from ._loop import Objective, Plan, Scored, Stopping, train
 from ._optimisers import OptimizerFactory, SchedulerFactory, make_optimizer, make_scheduler
 from ._runtime import Runtime
 
 __all__ = [
+    "Average",
     "Callback",
+    "Checkpoints",
     "Epoch",
+    "JSONLines",
     "Objective",
     "OptimizerFactory",
     "Plan",
     "Runtime",
     "SchedulerFactory",
+    "Scored",
     "Stopping",
+    "TensorBoard",
     "head_in_units",
     "make_optimizer",
     "make_scheduler",

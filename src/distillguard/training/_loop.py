@@ -1,10 +1,12 @@
 """The training loop: epochs of batches, a loss of (model, batch), an optimiser."""
 
 import time
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,41 +15,56 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from .._data import Batch, Source
-from .._modes import dtype_of
+from .._modes import dtype_of, reseed
 from ..exceptions import DivergenceError
+from ._average import Average
+from ._callbacks import Callback, Epoch
+from ._checkpoints import Checkpoints, State
 from ._runtime import Runtime
 
-Objective: TypeAlias = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
-"""From a network and a batch to one loss per example (n,) and the logits (n, n_classes)."""
 
-Epoch: TypeAlias = dict[str, Any]
-"""One record of the history: stage, epoch, loss, accuracy, learning_rate, seconds, ..."""
+class Scored(NamedTuple):
+    """What an objective makes of a batch."""
+
+    losses: Tensor
+    """One value per example, (n,)."""
+
+    logits: Tensor
+    """The network's, (n, n_classes)."""
+
+    adversarial_logits: Tensor | None = None
+    """The network's on attacked inputs, where the objective attacks."""
 
 
-class Callback(Protocol):
-    """Something that watches training; return True from ``on_epoch`` to stop the stage."""
-
-    def on_epoch(self, record: Epoch, network: nn.Module) -> bool | None:
-        """Called after every epoch with its record and the network."""
+Objective: TypeAlias = Callable[[nn.Module, Batch], Scored]
 
 
 @dataclass
 class Stopping:
-    """Early stopping on a validation source: the best weights by loss are put back at the end."""
+    """Early stopping by a figure of the validation examples; the best weights are kept."""
 
-    source: Source
     patience: int
+    by: Literal["loss", "accuracy"] = "loss"
     best: float = float("inf")
     waited: int = 0
     weights: dict[str, Tensor] | None = None
 
-    def should_stop(self, loss: float, network: nn.Module) -> bool:
-        """Note the loss; say whether ``patience`` epochs have gone by without a better one."""
-        if loss < self.best:
-            self.best, self.waited, self.weights = loss, 0, deepcopy(network.state_dict())
+    def should_stop(self, record: Epoch, network: nn.Module) -> bool:
+        """Note the epoch; say whether ``patience`` have gone by without a better one."""
+        value = record[f"validation_{self.by}"] * (1 if self.by == "loss" else -1)
+        if value < self.best:
+            self.best, self.waited, self.weights = value, 0, deepcopy(network.state_dict())
         else:
             self.waited += 1
         return self.waited >= self.patience
+
+    def state_dict(self) -> State:
+        """What ``load_state_dict`` puts back."""
+        return {"best": self.best, "waited": self.waited, "weights": self.weights}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a stored state."""
+        self.best, self.waited, self.weights = state["best"], state["waited"], state["weights"]
 
 
 @dataclass
@@ -58,8 +75,13 @@ class Plan:
     source: Source
     objective: Objective
     max_epochs: int
+    seed: int = 0
+    validation: Source | None = None
     stopping: Stopping | None = None
+    gradient_clip: float | None = None
+    weight_averaging: float | None = None
     callbacks: Sequence[Callback] = field(default_factory=tuple)
+    checkpoints: Checkpoints | None = None
     verbose: bool = False
 
 
@@ -78,107 +100,210 @@ def train(
         If a loss or a weight is no longer finite. The weights of the last good epoch (the
         initial ones, if there was none) are put back first.
     """
-    wrapped, optimizer = runtime.set_up(network, optimizer)
-    history: list[Epoch] = []
+    stage = _Stage(network, optimizer, scheduler, plan, runtime)
+    stage.resume()
+    for callback in plan.callbacks:
+        if hasattr(callback, "on_start"):
+            callback.on_start(plan.stage, network, list(stage.history))
 
-    for number in range(1, plan.max_epochs + 1):
-        good = deepcopy(network.state_dict())
-        record = _one_epoch(wrapped, optimizer, scheduler, plan, runtime, number)
+    while not stage.finished:
+        stage.one_epoch(len(stage.history) + 1)
+
+    network.eval()
+    for callback in plan.callbacks:
+        if hasattr(callback, "on_end"):
+            callback.on_end(plan.stage, network, list(stage.history))
+    return stage.history
+
+
+class _Stage:
+    """A network in training, with everything that its epochs change."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None,
+        plan: Plan,
+        runtime: Runtime,
+    ) -> None:
+        self.network, self.plan, self.runtime = network, plan, runtime
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.wrapped, self.stepper = runtime.set_up(network, optimizer)
+        self.average = None
+        if plan.weight_averaging is not None:
+            self.average = Average(network, plan.weight_averaging)
+        self.history: list[Epoch] = []
+        self.finished = False
+
+    def one_epoch(self, number: int) -> None:
+        """Train, look, tell the callbacks, decide whether to go on, and store all that."""
+        plan, network = self.plan, self.network
+        reseed(self.runtime.cuda, _seed(plan.seed, plan.stage, number))
+        with self.averaged():
+            good = deepcopy(network.state_dict())
+        record = self.trained(number)
+        self.runtime.same_buffers(network)
         if not _finite(record["loss"], network):
             network.load_state_dict(good)
+            network.eval()
             raise DivergenceError(
                 f"training of the {plan.stage} diverged in epoch {number}: the loss or a weight "
                 "is not finite. The last good weights are kept. Try a smaller learning_rate, "
-                "precision='32-true', or look for extreme values in the inputs"
+                "gradient_clip=1.0, precision='32-true', or look for extreme values in the inputs"
             )
-        stop = False
-        if plan.stopping is not None:
-            record |= _validated(wrapped, plan, runtime)
-            stop = plan.stopping.should_stop(record["validation_loss"], network)
-        history.append(record)
-        # All callbacks see every epoch, also the one at which one of them says stop.
-        wishes = [callback.on_epoch(record, network) for callback in plan.callbacks]
-        if stop or any(wishes):
-            break
+        self.history.append(record)
+        stop = number == plan.max_epochs
+        with self.averaged():
+            network.eval()
+            if plan.validation is not None:
+                record |= self.validated(plan.validation)
+            if plan.stopping is not None:
+                stop = plan.stopping.should_stop(record, network) or stop
+            # All callbacks see every epoch, also the one at which one of them says stop.
+            wishes = [callback.on_epoch(record, network) for callback in plan.callbacks]
+        if self.runtime.processes.summed(torch.tensor(stop or any(wishes)).long()) > 0:
+            self.finish()
+        if plan.checkpoints is not None:
+            plan.checkpoints.save(plan.stage, number, self.state_dict())
 
-    if plan.stopping is not None and plan.stopping.weights is not None:
-        network.load_state_dict(plan.stopping.weights)
-    network.eval()
-    return history
+    def trained(self, number: int) -> Epoch:
+        """One pass over the training examples."""
+        began = time.perf_counter()
+        plan, runtime, network = self.plan, self.runtime, self.wrapped
+        self.network.train()
+        totals = _Totals(runtime)
+        name = f"{plan.stage} {number}/{plan.max_epochs}"
+        quiet = not (plan.verbose and runtime.processes.first)
+        with tqdm(total=plan.source.n_batches, desc=name, disable=quiet, unit="batch") as bar:
+            for batch, weight in self.shares(plan.source, plan.source.epoch(number)):
+                scored = Scored(*plan.objective(network, batch))
 
+                self.stepper.zero_grad(set_to_none=True)
+                runtime.fabric.backward(scored.losses.sum() * weight)
+                if plan.gradient_clip is not None:
+                    runtime.clip(network, self.stepper, plan.gradient_clip)
+                self.stepper.step()
+                if self.scheduler is not None:
+                    self.scheduler.step()
+                if self.average is not None:
+                    self.average.update()
 
-def _one_epoch(
-    network: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None,
-    plan: Plan,
-    runtime: Runtime,
-    number: int,
-) -> Epoch:
-    began = time.perf_counter()
-    network.train()
-    totals, dtype = _Totals(runtime.device), dtype_of(network, torch.float32)
-    name, quiet = f"{plan.stage} {number}/{plan.max_epochs}", not plan.verbose
-    with tqdm(total=plan.source.n_batches, desc=name, disable=quiet, unit="batch") as bar:
-        for batch in plan.source.epoch(number):
-            batch = _on_device(batch, runtime.device, dtype)
-            losses, logits = plan.objective(network, batch)
+                totals.add(scored, batch.labels, weight)
+                bar.update()
+            means = totals.means()
+            bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+        rate = self.optimizer.param_groups[0]["lr"]
+        seconds = time.perf_counter() - began
+        return {
+            "stage": plan.stage,
+            "epoch": number,
+            **means,
+            "learning_rate": rate,
+            "seconds": seconds,
+        }
 
-            optimizer.zero_grad(set_to_none=True)
-            runtime.fabric.backward(losses.mean())
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
+    def validated(self, source: Source) -> Epoch:
+        """Loss and accuracy on the validation examples."""
+        totals = _Totals(self.runtime)
+        with torch.no_grad():
+            for batch, weight in self.shares(source, source.in_order()):
+                # Indices say which of the training examples these are: none of them.
+                scored = Scored(*self.plan.objective(self.wrapped, batch._replace(indices=None)))
+                totals.add(scored, batch.labels, weight)
+        return {f"validation_{name}": value for name, value in totals.means().items()}
 
-            totals.add(losses, logits, batch.labels)
-            bar.update()
-        loss, accuracy = totals.means()
-        bar.set_postfix(loss=f"{loss:.4g}", accuracy=f"{accuracy:.4f}")
-    return {
-        "stage": plan.stage,
-        "epoch": number,
-        "loss": loss,
-        "accuracy": accuracy,
-        "learning_rate": optimizer.param_groups[0]["lr"],
-        "seconds": time.perf_counter() - began,
-    }
+    def shares(self, source: Source, batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+        """Each batch's part for this process, on the device, with the weight of an example."""
+        divided, device = source.divided, self.runtime.device
+        dtype = dtype_of(self.network, torch.float32)
+        for whole in batches:
+            batch, weight = self.runtime.share(whole, divided)
+            inputs = batch.inputs.to(device, dtype, non_blocking=True)
+            labels = batch.labels.to(device, non_blocking=True)
+            yield Batch(inputs, labels, batch.indices), weight
 
+    def averaged(self) -> Any:
+        """Inside, the network has the averaged weights, if there is an average."""
+        return nullcontext() if self.average is None or self.finished else self.average.applied()
 
-def _validated(network: nn.Module, plan: Plan, runtime: Runtime) -> Epoch:
-    """Loss and accuracy on the held-out examples."""
-    assert plan.stopping is not None
-    network.eval()
-    totals, dtype = _Totals(runtime.device), dtype_of(network, torch.float32)
-    with torch.no_grad():
-        for batch in plan.stopping.source.in_order():
-            batch = _on_device(batch, runtime.device, dtype)
-            totals.add(*plan.objective(network, batch), batch.labels)
-    loss, accuracy = totals.means()
-    return {"validation_loss": loss, "validation_accuracy": accuracy}
+    def finish(self) -> None:
+        """Give the network the weights that training was for."""
+        if self.average is not None:
+            self.average.exchange()
+        if self.plan.stopping is not None and self.plan.stopping.weights is not None:
+            self.network.load_state_dict(self.plan.stopping.weights)
+        self.finished = True
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        state = self.plan.checkpoints and self.plan.checkpoints.last(self.plan.stage)
+        if not state:
+            return
+        self.history, self.finished = state["history"], state["finished"]
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        for generator, stored in zip(
+            self.plan.source.generators(), state["generators"], strict=True
+        ):
+            generator.set_state(stored)
+
+    def state_dict(self) -> State:
+        """Everything that ``resume`` puts back."""
+        return {
+            "history": self.history,
+            "finished": self.finished,
+            "generators": [each.get_state() for each in self.plan.source.generators()],
+            **{name: part.state_dict() for name, part in self.parts().items()},
+        }
+
+    def parts(self) -> dict[str, Any]:
+        """What has a state of its own."""
+        parts = {
+            "network": self.network,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+            "average": self.average,
+            "stopping": self.plan.stopping,
+            "precision": self.runtime.scaling,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 class _Totals:
     """Sums kept on the device: reading them in every step would make a GPU wait."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device, dtype=torch.float32)
-        self.right = torch.zeros((), device=device, dtype=torch.int64)
-        self.seen = 0
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime, self.seen = runtime, 0
+        self.sums: dict[str, Tensor] = {}
 
-    def add(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss += losses.detach().sum()
-        self.right += (logits.detach().argmax(dim=1) == labels).sum()
-        self.seen += len(labels)
+    def add(self, scored: Scored, labels: Tensor, weight: float) -> None:
+        n = len(labels) if weight else 0
+        self.seen += n
+        self._add("loss", scored.losses[:n].detach())
+        self._add("accuracy", _right(scored.logits, labels)[:n])
+        if scored.adversarial_logits is not None:
+            self._add("robust_accuracy", _right(scored.adversarial_logits, labels)[:n])
 
-    def means(self) -> tuple[float, float]:
-        if not self.seen:
+    def means(self) -> dict[str, float]:
+        sums = [self.seen, *(total.item() for total in self.sums.values())]
+        seen, *totals = self.runtime.processes.summed(torch.tensor(sums).double()).tolist()
+        if not seen:
             raise ValueError("X must hold at least one example, got an empty loader or data set")
-        return self.loss.item() / self.seen, self.right.item() / self.seen
+        return {name: total / seen for name, total in zip(self.sums, totals, strict=True)}
+
+    def _add(self, name: str, values: Tensor) -> None:
+        total = values.sum()
+        self.sums[name] = self.sums[name] + total if name in self.sums else total
 
 
-def _on_device(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    inputs = batch.inputs.to(device, dtype, non_blocking=True)
-    return Batch(inputs, batch.labels.to(device, non_blocking=True), batch.indices)
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.detach().argmax(dim=1) == labels
+
+
+def _seed(seed: int, stage: str, number: int) -> int:
+    """A fresh seed for each epoch of each stage, so that no generator has to be stored."""
+    return (seed + zlib.crc32(f"{stage} {number}".encode()) * 2**31) % 2**63
 
 
 def _finite(loss: float, network: nn.Module) -> bool:

@@ -1,15 +1,19 @@
-"""Where and in which precision networks are trained: Lightning Fabric, set up once a fit."""
+"""Where, in which precision and in how many processes networks are trained: Lightning Fabric."""
 
 import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from .._data import Batch
+from .._modes import borrowed, fitted_to
+from .._processes import Processes, joined
 from .._validation import check_choice
 
 # Importing Fabric sets this variable, which makes each optimiser step on a machine without a GPU
@@ -17,6 +21,10 @@ from .._validation import check_choice
 _NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 _before = os.environ.get(_NVML)
 from lightning_fabric import Fabric  # noqa: E402
+from lightning_fabric.plugins.environments.cluster_environment import (  # noqa: E402
+    ClusterEnvironment,
+)
+from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: E402
 
 if _before is None:
     os.environ.pop(_NVML, None)
@@ -25,15 +33,27 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-t
 
 
 class Runtime:
-    """A device and a precision; hides that Fabric wraps what it is given."""
+    """A device, a precision and the processes; hides that Fabric wraps what it is given."""
 
     def __init__(self, device: str, precision: str, compile: bool = False) -> None:
         check_choice("precision", precision, PRECISIONS)
-        accelerator, devices = _placed(device)
+        self.processes = joined()
+        accelerator, devices = _placed(device, self.processes)
         with _quiet():
-            self.fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+            self.fabric = Fabric(
+                accelerator=accelerator,
+                devices=devices,
+                precision=precision,  # type: ignore[arg-type]
+                **_strategy(self.processes),
+            )
+            self.fabric.launch()
         self.device: torch.device = self.fabric.device
         self.compile = compile
+
+    @property
+    def cuda(self) -> list[torch.device]:
+        """The devices whose random generators training uses."""
+        return [self.device] if self.device.type == "cuda" else []
 
     def set_up(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Return network and optimiser as the loop uses them; the weights are shared."""
@@ -42,10 +62,105 @@ class Runtime:
         wrapped, optimizer = self.fabric.setup(module, optimizer)  # type: ignore[arg-type]
         return wrapped, optimizer
 
-    def for_looking(self, network: nn.Module) -> nn.Module:
-        """Return the network as prediction uses it: same device and precision, no optimiser."""
-        network.to(self.device)
-        return self.fabric.setup(network)
+    def look(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """Logits of an unwrapped network in this precision, without gradients, float32 at least."""
+        with borrowed(network), torch.no_grad(), self.fabric.autocast():
+            logits: Tensor = network(fitted_to(network, inputs))
+        return logits if logits.element_size() >= 4 else logits.float()
+
+    def inner(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Where a wrapped network is asked for gradients that its weights take no part in."""
+        if self.processes.count == 1:
+            return nullcontext()
+        return self.fabric.no_backward_sync(network)  # type: ignore[arg-type]
+
+    def share(self, batch: Batch, divided: bool) -> tuple[Batch, float]:
+        """Return this process's part of a batch and the weight of its examples in the loss.
+
+        Gradients are averaged over the processes: with these weights the average is the gradient
+        of the mean over the whole batch, whatever the sizes of the parts. ``divided`` says that
+        the processes read different batches already.
+        """
+        rank, count = self.processes.rank, self.processes.count
+        n = len(batch.labels)
+        if count == 1 or divided:
+            return batch, 1 / n
+        if rank >= n:  # nothing left for this process: it looks at one example without weight
+            return _rows(batch, torch.zeros(1, dtype=torch.int64)), 0.0
+        return _rows(batch, torch.arange(rank, n, count)), count / n
+
+    def clip(self, network: nn.Module, optimizer: Optimizer, norm: float) -> None:
+        """Scale the gradients down to a global l2 norm, where they are larger."""
+        self.fabric.clip_gradients(network, optimizer, max_norm=norm, error_if_nonfinite=False)
+
+    @property
+    def scaling(self) -> Any:
+        """What scales the loss in 16-bit floats and remembers how; None in other precisions."""
+        return getattr(self.fabric.strategy.precision, "scaler", None)
+
+    def same_buffers(self, network: nn.Module) -> None:
+        """Give all processes the first one's buffers, such as BatchNorm's statistics."""
+        if self.processes.count > 1:
+            for buffer in network.buffers():
+                distributed.broadcast(buffer, src=0)
+
+
+def _rows(batch: Batch, rows: Tensor) -> Batch:
+    indices = None if batch.indices is None else batch.indices[rows]
+    return Batch(batch.inputs[rows], batch.labels[rows], indices)
+
+
+class _Joined(ClusterEnvironment):
+    """Fabric's view of a process group that exists already."""
+
+    def __init__(self, processes: Processes, per_node: int) -> None:
+        super().__init__()
+        self.processes, self.per_node = processes, per_node
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return os.environ.get("MASTER_ADDR", "127.0.0.1")
+
+    @property
+    def main_port(self) -> int:
+        return int(os.environ.get("MASTER_PORT", "0"))
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.processes.count
+
+    def set_world_size(self, size: int) -> None:
+        pass
+
+    def global_rank(self) -> int:
+        return self.processes.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        pass
+
+    def local_rank(self) -> int:
+        return self.processes.rank % self.per_node
+
+    def node_rank(self) -> int:
+        return self.processes.rank // self.per_node
+
+
+def _strategy(processes: Processes) -> dict[str, Any]:
+    """Fabric's settings for training in the process group; buffers are ours to keep alike."""
+    if processes.count == 1:
+        return {}
+    per_node = int(os.environ.get("LOCAL_WORLD_SIZE", processes.count))
+    strategy = DDPStrategy(
+        cluster_environment=_Joined(processes, per_node), broadcast_buffers=False
+    )
+    return {"strategy": strategy, "num_nodes": processes.count // per_node}
 
 
 @contextmanager
@@ -68,7 +183,7 @@ def _layout(network: nn.Module) -> torch.memory_format:
     return torch.channels_last if 4 in axes and 5 not in axes else torch.preserve_format
 
 
-def _placed(device: str) -> tuple[str, int | list[int]]:
+def _placed(device: str, processes: Processes) -> tuple[str, int | list[int]]:
     """Fabric's words for a torch device: ``"auto"``, ``"cpu"``, ``"cuda:1"``, ``"mps"``."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -78,4 +193,8 @@ def _placed(device: str) -> tuple[str, int | list[int]]:
         raise ValueError(f"device must be 'auto' or a torch device, got {device!r}") from error
     if parsed.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device must be available on this machine, got {device!r} without CUDA")
+    if processes.count > 1:
+        if parsed.index is not None:
+            raise ValueError(f"device must have no number in several processes, got {device!r}")
+        return parsed.type, int(os.environ.get("LOCAL_WORLD_SIZE", processes.count))
     return parsed.type, 1 if parsed.index is None or parsed.type == "cpu" else [parsed.index]
