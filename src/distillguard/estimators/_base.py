@@ -38,12 +38,14 @@ from .._validation import (
 )
 from ..training import Checkpoints, Epoch, Runtime
 from ._fitting import Fitting
+from ._nested import NestedParameters
+from ._portable import Portable
 
 NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
 DTYPES = (np.float32, np.float64)
 
 
-class NetworkClassifier(ClassifierMixin, BaseEstimator):
+class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimator):
     """A classifier whose predictions are those of one of its networks.
 
     Subclasses implement ``fit`` inside ``self._fitting(X, y)``; everything that looks at data
