@@ -19,6 +19,7 @@ _HOMES = {
     "UndefendedClassifier": "estimators",
     "RobustnessReport": "evaluation",
     "evaluate": "evaluation",
+    "load": "persistence",
 }
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "exceptions",
     "functional",
     "interop",
+    "load",
     "networks",
 ]
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     )
     from .estimators import DefensiveDistiller, UndefendedClassifier
     from .evaluation import RobustnessReport, evaluate
+    from .persistence import load
 
 
 def __getattr__(name: str) -> Any:
