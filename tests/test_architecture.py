@@ -23,7 +23,7 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 LAYERS = [
     {"_typing", "exceptions"},
     {"_validation", "_random", "_processes"},
-    {"_modes", "functional", "scaling_laws", "_layers", "_image_files"},
+    {"_modes", "functional", "scaling_laws", "_layers", "_image_files", "_storage"},
     {"_geometry", "_data", "networks", "datasets"},
     {"training"},
     {"attacks", "estimators"},
