@@ -108,8 +108,8 @@ class Fitting:
         parameters = self.estimator.get_params(deep=False).items()
         settings = {name: _described(value) for name, value in parameters if name not in _FREE}
         for name, network in networks.items():
-            shapes = [f"{key} {tuple(value.shape)}" for key, value in network.state_dict().items()]
-            settings[f"architecture of the {name}"] = ", ".join(shapes)
+            for key, value in network.state_dict().items():
+                settings[f"{key} of the {name}"] = str(tuple(value.shape))
         settings["estimator"] = type(self.estimator).__name__
         settings["processes"] = str(self.runtime.processes.count)
         settings["number of batches"] = str(self.source.n_batches)

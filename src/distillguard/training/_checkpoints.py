@@ -43,8 +43,9 @@ class Checkpoints:
             self.stored = {"run": self.processes.agreed(secrets.token_hex(8)), "seed": seed}
             self.stored |= {"settings": settings, "start": start}
             self._write("run.ckpt", self.stored)
-        for name in settings.keys() | self.stored["settings"].keys():
-            ours, theirs = settings.get(name), self.stored["settings"].get(name)
+        for name in settings | self.stored["settings"]:
+            ours = settings.get(name, "nothing of the kind")
+            theirs = self.stored["settings"].get(name, "nothing of the kind")
             if ours != theirs:
                 raise SaveError(
                     f"checkpoint_dir must hold a run with the same {name} ({theirs} in "
