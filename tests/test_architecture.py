@@ -22,10 +22,11 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 # Each layer may import the ones before it.
 LAYERS = [
     {"_typing", "exceptions"},
-    {"_validation", "_random", "_processes"},
+    {"_validation", "_random", "_processes", "_plot"},
     {"_modes", "functional", "scaling_laws", "_layers", "_image_files", "_storage"},
     {"_geometry", "_data", "networks", "datasets"},
     {"training"},
+    {"callbacks"},
     {"attacks", "estimators"},
     {"evaluation"},
     {"interop", "persistence"},

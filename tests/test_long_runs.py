@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 from distillguard import DefensiveDistiller, UndefendedClassifier, datasets
 from distillguard.callbacks import Callback
 from distillguard.exceptions import SaveError
-from distillguard.training import Runtime
 from distillguard.training._checkpoints import read, write
 
 
@@ -105,7 +104,7 @@ def history(fitted):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in fitted.history_]
 
 
-class Unplugged(Exception):
+class UnpluggedError(Exception):
     """The power fails."""
 
 
@@ -118,7 +117,7 @@ class FailsAt(Callback):
     def on_epoch(self, record, network):
         self.n -= 1
         if self.n == 0:
-            raise Unplugged
+            raise UnpluggedError
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,8 +126,8 @@ def test_a_broken_run_ends_with_the_bits_of_an_unbroken_one(digits, tmp_path, ki
     if kind == "one-network" and epoch > 4:
         pytest.skip("one stage")
     unbroken = estimator(kind).fit(*data_of(kind, digits))
-    with pytest.raises(Unplugged):
-        broken = estimator(kind, checkpoint_dir=tmp_path, callbacks=[FailsAt(epoch)])
+    broken = estimator(kind, checkpoint_dir=tmp_path, callbacks=[FailsAt(epoch)])
+    with pytest.raises(UnpluggedError):
         broken.fit(*data_of(kind, digits))
 
     resumed = estimator(kind, checkpoint_dir=tmp_path).fit(*data_of(kind, digits))
@@ -147,7 +146,7 @@ def test_without_a_seed_the_run_goes_on_with_the_one_it_began_with(digits, tmp_p
         calls = [FailsAt(n)] if n else []
         run = estimator(random_state=None, checkpoint_dir=tmp_path, callbacks=calls)
         if n:
-            with pytest.raises(Unplugged):
+            with pytest.raises(UnpluggedError):
                 run.fit(*digits)
         else:
             ends = [weights(run.fit(*digits)) for _ in range(2)]
@@ -159,7 +158,7 @@ def test_a_module_of_other_initial_weights_starts_from_those_of_the_run(digits, 
     torch.manual_seed(1)
     first = network((1, 8, 8), 10)
     unbroken = DefensiveDistiller(first, **SETTINGS).fit(*digits)
-    with pytest.raises(Unplugged):
+    with pytest.raises(UnpluggedError):
         DefensiveDistiller(first, **settings, callbacks=[FailsAt(2)]).fit(*digits)
     torch.manual_seed(2)
     other = network((1, 8, 8), 10)
@@ -169,7 +168,7 @@ def test_a_module_of_other_initial_weights_starts_from_those_of_the_run(digits, 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied", "foreign", "other-run"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(digits, tmp_path, damage):
     unbroken = estimator().fit(*digits)
-    with pytest.raises(Unplugged):
+    with pytest.raises(UnpluggedError):
         estimator(checkpoint_dir=tmp_path, callbacks=[FailsAt(4)]).fit(*digits)
     newest = tmp_path / "teacher-000003.ckpt"
     content = newest.read_bytes()
@@ -210,7 +209,7 @@ def test_a_run_with_a_damaged_beginning_is_refused(digits, tmp_path):
     ],
 )
 def test_a_folder_of_another_run_is_refused(digits, tmp_path, change, told):
-    estimator(checkpoint_dir=tmp_path, **{"max_epochs": 1}).fit(*digits)
+    estimator(checkpoint_dir=tmp_path, max_epochs=1).fit(*digits)
     with pytest.raises(SaveError, match=told):
         estimator(checkpoint_dir=tmp_path, **{"max_epochs": 1} | change).fit(*digits)
 

@@ -334,7 +334,7 @@ class DefensiveDistiller(NetworkClassifier):
 
         if isinstance(transfer, DataLoader | Dataset):
             return UnlabelledSource(transfer, label, self.batch_size)
-        X = self._inputs(transfer)
+        X = self._checked(transfer.cpu().numpy() if isinstance(transfer, Tensor) else transfer)
         labels = torch.cat([label(inputs) for inputs in input_batches(X)])
         return TensorSource(X, labels, self.batch_size, fitting.seed)
 

@@ -109,18 +109,17 @@ class JSONLines(Callback):
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = path
 
-    def on_start(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:
-        """Keep what was written before the stage, and put the history below it."""
+    def on_start(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:  # noqa: D102 - inherited
         if not joined().first:
             return
+        # What was written before the stage stays, and its history goes below.
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.exists() else []
         before = takewhile(lambda line: json.loads(line)["stage"] != stage, lines)
         path.write_text("".join(f"{line}\n" for line in [*before, *map(json.dumps, history)]))
 
-    def on_epoch(self, record: Epoch, network: nn.Module) -> None:
-        """Append the record."""
+    def on_epoch(self, record: Epoch, network: nn.Module) -> None:  # noqa: D102 - inherited
         if joined().first:
             with Path(self.path).open("a") as file:
                 file.write(json.dumps(record) + "\n")
@@ -143,22 +142,20 @@ class TensorBoard(Callback):
     def __init__(self, log_dir: str | PathLike[str]) -> None:
         self.log_dir = log_dir
 
-    def on_start(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:
-        """Open the log; later events replace those of epochs that are trained again."""
+    def on_start(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:  # noqa: D102 - inherited
         if joined().first:
+            # Events of epochs that are trained again, after a kill, are purged.
             folder = str(Path(self.log_dir) / stage)
             self._writer = _summary_writer()(folder, purge_step=len(history) + 1)
 
-    def on_epoch(self, record: Epoch, network: nn.Module) -> None:
-        """Write the record's numbers."""
+    def on_epoch(self, record: Epoch, network: nn.Module) -> None:  # noqa: D102 - inherited
         if joined().first:
             for name, value in record.items():
                 if isinstance(value, int | float) and name != "epoch":
                     self._writer.add_scalar(name, value, record["epoch"])
             self._writer.flush()
 
-    def on_end(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:
-        """Close the log."""
+    def on_end(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:  # noqa: D102 - inherited
         if joined().first:
             self._writer.close()
             del self._writer

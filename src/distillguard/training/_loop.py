@@ -287,7 +287,9 @@ class _Totals:
 
     def means(self) -> dict[str, float]:
         sums = [self.seen, *(total.item() for total in self.sums.values())]
-        seen, *totals = self.runtime.processes.summed(torch.tensor(sums).double()).tolist()
+        seen, *totals = self.runtime.processes.summed(
+            torch.tensor(sums, dtype=torch.float64)
+        ).tolist()
         if not seen:
             raise ValueError("X must hold at least one example, got an empty loader or data set")
         return {name: total / seen for name, total in zip(self.sums, totals, strict=True)}

@@ -59,7 +59,8 @@ class Runtime:
         """Return network and optimiser as the loop uses them; the weights are shared."""
         network.to(self.device).to(memory_format=_layout(network))
         module = torch.compile(network) if self.compile else network
-        wrapped, optimizer = self.fabric.setup(module, optimizer)  # type: ignore[arg-type]
+        with _quiet():
+            wrapped, optimizer = self.fabric.setup(module, optimizer)  # type: ignore[arg-type]
         return wrapped, optimizer
 
     def look(self, network: nn.Module, inputs: Tensor) -> Tensor:
@@ -165,7 +166,7 @@ def _strategy(processes: Processes) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Fabric remarks on idle accelerators and on the precision; the caller chose both."""
+    """Fabric remarks on devices, precision and names that torch has since changed."""
     logger = logging.getLogger("lightning_fabric")
     level = logger.level
     with warnings.catch_warnings():

@@ -1,0 +1,309 @@
+"""What watches training, and the options that shape it: averages, clipping, other examples."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, functional
+from distillguard.callbacks import Callback, JSONLines, TensorBoard
+from distillguard.exceptions import MissingPackageError
+from distillguard.training import Average
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = datasets.load_digits("train")
+    return X[:300], y[:300]
+
+
+@pytest.fixture(scope="module")
+def held():
+    X, y = datasets.load_digits("test")
+    return X[:100], y[:100]
+
+
+def small(**settings):
+    return DefensiveDistiller(**{"max_epochs": 2, "random_state": 0, **settings})
+
+
+def baseline(**settings):
+    return UndefendedClassifier(**{"max_epochs": 2, "random_state": 0, **settings})
+
+
+# --- callbacks --------------------------------------------------------------------------------
+
+
+def test_callbacks_hear_of_start_epochs_and_end_of_every_stage(digits):
+    heard = []
+
+    class Watch(Callback):
+        def on_start(self, stage, network, history):
+            heard.append(("start", stage, len(history)))
+
+        def on_epoch(self, record, network):
+            heard.append((record["stage"], record["epoch"], network.training))
+
+        def on_end(self, stage, network, history):
+            heard.append(("end", stage, len(history)))
+
+    small(callbacks=[Watch()]).fit(*digits)
+    assert heard == [
+        ("start", "teacher", 0),
+        ("teacher", 1, False),
+        ("teacher", 2, False),
+        ("end", "teacher", 2),
+        ("start", "student", 0),
+        ("student", 1, False),
+        ("student", 2, False),
+        ("end", "student", 2),
+    ]
+
+
+def test_the_text_log_is_the_history(digits, tmp_path):
+    log = tmp_path / "logs" / "history.jsonl"
+    fitted = small(callbacks=[JSONLines(log)]).fit(*digits)
+    assert [json.loads(line) for line in log.read_text().splitlines()] == fitted.history_
+
+
+def test_the_text_log_of_a_second_fit_replaces_the_first(digits, tmp_path):
+    log = tmp_path / "history.jsonl"
+    estimator = small(callbacks=[JSONLines(log)])
+    estimator.fit(*digits)
+    estimator.fit(*digits)
+    assert [json.loads(line) for line in log.read_text().splitlines()] == estimator.history_
+
+
+def test_the_text_log_of_a_resumed_run_has_every_epoch_once(digits, tmp_path):
+    log = tmp_path / "history.jsonl"
+
+    class Fails(Callback):
+        def on_epoch(self, record, network):
+            if (record["stage"], record["epoch"]) == ("student", 2):
+                raise KeyboardInterrupt
+
+    settings = {"max_epochs": 3, "checkpoint_dir": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt):
+        small(callbacks=[JSONLines(log), Fails()], **settings).fit(*digits)
+    fitted = small(callbacks=[JSONLines(log)], **settings).fit(*digits)
+    assert [json.loads(line) for line in log.read_text().splitlines()] == fitted.history_
+
+
+def test_tensorboard_reads_back_what_was_written(digits, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    fitted = small(callbacks=[TensorBoard(tmp_path)]).fit(*digits)
+    for stage in ("teacher", "student"):
+        events = accumulator.EventAccumulator(str(tmp_path / stage)).Reload()
+        for name in ("loss", "accuracy"):
+            curve = [(event.step, event.value) for event in events.Scalars(name)]
+            expected = [(r["epoch"], r[name]) for r in fitted.history_ if r["stage"] == stage]
+            np.testing.assert_allclose(curve, expected, rtol=1e-6)
+
+
+def test_tensorboard_missing_names_the_extra(digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingPackageError, match=r"pip install distillguard\[tensorboard\]"):
+        small(callbacks=[TensorBoard(tmp_path)]).fit(*digits)
+
+
+# --- averages and clipping ----------------------------------------------------------------------
+
+
+def test_the_average_follows_its_recurrence():
+    network = nn.Linear(1, 1, bias=False).double()
+    values = [1.0, 2.0, 4.0, 8.0, 16.0]
+    network.weight.data.fill_(values[0])
+    average, expected = Average(network, 0.3), values[0]
+    for d, value in enumerate(values[1:]):
+        network.weight.data.fill_(value)
+        average.update()
+        decay = min(0.3, (1 + d) / (10 + d))
+        expected = decay * expected + (1 - decay) * value
+    with average.applied():
+        assert network.weight.item() == pytest.approx(expected, rel=1e-12)
+    assert network.weight.item() == 16.0
+
+
+def test_training_ends_with_the_average_of_its_own_weights(digits):
+    steps = []
+
+    def noted(parameters, lr):
+        class Noting(torch.optim.SGD):
+            def step(self, closure=None):
+                super().step(closure)
+                steps.append([p.detach().clone() for g in self.param_groups for p in g["params"]])
+
+        return Noting(parameters, lr=lr)
+
+    settings = {"optimizer": noted, "learning_rate": 0.05}
+    averaged = baseline(weight_averaging=0.8, **settings).fit(*digits)
+    live = list(steps)
+    plain = baseline(**settings).fit(*digits)
+    start = baseline(max_epochs=1, learning_rate=1e-30).fit(*digits).network_
+    expected = [p.detach().clone() for p in start.parameters()]
+    for d, weights in enumerate(live):
+        decay = min(0.8, (1 + d) / (10 + d))
+        expected = [decay * a + (1 - decay) * w for a, w in zip(expected, weights, strict=True)]
+    for ours, theirs in zip(averaged.network_.parameters(), expected, strict=True):
+        torch.testing.assert_close(ours.detach(), theirs, rtol=1e-4, atol=1e-5)
+    for one, other in zip(live[-1], plain.network_.parameters(), strict=True):
+        torch.testing.assert_close(one, other.detach())  # averaging does not touch training
+
+
+def test_one_step_is_no_longer_than_the_clip(digits):
+    sgd = {"optimizer": torch.optim.SGD, "learning_rate": 1.0, "max_epochs": 1, "batch_size": 300}
+    start = baseline(**sgd | {"learning_rate": 1e-30}).fit(*digits).network_
+
+    def moved(clip):
+        end = baseline(gradient_clip=clip, **sgd).fit(*digits).network_
+        pairs = zip(end.parameters(), start.parameters(), strict=True)
+        return torch.cat([(a - b).flatten() for a, b in pairs]).norm().item()
+
+    whole = moved(None)
+    assert moved(whole / 4) == pytest.approx(whole / 4, rel=1e-3)
+    assert moved(whole * 4) == pytest.approx(whole, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "told"),
+    [
+        ({"gradient_clip": 0.0}, ValueError, "gradient_clip must be"),
+        ({"weight_averaging": 1.5}, ValueError, "weight_averaging must be in"),
+        ({"early_stopping": "f1"}, ValueError, "early_stopping must be True, False, 'loss' or"),
+        ({"gradient_clip": "much"}, TypeError, "gradient_clip must be a number"),
+    ],
+)
+def test_what_training_cannot_use_is_refused(digits, settings, error, told):
+    with pytest.raises(error, match=told):
+        small(**settings).fit(*digits)
+
+
+# --- validation and transfer sets ---------------------------------------------------------------
+
+
+def data_set(X, y):
+    class Plain(Dataset):
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, i):
+            return X[i], y[i]
+
+    return Plain()
+
+
+FORMS = {
+    "pair": lambda X, y: (X, y),
+    "arrays": lambda X, y: (X.numpy(), y.numpy()),
+    "loader": lambda X, y: DataLoader(TensorDataset(X, y), 33),
+    "dataset": data_set,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_validation_figures_are_those_of_the_network_on_the_examples(digits, held, form):
+    Xv, yv = held
+    T = 5.0
+    fitted = small(temperature=T).fit(*digits, validation=FORMS[form](Xv, yv))
+    with torch.no_grad():
+        student, teacher = fitted.student_(Xv), fitted.teacher_(Xv)
+    soft = functional.soft_cross_entropy(student, functional.softmax(teacher, T), T)
+    hard = functional.cross_entropy(teacher / T, yv)
+    last = {record["stage"]: record for record in fitted.history_}
+    assert last["student"]["validation_loss"] == pytest.approx(soft.mean().item(), rel=1e-5)
+    assert last["teacher"]["validation_loss"] == pytest.approx(hard.mean().item(), rel=1e-5)
+    right = (student.argmax(1) == yv).double().mean().item()
+    assert last["student"]["validation_accuracy"] == pytest.approx(right)
+
+
+def test_held_out_examples_are_scored_by_their_own_soft_labels(digits):
+    # The teacher's soft labels are looked up by index in training: not in validation.
+    fitted = small(early_stopping=True, temperature=5.0).fit(*digits)
+    records = [record for record in fitted.history_ if record["stage"] == "student"]
+    best = min(records, key=lambda record: record["validation_loss"])
+    X, y = digits
+    order = permutation_of(fitted, len(X))
+    rows = order[: round(0.1 * len(X))]
+    with torch.no_grad():
+        student, teacher = fitted.student_(X[rows]), fitted.teacher_(X[rows])
+    soft = functional.soft_cross_entropy(student, functional.softmax(teacher, 5.0), 5.0)
+    assert best["validation_loss"] == pytest.approx(soft.mean().item(), rel=1e-5)
+    right = (student.argmax(1) == y[rows]).double().mean().item()
+    assert best["validation_accuracy"] == pytest.approx(right)
+
+
+def permutation_of(fitted, n):
+    """The order that the fit's seed gives, first the held-out examples."""
+    seed = int(np.random.RandomState(fitted.random_state).randint(2**31 - 1))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(n, generator=generator)
+
+
+def test_stopping_by_accuracy_keeps_the_most_accurate_epoch(digits, held):
+    settings = {"max_epochs": 30, "learning_rate": 0.05, "patience": 4}
+    fitted = baseline(early_stopping="accuracy", **settings).fit(*digits, validation=held)
+    accuracies = [record["validation_accuracy"] for record in fitted.history_]
+    assert accuracies.index(max(accuracies)) == len(accuracies) - 1 - 4
+    assert fitted.score(*held) == pytest.approx(max(accuracies))
+
+
+def test_a_validation_set_of_strings_is_encoded_like_the_training_labels(digits, held):
+    names = np.array(list("abcdefghij"))
+    X, y = digits
+    numbered = baseline().fit(X, y, validation=held)
+    named = baseline().fit(X, names[y], validation=(held[0], names[held[1]]))
+    assert named.history_[-1]["validation_loss"] == numbered.history_[-1]["validation_loss"]
+
+
+@pytest.mark.parametrize(
+    ("validation", "error", "told"),
+    [
+        ("half", TypeError, "validation must be a DataLoader, a Dataset or a pair"),
+        ((torch.rand(2, 5), torch.tensor([0, 1])), ValueError, "validation must hold examples of"),
+        ((torch.rand(1, 1, 8, 8), torch.tensor([77])), ValueError, "known classes, got 77"),
+    ],
+)
+def test_a_validation_set_that_does_not_fit_is_refused(digits, validation, error, told):
+    with pytest.raises(error, match=told):
+        baseline().fit(*digits, validation=validation)
+
+
+TRANSFERS = {
+    "tensor": lambda X: X,
+    "array": lambda X: X.numpy(),
+    "loader": lambda X: DataLoader(TensorDataset(X), 33, shuffle=True),
+    "dataset": lambda X: data_set(X, torch.full((len(X),), -1)),
+}
+
+
+@pytest.mark.parametrize("form", TRANSFERS)
+def test_a_student_learns_a_transfer_set_without_labels(digits, held, form):
+    # The student sees nothing but the other examples: it cannot know the training set's.
+    X, y = digits
+    seen = []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+        def forward(self, inputs):
+            if self.training:
+                seen.append(inputs.detach().clone())
+            return self.inner(inputs)
+
+    teacher = baseline(max_epochs=10).fit(X, y).network_
+    settings = {"teacher": teacher, "prefit_teacher": True, "max_epochs": 40}
+    fitted = small(module=Watched(), temperature=2.0, learning_rate=0.01, **settings)
+    fitted.fit(X, y, transfer=TRANSFERS[form](held[0]))
+    known = {row.numpy().tobytes() for row in held[0]}
+    assert {row.numpy().tobytes() for batch in seen for row in batch} == known
+    with torch.no_grad():
+        labels = teacher(held[0]).argmax(1).numpy()
+    agreed = (fitted.predict(held[0]) == labels).mean()
+    assert agreed > 0.9
+    assert fitted.history_[-1]["accuracy"] > 0.85

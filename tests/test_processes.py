@@ -1,0 +1,141 @@
+"""Two processes train and evaluate together as one would."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from distillguard._data import Batch
+from distillguard._processes import Processes
+from distillguard.training import Runtime
+
+SCRIPT = """
+    import json, sys
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+    from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, evaluate
+    from distillguard.callbacks import JSONLines
+
+    torch.set_num_threads(1)
+    X, y = datasets.load_digits("train")
+    X, y = X[:331], y[:331]   # an odd number: parts of different sizes
+    Xt, yt = datasets.load_digits("test")
+    settings = {"max_epochs": 2, "random_state": 0, "precision": "64-true"}
+    told = {}
+
+    def tell(name, fitted):
+        told[name] = {
+            "history": [{k: v for k, v in r.items() if k != "seconds"} for r in fitted.history_],
+            "logits": fitted.decision_function(Xt[:20]).tolist(),
+        }
+
+    folder = sys.argv[2]
+    distiller = DefensiveDistiller(
+        temperature=20.0, early_stopping=True, weight_averaging=0.9, gradient_clip=1.0,
+        callbacks=[JSONLines(folder + "/log.jsonl")], checkpoint_dir=folder + "/run", **settings
+    )
+    tell("distiller", distiller.fit(X, y))
+    tell("loaded", distiller.fit(X, y))
+    loader = DataLoader(TensorDataset(X, y), 64, shuffle=True)
+    tell("loader", UndefendedClassifier(**settings).fit(loader))
+    if torch.distributed.is_initialized():
+        half = DistributedSampler(TensorDataset(X, y), seed=3)
+        loader = DataLoader(TensorDataset(X, y), 32, sampler=half)
+        tell("divided", UndefendedClassifier(**settings).fit(loader))
+
+    def normalised(shape, n):
+        hidden = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU())
+        return nn.Sequential(nn.Flatten(), hidden, nn.Linear(16, n))
+
+    tell("batch-norm", UndefendedClassifier(normalised, **settings).fit(X, y))
+    fresh = UndefendedClassifier(**settings | {"random_state": None}).fit(X, y)
+    tell("unseeded", fresh)
+    report = evaluate(distiller, Xt[:40], yt[:40], epsilon=0.1, attacks="quick", random_state=0)
+    told["robust"] = report.robust_accuracy
+    with open(sys.argv[1], "w") as file:
+        json.dump(told, file)
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What one process says, and what each of two says."""
+    folder = tmp_path_factory.mktemp("processes")
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    (folder / "one").mkdir()
+    (folder / "two").mkdir()
+    base = {**os.environ, "OMP_NUM_THREADS": "1"}
+    group = base | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    group |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+
+    def start(name, where, environment):
+        command = [sys.executable, str(script), str(folder / name), str(folder / where)]
+        return subprocess.Popen(command, env=environment)
+
+    running = [start("one.json", "one", base)]
+    running += [
+        start(f"two{rank}.json", "two", group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in running] == [0, 0, 0]
+    assert len((folder / "two" / "log.jsonl").read_text().splitlines()) == 4
+    return [json.loads((folder / f"{name}.json").read_text()) for name in ("one", "two0", "two1")]
+
+
+def numbers(told, name):
+    rows = [[v for v in row.values() if not isinstance(v, str)] for row in told[name]["history"]]
+    return torch.tensor(rows, dtype=torch.float64), torch.tensor(told[name]["logits"])
+
+
+@pytest.mark.parametrize("name", ["distiller", "loader"])
+def test_two_processes_train_the_network_that_one_trains(told, name):
+    # The loss of a batch is the mean over all its examples, wherever they are.
+    one, two = numbers(told[0], name), numbers(told[1], name)
+    # Fabric hands logits on in float32 even where the weights are float64.
+    torch.testing.assert_close(one[0], two[0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(one[1], two[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["distiller", "loaded", "loader", "divided", "batch-norm"])
+def test_all_processes_end_with_the_same_network(told, name):
+    assert told[1][name] == told[2][name]
+
+
+def test_without_a_seed_the_first_process_draws_it_for_all(told):
+    assert told[1]["unseeded"] == told[2]["unseeded"]
+
+
+def test_a_finished_run_is_loaded_by_all_processes(told):
+    assert all(each["loaded"] == each["distiller"] for each in told)
+
+
+def test_a_report_of_two_processes_follows_on_their_training(told):
+    assert told[0]["robust"] == told[1]["robust"] == told[2]["robust"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_parts_of_a_batch_are_the_batch_and_weigh_as_its_mean(n, count):
+    batch = Batch(torch.rand(n, 3), torch.arange(n), torch.arange(n))
+    losses = torch.rand(n)
+    runtime, total, seen = Runtime("cpu", "32-true"), 0.0, []
+    for rank in range(count):
+        runtime.processes = Processes(rank, count)
+        part, weight = runtime.share(batch, divided=False)
+        total += (losses[part.indices].sum() * weight).item() / count  # DDP averages
+        seen += part.indices.tolist() if weight else []
+    assert sorted(seen) == list(range(n))
+    assert total == pytest.approx(losses.mean().item(), rel=1e-6)
