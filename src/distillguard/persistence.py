@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from . import _storage, estimators, networks
-from ._modes import isolated_random_state
+from ._modes import dtype_of, isolated_random_state
 from ._storage import MANIFEST, Described
 from .estimators._base import NetworkFactory
 from .estimators._portable import networks_of
@@ -133,7 +133,7 @@ def load(
         network = _built(chosen, builders[chosen], estimator, states[name])
         _fill(network, name, states[name])
         if name in manifest["channels_last"]:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
         network.to(torch.device(device)).eval()
         _check_width(network, chosen, estimator)
         setattr(estimator, attribute, network)
@@ -224,9 +224,9 @@ def _classes(dtype: str, values: list[Any]) -> NDArray[Any]:
     where = "fitted.classes"
     try:
         kind = np.dtype(dtype)
-        right = kind.kind in "biufUO" and kind.str == dtype
-        right = right and kind.itemsize * len(values) <= MAX_CLASS_BYTES
-        _expect(right, where, "a dtype of numbers or strings", dtype)
+        small = kind.itemsize * len(values) <= MAX_CLASS_BYTES
+        right = small and kind.kind in "biufUO" and kind.str == dtype
+        _expect(right, where, "a dtype of numbers or short strings", dtype)
         classes = np.array(values, dtype=kind)
         # A dtype that cannot hold the values changes them.
         same = classes.tolist() == values and len(np.unique(classes)) == len(values) >= 2
@@ -346,13 +346,14 @@ def _kinds(name: str, tensor: Tensor) -> tuple[Any, ...]:
 def _check_width(network: nn.Module, parameter: str, estimator: Any) -> None:
     """Refuse a network with another number of logits than classes, without computing anything."""
     n_classes = len(estimator.classes_)
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    away = {key: tensor.to("meta") for key, tensor in tensors.items()}
-    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
+    # A copy whose tensors have shapes alone; those that are shared stay so.
+    away = {id(p): nn.Parameter(p.detach().to("meta"), False) for p in network.parameters()}
+    away |= {id(b): b.detach().to("meta") for b in network.buffers()}
+    dtype = dtype_of(network, torch.float32)
     inputs = torch.empty(2, *estimator.input_shape_, dtype=dtype, device="meta")
     try:
         with torch.no_grad():
-            width = torch.func.functional_call(network, away, (inputs,)).shape[1]
+            width = deepcopy(network, away)(inputs).shape[1]
     except Exception:
         return  # not every network can be run on shapes alone; predict looks again
     if width != n_classes:

@@ -1,0 +1,536 @@
+"""A save loads to the same predictions or says what is wrong with it, whatever happened to it."""
+
+import hashlib
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from distillguard import DefensiveDistiller, UndefendedClassifier, _storage, load, networks
+from distillguard.exceptions import SaveError
+
+TINY = partial(networks.mlp, hidden=(3,))
+
+
+@pytest.fixture(scope="module")
+def table():
+    generator = np.random.default_rng(0)
+    return generator.random((40, 4), dtype=np.float32), np.array(["ja", "nein"] * 20)
+
+
+def tiny(**settings) -> DefensiveDistiller:
+    return DefensiveDistiller(TINY, **{"max_epochs": 1, "random_state": 0, **settings})
+
+
+@pytest.fixture(scope="module")
+def fitted(table):
+    return tiny().fit(*table)
+
+
+@pytest.fixture(scope="module")
+def pristine(fitted, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pristine")
+    fitted.save(folder)
+    return folder
+
+
+@pytest.fixture
+def saved(pristine, tmp_path):
+    return Path(shutil.copytree(pristine, tmp_path / "guard"))
+
+
+def manifest_of(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def sealed(folder: Path, manifest: dict) -> None:
+    """Write a manifest with the digest that belongs to it, as a forger would."""
+    manifest.pop("digest", None)
+    text = json.dumps(manifest, sort_keys=True)
+    manifest["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def same(one, other, X) -> bool:
+    return np.array_equal(one.decision_function(X), other.decision_function(X)) and np.array_equal(
+        one.predict(X), other.predict(X)
+    )
+
+
+# --- there and back --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        np.array(["ja", "nein"], dtype="<U9"),
+        np.array([-3, 7], dtype=np.int16),
+        np.array([False, True]),
+        np.array([-1, 1], dtype=np.float32),
+        np.array(["a", "b"], dtype=object),
+    ],
+    ids=lambda classes: str(classes.dtype),
+)
+def test_classes_come_back_with_their_dtype(table, tmp_path, classes):
+    X = table[0]
+    fitted = UndefendedClassifier(TINY, max_epochs=1, random_state=0).fit(X, classes[[0, 1] * 20])
+    fitted.save(tmp_path)
+    found = load(tmp_path)
+    assert found.classes_.dtype == fitted.classes_.dtype
+    assert found.classes_.tolist() == fitted.classes_.tolist()
+    assert same(found, fitted, X)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true"])
+def test_predictions_are_bit_equal_in_the_precision_of_the_training(table, tmp_path, precision):
+    fitted = tiny(precision=precision).fit(*table)
+    fitted.save(tmp_path)
+    found = load(tmp_path)
+    assert same(found, fitted, table[0])
+    np.testing.assert_array_equal(found.soft_labels(table[0]), fitted.soft_labels(table[0]))
+
+
+def test_all_that_was_learned_and_set_comes_back(table, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame(table[0], columns=list("abcd"))
+    fitted = tiny(temperature=7.5, lr_scheduler="cosine", max_epochs=2).fit(X, table[1])
+    fitted.save(tmp_path / "new" / "folder")
+    found = load(tmp_path / "new" / "folder")
+    assert found.history_ == fitted.history_
+    assert (found.n_iter_, found.n_features_in_, found.input_shape_) == (2, 4, (4,))
+    assert list(found.feature_names_in_) == list("abcd")
+    ours, theirs = (each.get_params() for each in (found, fitted))
+    assert (ours.pop("module").func, theirs.pop("module").func) == (networks.mlp, networks.mlp)
+    assert ours == theirs
+    assert not any(part.training for part in found.student_.modules())
+
+
+def test_a_loaded_estimator_fits_as_the_saved_one_does(table, saved, fitted):
+    assert same(load(saved).fit(*table), fitted, table[0])
+
+
+class Tied(nn.Module):
+    """Shared weights, a buffer, batch statistics: what a state dict can hold."""
+
+    def __init__(self, shape, n_classes):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.first = nn.Linear(4, 4)
+        self.second = self.first
+        self.last = nn.Linear(4, n_classes)
+        self.register_buffer("shift", torch.rand(4))
+
+    def forward(self, inputs):
+        return self.last(self.second(self.first(self.norm(inputs)).relu() + self.shift))
+
+
+def test_shared_weights_buffers_and_batch_statistics_come_back(table, tmp_path):
+    fitted = DefensiveDistiller(Tied, max_epochs=2, random_state=0).fit(*table)
+    fitted.save(tmp_path)
+    found = load(tmp_path, module=Tied((4,), 2))
+    assert same(found, fitted, table[0])
+    assert found.student_.first.weight is found.student_.second.weight
+
+
+def test_convolutions_trained_channels_last_come_back_as_they_lay(tmp_path):
+    X = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(24) % 3
+    network = partial(networks.wide_resnet, depth=10, width=1)
+    fitted = UndefendedClassifier(network, max_epochs=1, random_state=0).fit(X, y)
+    assert manifest_channels_last(fitted, tmp_path) == ["network"]
+    found = load(tmp_path)
+    assert same(found, fitted, X)
+    layouts = [
+        [parameter.stride() for parameter in each.network_.parameters()] for each in (found, fitted)
+    ]
+    assert layouts[0] == layouts[1]
+
+
+def manifest_channels_last(fitted, folder: Path) -> list[str]:
+    fitted.save(folder)
+    return manifest_of(folder)["channels_last"]
+
+
+def test_another_teacher_is_asked_for_and_takes_its_place(table, tmp_path):
+    wide = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2))
+    fitted = tiny(teacher=wide).fit(*table)
+    fitted.save(tmp_path)
+    with pytest.raises(
+        SaveError, match=r"teacher must be given .* made with torch\.nn.*Sequential"
+    ):
+        load(tmp_path)
+    found = load(tmp_path, teacher=wide)
+    np.testing.assert_array_equal(found.soft_labels(table[0]), fitted.soft_labels(table[0]))
+    with pytest.raises(SaveError, match=r"of teacher.* 0\.weight \(float32, 9x4\), got 1\.weight"):
+        load(tmp_path, teacher=TINY)
+
+
+def test_a_network_of_the_caller_is_asked_for_by_name(table, tmp_path):
+    DefensiveDistiller(Tied, max_epochs=1).fit(*table).save(tmp_path)
+    with pytest.raises(SaveError, match=r"module must be given .* made with .*Tied"):
+        load(tmp_path)
+
+
+def test_a_mismatch_names_the_first_tensor_that_differs(saved):
+    with pytest.raises(SaveError, match=r"1\.weight \(float32, 3x4\), got 1\.weight \(.*, 5x4\)"):
+        load(saved, module=partial(networks.mlp, hidden=(5,)))
+    with pytest.raises(SaveError, match=r"3\.weight \(float32, 2x3\), got 3\.weight \(.*, 3x3\)"):
+        load(saved, module=partial(networks.mlp, hidden=(3, 3)))
+    with pytest.raises(SaveError, match=r"1\.weight \(float32, 3x4\), got 1\.weight \(.*, 2x4\)"):
+        load(saved, module=nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    with pytest.raises(SaveError, match=r"3\.weight \(float32, 2x3\), got none"):
+        load(saved, module=nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+
+
+def test_parameters_that_json_cannot_carry_are_told(table, tmp_path):
+    fitted = tiny(optimizer=torch.optim.SGD, random_state=np.random.RandomState(0)).fit(*table)
+    fitted.save(tmp_path)
+    with pytest.warns(UserWarning, match="optimizer, random_state could not be saved"):
+        found = load(tmp_path)
+    assert found.optimizer == "adam"
+    assert same(found, fitted, table[0])
+
+
+def test_the_callers_module_and_random_numbers_are_left_alone(table, tmp_path):
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    before = [tensor.clone() for tensor in network.state_dict().values()]
+    fitted = UndefendedClassifier(network, max_epochs=1).fit(*table)
+    state = torch.random.get_rng_state()
+    fitted.save(tmp_path)
+    load(tmp_path, module=network)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(map(torch.equal, before, network.state_dict().values()))
+
+
+def test_every_estimator_of_the_library_can_be_saved(table, tmp_path):
+    for fitted in (tiny(), UndefendedClassifier(max_epochs=1)):
+        fitted.fit(*table).save(tmp_path)
+        found = load(tmp_path)
+        assert type(found) is type(fitted)
+        assert same(found, fitted, table[0])
+
+
+def test_what_is_not_fitted_or_not_tensors_is_not_saved(table, tmp_path):
+    with pytest.raises(ValueError, match="not fitted"):
+        tiny().save(tmp_path)
+
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"anything": 1}
+
+        def set_extra_state(self, state):
+            pass
+
+    fitted = UndefendedClassifier(TINY, max_epochs=1).fit(*table)
+    fitted.network_ = Extra(4, 2)
+    with pytest.raises(SaveError, match="state_dict of tensors, got dict as _extra_state"):
+        fitted.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strokes", range(8))
+def test_a_save_that_is_cut_off_leaves_the_old_one(table, saved, fitted, monkeypatch, strokes):
+    """The process ends at the n-th call that touches the disk, half-way through its bytes."""
+    other = tiny(random_state=1).fit(*table)
+    calls = iter(range(100))
+
+    def cut(function):
+        def call(*arguments, **keywords):
+            if next(calls) == strokes:
+                if function is written:
+                    arguments[0].write_bytes(arguments[1][: len(arguments[1]) // 2])
+                raise KeyboardInterrupt
+            return function(*arguments, **keywords)
+
+        return call
+
+    written = _storage._write_through
+    monkeypatch.setattr(_storage, "_write_through", cut(written))
+    monkeypatch.setattr(_storage.os, "replace", cut(os.replace))
+    monkeypatch.setattr(_storage, "_sync", cut(_storage._sync))
+    monkeypatch.setattr(Path, "unlink", cut(Path.unlink))
+    ended = False
+    try:
+        other.save(saved)
+        ended = True
+    except KeyboardInterrupt:
+        pass
+    monkeypatch.undo()
+    replaced = strokes > 3  # two networks, the manifest, its move
+    assert ended == (strokes > 6)
+    assert same(load(saved), other if replaced else fitted, table[0])
+
+    # The next save sweeps up.
+    other.save(saved)
+    named = {each["file"] for each in manifest_of(saved)["networks"].values()}
+    assert {path.name for path in saved.glob("*.safetensors")} == named
+    assert same(load(saved), other, table[0])
+
+
+def test_a_damaged_weights_file_is_written_again(saved, fitted, table):
+    for path in saved.glob("*.safetensors"):
+        path.write_bytes(b"half")
+    fitted.save(saved)
+    assert same(load(saved), fitted, table[0])
+
+
+def test_another_programs_manifest_is_not_overwritten(fitted, tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "a web page"}')
+    with pytest.raises(SaveError, match=r"without a manifest\.json of something else"):
+        fitted.save(tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_text()) == {"name": "a web page"}
+
+
+# --- damage and forgery ----------------------------------------------------------------------
+
+
+def flip(chance: random.Random, content: bytes) -> bytes:
+    damaged = bytearray(content)
+    for _ in range(chance.choice([1, 1, 2, 10])):
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+    return bytes(damaged)
+
+
+def damage(chance: random.Random, folder: Path) -> None:
+    """What disks, downloads and editors do to files."""
+    path = chance.choice(sorted(folder.iterdir()))
+    content = path.read_bytes()
+    kind = chance.randrange(7)
+    if kind <= 1:
+        path.write_bytes(flip(chance, content))
+    elif kind == 2:
+        path.write_bytes(content[: chance.randrange(len(content))])
+    elif kind == 3:
+        path.write_bytes(content + chance.randbytes(chance.randrange(1, 100)))
+    elif kind == 4:
+        one, other = sorted(folder.glob("*.safetensors"))
+        first, second = one.read_bytes(), other.read_bytes()
+        one.write_bytes(second)
+        other.write_bytes(chance.choice([first, second]))
+    elif kind == 5:  # harms nothing
+        manifest = manifest_of(folder)
+        (folder / "manifest.json").write_text(json.dumps(manifest, sort_keys=True, indent=4))
+    else:
+        path.unlink()
+
+
+VALUES = [
+    None, True, -1, 0, 1, 2**31, 10**12, 2**70, 0.5, 1e308, "", "..", "/etc/passwd", "\u0000",
+    "mlp", "float32", "int64", "<U1000000000", [], {}, [[]], ["a", "b"], [1e9, 2],
+    {"kind": "built-in"},
+]  # fmt: skip
+
+
+def places(value, path=()):
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in inside:
+        if isinstance(part, dict | list) and part:
+            yield from places(part, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def forge(chance: random.Random, folder: Path) -> None:
+    """Edit anything in the manifest and seal it again, so that only the content can tell."""
+    manifest = manifest_of(folder)
+    spots = [spot for spot in places(manifest) if spot and spot[0] != "digest"]
+    for _ in range(chance.choice([1, 1, 1, 3])):
+        *way, last = chance.choice(spots)
+        home = manifest
+        try:
+            for key in way:
+                home = home[key]
+            if isinstance(home, dict) and not isinstance(last, str):
+                continue
+            if isinstance(home, dict) and chance.random() < 0.2:
+                home.pop(last)
+            elif isinstance(home, list) and chance.random() < 0.3:
+                home.append(home[last])
+            else:
+                home[last] = chance.choice(VALUES)
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier edit took the place away
+    sealed(folder, manifest)
+
+
+def forge_weights(chance: random.Random, folder: Path) -> None:
+    """Weights that are damaged or other ones, under a manifest that vouches for them."""
+    manifest = manifest_of(folder)
+    name, entry = chance.choice(sorted(manifest["networks"].items()))
+    path = folder / entry["file"]
+    content = path.read_bytes()
+    kind = chance.randrange(4)
+    if kind == 0:
+        content = flip(chance, content[:200]) + content[200:]
+    elif kind == 1:
+        content = (
+            chance.choice([2**63 - 1, 10**9, 0, len(content)]).to_bytes(8, "little") + content[8:]
+        )
+    elif kind == 2:
+        content = content[: chance.randrange(len(content))]
+    else:
+        tensors = load_file(path)
+        some = chance.choice(sorted(tensors))
+        tensors[some] = chance.choice([tensors[some][:1].clone(), tensors[some].double()])
+        save_file(tensors, path)
+        content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    entry.update(sha256=sha256, file=f"{name}-{sha256[:16]}.safetensors")
+    (folder / entry["file"]).write_bytes(content)
+    sealed(folder, manifest)
+
+
+def test_of_500_damaged_saves_each_loads_right_or_says_what_is_wrong(
+    pristine, fitted, table, tmp_path
+):
+    chance, refused = random.Random(0), []
+    for number in range(500):
+        folder = Path(shutil.copytree(pristine, tmp_path / str(number)))
+        damage(chance, folder)
+        try:
+            found = load(folder)
+        except SaveError as error:
+            refused.append(str(error))
+        else:
+            assert same(found, fitted, table[0])
+    assert 400 < len(refused) < 500
+    assert all(" must " in message for message in refused)
+
+
+@pytest.mark.filterwarnings("ignore:.* could not be saved")
+@pytest.mark.parametrize("forger", [forge, forge_weights])
+def test_forged_saves_are_refused_or_load_to_something_that_predicts(
+    pristine, table, tmp_path, forger
+):
+    """Sealed anew, an edit may give another estimator; never a crash, a hang or much memory."""
+    chance, refused = random.Random(1), []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(500):
+        folder = Path(shutil.copytree(pristine, tmp_path / str(number)))
+        forger(chance, folder)
+        try:
+            found = load(folder)
+        except SaveError as error:
+            refused.append(str(error))
+        else:
+            if forger is forge:
+                assert found.predict(np.zeros((2, found.n_features_in_))).shape == (2,)
+    assert len(refused) > 250
+    assert all(" must " in message for message in refused)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+FORGERIES = {
+    "a path upwards": (("networks", "student", "file"), "../guard/student-x.safetensors", "hash"),
+    "a class of others": (("estimator",), "os.system", "a class of ours"),
+    "a private name": (("estimator",), "__builtins__", "a class of ours"),
+    "a function of others": (("builders", "module", "name"), "check_image", "of distillguard"),
+    "an absurd width": (("builders", "module", "keywords", "hidden"), [10**9, 3], "far more"),
+    "an absurd depth": (("builders", "module", "keywords", "hidden"), [1] * 10**6, "far more"),
+    "an unknown keyword": (("builders", "module", "keywords", "x"), 1, "unexpected keyword"),
+    "an absurd image": (("fitted", "input_shape"), [10**9, 10**9], "a shape of 4 numbers"),
+    "absurd strings": (("fitted", "classes", "dtype"), "<U100000000", "dtype of numbers"),
+    "unsorted classes": (("fitted", "classes", "values"), ["nein", "ja"], "sorted classes"),
+    "too few classes": (("fitted", "classes", "values"), ["ja"], "classes"),
+    "a newer version": (("version",), 2, "newer distillguard"),
+    "a version of another type": (("version",), True, "version from 1"),
+    "another format": (("format",), "distillguard report", "another file"),
+    "an absurd tensor": (("networks", "student", "tensors"), [["a", "float32", [10**15]]], "size"),
+    "an odd dtype": (("networks", "student", "tensors"), [["a", "nn", [1]]], "that torch has"),
+    "an unknown parameter": (("parameters", "shell"), "rm", "parameters of DefensiveDistiller"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_what_a_forger_might_try_is_refused_by_name(saved, name):
+    (*way, last), value, message = FORGERIES[name]
+    manifest = manifest_of(saved)
+    home = manifest
+    for key in way:
+        home = home[key]
+    home[last] = value
+    sealed(saved, manifest)
+    with pytest.raises(SaveError, match=message):
+        load(saved)
+
+
+def test_classes_that_do_not_fit_the_callers_network_are_refused(table, tmp_path):
+    network = nn.Linear(4, 2)
+    UndefendedClassifier(network, max_epochs=1).fit(*table).save(tmp_path)
+    manifest = manifest_of(tmp_path)
+    manifest["fitted"]["classes"]["values"].append("oder")
+    sealed(tmp_path, manifest)
+    with pytest.raises(SaveError, match="each of the 3 saved classes, got 2"):
+        load(tmp_path, module=network)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "damaged"),
+        ("[]", "another file"),
+        ("\x00\x00", "damaged"),
+        ('{"a": NaN}', "NaN is no number"),
+        ('{"a": 1e999}', "beyond float64"),
+        ('{"a": 1, "a": 2}', "twice"),
+        ("[" * 200_000, "damaged|another"),
+        ('{"a": ' * 990 + "1" + "}" * 990, "damaged|another"),
+        ("9" * 5000, "damaged"),
+    ],
+    ids=["empty", "list", "zeros", "nan", "infinite", "twice", "deep", "deep objects", "long"],
+)
+def test_json_that_is_no_manifest_is_refused(saved, text, message):
+    (saved / "manifest.json").write_text(text)
+    with pytest.raises(SaveError, match=message):
+        load(saved)
+
+
+def test_nothing_but_regular_files_is_opened(saved, tmp_path):
+    with pytest.raises(SaveError, match="No such file"):
+        load(tmp_path / "nowhere")
+    manifest = saved / "manifest.json"
+    manifest.unlink()
+    os.mkfifo(manifest)  # opening one would wait for a writer for ever
+    with pytest.raises(SaveError, match="must be a file, got something else"):
+        load(saved)
+    manifest.unlink()
+    with manifest.open("wb") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(SaveError, match="at most"):
+        load(saved)
+
+
+def test_a_pickle_in_place_of_weights_is_not_run(saved):
+    manifest = manifest_of(saved)
+    trap = b"cos\nsystem\n(S'touch trapped'\ntR."
+    sha256 = hashlib.sha256(trap).hexdigest()
+    entry = manifest["networks"]["student"]
+    entry.update(sha256=sha256, file=f"student-{sha256[:16]}.safetensors")
+    (saved / entry["file"]).write_bytes(trap)
+    sealed(saved, manifest)
+    with pytest.raises(SaveError, match="another size"):
+        load(saved)
+    assert not Path("trapped").exists()
+
+
+def test_nothing_is_unpickled(saved, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise AssertionError("unpickled")
+
+    for home, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(home, name, refuse)
+    assert len(load(saved).classes_) == 2
