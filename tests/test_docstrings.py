@@ -42,7 +42,9 @@ def callables() -> dict[str, object]:
         found[path] = value
         if inspect.isclass(value):
             for name, method in inspect.getmembers(value, inspect.isfunction):
-                if not name.startswith("_") and method.__module__.startswith("distillguard"):
+                inherits = method.__doc__ is None and inspect.getdoc(method)
+                ours = method.__module__.startswith("distillguard") and not inherits
+                if ours and not name.startswith("_"):
                     found[f"{path}.{name}"] = method
     return found
 

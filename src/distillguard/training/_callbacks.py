@@ -109,7 +109,7 @@ class JSONLines(Callback):
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = path
 
-    def on_start(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:  # noqa: D102 - inherited
+    def on_start(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:
         if not joined().first:
             return
         # What was written before the stage stays, and its history goes below.
@@ -119,7 +119,7 @@ class JSONLines(Callback):
         before = takewhile(lambda line: json.loads(line)["stage"] != stage, lines)
         path.write_text("".join(f"{line}\n" for line in [*before, *map(json.dumps, history)]))
 
-    def on_epoch(self, record: Epoch, network: nn.Module) -> None:  # noqa: D102 - inherited
+    def on_epoch(self, record: Epoch, network: nn.Module) -> None:
         if joined().first:
             with Path(self.path).open("a") as file:
                 file.write(json.dumps(record) + "\n")
@@ -142,20 +142,20 @@ class TensorBoard(Callback):
     def __init__(self, log_dir: str | PathLike[str]) -> None:
         self.log_dir = log_dir
 
-    def on_start(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:  # noqa: D102 - inherited
+    def on_start(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:
         if joined().first:
             # Events of epochs that are trained again, after a kill, are purged.
             folder = str(Path(self.log_dir) / stage)
             self._writer = _summary_writer()(folder, purge_step=len(history) + 1)
 
-    def on_epoch(self, record: Epoch, network: nn.Module) -> None:  # noqa: D102 - inherited
+    def on_epoch(self, record: Epoch, network: nn.Module) -> None:
         if joined().first:
             for name, value in record.items():
                 if isinstance(value, int | float) and name != "epoch":
                     self._writer.add_scalar(name, value, record["epoch"])
             self._writer.flush()
 
-    def on_end(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:  # noqa: D102 - inherited
+    def on_end(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:
         if joined().first:
             self._writer.close()
             del self._writer
