@@ -325,10 +325,10 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
         if isinstance(X, Tensor):
             X = X.detach().cpu().numpy()
         _refuse_bytes(X)
-        # An array is checked and converted a batch at a time: one mapped from a file is then
-        # never in memory as a whole, whatever its dtype.
+        # An array is checked and converted some megabytes at a time: one mapped from a file is
+        # then never in memory as a whole, whatever its dtype.
         streams = isinstance(X, np.ndarray) and X.ndim > 1 and len(X) > 0
-        step = PREDICTION_BATCH
+        step = PREDICTION_BATCH * max(1, 2**20 // (PREDICTION_BATCH * self.n_features_in_))
         pieces = (X[i : i + step] for i in range(0, len(X), step)) if streams else [X]
         for piece in pieces:
             yield from input_batches(self._checked(piece))
