@@ -131,7 +131,7 @@ def load(
         name = attribute.rstrip("_")
         chosen = parameter if builders[parameter] is not None else "module"
         network = _built(chosen, builders[chosen], estimator, states[name])
-        _fill(network, name, states[name])
+        _fill(network, chosen, name, states[name])
         if name in manifest["channels_last"]:
             network.to(memory_format=torch.channels_last)
         network.to(torch.device(device)).eval()
@@ -322,14 +322,14 @@ def _no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
         handle.remove()
 
 
-def _fill(network: nn.Module, name: str, state: Mapping[str, Tensor]) -> None:
+def _fill(network: nn.Module, parameter: str, name: str, state: Mapping[str, Tensor]) -> None:
     """Put the saved values into a network of the same architecture."""
     own = network.state_dict(keep_vars=True)
     for saved, ours in zip_longest(state.items(), own.items()):
         if saved is None or ours is None or _kinds(*saved) != _kinds(*ours):
             theirs, found = (Described.of(*each) if each else "none" for each in (saved, ours))
             raise SaveError(
-                f"module must have the saved architecture of {name}, whose first differing "
+                f"{parameter} must have the saved architecture of {name}, whose first differing "
                 f"tensor is {theirs}, got {found}"
             )
     for key, tensor in own.items():
@@ -347,7 +347,9 @@ def _check_width(network: nn.Module, parameter: str, estimator: Any) -> None:
     """Refuse a network with another number of logits than classes, without computing anything."""
     n_classes = len(estimator.classes_)
     # A copy whose tensors have shapes alone; those that are shared stay so.
-    away = {id(p): nn.Parameter(p.detach().to("meta"), False) for p in network.parameters()}
+    away: dict[int, Tensor] = {
+        id(p): nn.Parameter(p.detach().to("meta"), False) for p in network.parameters()
+    }
     away |= {id(b): b.detach().to("meta") for b in network.buffers()}
     dtype = dtype_of(network, torch.float32)
     inputs = torch.empty(2, *estimator.input_shape_, dtype=dtype, device="meta")
