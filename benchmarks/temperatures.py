@@ -70,7 +70,9 @@ def facts(network: nn.Module, test: Examples) -> dict[str, float]:
 def sweep(data: str, epochs: int, precision: str, seed: int) -> None:
     """Train undefended and at every temperature; write after each."""
     name = f"temperatures-{data}"
+    averaging = DefensiveDistiller().weight_averaging
     settings = {"data": data, "seed": seed, "epochs": epochs, "precision": precision}
+    settings["weight_averaging"] = averaging
     done = {row["network"]: row for row in rows_of(name, settings)}
     training, test = examples(data)
     common = {"max_epochs": epochs, "precision": precision, "random_state": seed}

@@ -1,6 +1,7 @@
 """Any kind of training data as one thing: a source of batches."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -196,6 +197,63 @@ class UnlabelledSource:
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
         return _generators(self.loader)
+
+
+class MixedSource:
+    """Batches of which a share comes from a second source, which goes on where an epoch ends.
+
+    Sources in memory are cut so that a mixed batch is as large as theirs were; loaders keep
+    their own batches. The second source's epochs are counted from the first: which of its
+    batches an epoch uses is a function of the epoch's number.
+    """
+
+    identified, divided = False, False
+
+    def __init__(self, source: Source, extra: Source, fraction: float) -> None:
+        whole = getattr(source, "batch_size", 0)
+        second = min(max(1, round(fraction * whole)), max(1, whole - 1))
+        self.source, self.extra = _cut(source, whole - second), _cut(extra, second)
+        self.n_batches = self.source.n_batches
+        if self.n_batches is None or self.extra.n_batches is None:
+            raise ValueError("extra must come with data that has a length, as X must, got none")
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """One pass over the first source."""
+        used = (number - 1) * (self.n_batches or 0)
+        more = self._from(used)
+        for batch in self.source.epoch(number):
+            other = next(more)
+            inputs = torch.cat([batch.inputs, other.inputs.to(batch.inputs.dtype)])
+            yield Batch(inputs, torch.cat([batch.labels, other.labels]), None)
+
+    def in_order(self) -> Iterator[Batch]:
+        """The first source's examples."""
+        return self.source.in_order()
+
+    def first(self) -> Batch:
+        """The first source's."""
+        return self.source.first()
+
+    def generators(self) -> list[torch.Generator]:
+        """Those of both."""
+        return [*self.source.generators(), *self.extra.generators()]
+
+    def _from(self, used: int) -> Iterator[Batch]:
+        """The second source's batches for ever, but for those used already."""
+        each = self.extra.n_batches or 1
+        number, skipped = divmod(used, each)
+        if not isinstance(self.extra, TensorSource):
+            number, skipped = used, 0  # reading a loader only to skip it would cost too much
+        while True:
+            number += 1
+            yield from islice(self.extra.epoch(number), skipped, None)
+            skipped = 0
+
+
+def _cut(source: Source, batch_size: int) -> Source:
+    if not isinstance(source, TensorSource):
+        return source
+    return TensorSource(source.inputs, source.labels, batch_size, source.seed, source.rows)
 
 
 def source_of(data: "DataLoader[Any] | Dataset[Any]", batch_size: int, seed: int) -> Source:

@@ -10,16 +10,34 @@ import math
 import torch
 from torch import Tensor
 
+from ._robust_losses import (
+    adaad_loss,
+    ard_loss,
+    iad_loss,
+    kl_divergence,
+    mart_loss,
+    rslad_loss,
+    smoothed_cross_entropy,
+    trades_loss,
+)
 from ._validation import check_in_unit_interval, check_positive
 
 __all__ = [
+    "adaad_loss",
+    "ard_loss",
     "cross_entropy",
     "distillation_loss",
     "dlr_loss",
+    "iad_loss",
+    "kl_divergence",
     "log_softmax",
     "margin_loss",
+    "mart_loss",
+    "rslad_loss",
+    "smoothed_cross_entropy",
     "soft_cross_entropy",
     "softmax",
+    "trades_loss",
 ]
 
 

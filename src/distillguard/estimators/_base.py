@@ -192,7 +192,7 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
             if validation is None:
                 source, held = self._held_out(source)
             else:
-                held = self._validation_source(validation, seed)
+                held = self._other_source("validation", validation, seed)
             fitting = Fitting(self, runtime, source, held, checkpoints, seed)
             self.history_ = fitting.history
             yield fitting
@@ -216,30 +216,30 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
         order = torch.randperm(n)
         return source.subset(order[held:]), source.subset(order[:held])
 
-    def _validation_source(self, validation: Any, seed: int) -> Source:
-        """Check validation examples against the training data."""
-        if isinstance(validation, DataLoader | Dataset):
-            source = source_of(validation, self.batch_size, seed)
+    def _other_source(self, name: str, data: Any, seed: int) -> Source:
+        """Check more labelled examples, for validation or training, against the training data."""
+        if isinstance(data, DataLoader | Dataset):
+            source = source_of(data, self.batch_size, seed)
             if isinstance(source, LoaderSource):
                 source.n_classes = len(self.classes_)
-        elif isinstance(validation, tuple | list) and len(validation) == 2:
-            X, y = (v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in validation)
+        elif isinstance(data, tuple | list) and len(data) == 2:
+            X, y = (v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in data)
             _refuse_bytes(X)
             X, y = check_X_y(X, y, allow_nd=True, dtype=DTYPES)
             unknown = np.setdiff1d(y, self.classes_)
             if len(unknown):
-                raise ValueError(f"validation must hold known classes, got {unknown[0].item()!r}")
+                raise ValueError(f"{name} must hold known classes, got {unknown[0].item()!r}")
             indices = torch.from_numpy(np.searchsorted(self.classes_, y))
             source = TensorSource(as_tensor(X), indices, self.batch_size, seed)
         else:
             raise TypeError(
-                "validation must be a DataLoader, a Dataset or a pair (X, y), got "
-                f"{type(validation).__name__}"
+                f"{name} must be a DataLoader, a Dataset or a pair (X, y), got "
+                f"{type(data).__name__}"
             )
         shape = tuple(source.first().inputs.shape[1:])
         if shape != self.input_shape_:
             raise ValueError(
-                f"validation must hold examples of shape {self.input_shape_} as X does, got {shape}"
+                f"{name} must hold examples of shape {self.input_shape_} as X does, got {shape}"
             )
         return source
 

@@ -67,7 +67,7 @@ class DefensiveDistiller(NetworkClassifier):
         momentum 0.9.
     learning_rate : float, default=0.001
         The optimiser's step size.
-    lr_scheduler : {"cosine", "one_cycle"}, callable or None, default=None
+    lr_scheduler : {"cosine", "one_cycle", "warmup_cosine"}, callable or None, default=None
         Schedule of the learning rate, stepped after each batch: a name, or a callable
         ``(optimizer, total_steps) -> LRScheduler``.
     early_stopping : bool, "loss" or "accuracy", default=False
@@ -82,9 +82,10 @@ class DefensiveDistiller(NetworkClassifier):
         Epochs without a better validation figure before a stage stops.
     gradient_clip : float, optional
         Largest l2 norm of the gradient of all weights together; larger ones are scaled down.
-    weight_averaging : float, optional
+    weight_averaging : float or None, default=0.995
         Decay in [0, 1] of an exponential moving average of the weights, with a warm-up; the
-        average is what validation and callbacks see and what the network ends with.
+        average is what validation and callbacks see and what the network ends with. None is
+        no averaging.
     callbacks : sequence of Callback, default=()
         Called after each epoch with its entry of ``history_``; see
         :class:`distillguard.callbacks.Callback`.
@@ -172,7 +173,7 @@ class DefensiveDistiller(NetworkClassifier):
         validation_fraction: float = 0.1,
         patience: int = 10,
         gradient_clip: float | None = None,
-        weight_averaging: float | None = None,
+        weight_averaging: float | None = 0.995,
         callbacks: Sequence[Callback] = (),
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str = "auto",

@@ -29,7 +29,7 @@ class UndefendedClassifier(NetworkClassifier):
         A name, or a callable ``(parameters, lr=...) -> torch.optim.Optimizer``.
     learning_rate : float, default=0.001
         The optimiser's step size.
-    lr_scheduler : {"cosine", "one_cycle"}, callable or None, default=None
+    lr_scheduler : {"cosine", "one_cycle", "warmup_cosine"}, callable or None, default=None
         Schedule of the learning rate, stepped after each batch.
     early_stopping : bool, "loss" or "accuracy", default=False
         Stop when the loss (True or "loss") or the accuracy of the validation examples has not
@@ -41,8 +41,9 @@ class UndefendedClassifier(NetworkClassifier):
         Epochs without a better validation figure before training stops.
     gradient_clip : float, optional
         Largest l2 norm of the gradient of all weights together; larger ones are scaled down.
-    weight_averaging : float, optional
-        Decay in [0, 1] of an exponential moving average of the weights, with a warm-up.
+    weight_averaging : float or None, default=0.995
+        Decay in [0, 1] of an exponential moving average of the weights, with a warm-up; None
+        is no averaging.
     callbacks : sequence of Callback, default=()
         Called after each epoch; see :class:`distillguard.callbacks.Callback`.
     checkpoint_dir : str or path-like, optional
@@ -106,7 +107,7 @@ class UndefendedClassifier(NetworkClassifier):
         validation_fraction: float = 0.1,
         patience: int = 10,
         gradient_clip: float | None = None,
-        weight_averaging: float | None = None,
+        weight_averaging: float | None = 0.995,
         callbacks: Sequence[Callback] = (),
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str = "auto",

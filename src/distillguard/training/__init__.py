@@ -4,11 +4,13 @@ from ._average import Average
 from ._callbacks import Callback, Epoch, JSONLines, TensorBoard
 from ._checkpoints import Checkpoints
 from ._head import head_in_units, multiply_head
+from ._inner import Ascent, attacked, perturbed
 from ._loop import Objective, Plan, Scored, Stopping, train
 from ._optimisers import OptimizerFactory, SchedulerFactory, make_optimizer, make_scheduler
 from ._runtime import Runtime
 
 __all__ = [
+    "Ascent",
     "Average",
     "Callback",
     "Checkpoints",
@@ -22,9 +24,11 @@ __all__ = [
     "Scored",
     "Stopping",
     "TensorBoard",
+    "attacked",
     "head_in_units",
     "make_optimizer",
     "make_scheduler",
     "multiply_head",
+    "perturbed",
     "train",
 ]

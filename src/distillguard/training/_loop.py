@@ -29,8 +29,8 @@ class Scored(NamedTuple):
     losses: Tensor
     """One value per example, (n,)."""
 
-    logits: Tensor
-    """The network's, (n, n_classes)."""
+    logits: Tensor | None
+    """The network's, (n, n_classes); None where only attacked inputs were looked at."""
 
     adversarial_logits: Tensor | None = None
     """The network's on attacked inputs, where the objective attacks."""
@@ -155,7 +155,7 @@ class _Stage:
         self.history.append(record)
         stop = number == plan.max_epochs
         with self.averaged():
-            network.eval()
+            self.wrapped.eval()
             if plan.validation is not None:
                 record |= self.validated(plan.validation)
             if plan.stopping is not None:
@@ -171,7 +171,7 @@ class _Stage:
         """One pass over the training examples."""
         began = time.perf_counter()
         plan, runtime, network = self.plan, self.runtime, self.wrapped
-        self.network.train()
+        network.train()
         totals = _Totals(runtime)
         name = f"{plan.stage} {number}/{plan.max_epochs}"
         quiet = not (plan.verbose and runtime.processes.first)
@@ -281,7 +281,8 @@ class _Totals:
         n = len(labels) if weight else 0
         self.seen += n
         self._add("loss", scored.losses[:n].detach())
-        self._add("accuracy", _right(scored.logits, labels)[:n])
+        if scored.logits is not None:
+            self._add("accuracy", _right(scored.logits, labels)[:n])
         if scored.adversarial_logits is not None:
             self._add("robust_accuracy", _right(scored.adversarial_logits, labels)[:n])
 

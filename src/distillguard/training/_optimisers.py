@@ -58,4 +58,16 @@ def _one_cycle(optimizer: Optimizer, total_steps: int) -> LRScheduler:
     return OneCycleLR(optimizer, highest, total_steps=total_steps)
 
 
-SCHEDULERS: dict[str, SchedulerFactory] = {"cosine": _cosine, "one_cycle": _one_cycle}
+def _warmup_cosine(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """A fortieth of the steps up, the rest down, as in Gowal 2021 and Bartoldson 2024."""
+    highest: Any = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(
+        optimizer, highest, total_steps=total_steps, pct_start=0.025, cycle_momentum=False
+    )
+
+
+SCHEDULERS: dict[str, SchedulerFactory] = {
+    "cosine": _cosine,
+    "one_cycle": _one_cycle,
+    "warmup_cosine": _warmup_cosine,
+}

@@ -1,0 +1,113 @@
+"""What attacks a network while it is trained: shared by all robust training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional
+from .._data import Source, TensorSource
+from .._typing import Bounds, Norm
+from .._validation import (
+    check_at_least,
+    check_bounds,
+    check_in_unit_interval,
+    check_norm,
+    check_not_negative,
+    check_positive,
+    check_range,
+)
+from ..training import Ascent, Runtime, attacked
+from ._base import NetworkClassifier
+from ._fitting import Fitting
+
+Value = Callable[[Tensor], Tensor]
+
+
+class Adversary:
+    """Finds adversarial inputs for a batch, by the estimator's ascent or by its own attack."""
+
+    def __init__(
+        self, ascent: Ascent, attack: Any, batch_statistics: bool, runtime: Runtime
+    ) -> None:
+        self.ascent, self.attack = ascent, attack
+        self.batch_statistics, self.runtime = batch_statistics, runtime
+
+    def __call__(
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        labels: Tensor,
+        value: Callable[[Tensor], Value],
+    ) -> Tensor:
+        """Adversarial inputs; ``value`` makes, of the clean logits, what is to be ascended."""
+        with attacked(network, self.batch_statistics), self.runtime.inner(network):
+            if self.attack is not None:
+                found: Tensor = self.attack(network, inputs, labels)
+                return found.detach()
+            return self.ascent(inputs, value(inputs))
+
+
+def diverging(network: nn.Module) -> Callable[[Tensor], Value]:
+    """TRADES' value: the divergence from what the network says of the clean inputs."""
+
+    def value(inputs: Tensor) -> Value:
+        with torch.no_grad():
+            clean = network(inputs)
+        return lambda points: functional.kl_divergence(network(points), clean)
+
+    return value
+
+
+def misled(network: nn.Module, labels: Tensor) -> Callable[[Tensor], Value]:
+    """Madry's value: the cross-entropy with the true labels."""
+    return lambda _: lambda points: functional.cross_entropy(network(points), labels)
+
+
+class RobustClassifier(NetworkClassifier):
+    """A classifier whose training attacks it."""
+
+    epsilon: float
+    norm: Norm
+    steps: int
+    step_size: float | None
+    bounds: Bounds | None
+    attack: Any
+    batch_statistics: bool
+    weight_perturbation: float
+    label_smoothing: float
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_norm(self.norm)
+        check_positive("epsilon", self.epsilon)
+        check_at_least("steps", self.steps, 1)
+        if self.step_size is not None:
+            check_positive("step_size", self.step_size)
+        if self.bounds is not None:
+            check_bounds(self.bounds)
+        if self.attack is not None and not callable(self.attack):
+            raise TypeError(f"attack must be None or callable, got {type(self.attack).__name__}")
+        check_not_negative("weight_perturbation", self.weight_perturbation)
+        check_in_unit_interval("label_smoothing", self.label_smoothing)
+
+    def _adversary(self, fitting: Fitting) -> Adversary:
+        size = self.epsilon / 4 if self.step_size is None else self.step_size
+        bounds = self._bounds_of(fitting.source)
+        ascent = Ascent(self.norm, float(self.epsilon), self.steps, float(size), bounds)
+        return Adversary(ascent, self.attack, self.batch_statistics, fitting.runtime)
+
+    def _bounds_of(self, source: Source) -> Bounds:
+        """The bounds given; else the extremes of data in memory, and [0, 1] for a loader's."""
+        if self.bounds is not None:
+            bounds = (float(self.bounds[0]), float(self.bounds[1]))
+            if isinstance(source, TensorSource):
+                check_range("X", source.inputs, bounds)
+        elif isinstance(source, TensorSource):
+            low, high = source.inputs.aminmax()
+            return low.item(), high.item()
+        else:
+            bounds = (0.0, 1.0)
+        check_range("X", source.first().inputs, bounds)
+        return bounds

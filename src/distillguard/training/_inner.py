@@ -1,0 +1,85 @@
+"""The inner maximisation of robust training: a few steps of ascent, all examples together.
+
+Training wants the same few steps for every example of a batch and nothing judged, so this is the
+bare loop rather than an attack; any attack can be put in its place.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .._geometry import ball, within_budget
+from .._typing import Bounds, Norm
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Projected gradient ascent from a uniform point of the ball, on the examples of a batch."""
+
+    norm: Norm
+    epsilon: float
+    steps: int
+    step_size: float
+    bounds: Bounds
+
+    def __call__(self, inputs: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
+        """Points near ``inputs`` at which ``value``, one number per example, is large."""
+        towards, budget = ball(self.norm), (self.norm, self.epsilon, self.bounds)
+        keys = torch.randint(2**62, (len(inputs),)).to(inputs.device)
+        start = self.epsilon * towards.sample(inputs, keys, 0)
+        points = within_budget(inputs + start, inputs, *budget)
+        with torch.enable_grad():
+            for _ in range(self.steps):
+                points.requires_grad_()
+                (gradient,) = torch.autograd.grad(value(points).sum(), points)
+                step = self.step_size * towards.steepest(gradient)
+                points = within_budget(points.detach() + step, inputs, *budget)
+        return points.detach()
+
+
+@contextmanager
+def attacked(network: nn.Module, batch_statistics: bool) -> Iterator[None]:
+    """Put a network in training into the mode in which it is attacked.
+
+    Eval mode, as in TRADES and RSLAD; or, with ``batch_statistics``, training mode whose
+    BatchNorm layers normalise by the batch but keep their running statistics as they are, as in
+    Gowal et al. 2021 and Bartoldson et al. 2024.
+    """
+    modules = list(network.modules())
+    modes = [(module, module.training) for module in modules]
+    frozen = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
+    try:
+        if batch_statistics:
+            for module in frozen:
+                module.track_running_stats = False
+        else:
+            network.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for module in frozen:
+            module.track_running_stats = True
+
+
+def perturbed(
+    network: nn.Module, value: Callable[[nn.Module], Tensor], size: float
+) -> Callable[[Tensor], Tensor]:
+    """The network with its weights moved to where ``value`` is large (AWP, Wu et al. 2020, eq. 9).
+
+    Each weight of two axes or more moves along its gradient by ``size`` times its own norm. The
+    moves are constants: what is computed with them has the gradients of the network's weights.
+    """
+    weights = {n: p for n, p in network.named_parameters() if p.requires_grad and p.ndim > 1}
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(value(network), list(weights.values()))
+    moved = {
+        name: weight + size * weight.detach().norm() / (gradient.norm() + 1e-20) * gradient
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+    }
+    return lambda inputs: functional_call(network, moved, (inputs,))
