@@ -16,7 +16,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from distillguard import DefensiveDistiller, UndefendedClassifier, _storage, load, networks
+from distillguard import (
+    DefensiveDistiller,
+    UndefendedClassifier,
+    _storage,
+    estimators,
+    load,
+    networks,
+)
+from distillguard.estimators._portable import networks_of
 from distillguard.exceptions import SaveError
 
 TINY = partial(networks.mlp, hidden=(3,))
@@ -171,7 +179,9 @@ def test_another_teacher_is_asked_for_and_takes_its_place(table, tmp_path):
         load(tmp_path)
     found = load(tmp_path, teacher=wide)
     np.testing.assert_array_equal(found.soft_labels(table[0]), fitted.soft_labels(table[0]))
-    with pytest.raises(SaveError, match=r"^teacher must .* of teacher.* 0\.weight \(float32, 9x4\), got 1\.weight"):
+    with pytest.raises(
+        SaveError, match=r"^teacher must .* of teacher.* 0\.weight \(float32, 9x4\), got 1\.weight"
+    ):
         load(tmp_path, teacher=TINY)
 
 
@@ -218,6 +228,12 @@ def test_every_estimator_of_the_library_can_be_saved(table, tmp_path):
         found = load(tmp_path)
         assert type(found) is type(fitted)
         assert same(found, fitted, table[0])
+
+
+@pytest.mark.parametrize("name", estimators.__all__)
+def test_every_estimator_declares_the_network_that_predicts(name):
+    kind = getattr(estimators, name)
+    assert networks_of(kind)[kind._predictor] == "module"
 
 
 def test_what_is_not_fitted_or_not_tensors_is_not_saved(table, tmp_path):

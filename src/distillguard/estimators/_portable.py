@@ -57,9 +57,9 @@ class Portable:
     def export_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network behind the predictions as ONNX, and check it in ONNX Runtime.
 
-        The graph takes ``inputs``, float32 of shape (batch, *input_shape_) for any batch, and
-        returns ``logits``, float32 of shape (batch, n_classes) at temperature 1, in the order
-        of ``classes_``, which are in the file's metadata as JSON under ``classes``.
+        The graph takes ``inputs``, float32 of shape (n, ...) for any n, and returns ``logits``,
+        float32 of shape (n, n_classes) at temperature 1, in the order of ``classes_``, which
+        are in the file's metadata as JSON under ``classes``.
 
         Parameters
         ----------
