@@ -8,12 +8,14 @@ __version__ = "0.1.0.dev0"
 # Loaded on first use: `import distillguard` costs little more than `import torch`.
 _HOMES = {
     "attacks": "",
+    "callbacks": "",
     "datasets": "",
     "evaluation": "",
     "exceptions": "",
     "functional": "",
     "interop": "",
     "networks": "",
+    "scaling_laws": "",
     "estimators": "",
     "DefensiveDistiller": "estimators",
     "UndefendedClassifier": "estimators",
@@ -27,6 +29,7 @@ __all__ = [
     "RobustnessReport",
     "UndefendedClassifier",
     "attacks",
+    "callbacks",
     "datasets",
     "estimators",
     "evaluate",
@@ -36,11 +39,13 @@ __all__ = [
     "interop",
     "load",
     "networks",
+    "scaling_laws",
 ]
 
 if TYPE_CHECKING:
     from . import (
         attacks,
+        callbacks,
         datasets,
         estimators,
         evaluation,
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
         functional,
         interop,
         networks,
+        scaling_laws,
     )
     from .estimators import DefensiveDistiller, UndefendedClassifier
     from .evaluation import RobustnessReport, evaluate

@@ -49,6 +49,13 @@ def check_not_negative(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
 
 
+def check_finite(name: str, value: Any) -> None:
+    """Refuse everything but a finite number."""
+    _check_real(name, value)
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+
+
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     """Refuse everything but one of ``choices``."""
     if value not in choices:

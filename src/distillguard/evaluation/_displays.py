@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._plot import pyplot
 from .._typing import Distance
 from ._curves import RobustnessCurve, robustness_curve
 from ._histograms import Histogram
-from ._plot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

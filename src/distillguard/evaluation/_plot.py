@@ -1,24 +1,13 @@
 """Drawings of a report, with matplotlib where it is installed."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..exceptions import MissingPackageError
+from .._plot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ._report import RobustnessReport
-
-
-def pyplot() -> Any:
-    """Import matplotlib.pyplot, or say what to install."""
-    try:
-        import matplotlib.pyplot
-    except ImportError as error:
-        raise MissingPackageError(
-            "plots need matplotlib; install it with: pip install 'distillguard[plot]'"
-        ) from error
-    return matplotlib.pyplot
 
 
 def accuracy_bars(report: "RobustnessReport") -> "Figure":

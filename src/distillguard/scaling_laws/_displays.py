@@ -1,0 +1,240 @@
+"""Drawings of laws and fits against compute, in scikit-learn's manner."""
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from .._plot import pyplot
+from ._fit import Fit
+from ._law import ScalingLaw
+from ._numbers import positive
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class _Display:
+    """Where, of what and of which quality; how it is drawn is for its heirs to say."""
+
+    def __init__(
+        self,
+        law: ScalingLaw,
+        flops: Any,
+        *,
+        fid: float | None = None,
+        fit: Fit | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.law = law
+        self.flops = flops
+        self.fid = fid
+        self.fit = fit
+        self.name = name
+
+    @classmethod
+    def from_law(
+        cls,
+        law: ScalingLaw,
+        flops: Any,
+        *,
+        fid: float | None = None,
+        name: str | None = None,
+        ax: "Axes | None" = None,
+    ) -> Self:
+        """Draw a law.
+
+        Parameters
+        ----------
+        law : ScalingLaw
+            What to draw.
+        flops : array of shape (m,)
+            Where to draw it.
+        fid : float, optional
+            Data quality; the law's ``reference_fid`` if not given.
+        name : str, optional
+            Label of the line.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Axes of its own if not given.
+
+        Returns
+        -------
+        display
+            Drawn.
+        """
+        return cls(law, flops, fid=fid, name=name).plot(ax)
+
+    @classmethod
+    def from_fit(
+        cls,
+        fit: Fit,
+        flops: Any = None,
+        *,
+        fid: float | None = None,
+        name: str | None = None,
+        ax: "Axes | None" = None,
+    ) -> Self:
+        """Draw a fitted law with its interval and its runs.
+
+        Parameters
+        ----------
+        fit : Fit
+            What to draw.
+        flops : array of shape (m,), optional
+            Where to draw it. From the least to ten times the most of the runs if not given.
+        fid : float, optional
+            Data quality, of the runs too; the law's ``reference_fid`` if not given.
+        name : str, optional
+            Label of the line.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Axes of its own if not given.
+
+        Returns
+        -------
+        display
+            Drawn.
+        """
+        return cls(fit.law, _reach(fit, flops), fid=fid, fit=fit, name=name).plot(ax)
+
+    def plot(self, ax: "Axes | None" = None, **line: Any) -> Self:
+        """Draw on axes given or new."""
+        raise NotImplementedError
+
+
+class LossDisplay(_Display):
+    """Loss of compute-optimal networks against training FLOPs.
+
+    Parameters
+    ----------
+    law : ScalingLaw
+        What to draw.
+    flops : array of shape (m,)
+        Where to draw it.
+    fid : float, optional
+        Data quality; the law's ``reference_fid`` if not given.
+    fit : Fit, optional
+        Where the law comes from: adds its interval as a band, and its runs as points.
+    name : str, optional
+        Label of the line.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        Where it was drawn, after :meth:`plot`.
+    line_ : matplotlib.lines.Line2D
+        The law, after :meth:`plot`.
+    """
+
+    def plot(self, ax: "Axes | None" = None, **line: Any) -> Self:
+        """Draw the law.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Axes of its own if not given.
+        **line : dict
+            Passed on to :meth:`matplotlib.axes.Axes.plot`.
+
+        Returns
+        -------
+        LossDisplay
+            Itself.
+
+        Raises
+        ------
+        MissingPackageError
+            If matplotlib is not installed.
+        """
+        flops = positive("flops", self.flops)
+        self.ax_ = ax if ax is not None else pyplot().subplots()[1]
+        best = self.law.compute_optimal(flops, self.fid).loss
+        self.line_ = self.ax_.plot(flops, best, label=self.name, **line)[0]
+        if self.fit is not None:
+            _band(self.ax_, self.fit, "loss", flops, self.fid, self.line_)
+            runs = self.fit.runs
+            wanted = self.law.reference_fid if self.fid is None else self.fid
+            shown = slice(None) if runs.fid is None else runs.fid == wanted
+            spent = self.law.flops(runs.parameters, runs.data)[shown]
+            self.ax_.scatter(spent, runs.loss[shown], s=9, color=self.line_.get_color(), alpha=0.5)
+        _finish(self.ax_, "loss", legend=self.name is not None)
+        return self
+
+
+class SizeDisplay(_Display):
+    """Optimal parameters and training examples against training FLOPs.
+
+    Parameters
+    ----------
+    law : ScalingLaw
+        What to draw.
+    flops : array of shape (m,)
+        Where to draw it.
+    fid : float, optional
+        Data quality; the law's ``reference_fid`` if not given.
+    fit : Fit, optional
+        Where the law comes from: adds its intervals as bands.
+    name : str, optional
+        Put before the labels of the lines.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        Where it was drawn, after :meth:`plot`.
+    parameters_line_, data_line_ : matplotlib.lines.Line2D
+        The two, after :meth:`plot`.
+    """
+
+    def plot(self, ax: "Axes | None" = None, **line: Any) -> Self:
+        """Draw both sizes.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Axes of its own if not given.
+        **line : dict
+            Passed on to :meth:`matplotlib.axes.Axes.plot`.
+
+        Returns
+        -------
+        SizeDisplay
+            Itself.
+
+        Raises
+        ------
+        MissingPackageError
+            If matplotlib is not installed.
+        """
+        flops = positive("flops", self.flops)
+        self.ax_ = ax if ax is not None else pyplot().subplots()[1]
+        best = self.law.compute_optimal(flops, self.fid)
+        before = "" if self.name is None else f"{self.name}: "
+        settings = {"label": f"{before}parameters", **line}
+        self.parameters_line_ = self.ax_.plot(flops, best.parameters, **settings)[0]
+        settings = {"linestyle": "--", "label": f"{before}training examples", **line}
+        self.data_line_ = self.ax_.plot(flops, best.data, **settings)[0]
+        if self.fit is not None:
+            _band(self.ax_, self.fit, "parameters", flops, self.fid, self.parameters_line_)
+            _band(self.ax_, self.fit, "data", flops, self.fid, self.data_line_)
+        self.ax_.set_yscale("log")
+        _finish(self.ax_, "compute-optimal number", legend=True)
+        return self
+
+
+def _reach(fit: Fit, flops: Any) -> Any:
+    if flops is not None:
+        return flops
+    spent = fit.law.flops(fit.runs.parameters, fit.runs.data)
+    return np.geomspace(spent.min(), 10 * spent.max(), 60)
+
+
+def _band(
+    ax: "Axes", fit: Fit, quantity: str, flops: np.ndarray, fid: float | None, line: Any
+) -> None:
+    low, high = fit.interval(lambda law: getattr(law.compute_optimal(flops, fid), quantity))
+    ax.fill_between(flops, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def _finish(ax: "Axes", ylabel: str, *, legend: bool) -> None:
+    ax.set_xscale("log")
+    ax.set(xlabel="training FLOPs", ylabel=ylabel)
+    if legend:
+        ax.legend()
