@@ -10,7 +10,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from distillguard import DefensiveDistiller, UndefendedClassifier, datasets
+from distillguard import (
+    AdversarialTrainer,
+    DefensiveDistiller,
+    RobustDistiller,
+    UndefendedClassifier,
+    datasets,
+)
 
 
 @parametrize_with_checks([DefensiveDistiller()])
@@ -20,6 +26,11 @@ def test_scikit_learns_own_checks_pass(estimator, check):
 
 @parametrize_with_checks([UndefendedClassifier(max_epochs=15)])
 def test_the_baseline_is_held_to_the_same_checks(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_checks([AdversarialTrainer(steps=2), RobustDistiller(steps=2)])
+def test_robust_training_is_held_to_the_same_checks(estimator, check):
     check(estimator)
 
 

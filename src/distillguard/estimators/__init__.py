@@ -1,6 +1,8 @@
 """Classifiers in scikit-learn's manner, trained by distillation, and their baseline."""
 
+from ._adversarial import AdversarialTrainer
 from ._defensive import DefensiveDistiller
+from ._robust import RobustDistiller
 from ._undefended import UndefendedClassifier
 
-__all__ = ["DefensiveDistiller", "UndefendedClassifier"]
+__all__ = ["AdversarialTrainer", "DefensiveDistiller", "RobustDistiller", "UndefendedClassifier"]

@@ -5,25 +5,23 @@ from copy import deepcopy
 from os import PathLike
 from typing import Any, Self
 
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
 
 from .. import functional
-from .._data import Batch, Source, TensorSource, UnlabelledSource, input_batches
+from .._data import Batch, Source
 from .._validation import check_in_unit_interval, check_positive
 from ..training import (
     Callback,
     Objective,
     OptimizerFactory,
-    Runtime,
     SchedulerFactory,
     Scored,
     multiply_head,
 )
 from ._base import NetworkClassifier, NetworkFactory
-from ._fitting import Fitting, hard_label_objective
+from ._fitting import hard_label_objective
+from ._teacher import TeacherLogits, transfer_source
 
 
 class DefensiveDistiller(NetworkClassifier):
@@ -254,9 +252,11 @@ class DefensiveDistiller(NetworkClassifier):
             if not self.prefit_teacher:
                 objective = hard_label_objective(self.temperature)
                 fitting.train("teacher", teacher, objective, unit)
-            source = fitting.source if transfer is None else self._labelled(transfer, fitting)
-            targets = _SoftTargets(teacher, self.temperature, source, fitting.runtime)
-            fitting.train("student", student, self._student_objective(targets), unit, source)
+            source = fitting.source
+            if transfer is not None:
+                source = transfer_source(self, transfer, teacher, fitting)
+            taught = TeacherLogits(teacher, source, fitting.runtime)
+            fitting.train("student", student, self._student_objective(taught), unit, source)
 
         self.n_iter_ = sum(record["stage"] == "student" for record in self.history_)
         return self
@@ -312,50 +312,17 @@ class DefensiveDistiller(NetworkClassifier):
         """How much larger than usual the logits will be: T-fold if the teacher trains at T."""
         return 1.0 if self.prefit_teacher else float(self.temperature)
 
-    def _student_objective(self, targets: "_SoftTargets") -> Objective:
+    def _student_objective(self, taught: TeacherLogits) -> Objective:
         """The student's loss on a batch: Papernot's, or Hinton's where hard labels count."""
         temperature, weight = float(self.temperature), float(self.hard_label_weight)
 
         def objective(network: nn.Module, batch: Batch) -> Scored:
             logits = network(batch.inputs)
-            soft = functional.soft_cross_entropy(logits, targets(batch), temperature)
+            targets = functional.softmax(taught(batch), temperature)
+            soft = functional.soft_cross_entropy(logits, targets, temperature)
             if weight == 0:
                 return Scored(soft, logits)
             hard = functional.cross_entropy(logits, batch.labels)
             return Scored((1 - weight) * temperature**2 * soft + weight * hard, logits)
 
         return objective
-
-    def _labelled(self, transfer: Any, fitting: Fitting) -> Source:
-        """The transfer set, with the teacher's predictions for labels."""
-        teacher, look = self.teacher_, fitting.runtime.look
-
-        def label(inputs: Tensor) -> Tensor:
-            return look(teacher, inputs).argmax(dim=1).cpu()
-
-        if isinstance(transfer, DataLoader | Dataset):
-            return UnlabelledSource(transfer, label, self.batch_size)
-        X = self._checked(transfer.cpu().numpy() if isinstance(transfer, Tensor) else transfer)
-        labels = torch.cat([label(inputs) for inputs in input_batches(X)])
-        return TensorSource(X, labels, self.batch_size, fitting.seed)
-
-
-class _SoftTargets:
-    """The teacher's softmax at the training temperature, for a batch of training examples."""
-
-    def __init__(
-        self, teacher: nn.Module, temperature: float, source: Source, runtime: Runtime
-    ) -> None:
-        self.teacher, self.temperature, self.runtime = teacher, temperature, runtime
-        self.known: Tensor | None = None
-        if source.identified:
-            # Once for every example: the student's epochs need no teacher.
-            self.known = torch.cat([self.ask(batch.inputs) for batch in source.in_order()])
-
-    def __call__(self, batch: Batch) -> Tensor:
-        if self.known is not None and batch.indices is not None:
-            return self.known[batch.indices.to(self.known.device)]
-        return self.ask(batch.inputs)
-
-    def ask(self, inputs: Tensor) -> Tensor:
-        return functional.softmax(self.runtime.look(self.teacher, inputs), self.temperature)

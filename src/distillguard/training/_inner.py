@@ -55,16 +55,16 @@ def attacked(network: nn.Module, batch_statistics: bool) -> Iterator[None]:
     frozen = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
     try:
         if batch_statistics:
-            for module in frozen:
-                module.track_running_stats = False
+            for layer in frozen:
+                layer.track_running_stats = False
         else:
             network.eval()
         yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for module in frozen:
-            module.track_running_stats = True
+        for layer in frozen:
+            layer.track_running_stats = True
 
 
 def perturbed(
@@ -75,11 +75,19 @@ def perturbed(
     Each weight of two axes or more moves along its gradient by ``size`` times its own norm. The
     moves are constants: what is computed with them has the gradients of the network's weights.
     """
-    weights = {n: p for n, p in network.named_parameters() if p.requires_grad and p.ndim > 1}
+    weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     with torch.enable_grad():
-        gradients = torch.autograd.grad(value(network), list(weights.values()))
+        gradients = torch.autograd.grad(value(network), weights)
     moved = {
-        name: weight + size * weight.detach().norm() / (gradient.norm() + 1e-20) * gradient
-        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+        id(weight): weight + size * weight.detach().norm() / (gradient.norm() + 1e-20) * gradient
+        for weight, gradient in zip(weights, gradients, strict=True)
     }
-    return lambda inputs: functional_call(network, moved, (inputs,))
+    # Every module once, under one name, and tied weights under each of theirs: a module of two
+    # names would be given its own weights back in the wrong order.
+    named = {
+        f"{path}.{name}".lstrip("."): moved[id(weight)]
+        for path, module in network.named_modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if id(weight) in moved
+    }
+    return lambda inputs: functional_call(network, named, (inputs,), tie_weights=False)

@@ -69,6 +69,12 @@ class Runtime:
             logits: Tensor = network(fitted_to(network, inputs))
         return logits if logits.element_size() >= 4 else logits.float()
 
+    def through(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """Logits of an unwrapped network in this precision, with gradients to the inputs."""
+        with self.fabric.autocast():
+            logits: Tensor = network(fitted_to(network, inputs))
+        return logits.float()
+
     def inner(self, network: nn.Module) -> AbstractContextManager[None]:
         """Where a wrapped network is asked for gradients that its weights take no part in."""
         if self.processes.count == 1:
