@@ -24,6 +24,8 @@ from distillguard import (
     load,
     networks,
 )
+from distillguard._processes import Processes
+from distillguard.estimators import _portable
 from distillguard.estimators._portable import networks_of
 from distillguard.exceptions import SaveError
 
@@ -232,6 +234,23 @@ def test_every_estimator_of_the_library_can_be_saved(table, tmp_path):
 def test_every_estimator_declares_the_network_that_predicts(name):
     kind = getattr(estimators, name)
     assert networks_of(kind)[kind._predictor] == "module"
+
+
+def test_a_fitted_estimator_stands_for_its_network(table, tmp_path):
+    teacher = UndefendedClassifier(partial(networks.mlp, hidden=(9,)), max_epochs=1).fit(*table)
+    fitted = tiny(teacher=teacher.network_, prefit_teacher=True).fit(*table)
+    fitted.save(tmp_path)
+    found = load(tmp_path, teacher=teacher)
+    np.testing.assert_array_equal(found.soft_labels(table[0]), fitted.soft_labels(table[0]))
+
+
+def test_only_the_first_of_several_processes_writes(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(_portable, "joined", lambda: Processes(rank=1, count=2))
+    fitted.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(_portable, "joined", lambda: Processes(rank=0, count=2))
+    fitted.save(tmp_path)
+    assert load(tmp_path).n_iter_ == 1
 
 
 def test_what_is_not_fitted_or_not_tensors_is_not_saved(table, tmp_path):

@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from . import _storage, estimators, networks
 from ._modes import dtype_of, isolated_random_state
 from ._storage import MANIFEST, Described
-from .estimators._base import NetworkFactory
+from .estimators._base import NetworkClassifier, NetworkFactory
 from .estimators._portable import networks_of
 from .exceptions import SaveError
 
@@ -54,7 +54,7 @@ _FORM: dict[str, Any] = {
 def load(
     path: str | os.PathLike[str],
     module: nn.Module | NetworkFactory | None = None,
-    teacher: nn.Module | NetworkFactory | None = None,
+    teacher: nn.Module | NetworkClassifier | NetworkFactory | None = None,
     *,
     device: str = "cpu",
 ) -> Any:
@@ -73,7 +73,7 @@ def load(
         callable ``(input_shape, n_classes) -> nn.Module``. It may be left out where the
         estimator had None, a function of :mod:`distillguard.networks`, or a partial of one
         with keywords that JSON can carry.
-    teacher : nn.Module or callable, optional
+    teacher : nn.Module, callable or fitted estimator, optional
         The same for the teacher, where the estimator was given another network for it.
     device : str, default="cpu"
         Where the networks are put: a torch device.
@@ -270,6 +270,8 @@ def _recorded(parameter: str, builder: Mapping[str, Any]) -> Any:
 
 def _built(parameter: str, builder: Any, estimator: Any, state: Mapping[str, Tensor]) -> nn.Module:
     """A network for the weights; stopped as soon as it gets larger than they are."""
+    if isinstance(builder, NetworkClassifier):
+        builder = getattr(builder, builder._predictor, builder)
     if isinstance(builder, nn.Module):
         return deepcopy(builder)
     factory: Callable[..., Any] = networks.mlp if builder is None else builder
