@@ -17,7 +17,9 @@ _HOMES = {
     "networks": "",
     "scaling_laws": "",
     "estimators": "",
+    "AdversarialTrainer": "estimators",
     "DefensiveDistiller": "estimators",
+    "RobustDistiller": "estimators",
     "UndefendedClassifier": "estimators",
     "RobustnessReport": "evaluation",
     "evaluate": "evaluation",
@@ -25,7 +27,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdversarialTrainer",
     "DefensiveDistiller",
+    "RobustDistiller",
     "RobustnessReport",
     "UndefendedClassifier",
     "attacks",
@@ -55,7 +59,12 @@ if TYPE_CHECKING:
         networks,
         scaling_laws,
     )
-    from .estimators import DefensiveDistiller, UndefendedClassifier
+    from .estimators import (
+        AdversarialTrainer,
+        DefensiveDistiller,
+        RobustDistiller,
+        UndefendedClassifier,
+    )
     from .evaluation import RobustnessReport, evaluate
     from .persistence import load
 

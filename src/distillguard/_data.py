@@ -1,7 +1,7 @@
 """Any kind of training data as one thing: a source of batches."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -81,10 +81,20 @@ class TensorSource:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """One shuffled pass."""
-        generator = torch.Generator().manual_seed((self.seed + 7919 * number) % 2**63)
-        order = torch.randperm(self.n_examples, generator=generator)
+        order = self._order(number)
         for piece in self._slices():
             yield self._batch(order[piece])
+
+    def forever(self, start: int) -> Iterator[Batch]:
+        """Full batches for ever, one epoch running into the next, from example ``start``."""
+        number, used = divmod(start, self.n_examples)
+        rows = self._order(number + 1)[used:]
+        while True:
+            while len(rows) < self.batch_size:
+                number += 1
+                rows = torch.cat([rows, self._order(number + 1)])
+            yield self._batch(rows[: self.batch_size])
+            rows = rows[self.batch_size :]
 
     def in_order(self) -> Iterator[Batch]:
         """One pass from first to last."""
@@ -102,6 +112,10 @@ class TensorSource:
     def generators(self) -> list[torch.Generator]:
         """None: an epoch's order follows from its number."""
         return []
+
+    def _order(self, number: int) -> Tensor:
+        generator = torch.Generator().manual_seed((self.seed + 7919 * number) % 2**63)
+        return torch.randperm(self.n_examples, generator=generator)
 
     def _batch(self, indices: Tensor) -> Batch:
         rows = indices if self.rows is None else self.rows[indices]
@@ -203,8 +217,8 @@ class MixedSource:
     """Batches of which a share comes from a second source, which goes on where an epoch ends.
 
     Sources in memory are cut so that a mixed batch is as large as theirs were; loaders keep
-    their own batches. The second source's epochs are counted from the first: which of its
-    batches an epoch uses is a function of the epoch's number.
+    their own batches. Which of the second source's examples an epoch uses is a function of the
+    epoch's number, so that a run can start again at any.
     """
 
     identified, divided = False, False
@@ -214,13 +228,12 @@ class MixedSource:
         second = min(max(1, round(fraction * whole)), max(1, whole - 1))
         self.source, self.extra = _cut(source, whole - second), _cut(extra, second)
         self.n_batches = self.source.n_batches
-        if self.n_batches is None or self.extra.n_batches is None:
-            raise ValueError("extra must come with data that has a length, as X must, got none")
+        if self.n_batches is None:
+            raise ValueError("extra must be None for a data set X without a length")
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """One pass over the first source."""
-        used = (number - 1) * (self.n_batches or 0)
-        more = self._from(used)
+        more = self._from((number - 1) * (self.n_batches or 0))
         for batch in self.source.epoch(number):
             other = next(more)
             inputs = torch.cat([batch.inputs, other.inputs.to(batch.inputs.dtype)])
@@ -240,14 +253,11 @@ class MixedSource:
 
     def _from(self, used: int) -> Iterator[Batch]:
         """The second source's batches for ever, but for those used already."""
-        each = self.extra.n_batches or 1
-        number, skipped = divmod(used, each)
-        if not isinstance(self.extra, TensorSource):
-            number, skipped = used, 0  # reading a loader only to skip it would cost too much
-        while True:
-            number += 1
-            yield from islice(self.extra.epoch(number), skipped, None)
-            skipped = 0
+        if isinstance(self.extra, TensorSource):
+            yield from self.extra.forever(used * self.extra.batch_size)
+        # Reading a loader only to skip what was used would cost too much: it starts anew.
+        for number in count(used + 1):
+            yield from self.extra.epoch(number)
 
 
 def _cut(source: Source, batch_size: int) -> Source:

@@ -326,8 +326,7 @@ def adversarial_objective(
 
     def objective(network: nn.Module, batch: Batch) -> Scored:
         inputs, labels = batch.inputs, batch.labels
-        value = diverging(network) if name == "trades" else misled(network, labels)
-        points = adversary(network, inputs, labels, value)
+        points = adversary(inputs, labels, diverging if name == "trades" else misled(labels))
 
         def scored(ask: Callable[[Tensor], Tensor]) -> Scored:
             if name == "pgd":
@@ -343,9 +342,10 @@ def adversarial_objective(
             return Scored(losses, clean, adversarial)
 
         if perturbation and network.training:
-            with adversary.runtime.inner(network):
-                ask = perturbed(network, lambda each: scored(each).losses.mean(), perturbation)
-            return scored(ask)
+            direct = adversary.runtime.direct
+            return scored(
+                perturbed(network, direct, lambda each: scored(each).losses.mean(), perturbation)
+            )
         return scored(network)
 
     return objective

@@ -36,33 +36,29 @@ class Adversary:
 
     def __call__(
         self,
-        network: nn.Module,
         inputs: Tensor,
         labels: Tensor,
-        value: Callable[[Tensor], Value],
+        value: Callable[[nn.Module, Tensor], Value],
     ) -> Tensor:
-        """Adversarial inputs; ``value`` makes, of the clean logits, what is to be ascended."""
-        with attacked(network, self.batch_statistics), self.runtime.inner(network):
+        """Adversarial inputs; ``value(network, inputs)`` is what the ascent ascends."""
+        network = self.runtime.direct
+        with attacked(network, self.batch_statistics):
             if self.attack is not None:
                 found: Tensor = self.attack(network, inputs, labels)
                 return found.detach()
-            return self.ascent(inputs, value(inputs))
+            return self.ascent(inputs, value(network, inputs))
 
 
-def diverging(network: nn.Module) -> Callable[[Tensor], Value]:
+def diverging(network: nn.Module, inputs: Tensor) -> Value:
     """TRADES' value: the divergence from what the network says of the clean inputs."""
-
-    def value(inputs: Tensor) -> Value:
-        with torch.no_grad():
-            clean = network(inputs)
-        return lambda points: functional.kl_divergence(network(points), clean)
-
-    return value
+    with torch.no_grad():
+        clean = network(inputs)
+    return lambda points: functional.kl_divergence(network(points), clean)
 
 
-def misled(network: nn.Module, labels: Tensor) -> Callable[[Tensor], Value]:
+def misled(labels: Tensor) -> Callable[[nn.Module, Tensor], Value]:
     """Madry's value: the cross-entropy with the true labels."""
-    return lambda _: lambda points: functional.cross_entropy(network(points), labels)
+    return lambda network, _: lambda points: functional.cross_entropy(network(points), labels)
 
 
 class RobustClassifier(NetworkClassifier):

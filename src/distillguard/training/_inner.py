@@ -68,16 +68,17 @@ def attacked(network: nn.Module, batch_statistics: bool) -> Iterator[None]:
 
 
 def perturbed(
-    network: nn.Module, value: Callable[[nn.Module], Tensor], size: float
+    network: nn.Module, direct: nn.Module, value: Callable[[nn.Module], Tensor], size: float
 ) -> Callable[[Tensor], Tensor]:
     """The network with its weights moved to where ``value`` is large (AWP, Wu et al. 2020, eq. 9).
 
     Each weight of two axes or more moves along its gradient by ``size`` times its own norm. The
     moves are constants: what is computed with them has the gradients of the network's weights.
+    ``direct`` is the same network without the wrappers of training.
     """
     weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     with torch.enable_grad():
-        gradients = torch.autograd.grad(value(network), weights)
+        gradients = torch.autograd.grad(value(direct), weights)
     moved = {
         id(weight): weight + size * weight.detach().norm() / (gradient.norm() + 1e-20) * gradient
         for weight, gradient in zip(weights, gradients, strict=True)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from .._validation import check_choice
 
@@ -60,9 +60,12 @@ def _one_cycle(optimizer: Optimizer, total_steps: int) -> LRScheduler:
 
 def _warmup_cosine(optimizer: Optimizer, total_steps: int) -> LRScheduler:
     """A fortieth of the steps up, the rest down, as in Gowal 2021 and Bartoldson 2024."""
+    if total_steps < 3:
+        return ConstantLR(optimizer, factor=1.0)
     highest: Any = [group["lr"] for group in optimizer.param_groups]
+    up = max(0.025, 1.5 / total_steps)  # torch divides by this many steps, less one
     return OneCycleLR(
-        optimizer, highest, total_steps=total_steps, pct_start=0.025, cycle_momentum=False
+        optimizer, highest, total_steps=total_steps, pct_start=up, cycle_momentum=False
     )
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,27 +59,21 @@ class Runtime:
         """Return network and optimiser as the loop uses them; the weights are shared."""
         network.to(self.device).to(memory_format=_layout(network))
         module = torch.compile(network) if self.compile else network
+        self.direct: nn.Module = _Direct(module, self.fabric)  # type: ignore[arg-type]
         with _quiet():
             wrapped, optimizer = self.fabric.setup(module, optimizer)  # type: ignore[arg-type]
         return wrapped, optimizer
 
     def look(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """Logits of an unwrapped network in this precision, without gradients, float32 at least."""
-        with borrowed(network), torch.no_grad(), self.fabric.autocast():
-            logits: Tensor = network(fitted_to(network, inputs))
-        return logits if logits.element_size() >= 4 else logits.float()
+        with borrowed(network), torch.no_grad():
+            return self.through(network, inputs)
 
     def through(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """Logits of an unwrapped network in this precision, with gradients to the inputs."""
         with self.fabric.autocast():
             logits: Tensor = network(fitted_to(network, inputs))
-        return logits.float()
-
-    def inner(self, network: nn.Module) -> AbstractContextManager[None]:
-        """Where a wrapped network is asked for gradients that its weights take no part in."""
-        if self.processes.count == 1:
-            return nullcontext()
-        return self.fabric.no_backward_sync(network)  # type: ignore[arg-type]
+        return logits if logits.element_size() >= 4 else logits.float()
 
     def share(self, batch: Batch, divided: bool) -> tuple[Batch, float]:
         """Return this process's part of a batch and the weight of its examples in the loss.
@@ -115,6 +109,23 @@ class Runtime:
 def _rows(batch: Batch, rows: Tensor) -> Batch:
     indices = None if batch.indices is None else batch.indices[rows]
     return Batch(batch.inputs[rows], batch.labels[rows], indices)
+
+
+class _Direct(nn.Module):
+    """A network in training without its wrappers: gradients of it are nobody else's business.
+
+    Fabric counts backward passes and DDP exchanges gradients in each; an attack's passes, which
+    only the inputs take part in, are not theirs to see.
+    """
+
+    def __init__(self, module: nn.Module, fabric: Fabric) -> None:
+        super().__init__()
+        self.module, self.fabric = module, fabric
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with self.fabric.autocast():
+            logits: Tensor = self.module(inputs)
+        return logits if logits.element_size() >= 4 else logits.float()
 
 
 class _Joined(ClusterEnvironment):

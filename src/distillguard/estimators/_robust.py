@@ -1,0 +1,381 @@
+"""Robust distillation: ARD (Goldblum 2020), RSLAD (Zi 2021), IAD (Zhu 2022), AdaAD (Huang 2023)."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from os import PathLike
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from .. import functional
+from .._data import Batch, MixedSource
+from .._typing import Bounds, Norm
+from .._validation import check_choice, check_in_unit_interval, check_not_negative, check_positive
+from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, Scored, perturbed
+from ._adversarial import OBJECTIVES as TEACHER_OBJECTIVES
+from ._adversarial import adversarial_objective
+from ._adversary import Adversary, RobustClassifier, Value, misled
+from ._base import NetworkClassifier, NetworkFactory
+from ._fitting import Fitting
+from ._teacher import TeacherLogits, transfer_source
+
+OBJECTIVES: dict[str, dict[str, float]] = {
+    "rslad": {"alpha": 5 / 6},
+    "ard": {"alpha": 1.0, "temperature": 30.0},
+    "iad": {"beta": 0.1},
+    "adaad": {"alpha": 1.0},
+}
+"""Each with its paper's own numbers."""
+
+
+class RobustDistiller(RobustClassifier):
+    r"""Classifier that learns a teacher's robustness from its soft labels.
+
+    What defensive distillation wanted, with the attack inside the training: the student is
+    attacked on every batch, and learns what a robust teacher says there or of the clean inputs.
+
+    Parameters
+    ----------
+    module : nn.Module, callable or None, default=None
+        The student, as for :class:`DefensiveDistiller`.
+    teacher : nn.Module, estimator, callable or None, default=None
+        A robustly trained network, or a fitted estimator, whose network then teaches. A callable
+        ``(input_shape, n_classes) -> nn.Module``, or None for the student's architecture, is
+        first trained by TRADES [1]_ under the same attack.
+    objective : {"rslad", "ard", "iad", "adaad"}, default="rslad"
+        :func:`~distillguard.functional.rslad_loss` [2]_,
+        :func:`~distillguard.functional.ard_loss` [3]_,
+        :func:`~distillguard.functional.iad_loss` [4]_ or
+        :func:`~distillguard.functional.adaad_loss` [5]_.
+    epsilon : float, default=8/255
+        Radius of the ball in which the student is attacked, in the units of the inputs.
+    norm : {"linf", "l2", "l1"}, default="linf"
+        Norm of the ball.
+    alpha : float, optional
+        Weight of the adversarial term in [0, 1], of the teacher's in ARD; the papers' 5/6, 1
+        and 1 for RSLAD, ARD and AdaAD if not given.
+    beta : float, optional
+        Exponent of IAD, 0.1 if not given.
+    temperature : float, optional
+        ARD's temperature, 30 if not given.
+    steps : int, default=10
+        Steps of the inner attack.
+    step_size : float, optional
+        Their length, ``epsilon / 4`` if not given.
+    bounds : tuple of float, optional
+        Lowest and highest value an input may take, as for :class:`AdversarialTrainer`.
+    attack : callable, optional
+        ``(network, inputs, labels) -> Tensor`` in place of the inner ascent.
+    batch_statistics : bool, default=False
+        Attack in training mode with frozen BatchNorm statistics rather than in eval mode.
+    weight_perturbation : float, default=0.0
+        Relative size of an adversarial perturbation of the student's weights.
+    label_smoothing : float, default=0.0
+        Label smoothing of a teacher that is trained here, in [0, 1].
+    extra_fraction : float, default=0.7
+        Share of each of the student's batches drawn from the ``extra`` examples, in (0, 1).
+    max_epochs : int, default=20
+        Epochs of the student, and of a teacher that is trained here.
+    batch_size : int, default=128
+        Examples in a step, for arrays and data sets; a DataLoader keeps its own.
+    optimizer : {"adam", "adamw", "nadam", "rmsprop", "sgd"} or callable, default="adam"
+        A name, or a callable ``(parameters, lr=...) -> torch.optim.Optimizer``.
+    learning_rate : float, default=0.001
+        The optimiser's step size.
+    lr_scheduler : {"cosine", "one_cycle", "warmup_cosine"}, callable or None, default=None
+        Schedule of the learning rate, as for :class:`DefensiveDistiller`.
+    early_stopping : bool, "loss" or "accuracy", default=False
+        Stop a stage when the loss (True or "loss") or the accuracy of the validation examples
+        has not improved for ``patience`` epochs, and keep the best weights.
+    validation_fraction : float, default=0.1
+        Share of the examples held out for early stopping, in (0, 1), where ``fit`` is given no
+        ``validation``.
+    patience : int, default=10
+        Epochs without a better validation figure before a stage stops.
+    gradient_clip : float, optional
+        Largest l2 norm of the gradient of all weights together; larger ones are scaled down.
+    weight_averaging : float or None, default=0.995
+        Decay in [0, 1] of an exponential moving average of the weights, with a warm-up; None
+        is no averaging.
+    callbacks : sequence of Callback, default=()
+        Called after each epoch; see :class:`distillguard.callbacks.Callback`.
+    checkpoint_dir : str or path-like, optional
+        Folder that receives the state after every epoch, and from which a killed run goes on.
+    device : str, default="auto"
+        Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
+    precision : str, default="32-true"
+        Lightning Fabric's word for it, such as ``"bf16-mixed"``.
+    compile : bool, default=False
+        Train through :func:`torch.compile`.
+    warm_start : bool, default=False
+        Go on from the networks of the last ``fit`` rather than from new ones.
+    random_state : int, RandomState or None, default=None
+        Seed of initial weights, dropout, attacks and the order of examples.
+    verbose : bool, default=False
+        Show a progress bar with loss and accuracies for each epoch.
+
+    Attributes
+    ----------
+    teacher_ : nn.Module
+        The teacher, in eval mode.
+    student_ : nn.Module
+        The trained student, in eval mode: the network behind every prediction.
+    classes_ : ndarray of shape (n_classes,)
+        The classes, in the order of the logits.
+    history_ : list of dict
+        One record per epoch, as for :class:`DefensiveDistiller`, with ``robust_accuracy`` on the
+        inner attack's inputs.
+    n_features_in_ : int
+        Numbers in one example.
+    input_shape_ : tuple of int
+        Shape of one example.
+    n_iter_ : int
+        Epochs that the student was trained.
+
+    See Also
+    --------
+    AdversarialTrainer : Trains a robust teacher.
+    DefensiveDistiller : The defence that this line grew out of, and that does not work.
+    distillguard.evaluate : What the classifier is worth under attack.
+
+    References
+    ----------
+    .. [1] H. Zhang et al., "Theoretically Principled Trade-off between Robustness and Accuracy",
+       ICML 2019. https://arxiv.org/abs/1901.08573
+    .. [2] B. Zi et al., "Revisiting Adversarial Robustness Distillation: Robust Soft Labels Make
+       Student Better", ICCV 2021. https://arxiv.org/abs/2108.07969
+    .. [3] M. Goldblum et al., "Adversarially Robust Distillation", AAAI 2020.
+       https://arxiv.org/abs/1905.09747
+    .. [4] J. Zhu et al., "Reliable Adversarial Distillation with Unreliable Teachers", ICLR 2022.
+       https://arxiv.org/abs/2106.04928
+    .. [5] B. Huang et al., "Boosting Accuracy and Robustness of Student Models via Adaptive
+       Adversarial Distillation", CVPR 2023.
+
+    Examples
+    --------
+    >>> from distillguard import AdversarialTrainer, RobustDistiller, datasets
+    >>> X, y = datasets.load_digits("train")
+    >>> attack = {"epsilon": 0.1, "steps": 5, "max_epochs": 5, "random_state": 0}
+    >>> teacher = AdversarialTrainer(**attack).fit(X, y)
+    >>> student = RobustDistiller(teacher=teacher, **attack).fit(X, y)
+    >>> student.history_[-1]["robust_accuracy"] > 0.5
+    True
+    """
+
+    _predictor = "student_"
+
+    teacher_: nn.Module
+    student_: nn.Module
+    n_iter_: int
+
+    def __init__(
+        self,
+        module: nn.Module | NetworkFactory | None = None,
+        *,
+        teacher: nn.Module | NetworkClassifier | NetworkFactory | None = None,
+        objective: str = "rslad",
+        epsilon: float = 8 / 255,
+        norm: Norm = "linf",
+        alpha: float | None = None,
+        beta: float | None = None,
+        temperature: float | None = None,
+        steps: int = 10,
+        step_size: float | None = None,
+        bounds: Bounds | None = None,
+        attack: Callable[..., Tensor] | None = None,
+        batch_statistics: bool = False,
+        weight_perturbation: float = 0.0,
+        label_smoothing: float = 0.0,
+        extra_fraction: float = 0.7,
+        max_epochs: int = 20,
+        batch_size: int = 128,
+        optimizer: str | OptimizerFactory = "adam",
+        learning_rate: float = 1e-3,
+        lr_scheduler: str | SchedulerFactory | None = None,
+        early_stopping: bool | str = False,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        gradient_clip: float | None = None,
+        weight_averaging: float | None = 0.995,
+        callbacks: Sequence[Callback] = (),
+        checkpoint_dir: str | PathLike[str] | None = None,
+        device: str = "auto",
+        precision: str = "32-true",
+        compile: bool = False,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.module = module
+        self.teacher = teacher
+        self.objective = objective
+        self.epsilon = epsilon
+        self.norm = norm
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
+        self.steps = steps
+        self.step_size = step_size
+        self.bounds = bounds
+        self.attack = attack
+        self.batch_statistics = batch_statistics
+        self.weight_perturbation = weight_perturbation
+        self.label_smoothing = label_smoothing
+        self.extra_fraction = extra_fraction
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.lr_scheduler = lr_scheduler
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.gradient_clip = gradient_clip
+        self.weight_averaging = weight_averaging
+        self.callbacks = callbacks
+        self.checkpoint_dir = checkpoint_dir
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None, *, validation: Any = None, extra: Any = None) -> Self:
+        """Train the student against its own adversarial examples, on the teacher's soft labels.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), DataLoader, Dataset or pair (X, y)
+            Training examples, or something that yields pairs (inputs, labels).
+        y : array or Tensor of shape (n,), optional
+            Classes; None when ``X`` yields pairs.
+        validation : DataLoader, Dataset or pair (X, y), optional
+            Examples to measure loss and accuracies on, under attack, after every epoch.
+        extra : array or Tensor of shape (n, ...), DataLoader or Dataset, optional
+            More examples, such as synthetic ones, that make up ``extra_fraction`` of every batch
+            of the student's. They need no labels: the teacher's predictions are taken.
+
+        Returns
+        -------
+        RobustDistiller
+            The estimator itself.
+
+        Raises
+        ------
+        TypeError
+            If a parameter, the data or what a loader yields has the wrong type.
+        ValueError
+            If a parameter is out of its range, the data is empty, not finite, outside
+            ``bounds`` or of one class only, or a network does not return one logit per class.
+        SaveError
+            If ``checkpoint_dir`` holds another run, or one whose beginning is damaged.
+        DivergenceError
+            If training leaves the finite numbers. The networks keep their last good weights.
+        """
+        with self._fitting(X, y, validation) as fitting:
+            prefit = self._prefit_teacher()
+            if not (self.warm_start and hasattr(self, "student_")):
+                self.student_ = self._built(self.module, fitting.source)
+                self.teacher_ = self._initial_teacher(prefit, fitting)
+            fitting.begin(teacher=self.teacher_, student=self.student_)
+
+            adversary = self._adversary(fitting)
+            if prefit is None:
+                weight = TEACHER_OBJECTIVES["trades"]
+                objective = adversarial_objective(
+                    "trades", adversary, weight, self.label_smoothing, self.weight_perturbation
+                )
+                fitting.train("teacher", self.teacher_, objective)
+            self.teacher_.to(fitting.runtime.device).eval()
+            source = fitting.source
+            if extra is not None:
+                more = transfer_source(self, extra, self.teacher_, fitting)
+                source = MixedSource(source, more, self.extra_fraction)
+            taught = TeacherLogits(self.teacher_, source, fitting.runtime)
+            fitting.train(
+                "student", self.student_, self._objective(adversary, taught), source=source
+            )
+        self.n_iter_ = sum(record["stage"] == "student" for record in self.history_)
+        return self
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_choice("objective", self.objective, OBJECTIVES)
+        if self.alpha is not None:
+            check_in_unit_interval("alpha", self.alpha)
+        if self.beta is not None:
+            check_not_negative("beta", self.beta)
+        if self.temperature is not None:
+            check_positive("temperature", self.temperature)
+
+    def _prefit_teacher(self) -> nn.Module | None:
+        """The network that teaches, if it is trained already."""
+        if isinstance(self.teacher, NetworkClassifier):
+            network = getattr(self.teacher, self.teacher._predictor, None)
+            if network is None:
+                raise ValueError("teacher must be fitted, got an estimator that is not")
+            found: nn.Module = network
+            return found
+        return self.teacher if isinstance(self.teacher, nn.Module) else None
+
+    def _initial_teacher(self, prefit: nn.Module | None, fitting: Fitting) -> nn.Module:
+        if prefit is not None:
+            return self._built(prefit, fitting.source)
+        if self.teacher is None:
+            return deepcopy(self.student_)
+        return self._built(self.teacher, fitting.source)
+
+    def _objective(self, adversary: Adversary, taught: TeacherLogits) -> Objective:
+        """The student's loss on a batch: attack it, then compare it with the teacher."""
+        settings: dict[str, Any] = {
+            name: value if getattr(self, name) is None else float(getattr(self, name))
+            for name, value in OBJECTIVES[self.objective].items()
+        }
+
+        def objective(network: nn.Module, batch: Batch) -> Scored:
+            inputs, labels = batch.inputs, batch.labels
+            teacher = taught(batch)
+            points = adversary(inputs, labels, self._value(batch, taught))
+
+            def scored(ask: Callable[[Tensor], Tensor]) -> Scored:
+                clean, adversarial = ask(inputs), ask(points)
+                three = clean, adversarial, teacher
+                match self.objective:
+                    case "rslad":
+                        losses = functional.rslad_loss(*three, **settings)
+                    case "ard":
+                        losses = functional.ard_loss(*three, labels, **settings)
+                    case "iad":
+                        there = taught.ask(points)
+                        losses = functional.iad_loss(*three, there, labels, **settings)
+                    case _:
+                        losses = functional.adaad_loss(*three, taught.ask(points), **settings)
+                return Scored(losses, clean, adversarial)
+
+            if self.weight_perturbation and network.training:
+                direct, size = adversary.runtime.direct, self.weight_perturbation
+                return scored(
+                    perturbed(network, direct, lambda each: scored(each).losses.mean(), size)
+                )
+            return scored(network)
+
+        return objective
+
+    def _value(self, batch: Batch, taught: TeacherLogits) -> Callable[[nn.Module, Tensor], Value]:
+        """What the inner attack ascends."""
+        if self.objective in ("ard", "iad"):
+            return misled(batch.labels)
+        clean = taught(batch)
+
+        def value(network: nn.Module, _: Tensor) -> Value:
+            def divergence(points: Tensor) -> Tensor:
+                if self.objective == "rslad":
+                    return functional.kl_divergence(network(points), clean)
+                # AdaAD asks the teacher there too, and ascends through it.
+                there = taught.runtime.through(taught.teacher, points)
+                return functional.kl_divergence(network(points), there)
+
+            return divergence
+
+        return value
