@@ -215,6 +215,11 @@ def test_a_fit_in_two_stages_holds_the_first():
     assert fit.law.epsilon == pytest.approx(law.epsilon, abs=0.01)
     assert fit.intervals["alpha"] == (base.alpha, base.alpha)
 
+    wrong = ParametricLaw.fit(runs, fixed={"alpha": 0.5}, n_bootstrap=0)
+    predicted = wrong.law.loss(runs["parameters"], runs["data"], runs["fid"])
+    assert wrong.residuals == pytest.approx(np.log(runs["loss"] / predicted))
+    assert wrong.objective > 2 * fit.objective
+
 
 def test_an_envelope_of_curves_follows_the_law_that_drew_them():
     law = BARTOLDSON2024_PARAMETRIC
@@ -416,6 +421,7 @@ def test_displays_draw_the_laws_answers_with_bands_and_runs():
 
     runs = simulated(law, 20, fids=[1.65, 6.8])
     fit = ParametricLaw.fit(runs, n_starts=2, n_bootstrap=5, random_state=0)
+    assert fit.law.reference_fid == 1.65
     fitted = LossDisplay.from_fit(fit, fid=6.8, ax=drawn.ax_)
     assert fitted.ax_ is drawn.ax_
     band, points = fitted.ax_.collections
@@ -441,3 +447,14 @@ def test_displays_draw_the_laws_answers_with_bands_and_runs():
 def test_an_accuracy_line_can_be_given():
     law = ParametricLaw(A=1, B=1, E=0.5, alpha=1, beta=1, accuracy_line=AccuracyLine(1.0, -0.5))
     assert law.compute_optimal(7822e6).accuracy == pytest.approx(1 - 0.5 * (0.5 + 2e-3))
+
+
+def test_the_accuracy_line_is_fitted_to_the_runs_and_to_every_resample():
+    runs = simulated(BARTOLDSON2024_PARAMETRIC, 20)
+    random = np.random.default_rng(0)
+    runs["accuracy"] = 0.9 - 0.5 * runs["loss"] + 0.01 * random.standard_normal(20)
+    fit = ParametricLaw.fit(runs, n_starts=2, n_bootstrap=20, random_state=0)
+    slope, intercept = np.polyfit(runs["loss"], runs["accuracy"], 1)
+    assert fit.law.accuracy_line == pytest.approx((intercept, slope))
+    low, high = fit.interval(lambda law: law.accuracy_line.slope)
+    assert low < -0.5 < high
