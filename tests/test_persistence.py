@@ -218,6 +218,7 @@ def test_the_callers_module_and_random_numbers_are_left_alone(table, tmp_path):
     state = torch.random.get_rng_state()
     fitted.save(tmp_path)
     load(tmp_path, module=network)
+    load(tmp_path, module=lambda *_: nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(map(torch.equal, before, network.state_dict().values()))
 
@@ -555,6 +556,21 @@ def test_nothing_but_regular_files_is_opened(saved, tmp_path):
     with manifest.open("wb") as sparse:
         sparse.truncate(2**40)
     with pytest.raises(SaveError, match="at most"):
+        load(saved)
+
+
+def test_tensors_other_than_the_manifest_lists_are_refused(saved):
+    manifest = manifest_of(saved)
+    entry = manifest["networks"]["student"]
+    tensors = load_file(saved / entry["file"])
+    # As many bytes, other numbers.
+    tensors["1.bias"] = tensors["1.bias"].view(torch.int32)
+    save_file(tensors, saved / "new")
+    sha256 = hashlib.sha256((saved / "new").read_bytes()).hexdigest()
+    entry.update(sha256=sha256, file=f"student-{sha256[:16]}.safetensors")
+    (saved / "new").rename(saved / entry["file"])
+    sealed(saved, manifest)
+    with pytest.raises(SaveError, match=r"hold 1\.bias \(float32, 3\), got 1\.bias \(int32, 3\)"):
         load(saved)
 
 
