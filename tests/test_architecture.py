@@ -23,7 +23,8 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 LAYERS = [
     {"_typing", "exceptions"},
     {"_validation", "_random", "_processes", "_plot"},
-    {"_modes", "functional", "scaling_laws", "_layers", "_image_files", "_storage"},
+    {"_modes", "_robust_losses", "scaling_laws", "_layers", "_image_files", "_storage"},
+    {"functional"},
     {"_geometry", "_data", "networks", "datasets"},
     {"training"},
     {"callbacks"},

@@ -100,6 +100,10 @@ def test_documented_defaults_are_the_signatures(path):
             assert not stated, entry.name
             assert "optional" not in entry.type, entry.name
         elif stated:
+            fraction = re.fullmatch(r"(\d+)/(\d+)", stated[1])
+            if fraction:
+                assert int(fraction[1]) / int(fraction[2]) == default, entry.name
+                continue
             assert stated[1].replace("nn.", "") == shown(default), entry.name
         else:
             # Long tuples are described in prose, as None is.

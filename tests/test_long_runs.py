@@ -14,7 +14,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from distillguard import DefensiveDistiller, UndefendedClassifier, datasets
+from distillguard import (
+    AdversarialTrainer,
+    DefensiveDistiller,
+    RobustDistiller,
+    UndefendedClassifier,
+    datasets,
+)
 from distillguard.callbacks import Callback
 from distillguard.exceptions import SaveError
 from distillguard.training._checkpoints import read, write
@@ -61,8 +67,11 @@ KINDS = {
     "arrays": {},
     "loader": {"early_stopping": False},
     "own-generator": {"early_stopping": False},
-    "one-network": {"temperature": None},
+    "undefended": {},
+    "adversarial": {"epsilon": 0.05, "steps": 2},
+    "robust": {"epsilon": 0.05, "steps": 2},
 }
+ONE_NETWORK = {"undefended": UndefendedClassifier, "adversarial": AdversarialTrainer}
 
 
 def data_of(kind, digits):
@@ -80,10 +89,10 @@ def seeded(seed):
 
 def estimator(kind="arrays", **more):
     settings = SETTINGS | KINDS[kind] | more
-    if settings["temperature"] is None:
+    if kind in ONE_NETWORK:
         del settings["temperature"]
-        return UndefendedClassifier(network, **settings)
-    return DefensiveDistiller(network, **settings)
+        return ONE_NETWORK[kind](network, **settings)
+    return (RobustDistiller if kind == "robust" else DefensiveDistiller)(network, **settings)
 
 
 def weights(fitted):
@@ -123,7 +132,7 @@ class FailsAt(Callback):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("epoch", [1, 3, 4, 5, 7])
 def test_a_broken_run_ends_with_the_bits_of_an_unbroken_one(digits, tmp_path, kind, epoch):
-    if kind == "one-network" and epoch > 4:
+    if kind in ONE_NETWORK and epoch > 4:
         pytest.skip("one stage")
     unbroken = estimator(kind).fit(*data_of(kind, digits))
     broken = estimator(kind, checkpoint_dir=tmp_path, callbacks=[FailsAt(epoch)])

@@ -19,7 +19,10 @@ SCRIPT = """
     import torch
     from torch import nn
     from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
-    from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, evaluate
+    from distillguard import (
+        AdversarialTrainer, DefensiveDistiller, RobustDistiller, UndefendedClassifier, datasets,
+        evaluate,
+    )
     from distillguard.callbacks import JSONLines
 
     torch.set_num_threads(1)
@@ -54,6 +57,10 @@ SCRIPT = """
         return nn.Sequential(nn.Flatten(), hidden, nn.Linear(16, n))
 
     tell("batch-norm", UndefendedClassifier(normalised, **settings).fit(X, y))
+    attack = {"epsilon": 0.05, "steps": 2}
+    trainer = AdversarialTrainer(weight_perturbation=0.01, **attack, **settings)
+    tell("adversarial", trainer.fit(X, y))
+    tell("robust", RobustDistiller(**attack, **settings).fit(X, y))
     fresh = UndefendedClassifier(**settings | {"random_state": None}).fit(X, y)
     tell("unseeded", fresh)
     report = evaluate(distiller, Xt[:40], yt[:40], epsilon=0.1, attacks="quick", random_state=0)
@@ -109,7 +116,9 @@ def test_two_processes_train_the_network_that_one_trains(told, name):
     torch.testing.assert_close(one[1], two[1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["distiller", "loaded", "loader", "divided", "batch-norm"])
+@pytest.mark.parametrize(
+    "name", ["distiller", "loaded", "loader", "divided", "batch-norm", "adversarial", "robust"]
+)
 def test_all_processes_end_with_the_same_network(told, name):
     assert told[1][name] == told[2][name]
 
