@@ -136,6 +136,20 @@ def test_a_public_function_has_an_example_and_its_errors(path):
         assert document["Raises"]
 
 
+BLOCKS = [
+    page
+    for page in sorted(DOCS.rglob("howto/*.md"))
+    if "```python\n" in page.read_text() and "\n>>> " not in page.read_text()
+]
+
+
+@pytest.mark.parametrize("page", BLOCKS, ids=lambda page: page.name)
+def test_code_on_how_to_pages_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    exec(compile("\n".join(blocks), page.name, "exec"), {"__name__": page.stem})
+
+
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "\n>>> " in page.read_text()]
 
 

@@ -219,8 +219,8 @@ class DefensiveDistiller(NetworkClassifier):
         validation : DataLoader, Dataset or pair (X, y), optional
             Examples to measure loss and accuracy on after every epoch, and to stop early by.
         transfer : array or Tensor of shape (n, ...), Dataset or DataLoader, optional
-            Examples for the student to learn the teacher's soft labels on instead of ``X``
-            [3]_; labels that come with them are not looked at. Where the student's loss has a
+            Examples for the student to learn the teacher's soft labels on instead of ``X``, as
+            Hinton's transfer set; labels that come with them are not looked at. Where the student's loss has a
             hard-label term, or its accuracy is recorded, the teacher's prediction is the label.
 
         Returns

@@ -41,7 +41,8 @@ class RobustDistiller(RobustClassifier):
     teacher : nn.Module, estimator, callable or None, default=None
         A robustly trained network, or a fitted estimator, whose network then teaches. A callable
         ``(input_shape, n_classes) -> nn.Module``, or None for the student's architecture, is
-        first trained by TRADES [1]_ under the same attack.
+        first trained by TRADES [1]_ under the same attack. For ``GridSearchCV`` and ``clone``
+        pass the network: scikit-learn unfits an estimator inside another.
     objective : {"rslad", "ard", "iad", "adaad"}, default="rslad"
         :func:`~distillguard.functional.rslad_loss` [2]_,
         :func:`~distillguard.functional.ard_loss` [3]_,

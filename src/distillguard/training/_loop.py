@@ -1,5 +1,6 @@
 """The training loop: epochs of batches, a loss of (model, batch), an optimiser."""
 
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -310,7 +311,6 @@ def _seed(seed: int, stage: str, number: int) -> int:
 
 
 def _finite(loss: float, network: nn.Module) -> bool:
-    weights = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
-    return torch.tensor(loss).isfinite().item() is True and all(
-        bool(tensor.isfinite().all()) for tensor in weights
-    )
+    state = [value for value in network.state_dict().values() if isinstance(value, Tensor)]
+    weights = [tensor for tensor in state if tensor.is_floating_point()]
+    return math.isfinite(loss) and all(bool(tensor.isfinite().all()) for tensor in weights)
