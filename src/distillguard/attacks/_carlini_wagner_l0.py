@@ -1,20 +1,29 @@
-"""The L0 attack of Carlini and Wagner (2017), with an allowance that follows the iterates."""
+"""The L0 attack of Carlini and Wagner (2017), by one descent of a smooth count (Cina 2025)."""
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._geometry import per_example, size
-from .._typing import Bounds, Distance, Model
+from .._typing import Bounds, Model
 from .._validation import check_at_least, check_not_negative
-from ._carlini_wagner import RACERS, Race, RaceState, in_full_precision, schedule
-from ._engine import run
+from ._carlini_wagner import in_full_precision
+from ._engine import run, value_and_gradient
+from ._losses import success_margin
 
-MEAN_DECAY = 0.7
-"""Of the gradients that the iterates met."""
-ALLOWANCE_CHANGE = 0.3
-"""Change of the allowance per step, relative to the step; at least one coordinate."""
+FIRST_STEP, LAST_STEP = 1.3, 0.13
+"""Of a coordinate, relative to the width of the bounds: the first decides, the last refines."""
+FIRST_THRESHOLD = 0.3
+"""Changes below this share of the width are taken back."""
+THRESHOLD_CHANGE = 0.02
+"""Change of the threshold per step, relative to the step."""
+SMOOTHNESS = 1e-3
+"""Of the count: a change d counts d^2 / (d^2 + SMOOTHNESS)."""
+MEAN_DECAY, SQUARE_DECAY = 0.7, 0.999
+"""Adam's."""
 
 
 def carlini_wagner_l0(
@@ -33,10 +42,12 @@ def carlini_wagner_l0(
     r"""Look for an adversarial example that changes the fewest coordinates [1]_.
 
     The paper runs its L2 attack, forbids the coordinates that matter least to move, and repeats
-    until the attack fails. Here one descent does both: each step ascends the margin and then
-    takes back the smallest changes, so that no more coordinates differ than an allowance, which
-    falls with every iterate that reaches the wanted margin and rises with every one that misses
-    it. The classes race as in :func:`carlini_wagner_l2`.
+    until the attack fails. Here one descent does both, as in sigma-zero [2]_: while the wanted
+    margin is missing, Adam ascends it; once it is there, Adam descends a smooth count of the
+    changes, :math:`\sum_i \delta_i^2 / (\delta_i^2 + \sigma)`. After every step changes below a
+    threshold are taken back, and the threshold rises with each iterate that has the margin and
+    falls with each that misses it. Gradients are divided by their largest entry, so that nothing
+    depends on the scale of the logits.
 
     Coordinates are counted one by one: the three colours of a pixel are three.
 
@@ -53,8 +64,7 @@ def carlini_wagner_l0(
         The margin to reach, in units of the logits. Examples with a higher one change
         more and transfer better to other models.
     steps : int, default=200
-        Gradient steps in all, each one forward and one backward pass. An example on which
-        classes drop out of the race takes fewer.
+        Gradient steps, each one forward and one backward pass.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
     bounds : tuple of float, default=(0.0, 1.0)
@@ -92,6 +102,9 @@ def carlini_wagner_l0(
     ----------
     .. [1] N. Carlini and D. Wagner, "Towards Evaluating the Robustness of Neural Networks",
        IEEE S&P 2017, section VI-B. https://arxiv.org/abs/1608.04644
+    .. [2] A. E. Cina, F. Villani, M. Pintor, L. Schonherr, B. Biggio and M. Pelillo,
+       "sigma-zero: Gradient-based Optimization of l0-norm Adversarial Examples", ICLR 2025,
+       algorithm 1. https://arxiv.org/abs/2402.01879
 
     Examples
     --------
@@ -106,13 +119,7 @@ def carlini_wagner_l0(
     check_not_negative("confidence", confidence)
     check_at_least("steps", steps, 1)
     return run(
-        Race(
-            descent=LargestChangesWithinAnAllowance(),
-            runs=schedule(steps, 1 if targeted else RACERS),
-            confidence=confidence,
-            targeted=targeted,
-            bounds=bounds,
-        ),
+        SparseDescent(steps=steps, confidence=confidence, targeted=targeted, bounds=bounds),
         model,
         inputs,
         labels,
@@ -123,43 +130,94 @@ def carlini_wagner_l0(
     )
 
 
+class SparseState(NamedTuple):
+    """Where each example stands; every tensor's first axis is the example."""
+
+    inputs: Tensor
+    labels: Tensor
+    current: Tensor
+    mean: Tensor
+    square: Tensor
+    threshold: Tensor
+    best: Tensor
+    best_count: Tensor
+    taken: Tensor
+    """Iterates judged."""
+
+
 @dataclass(frozen=True)
-class LargestChangesWithinAnAllowance:
-    """How :func:`carlini_wagner_l0` descends; ``reach`` is the allowance."""
+class SparseDescent:
+    """The state machine behind :func:`carlini_wagner_l0`."""
 
-    norm: Distance = "l0"
-    dual: Distance = "linf"
+    steps: int
+    confidence: float
+    targeted: bool
+    bounds: Bounds
 
-    def enter(self, inputs: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
-        """Work on the points themselves."""
-        return in_full_precision(points)
-
-    def leave(self, inputs: Tensor, current: Tensor, bounds: Bounds) -> Tensor:
-        """Return the iterate as an input."""
-        return current.to(inputs)
-
-    def moved(
-        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor, bounds: Bounds
-    ) -> RaceState:
-        """Take one step along the mean gradient, then keep the largest changes alone."""
-        change = (ALLOWANCE_CHANGE * relative * state.reach).clamp(min=1)
-        allowance = state.reach + torch.where(state.misses > 0, change, -change)
-        allowance = allowance.clamp(min=1, max=delta[0].numel())
-
-        largest = per_example(size(gradient, "linf"), gradient)
-        unit = torch.where(largest > 0, gradient / largest, 0)
-        mean = torch.lerp(unit, state.mean, MEAN_DECAY)
-        steepest = per_example(size(mean, "linf"), mean)
-        low, high = bounds
-        length = per_example(relative * (high - low), mean)
-        ahead = delta + torch.where(steepest > 0, length * mean / steepest, 0)
-
-        inputs = in_full_precision(state.inputs)
-        changed = ((inputs + ahead).clamp(low, high) - inputs).flatten(1)
-        order = changed.abs().argsort(dim=1, descending=True, stable=True)
-        place = torch.arange(order.shape[1], device=order.device)
-        kept = torch.zeros_like(changed).scatter(
-            1, order, (place < allowance.floor()[:, None]).to(changed)
+    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> SparseState:
+        """Begin at the input."""
+        exact = in_full_precision(inputs)
+        return SparseState(
+            inputs=inputs,
+            labels=labels,
+            current=inputs,
+            mean=torch.zeros_like(exact),
+            square=torch.zeros_like(exact),
+            threshold=exact.new_full((len(exact),), FIRST_THRESHOLD),
+            best=inputs,
+            best_count=exact.new_full((len(exact),), math.inf),
+            taken=torch.zeros_like(labels),
         )
-        current = torch.where(kept.view_as(inputs) > 0, inputs + changed.view_as(inputs), inputs)
-        return state._replace(current=current.clamp(low, high), mean=mean, reach=allowance)
+
+    def step(self, model: Model, state: SparseState) -> SparseState:
+        """Judge the current iterate and move to the next; the last one is only judged."""
+        logits, gradient = value_and_gradient(model, state.current, self.margin, state.labels)
+        margin = self.margin(logits, state.labels)
+        reached = (margin >= self.confidence) & (margin > 0)
+
+        inputs, (low, high) = in_full_precision(state.inputs), self.bounds
+        delta = (in_full_precision(state.current) - inputs) / (high - low)
+        count = size(delta, "l0")
+        fewer = reached & (count < state.best_count)
+        state = state._replace(
+            best=torch.where(per_example(fewer, delta), state.current, state.best),
+            best_count=torch.where(fewer, count, state.best_count),
+            taken=state.taken + 1,
+        )
+
+        square = delta**2
+        counted = 2 * delta * SMOOTHNESS / (square + SMOOTHNESS) ** 2
+        slope = torch.where(per_example(reached, delta), counted, -gradient.to(delta))
+        largest = per_example(size(slope, "linf"), slope)
+        slope = torch.where(largest > 0, slope / largest, 0)
+        mean = torch.lerp(slope, state.mean, MEAN_DECAY)
+        second = torch.lerp(slope**2, state.square, SQUARE_DECAY)
+        taken = per_example(state.taken.to(delta), delta)
+        direction = mean / (1 - MEAN_DECAY**taken)
+        spread = (second / (1 - SQUARE_DECAY**taken)).sqrt()
+        length = self.step_size(state.taken.to(delta))
+        ahead = delta - torch.where(spread > 0, per_example(length, delta) * direction / spread, 0)
+        ahead = (inputs + ahead * (high - low)).clamp(low, high)
+
+        change = torch.where(reached, THRESHOLD_CHANGE, -THRESHOLD_CHANGE).to(delta) * length
+        threshold = (state.threshold + change).clamp(0, 1)
+        kept = (ahead - inputs).abs() >= per_example(threshold, delta) * (high - low)
+        current = torch.where(kept, ahead, inputs).to(state.inputs)
+        return state._replace(current=current, mean=mean, square=second, threshold=threshold)
+
+    def done(self, state: SparseState) -> Tensor:
+        """Out of steps, or there before the first."""
+        return (state.taken > self.steps) | (state.best_count == 0)
+
+    def result(self, state: SparseState) -> Tensor:
+        """Return the sparsest iterate with the wanted margin; the input where there is none."""
+        return state.best
+
+    def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """How far the aim is reached: ascended. (n,)."""
+        return success_margin(logits, labels, self.targeted)
+
+    def step_size(self, taken: Tensor) -> Tensor:
+        """From the first step to the last along half a cosine."""
+        falling = (1 + torch.cos(math.pi * (taken - 1) / self.steps)) / 2
+        return LAST_STEP + (FIRST_STEP - LAST_STEP) * falling
