@@ -3,11 +3,13 @@
     python -m benchmarks.temperatures --data mnist5k [--epochs 20] [--precision 32-true]
     python -m benchmarks.temperatures --data fashion [--epochs 20] [--precision 32-true]
     python -m benchmarks.temperatures --recipes [--precision 32-true]
+    python -m benchmarks.temperatures --endings [--precision bf16-mixed]
 
 The first two train Papernot's MNIST network undefended and distilled at nine temperatures, as
 long each, and write student accuracy, mean |logit| and the share of zero cross-entropy gradients
-on the test images. The last one trains two networks at T = 100 by the recipes that the decision
-record 0009 compares. Without options everything is at its defaults. Rows
+on the test images. The third trains two networks at T = 100 by the recipes that the decision
+record 0009 compares; the last trains at T = 1 on Fashion-MNIST with the three ways to end a
+training that record 0011 compares. Without options everything is at its defaults. Rows
 that the result file holds already for the same settings are not computed again.
 """
 
@@ -103,6 +105,36 @@ def sweep(data: str, epochs: int, precision: str, seed: int) -> None:
     print(f"largest loss of accuracy against the undefended network: {100 * worst:.2f} points")
 
 
+def endings(precision: str, seed: int) -> None:
+    """Compare the last iterate with a falling step and with averaged weights."""
+    training, test = examples("fashion")
+    ways: dict[str, dict[str, Any]] = {
+        "the last iterate": {"weight_averaging": None},
+        "the last iterate of a cosine": {"weight_averaging": None, "lr_scheduler": "cosine"},
+        "averaged weights": {},
+    }
+    name = "temperatures-endings"
+    settings = {"seed": seed, "precision": precision, "T": 1.0}
+    done = {row["ending"]: row for row in rows_of(name, settings)}
+    for label, way in ways.items():
+        if label not in done:
+            distiller = DefensiveDistiller(
+                networks.papernot_mnist,
+                temperature=1.0,
+                precision=precision,
+                random_state=seed,
+                **way,
+            ).fit(*training)
+            done[label] = {
+                "ending": label,
+                "teacher": facts(distiller.teacher_, test)["accuracy"],
+                "student": facts(distiller.student_, test)["accuracy"],
+            }
+            print(done[label], flush=True)
+        save(name, {**circumstances(), **settings, "rows": list(done.values())})
+    print(table(list(done.values()), ["ending", "teacher", "student"]))
+
+
 def recipes(precision: str, seed: int) -> None:
     """Compare ways to train at a high temperature."""
     sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.5)
@@ -190,6 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=["mnist5k", "fashion"], default="mnist5k")
     parser.add_argument("--recipes", action="store_true", help="compare ways to train instead")
+    parser.add_argument("--endings", action="store_true", help="compare ways to end instead")
     parser.add_argument("--epochs", type=int, default=DefensiveDistiller().max_epochs)
     parser.add_argument("--precision", default=DefensiveDistiller().precision)
     parser.add_argument("--seed", type=int, default=0)
@@ -198,6 +231,8 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     if chosen.recipes:
         recipes(chosen.precision, chosen.seed)
+    elif chosen.endings:
+        endings(chosen.precision, chosen.seed)
     else:
         sweep(chosen.data, chosen.epochs, chosen.precision, chosen.seed)
 

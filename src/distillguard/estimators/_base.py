@@ -76,6 +76,11 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
     verbose: bool
     history_: list[Epoch]
 
+    def _keep(self, given: dict[str, Any]) -> None:
+        """Store the arguments of ``__init__``, as they are, under their own names."""
+        for name in self._get_param_names():
+            setattr(self, name, given[name])
+
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict classes at temperature 1.
 

@@ -153,6 +153,10 @@ class DefensiveDistiller(NetworkClassifier):
     teacher_: nn.Module
     student_: nn.Module
     n_iter_: int
+    temperature: float
+    teacher: nn.Module | NetworkFactory | None
+    prefit_teacher: bool
+    hard_label_weight: float
 
     def __init__(
         self,
@@ -181,29 +185,7 @@ class DefensiveDistiller(NetworkClassifier):
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
-        self.module = module
-        self.temperature = temperature
-        self.teacher = teacher
-        self.prefit_teacher = prefit_teacher
-        self.hard_label_weight = hard_label_weight
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.lr_scheduler = lr_scheduler
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.gradient_clip = gradient_clip
-        self.weight_averaging = weight_averaging
-        self.callbacks = callbacks
-        self.checkpoint_dir = checkpoint_dir
-        self.device = device
-        self.precision = precision
-        self.compile = compile
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
+        self._keep(locals())
 
     def fit(self, X: Any, y: Any = None, *, validation: Any = None, transfer: Any = None) -> Self:
         """Train the teacher, then the student on its soft labels.
@@ -220,8 +202,8 @@ class DefensiveDistiller(NetworkClassifier):
             Examples to measure loss and accuracy on after every epoch, and to stop early by.
         transfer : array or Tensor of shape (n, ...), Dataset or DataLoader, optional
             Examples for the student to learn the teacher's soft labels on instead of ``X``, as
-            Hinton's transfer set; labels that come with them are not looked at. Where the student's loss has a
-            hard-label term, or its accuracy is recorded, the teacher's prediction is the label.
+            Hinton's transfer set; labels that come with them are not looked at. The teacher's
+            predictions are taken for them in a hard-label term and in the recorded accuracy.
 
         Returns
         -------

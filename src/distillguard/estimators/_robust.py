@@ -168,6 +168,12 @@ class RobustDistiller(RobustClassifier):
     teacher_: nn.Module
     student_: nn.Module
     n_iter_: int
+    teacher: nn.Module | NetworkClassifier | NetworkFactory | None
+    objective: str
+    alpha: float | None
+    beta: float | None
+    temperature: float | None
+    extra_fraction: float
 
     def __init__(
         self,
@@ -207,40 +213,7 @@ class RobustDistiller(RobustClassifier):
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
-        self.module = module
-        self.teacher = teacher
-        self.objective = objective
-        self.epsilon = epsilon
-        self.norm = norm
-        self.alpha = alpha
-        self.beta = beta
-        self.temperature = temperature
-        self.steps = steps
-        self.step_size = step_size
-        self.bounds = bounds
-        self.attack = attack
-        self.batch_statistics = batch_statistics
-        self.weight_perturbation = weight_perturbation
-        self.label_smoothing = label_smoothing
-        self.extra_fraction = extra_fraction
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.lr_scheduler = lr_scheduler
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.gradient_clip = gradient_clip
-        self.weight_averaging = weight_averaging
-        self.callbacks = callbacks
-        self.checkpoint_dir = checkpoint_dir
-        self.device = device
-        self.precision = precision
-        self.compile = compile
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
+        self._keep(locals())
 
     def fit(self, X: Any, y: Any = None, *, validation: Any = None, extra: Any = None) -> Self:
         """Train the student against its own adversarial examples, on the teacher's soft labels.
