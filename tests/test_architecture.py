@@ -26,6 +26,7 @@ LAYERS = [
     {"_modes", "_robust_losses", "scaling_laws", "_layers", "_image_files", "_storage"},
     {"functional"},
     {"_geometry", "_data", "networks", "datasets"},
+    {"_sources"},
     {"training"},
     {"callbacks"},
     {"attacks", "estimators"},

@@ -142,7 +142,7 @@ def test_training_ends_with_the_average_of_its_own_weights(digits):
     settings = {"optimizer": noted, "learning_rate": 0.05}
     averaged = baseline(weight_averaging=0.8, **settings).fit(*digits)
     live = list(steps)
-    plain = baseline(**settings).fit(*digits)
+    plain = baseline(weight_averaging=None, **settings).fit(*digits)
     start = baseline(max_epochs=1, learning_rate=1e-30).fit(*digits).network_
     expected = [p.detach().clone() for p in start.parameters()]
     for d, weights in enumerate(live):
@@ -156,6 +156,7 @@ def test_training_ends_with_the_average_of_its_own_weights(digits):
 
 def test_one_step_is_no_longer_than_the_clip(digits):
     sgd = {"optimizer": torch.optim.SGD, "learning_rate": 1.0, "max_epochs": 1, "batch_size": 300}
+    sgd["weight_averaging"] = None
     start = baseline(**sgd | {"learning_rate": 1e-30}).fit(*digits).network_
 
     def moved(clip):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._data import Source, TensorSource
+from .._data import Source
+from .._sources import TensorSource
 from .._typing import Bounds, Norm
 from .._validation import (
     check_at_least,

@@ -18,17 +18,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from .. import functional, networks
-from .._data import (
-    PREDICTION_BATCH,
-    LoaderSource,
-    Source,
-    TensorSource,
-    input_batches,
-    seen_classes,
-    source_of,
-)
+from .._data import PREDICTION_BATCH, Source, input_batches, seen_classes
 from .._modes import borrowed, fitted_to, isolated_random_state
 from .._random import draw_seed
+from .._sources import LoaderSource, TensorSource, source_of
 from .._validation import (
     check_at_least,
     check_in_unit_interval,

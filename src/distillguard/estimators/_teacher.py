@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from .._data import Batch, Source, TensorSource, UnlabelledSource, input_batches
+from .._data import Batch, Source, input_batches
+from .._sources import TensorSource, UnlabelledSource
 from ..training import Runtime
 from ._fitting import Fitting
 

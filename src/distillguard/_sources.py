@@ -1,0 +1,296 @@
+"""Where batches come from: memory, a loader, unlabelled examples, two sources mixed."""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
+
+from ._data import PREDICTION_BATCH, Batch, Source, as_classes, as_floating, input_batches, pair
+from ._validation import check_label_range
+
+
+class TensorSource:
+    """Examples in memory (or mapped from a file): rows are gathered, never collated.
+
+    The order of an epoch is a function of the seed and of the epoch's number alone, so that a
+    run that starts again at an epoch sees the same batches.
+    """
+
+    identified, divided = True, False
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        seed: int = 0,
+        rows: Tensor | None = None,
+    ) -> None:
+        self.inputs, self.labels, self.rows = inputs, labels, rows
+        self.batch_size, self.seed = batch_size, seed
+        self.n_examples: int = len(inputs) if rows is None else len(rows)
+        self.n_batches: int | None = len(self._slices())
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """One shuffled pass."""
+        order = self._order(number)
+        for piece in self._slices():
+            yield self._batch(order[piece])
+
+    def forever(self, start: int) -> Iterator[Batch]:
+        """Full batches for ever, one epoch running into the next, from example ``start``."""
+        number, used = divmod(start, self.n_examples)
+        rows = self._order(number + 1)[used:]
+        while True:
+            while len(rows) < self.batch_size:
+                number += 1
+                rows = torch.cat([rows, self._order(number + 1)])
+            yield self._batch(rows[: self.batch_size])
+            rows = rows[self.batch_size :]
+
+    def in_order(self) -> Iterator[Batch]:
+        """One pass from first to last."""
+        everything = torch.arange(self.n_examples)
+        yield from map(self._batch, everything.split(max(self.batch_size, PREDICTION_BATCH)))
+
+    def first(self) -> Batch:
+        """The first examples."""
+        return next(self.in_order())
+
+    def subset(self, rows: Tensor) -> "TensorSource":
+        """Some of the examples, as a source of its own over the same memory."""
+        return TensorSource(self.inputs, self.labels, self.batch_size, self.seed, rows)
+
+    def generators(self) -> list[torch.Generator]:
+        """None: an epoch's order follows from its number."""
+        return []
+
+    def _order(self, number: int) -> Tensor:
+        generator = torch.Generator().manual_seed((self.seed + 7919 * number) % 2**63)
+        return torch.randperm(self.n_examples, generator=generator)
+
+    def _batch(self, indices: Tensor) -> Batch:
+        rows = indices if self.rows is None else self.rows[indices]
+        return Batch(as_floating(self.inputs[rows]), self.labels[rows], indices)
+
+    def _slices(self) -> list[slice]:
+        n = self.n_examples
+        starts = list(range(0, n, self.batch_size))
+        if len(starts) > 1 and n - starts[-1] == 1:
+            starts.pop()  # BatchNorm cannot train on one example: it joins the batch before
+        return [slice(a, b) for a, b in zip(starts, [*starts[1:], n], strict=True)]
+
+
+class LoaderSource:
+    """The caller's own DataLoader, with its sampler, workers and augmentation."""
+
+    def __init__(self, loader: "DataLoader[Any]") -> None:
+        indexed = _indexed(loader)
+        self.loader = loader if indexed is None else indexed
+        self.n_classes: int | None = None  # once known, every batch is held to it
+        self.identified = indexed is not None
+        self.divided = _divided(self.loader)
+        self.n_batches = _length(self.loader)
+        self._first: Batch | None = None
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """One pass as the loader gives it."""
+        _start(self.loader, number)
+        for item in self.loader:
+            yield self._batch(*pair(item), item[2] if self.identified else None)
+
+    def in_order(self) -> Iterator[Batch]:
+        """By index where examples are identified, as the loader gives them otherwise."""
+        if not self.identified:
+            yield from self.epoch(0)
+            return
+        inputs, labels, indices = self.loader.dataset.tensors  # type: ignore[attr-defined]
+        for rows in indices.split(PREDICTION_BATCH):
+            yield self._batch(inputs[rows], labels[rows], rows)
+
+    def first(self) -> Batch:
+        """The first batch; kept, because asking a loader again starts its workers again."""
+        if self._first is None:
+            self._first = next(self.in_order(), None)
+        if self._first is None:
+            raise ValueError("X must hold at least one example, got an empty loader")
+        return self._first
+
+    def generators(self) -> list[torch.Generator]:
+        """The loader's and its sampler's, where the caller gave them one."""
+        return _generators(self.loader)
+
+    def _batch(self, inputs: Tensor, labels: Tensor, indices: Tensor | None) -> Batch:
+        inputs, labels = as_floating(inputs), as_classes(labels)
+        if not inputs.isfinite().all():
+            raise ValueError("inputs must be finite, got NaN or infinity")
+        if self.n_classes is not None:
+            check_label_range(labels, self.n_classes)
+        return Batch(inputs, labels, indices)
+
+
+class UnlabelledSource:
+    """The inputs of a loader or data set, labelled by a function of theirs."""
+
+    identified = False
+
+    def __init__(
+        self,
+        data: "DataLoader[Any] | Dataset[Any]",
+        label: Callable[[Tensor], Tensor],
+        batch_size: int,
+    ) -> None:
+        if not isinstance(data, DataLoader):
+            data = DataLoader(data, batch_size, shuffle=not isinstance(data, IterableDataset))
+        self.loader, self.label = data, label
+        self.divided = _divided(data)
+        self.n_batches = _length(data)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """One pass as the loader gives it."""
+        _start(self.loader, number)
+        for inputs in input_batches(self.loader):
+            yield Batch(inputs, self.label(inputs), None)
+
+    def in_order(self) -> Iterator[Batch]:
+        """One pass as the loader gives it."""
+        return self.epoch(0)
+
+    def first(self) -> Batch:
+        """A first batch."""
+        return next(self.epoch(0))
+
+    def generators(self) -> list[torch.Generator]:
+        """The loader's and its sampler's, where the caller gave them one."""
+        return _generators(self.loader)
+
+
+class MixedSource:
+    """Batches of which a share comes from a second source, which goes on where an epoch ends.
+
+    Sources in memory are cut so that a mixed batch is as large as theirs were; loaders keep
+    their own batches. Which of the second source's examples an epoch uses is a function of the
+    epoch's number, so that a run can start again at any.
+    """
+
+    identified, divided = False, False
+
+    def __init__(self, source: Source, extra: Source, fraction: float) -> None:
+        whole = getattr(source, "batch_size", 0)
+        second = min(max(1, round(fraction * whole)), max(1, whole - 1))
+        self.source, self.extra = _cut(source, whole - second), _cut(extra, second)
+        self.n_batches = self.source.n_batches
+        if self.n_batches is None:
+            raise ValueError("extra must be None for a data set X without a length")
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """One pass over the first source."""
+        more = self._from((number - 1) * (self.n_batches or 0))
+        for batch in self.source.epoch(number):
+            other = next(more)
+            inputs = torch.cat([batch.inputs, other.inputs.to(batch.inputs.dtype)])
+            yield Batch(inputs, torch.cat([batch.labels, other.labels]), None)
+
+    def in_order(self) -> Iterator[Batch]:
+        """The first source's examples."""
+        return self.source.in_order()
+
+    def first(self) -> Batch:
+        """The first source's."""
+        return self.source.first()
+
+    def generators(self) -> list[torch.Generator]:
+        """Those of both."""
+        return [*self.source.generators(), *self.extra.generators()]
+
+    def _from(self, used: int) -> Iterator[Batch]:
+        """The second source's batches for ever, but for those used already."""
+        if isinstance(self.extra, TensorSource):
+            yield from self.extra.forever(used * self.extra.batch_size)
+        # Reading a loader only to skip what was used would cost too much: it starts anew.
+        for number in count(used + 1):
+            yield from self.extra.epoch(number)
+
+
+def _cut(source: Source, batch_size: int) -> Source:
+    if not isinstance(source, TensorSource):
+        return source
+    return TensorSource(source.inputs, source.labels, batch_size, source.seed, source.rows)
+
+
+def source_of(data: "DataLoader[Any] | Dataset[Any]", batch_size: int, seed: int) -> Source:
+    """A loader keeps its own batches; a data set is given shuffled ones."""
+    if isinstance(data, DataLoader):
+        source: Source = LoaderSource(data)
+        empty = not isinstance(data.dataset, IterableDataset) and len(data) == 0
+    elif isinstance(data, TensorDataset):
+        inputs, labels = pair(data.tensors)
+        source = TensorSource(inputs, as_classes(labels), batch_size, seed)
+        empty = len(data) == 0
+    else:
+        shuffle = not isinstance(data, IterableDataset)
+        empty = shuffle and len(data) == 0  # type: ignore[arg-type]
+        source = LoaderSource(DataLoader(data, batch_size, shuffle=shuffle and not empty))
+    if empty:
+        raise ValueError("X must hold at least one example, got an empty loader or data set")
+    return source
+
+
+def _indexed(loader: "DataLoader[Any]") -> "DataLoader[Any] | None":
+    """The same loader with each example's index as a third tensor, where nothing can notice."""
+    plain = (
+        type(loader.dataset) is TensorDataset
+        and loader.collate_fn is default_collate
+        and type(loader.batch_sampler) is BatchSampler
+        and type(loader.sampler) in (RandomSampler, SequentialSampler)
+    )
+    if not plain:
+        return None
+    tensors = loader.dataset.tensors  # type: ignore[attr-defined]
+    pair(tensors)
+    indices = torch.arange(len(tensors[0]))
+    return DataLoader(
+        TensorDataset(tensors[0], tensors[1], indices),
+        batch_sampler=loader.batch_sampler,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        generator=loader.generator,
+        persistent_workers=loader.persistent_workers,
+    )
+
+
+def _start(loader: "DataLoader[Any]", number: int) -> None:
+    """Tell a sampler that wants to know which epoch this is."""
+    sampler = getattr(loader, "sampler", None)
+    if sampler is not None and hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(number)
+
+
+def _divided(loader: "DataLoader[Any]") -> bool:
+    return isinstance(getattr(loader, "sampler", None), DistributedSampler)
+
+
+def _generators(loader: "DataLoader[Any]") -> list[torch.Generator]:
+    sampler = getattr(loader, "sampler", None)
+    given = (loader.generator, getattr(sampler, "generator", None))
+    return [each for each in given if isinstance(each, torch.Generator)]
+
+
+def _length(sized: Any) -> int | None:
+    try:
+        return len(sized)
+    except TypeError:
+        return None
