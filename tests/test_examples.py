@@ -47,3 +47,15 @@ def test_the_demo_shows_the_defence_look_excellent_and_fall(tmp_path):
         "margin-beats-cross-entropy",
     }
     assert undefended["findings"] == []
+
+
+def test_what_came_after_compares_four_networks(tmp_path, capsys):
+    settings = {"--data": "mnist5k", "--epochs": 1, "--train": 128, "--images": 10}
+    settings |= {"--attacks": "quick", "--out": tmp_path}
+    run("what_came_after.py", *(str(part) for pair in settings.items() for part in pair))
+    shown = capsys.readouterr().out
+    table = (tmp_path / "comparison.md").read_text()
+    for name in ("undefended", "distilled, T = 100", "TRADES", "RSLAD from TRADES"):
+        assert name in shown
+        assert name in table
+    assert len(list(tmp_path.glob("*.html"))) == 4
