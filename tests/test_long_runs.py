@@ -144,6 +144,23 @@ def test_a_broken_run_ends_with_the_bits_of_an_unbroken_one(digits, tmp_path, ki
     assert history(resumed) == history(unbroken)
 
 
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_a_broken_run_remembers_the_best_epoch(digits, tmp_path, epoch):
+    # The better the network learns, the worse it does on wrong labels: the first epoch is best.
+    X, y = digits
+    wrong = X, (y + 1) % 10
+    settings = {"patience": 3, "max_epochs": 9}
+    unbroken = estimator("undefended", **settings).fit(X, y, validation=wrong)
+    assert unbroken.n_iter_ < 9
+    settings["checkpoint_dir"] = tmp_path
+    broken = estimator("undefended", callbacks=[FailsAt(epoch)], **settings)
+    with pytest.raises(UnpluggedError):
+        broken.fit(X, y, validation=wrong)
+    resumed = estimator("undefended", **settings).fit(X, y, validation=wrong)
+    assert same(weights(resumed), weights(unbroken))
+    assert history(resumed) == history(unbroken)
+
+
 def test_checkpoints_change_nothing(digits, tmp_path):
     with_folder = estimator(checkpoint_dir=tmp_path).fit(*digits)
     assert same(weights(with_folder), weights(estimator().fit(*digits)))
