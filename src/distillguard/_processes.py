@@ -36,10 +36,21 @@ class Processes:
             distributed.all_reduce(values)
         return values
 
+    def gathered(self, value: Any) -> list[Any]:
+        """Return everybody's value, in the order of the ranks, in all of them."""
+        if self.count == 1:
+            return [value]
+        values = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:
             distributed.barrier()
+
+
+ALONE = Processes()
 
 
 def joined() -> Processes:

@@ -11,13 +11,16 @@ from torch import Tensor
 from .. import attacks
 from .._geometry import ball, per_example
 from .._modes import device_of, dtype_of
+from .._processes import ALONE, Processes
 from .._random import example_keys
 from .._typing import Attack, Model
 from ._asking import logits_of
 from ._gradients import vanished_gradients
 from ._judge import ThreatModel, judge
 from ._observations import Observations
+from ._records import Cost
 from ._run import Run
+from ._shards import together
 
 STEPS = 20
 """Steps of the probing attacks: enough to converge on an undefended network."""
@@ -82,7 +85,9 @@ class Probe:
         }
 
 
-def diagnose(run: Run, surrogate: Model | None = None) -> Observations:
+def diagnose(
+    run: Run, surrogate: Model | None = None, processes: Processes = ALONE
+) -> Observations:
     """Measure everything on the sample of correct examples that the run kept."""
     sample = run.records.sample
     clean = clean_observations(run)
@@ -90,22 +95,53 @@ def diagnose(run: Run, surrogate: Model | None = None) -> Observations:
         return Observations(**clean, sampled=0)
 
     device = device_of(run.model, torch.device("cpu"))
-    left = withstood(run).to(device)
-    probe = Probe(run, sample["inputs"].to(device), sample["labels"].to(device), left)
-    with run.accounted("diagnosis"):
-        measured = stability(probe)
-        gradients = vanished_gradients(run.model, probe.inputs, probe.labels, run.batch_size)
-        measured["differentiable"] = bool(gradients)
-        measured |= gradients
-        white_box = torch.ones_like(probe.labels, dtype=torch.bool)
-        if gradients:
-            white_box, found = losses(probe)
-            measured |= found | budgets(probe) | longer(probe, left)
-        measured |= without_gradients(probe, white_box)
-        if surrogate is not None:
-            measured["only_transfer"] = transfer(probe, surrogate, white_box)
-        measured["all_stand"] = count(probe.left)
-    return Observations(**clean, sampled=len(sample), **measured)
+    mine = slice(processes.rank, None, processes.count)
+    inputs, labels = sample["inputs"][mine].to(device), sample["labels"][mine].to(device)
+    probe = Probe(run, inputs, labels, withstood(run)[mine].to(device))
+    part: dict[str, Any] = {}
+    if len(inputs):
+        with run.accounted("diagnosis"):
+            part = measured(probe, surrogate)
+    parts = [each for each in processes.gathered(part) if each]
+    run.records.costs["diagnosis"] = together(
+        processes.gathered(run.records.costs.get("diagnosis", Cost()))
+    )
+    return Observations(**clean, sampled=len(sample), **combined(parts))
+
+
+def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
+    """What is seen of the probe's examples: counts, but for the largest gap between logits."""
+    run, left = probe.run, probe.left
+    found = stability(probe)
+    gradients = vanished_gradients(run.model, probe.inputs, probe.labels, run.batch_size)
+    found["differentiable"] = bool(gradients)
+    found |= gradients
+    white_box = torch.ones_like(probe.labels, dtype=torch.bool)
+    if gradients:
+        white_box, by_loss = losses(probe)
+        found |= by_loss | budgets(probe) | longer(probe, left)
+    found |= without_gradients(probe, white_box)
+    if surrogate is not None:
+        found["only_transfer"] = transfer(probe, surrogate, white_box)
+    found["all_stand"] = count(probe.left)
+    return found
+
+
+def combined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The measurements of several processes as one: counts add up, the largest gap counts."""
+    whole = dict(parts[0])
+    for part in parts[1:]:
+        for name, value in part.items():
+            known = whole[name]
+            if name == "logit_gap":
+                whole[name] = max(known, value)
+            elif name == "differentiable":
+                whole[name] = known and value
+            elif isinstance(value, tuple) and name != "budgets":
+                whole[name] = tuple(a + b for a, b in zip(known, value, strict=True))
+            elif isinstance(value, int):
+                whole[name] = known + value
+    return whole
 
 
 def clean_observations(run: Run) -> dict[str, Any]:

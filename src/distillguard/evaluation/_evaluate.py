@@ -185,7 +185,7 @@ def evaluate(
     )
     measure(run, stream, processes, state, progress)
     run.records = gathered(run.records, processes)
-    return summary(run, subject, surrogate)
+    return summary(run, subject, surrogate, processes)
 
 
 def measure(
@@ -211,12 +211,14 @@ def measure(
             bar.update(len(chunk.inputs))
 
 
-def summary(run: Run, subject: Subject, surrogate: Model | None) -> RobustnessReport:
+def summary(
+    run: Run, subject: Subject, surrogate: Model | None, processes: Processes
+) -> RobustnessReport:
     """Diagnose, sum up, apply the rules."""
     from .. import __version__
 
     records, names = run.records, list(run.attacks)
-    observations = diagnose(run, surrogate)
+    observations = diagnose(run, surrogate, processes)
     n = len(records)
     clean, robust = observations.correct, still_standing(records, names)
     return RobustnessReport(
