@@ -1,0 +1,249 @@
+"""What the attacks of Carlini and Wagner (2017) share as published: f6, tanh space and Adam.
+
+Distances are measured in widths of the bounds, for which the published constants are made.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .._geometry import per_example, size
+from .._typing import Bounds, Distance, Model
+from ._carlini_wagner import in_full_precision
+from ._engine import value_and_gradient
+from ._losses import success_margin
+
+SHRINKAGE = 0.999999
+"""Bounds lie at infinity in tanh space; points are drawn this much towards the middle."""
+MEAN_DECAY, SQUARE_DECAY, DENOMINATOR = 0.9, 0.999, 1e-8
+"""Adam's, as its paper recommends."""
+SUCCESS = 1e-4
+"""Of the attacks that stop at the first success: what f may fall short by."""
+FACTOR = 2.0
+"""And what c is multiplied by after a failure."""
+
+
+class Judged(NamedTuple):
+    """The model's answer at an iterate; every tensor's first axis is the example."""
+
+    point: Tensor
+    delta: Tensor
+    """In widths of the bounds."""
+    f: Tensor
+    """How much of the wanted margin is missing: f6 with confidence (section V-A)."""
+    slope: Tensor
+    """Of f along ``delta``."""
+    reached: Tensor
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What all iterates of an attack are judged by."""
+
+    confidence: float
+    targeted: bool
+    bounds: Bounds
+    spare: float = 0.0
+    """Margin that f asks for beyond the confidence."""
+
+    def enter(self, points: Tensor) -> Tensor:
+        """Return w at points within bounds (section V-B)."""
+        low, high = self.bounds
+        share = (in_full_precision(points) - low) / (high - low)
+        return torch.atanh((2 * share - 1).clamp(-1, 1) * SHRINKAGE)
+
+    def leave(self, inputs: Tensor, w: Tensor) -> Tensor:
+        """Return the points at w: the change that w makes, added to the exact input."""
+        low, high = self.bounds
+        change = (w.tanh() - self.enter(inputs).tanh()) * (high - low) / 2
+        return (in_full_precision(inputs) + change).clamp(low, high).to(inputs)
+
+    def judge(self, model: Model, inputs: Tensor, labels: Tensor, w: Tensor) -> Judged:
+        """Ask the model about the iterates."""
+        low, high = self.bounds
+        point = self.leave(inputs, w)
+        logits, gradient = value_and_gradient(model, point, self.margin, labels)
+        margin = self.margin(logits, labels)
+
+        delta = (in_full_precision(point) - in_full_precision(inputs)) / (high - low)
+        f = (self.confidence + self.spare - margin).clamp(min=0)
+        active = per_example(f > 0, gradient)
+        return Judged(
+            point=point,
+            delta=delta,
+            f=f.to(delta),
+            slope=torch.where(active, -gradient * (high - low), 0).to(delta),
+            reached=(margin >= self.confidence) & (margin > 0),
+        )
+
+    def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """How far the aim is reached: ascended. (n,)."""
+        return success_margin(logits, labels, self.targeted)
+
+
+def in_tanh_space(gradient: Tensor, w: Tensor) -> Tensor:
+    """Turn a gradient by delta into one by w."""
+    return gradient * (1 - w.tanh() ** 2) / 2
+
+
+def adam(
+    gradient: Tensor, w: Tensor, mean: Tensor, square: Tensor, age: Tensor, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take one step; ``age`` (n,) counts the steps of each example, this one included."""
+    mean = MEAN_DECAY * mean + (1 - MEAN_DECAY) * gradient
+    square = SQUARE_DECAY * square + (1 - SQUARE_DECAY) * gradient**2
+    age = age.to(w)
+    rates = rate * (1 - SQUARE_DECAY**age).sqrt() / (1 - MEAN_DECAY**age)
+    return w - per_example(rates, w) * mean / (square.sqrt() + DENOMINATOR), mean, square
+
+
+def exchanged(old: Tensor, new: Tensor, over: Tensor) -> Tensor:
+    """Return ``old`` with the examples exchanged that are over."""
+    return torch.where(per_example(over, old), new, old)
+
+
+class TightenedState(NamedTuple):
+    """Where each example stands; every tensor's first axis is the example."""
+
+    inputs: Tensor
+    labels: Tensor
+    limit: Tensor
+    """What the perturbation is allowed."""
+    exhausted: Tensor
+    """Whether no tighter limit is left to try."""
+    c: Tensor
+    taken: Tensor
+    """Iterates judged with this c."""
+    w: Tensor
+    mean: Tensor
+    square: Tensor
+    age: Tensor
+    """Adam's: its steps since the limit was tightened."""
+    best: Tensor
+    best_distance: Tensor
+
+
+class Limit(Protocol):
+    """What an attack tightens after each success, and what it minimises meanwhile."""
+
+    @property
+    def norm(self) -> Distance:
+        """The distance."""
+
+    @property
+    def rate(self) -> float:
+        """Adam's learning rate."""
+
+    @property
+    def first_c(self) -> float:
+        """Where c begins."""
+
+    @property
+    def largest_c(self) -> float:
+        """From where on an example is given up."""
+
+    def widest(self, inputs: Tensor) -> Tensor:
+        """Allow everything."""
+
+    def gradient(self, judged: Judged, state: TightenedState) -> Tensor:
+        """Gradient of the objective by delta."""
+
+    def respected(self, judged: Judged, state: TightenedState) -> Tensor:
+        """Which iterates keep to the limit: (n,)."""
+
+    def tightened(self, judged: Judged, state: TightenedState) -> Tensor:
+        """Return a tighter limit than the one that the iterates keep to."""
+
+    def exhausted(self, limit: Tensor) -> Tensor:
+        """Which limits are not worth another run: (n,)."""
+
+    def kept(self, point: Tensor, inputs: Tensor, limit: Tensor) -> Tensor:
+        """Where a run starts that follows the success at ``point``."""
+
+
+@dataclass(frozen=True)
+class Tightening:
+    """The state machine: solve under a limit, tighten it, start again from the solution.
+
+    While there is no solution, c doubles and Adam goes on. It never goes down again, so that an
+    attack costs at most ``steps`` iterates for each value of c and for each limit.
+    """
+
+    limit: Limit
+    steps: int
+    aim: Aim
+
+    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> TightenedState:
+        """Begin at the input, with everything allowed."""
+        exact = in_full_precision(inputs)
+        limit = self.limit.widest(exact)
+        each = exact.new_zeros(len(exact))
+        return TightenedState(
+            inputs=inputs,
+            labels=labels,
+            limit=limit,
+            exhausted=self.limit.exhausted(limit),
+            c=torch.full_like(each, self.limit.first_c),
+            taken=torch.zeros_like(labels),
+            w=self.aim.enter(inputs),
+            mean=torch.zeros_like(exact),
+            square=torch.zeros_like(exact),
+            age=torch.zeros_like(labels),
+            best=inputs,
+            best_distance=torch.full_like(each, torch.inf),
+        )
+
+    def step(self, model: Model, state: TightenedState) -> TightenedState:
+        """Judge the current iterate; tighten the limit if it solves, otherwise take a step."""
+        judged = self.aim.judge(model, state.inputs, state.labels, state.w)
+        distance = size(judged.delta, self.limit.norm)
+        closer = judged.reached & (distance < state.best_distance)
+        state = state._replace(
+            best=exchanged(state.best, judged.point, closer),
+            best_distance=torch.where(closer, distance, state.best_distance),
+            taken=state.taken + 1,
+            age=state.age + 1,
+        )
+        solved = judged.reached & self.limit.respected(judged, state)
+
+        gradient = in_tanh_space(self.limit.gradient(judged, state), state.w)
+        w, mean, square = adam(
+            gradient, state.w, state.mean, state.square, state.age, self.limit.rate
+        )
+        failed = state.taken >= self.steps
+        moved = state._replace(
+            w=w,
+            mean=mean,
+            square=square,
+            c=torch.where(failed, FACTOR * state.c, state.c),
+            taken=torch.where(failed, 0, state.taken),
+        )
+        return self.tightened(judged, state, moved, solved) if bool(solved.any()) else moved
+
+    def done(self, state: TightenedState) -> Tensor:
+        """Out of limits or of values of c, or there before the first step."""
+        given_up = state.c >= self.limit.largest_c
+        return state.exhausted | given_up | (state.best_distance == 0)
+
+    def result(self, state: TightenedState) -> Tensor:
+        """Return the closest iterate with the wanted margin; the input where there is none."""
+        return state.best
+
+    def tightened(
+        self, judged: Judged, state: TightenedState, moved: TightenedState, solved: Tensor
+    ) -> TightenedState:
+        """Start the examples that are solved again, under a tighter limit."""
+        limit = self.limit.tightened(judged, state)
+        fresh = state._replace(
+            limit=limit,
+            exhausted=self.limit.exhausted(limit),
+            taken=torch.zeros_like(state.taken),
+            w=self.aim.enter(self.limit.kept(judged.point, state.inputs, limit)),
+            mean=torch.zeros_like(state.mean),
+            square=torch.zeros_like(state.square),
+            age=torch.zeros_like(state.age),
+        )
+        parts = zip(moved, fresh, strict=True)
+        return TightenedState(*(exchanged(old, new, solved) for old, new in parts))
