@@ -1,4 +1,4 @@
-"""What every benchmark writes beside its figures: machine, versions, date."""
+"""What benchmarks share: machine, versions and date beside the figures; a model that counts."""
 
 import json
 import os
@@ -9,8 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 RESULTS = Path(__file__).parent / "results"
+
+
+class Counted(nn.Module):
+    """A model that counts the examples it is asked about, and divides its logits."""
+
+    def __init__(self, model: nn.Module, divisor: float = 1.0) -> None:
+        super().__init__()
+        self.model, self.divisor = model, divisor
+        self.forwards = self.backwards = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the divided logits."""
+        self.forwards += len(inputs)
+        logits = self.model(inputs) / self.divisor
+        if logits.requires_grad:
+            logits.register_hook(self.went_back)
+        return logits
+
+    def went_back(self, gradient: Tensor) -> None:
+        """Count a backward pass."""
+        self.backwards += len(gradient)
 
 
 def circumstances(*packages: str) -> dict[str, Any]:
@@ -32,17 +54,18 @@ def circumstances(*packages: str) -> dict[str, Any]:
     }
 
 
-def save(name: str, result: dict[str, Any]) -> Path:
-    """Write ``results/name.json``."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    return path
+def save(name: str, result: dict[str, Any], folder: Path | None = None) -> Path:
+    """Write ``results/name.json``, or ``name.json`` in another folder."""
+    path = (folder or RESULTS) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(result, indent=1) + "\n")
+    return fresh.replace(path)
 
 
-def load(name: str) -> dict[str, Any]:
-    """Read ``results/name.json``, or nothing where there is none."""
-    path = RESULTS / f"{name}.json"
+def load(name: str, folder: Path | None = None) -> dict[str, Any]:
+    """Read what :func:`save` wrote, or nothing where there is none."""
+    path = (folder or RESULTS) / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 

@@ -6,7 +6,7 @@ per example counted by a wrapper around the model, and seconds. Rows are added t
 ``results/autoattack_parts.json`` one by one, those of an earlier run with the same budget
 replaced.
 
-    python benchmarks/autoattack_parts.py [--examples 200] [--cache FOLDER] [--only undefended]
+    python -m benchmarks.autoattack_parts [--examples 200] [--cache FOLDER] [--only undefended]
 """
 
 import argparse
@@ -25,6 +25,7 @@ import torchattacks
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks._common import Counted
 from distillguard import attacks
 from distillguard.datasets import load_mnist5k
 from distillguard.functional import margin_loss, soft_cross_entropy
@@ -44,27 +45,6 @@ BUDGETS = {
 
 LABELS = ("examples", "steps", "targets", "queries", "network", "norm", "epsilon", "part")
 """What makes two rows the same."""
-
-
-class Counted(nn.Module):
-    """A model that counts the examples it is asked about, and the gradients drawn from it."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-        self.forwards = self.backwards = 0
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Ask the model and count."""
-        self.forwards += len(inputs)
-        logits = self.model(inputs)
-        if logits.requires_grad:
-            logits.register_hook(self.count)
-        return logits
-
-    def count(self, gradient: Tensor) -> None:
-        """Count a backward pass."""
-        self.backwards += len(gradient)
 
 
 class Budget(NamedTuple):

@@ -8,51 +8,24 @@ Run it with ``python -m benchmarks.carlini_wagner --data mnist5k``.
 
 import argparse
 import math
-import sys
 import time
-import types
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks._common import circumstances, save, table
+from benchmarks._common import Counted, circumstances, save, table
+from benchmarks._peers import imported
 from distillguard import DefensiveDistiller, UndefendedClassifier, attacks, datasets, networks
 
 LOADERS = {"mnist5k": datasets.load_mnist5k, "fashion-mnist": datasets.load_fashion_mnist}
 ORDERS = {"l2": 2.0, "linf": math.inf, "l0": 0.0}
 
 
-class Counted(nn.Module):
-    """A model that counts the examples it is asked about, and divides its logits."""
-
-    def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.model, self.temperature = model, temperature
-        self.forwards = self.backwards = 0
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the divided logits."""
-        self.forwards += len(inputs)
-        logits = self.model(inputs) / self.temperature
-        if logits.requires_grad:
-            logits.register_hook(self.went_back)
-        return logits
-
-    def went_back(self, gradient: Tensor) -> None:
-        """Count a backward pass."""
-        self.backwards += len(gradient)
-
-
 def contenders() -> list[tuple[str, str, float, Callable[..., Tensor]]]:
     """Norm, name, temperature, attack."""
-    if "visdom" not in sys.modules:
-        # adversarial-library imports its plotting client even where nothing is plotted.
-        sys.modules["visdom"] = types.ModuleType("visdom")
-        sys.modules["visdom"].Visdom = object  # type: ignore[attr-defined]
-    from adv_lib import attacks as peers
-
+    peers = imported("adv-lib")
     slow = partial(peers.carlini_wagner_l2, learning_rate=0.05, max_iterations=200)
     return [
         ("l2", "distillguard carlini_wagner_l2", 1, attacks.carlini_wagner_l2),

@@ -1,0 +1,229 @@
+"""Our attacks beside adv-lib, foolbox, torchattacks and ART, on the same networks and images.
+
+    python -m benchmarks.attacks --data mnist5k [--examples 64] [--only pgd l0] [--networks T=100]
+    python -m benchmarks.attacks --data fashion
+    python -m benchmarks.attacks --table --data mnist5k
+    python -m benchmarks.attacks --readme
+
+Attacks Papernot's MNIST network undefended, distilled at T = 20 and at T = 100, and trained by
+TRADES, at the first test images that it classifies correctly, and writes a row for each contender
+into ``results/attacks-DATA.json`` as soon as it is done: success, median and mean distance,
+forward and backward passes per example counted by a wrapper around the model, seconds of the clock
+and of the processor (which other programs do not lengthen). A row that
+the file holds for the same settings is not computed again, a network that the cache holds is not
+trained again, and a library that is not installed is left out. The last two lines print all rows,
+and write what README.md says of them.
+"""
+
+import argparse
+import random
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks import _attacks_readme
+from benchmarks._common import Counted, circumstances, load, save, table
+from benchmarks._peers import BARE, MODULES, OURS, PACKAGES, imported, next_class
+from benchmarks._roster import Contender, roster
+from distillguard import (
+    AdversarialTrainer,
+    DefensiveDistiller,
+    UndefendedClassifier,
+    datasets,
+    networks,
+)
+from distillguard import load as load_estimator
+from distillguard._geometry import size
+
+EPSILON = {"mnist5k": 0.3, "fashion": 0.1}
+"""What the robust network is trained for, and the budget of FGSM and PGD on every network."""
+
+CLOSE = {"mnist5k": 0.13, "fashion": 0.03}
+"""A radius that leaves networks without that training some robust examples."""
+
+TEMPERATURES = {"undefended": 1.0, "T=20": 20.0, "T=100": 100.0, "adversarially trained": 1.0}
+GROUPS = ("fgsm", "pgd", "l2", "linf", "l0", "apgd", "fab", "square", "jsma")
+IDENTITY = ("network", "group", "kind", "library", "attack", "setting")
+SETTINGS = ("examples", "epochs", "norm", "epsilon", "threads", "processor")
+
+Examples = tuple[Tensor, Tensor]
+
+
+def examples(data: str) -> tuple[Examples, Examples]:
+    """Training and test images."""
+    if data == "mnist5k":
+        return datasets.load_mnist5k("train"), datasets.load_mnist5k("test")
+    X, y = datasets.load_fashion_mnist("train")
+    return (X[:10_000], y[:10_000]), datasets.load_fashion_mnist("test")
+
+
+def network(name: str, data: str, epochs: int, cache: Path) -> nn.Module:
+    """Read a network from the cache; one that is missing is trained and put there."""
+    folder = cache / f"{data}-{name.replace(' ', '-')}-{epochs}"
+    if not folder.exists():
+        print(f"training the {name} network for {epochs} epochs", flush=True)
+        settings: dict[str, Any] = {
+            "max_epochs": epochs,
+            "precision": "bf16-mixed",
+            "random_state": 0,
+        }
+        trainee: Any
+        if name == "undefended":
+            trainee = UndefendedClassifier(networks.papernot_mnist, **settings)
+        elif name == "adversarially trained":
+            plain = partial(networks.papernot_mnist, dropout=0.0)
+            settings |= {"epsilon": EPSILON[data], "beta": 5.0, "bounds": (0.0, 1.0)}
+            trainee = AdversarialTrainer(plain, **settings)
+        else:
+            trainee = DefensiveDistiller(
+                networks.papernot_mnist, temperature=TEMPERATURES[name], **settings
+            )
+        cache.mkdir(parents=True, exist_ok=True)
+        trainee.fit(*examples(data)[0]).save(folder)
+    fitted = load_estimator(folder)
+    return getattr(fitted, fitted._predictor).eval().requires_grad_(False)
+
+
+def chosen_examples(model: nn.Module, test: Examples, n: int) -> Examples:
+    """The first ``n`` that the network classifies correctly."""
+    X, y = (part[: 2 * n + 50] for part in test)
+    with torch.no_grad():
+        right = model(X).argmax(dim=1) == y
+    return X[right][:n].contiguous(), y[right][:n].contiguous()
+
+
+def measured(contender: Contender, model: nn.Module, X: Tensor, y: Tensor) -> dict[str, Any]:
+    """Run one contender; what left the budget or the bounds is no success."""
+    counted = Counted(model, contender.divisor).eval()
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the peers draw from the global generator
+    torch.manual_seed(0)
+    began = time.perf_counter(), time.process_time()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            points = contender.run(counted, X, y).detach()
+    except Exception as error:
+        if contender.library == OURS:
+            raise
+        return {"error": f"{type(error).__name__}: {error}"[:200]}
+    seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+
+    model.eval().requires_grad_(False)
+    distance = size(points - X, contender.norm)
+    with torch.no_grad():
+        answers = model(points).argmax(dim=1)
+    fooled = answers == next_class(y) if contender.targeted else answers != y
+    fooled &= ((points >= -1e-6) & (points <= 1 + 1e-6)).flatten(1).all(dim=1)
+    if contender.epsilon is not None:
+        fooled &= distance <= contender.epsilon * (1 + 1e-5)
+    reach = torch.where(fooled, distance, torch.inf).double().quantile(0.5).item()
+    return {
+        "success": fooled.double().mean().item(),
+        "median": reach if np.isfinite(reach) else None,
+        "mean": distance[fooled].double().mean().item() if fooled.any() else None,
+        "forwards": counted.forwards / len(X),
+        "backwards": counted.backwards / len(X),
+        "seconds": seconds[0],
+        "processor_seconds": seconds[1],
+    }
+
+
+def installed() -> set[str]:
+    """Name the libraries that can be imported, and say which cannot."""
+    found = set()
+    for library in MODULES:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                imported(library)
+            found.add(library)
+        except ImportError as error:
+            print(f"{library} is left out: {error}", flush=True)
+    return found
+
+
+def holds(rows: list[dict[str, Any]], row: dict[str, Any]) -> bool:
+    """Whether a row with this identity and these settings is there."""
+    parts = IDENTITY + SETTINGS
+    return any(all(each.get(p) == row.get(p) for p in parts) for each in rows)
+
+
+def replaced(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows with this one in the place of its predecessor, or at the end."""
+    same = [all(each[part] == row[part] for part in IDENTITY) for each in rows]
+    if not any(same):
+        return [*rows, row]
+    return [row if match else each for each, match in zip(rows, same, strict=True)]
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Compute what is missing."""
+    name = f"attacks-{chosen.data}"
+    about = circumstances(*PACKAGES)
+    present = {OURS, BARE} | installed()
+    test = examples(chosen.data)[1]
+    for kind in chosen.networks:
+        robust = kind == "adversarially trained"
+        epochs = chosen.robust_epochs if robust else chosen.epochs
+        close = (EPSILON if robust else CLOSE)[chosen.data]
+        contenders = [
+            contender
+            for contender in roster(EPSILON[chosen.data], close, TEMPERATURES[kind])
+            if contender.group in chosen.only
+            and contender.library in present
+            and (chosen.hours or not contender.hours)
+        ]
+        model = network(kind, chosen.data, epochs, chosen.cache)
+        X, y = chosen_examples(model, test, chosen.examples)
+        for contender in contenders:
+            rows = load(name, chosen.results).get("rows", [])
+            row = {"network": kind} | contender._asdict()
+            row = {part: row[part] for part in (*IDENTITY, "norm", "epsilon", "targeted")}
+            row |= {"examples": len(X), "epochs": epochs}
+            row |= {part: about[part] for part in ("threads", "processor", "date")}
+            if holds(rows, row) and contender.library not in chosen.again:
+                continue
+            row |= measured(contender, model, X, y)
+            save(name, {**about, "rows": replaced(rows, row)}, chosen.results)
+            print(_attacks_readme.line(row), flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", choices=list(EPSILON), default="mnist5k")
+    parser.add_argument("--examples", type=int, default=64)
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP")
+    parser.add_argument("--networks", nargs="+", choices=TEMPERATURES, default=list(TEMPERATURES))
+    parser.add_argument("--again", nargs="+", default=[], metavar="LIBRARY", help="compute anew")
+    parser.add_argument("--hours", action="store_true", help="also what takes hours")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--robust-epochs", type=int, default=30)
+    parser.add_argument("--cache", type=Path, default=Path(__file__).parent / ".cache")
+    parser.add_argument("--results", type=Path, default=None, help="another folder for the rows")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="print the rows, run nothing")
+    parser.add_argument("--readme", action="store_true", help="write README.md, run nothing")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+
+    if chosen.readme:
+        _attacks_readme.write()
+    elif chosen.table:
+        rows = load(f"attacks-{chosen.data}", chosen.results).get("rows", [])
+        measures = ("success", "median", "mean", "forwards", "backwards")
+        measures += ("seconds", "processor_seconds", "error")
+        print(table(rows, [*IDENTITY, "epsilon", *measures]))
+    else:
+        run(chosen)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The benchmark of attacks measures what it says, and README.md says what it measured."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+bench = importlib.import_module("benchmarks.attacks")
+readme = importlib.import_module("benchmarks._attacks_readme")
+peers = importlib.import_module("benchmarks._peers")
+lists = importlib.import_module("benchmarks._roster")
+common = importlib.import_module("benchmarks._common")
+
+
+class Brightness(nn.Module):
+    """Class 1 where the mean pixel exceeds a half."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs):
+        excess = inputs.flatten(1).mean(dim=1) - 0.5
+        return torch.stack([-excess, excess], dim=1)
+
+
+INPUTS = torch.full((4, 1, 2, 2), 0.4)
+LABELS = torch.zeros(4, dtype=torch.long)
+
+
+def contender(run, **changed):
+    given = {"group": "pgd", "kind": "margin", "library": "foolbox", "attack": "a", "norm": "linf"}
+    return lists.Contender(**(given | {"setting": "defaults", "run": run} | changed))
+
+
+def shift(by):
+    return lambda model, inputs, labels: inputs + by
+
+
+def test_readme_is_what_its_generator_makes_of_the_committed_results():
+    text = (ROOT / "README.md").read_text()
+    assert readme.inserted(text, readme.section()) == text
+
+
+def table_lines():
+    between = (ROOT / "README.md").read_text().split(readme.BEGIN)[1].split(readme.END)[0]
+    for part in re.split(r"^(?=MNIST-5k|Fashion-MNIST)", between.strip(), flags=re.MULTILINE):
+        data = {words: data for data, words in readme.DATA.items()}.get(part.split(",")[0])
+        for line in part.splitlines():
+            if line.startswith("|") and "`" in line:
+                yield data, [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def agrees(row, result, passes, seconds):
+    """Whether three cells are a row's figures, up to how they are rounded."""
+    number = float(re.match(r"[\d.]+", result)[0])
+    if "% robust" in result:
+        value, rounding = 100 * (1 - row["success"]), 0.0501
+    elif "% reached" in result or row["median"] is None:
+        value, rounding = 100 * row["success"], 0.501
+    else:
+        value, rounding = row["median"], 0.000501
+    spent = row["processor_seconds"]
+    return (
+        abs(value - number) <= rounding
+        and passes == f"{round(row['forwards'])} + {round(row['backwards'])}"
+        and abs(float(seconds) - spent) <= (0.0501 if spent < 10 else 0.501)
+    )
+
+
+def test_each_figure_in_the_readme_stands_in_the_results():
+    for data, cells in table_lines():
+        rows = json.loads((ROOT / f"benchmarks/results/attacks-{data}.json").read_text())["rows"]
+        network, aim, *sides = cells
+        for name, *figures in (sides[:4], sides[4:]):
+            library, attack, setting = re.match(r"(.*?) ?`(\w+)`(?:, (.*))?", name).groups()
+            wanted = (network, library or "distillguard", attack, setting or "defaults")
+            identity = ("network", "library", "attack", "setting")
+            same = [row for row in rows if tuple(row[p] for p in identity) == wanted]
+            assert any(agrees(row, *figures) for row in same if row["kind"] in aim), name
+
+
+def row(library, result, seconds, **changed):
+    given = {"network": "undefended", "group": "l2", "kind": "least", "attack": "a", "norm": "l2"}
+    given |= {"library": library, "setting": "defaults", "epsilon": None, "targeted": False}
+    given |= {
+        "success": 1.0,
+        "median": result,
+        "processor_seconds": seconds,
+        "forwards": 1.0,
+        "mean": 1.0,
+    }
+    return given | {"backwards": 1.0} | changed
+
+
+def test_the_strongest_peer_is_the_nearest_then_the_fastest_and_failures_are_far():
+    ours = row("distillguard", 1.2, 1.0, attack="carlini_wagner_l2")
+    rows = [ours, row("foolbox", 1.3, 1.0), row("ART", None, 0.1, success=0.2)]
+    rows += [row("adv-lib", 1.1, 9.0), row("torchattacks", 1.1, 5.0)]
+    rows += [row("adv-lib", 0.5, 1.0, network="T=20"), row("adv-lib", 0.5, 1.0, kind="other")]
+    assert [(one["library"], two["library"]) for one, two in readme.comparisons(rows)] == [
+        ("distillguard", "torchattacks")
+    ]
+
+
+def test_a_budget_is_judged_by_robust_accuracy_and_set_beside_the_bare_loop_too():
+    budget = {"group": "pgd", "epsilon": 0.3}
+    ours = row("distillguard", 0.1, 1.0, attack="pgd", **budget)
+    weak = row("foolbox", 0.01, 1.0, success=0.5, **budget)
+    strong = row("ART", 0.3, 9.0, success=0.9, **budget)
+    bare = row("bare loop", 0.3, 9.0, success=1.0, **budget)
+    pairs = list(readme.comparisons([ours, weak, strong, bare]))
+    assert [theirs["library"] for _, theirs in pairs] == ["ART", "bare loop"]
+
+
+def test_the_wrapper_counts_examples_and_every_gradient_drawn():
+    counted = common.Counted(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), divisor=2.0)
+    points = INPUTS.clone().requires_grad_()
+    logits = counted(points)
+    torch.autograd.grad(logits[:, 0].sum(), points, retain_graph=True)
+    torch.autograd.grad(logits[:, 1].sum(), points)
+    with torch.no_grad():
+        counted(points[:3])
+    assert (counted.forwards, counted.backwards) == (7, 8)
+    assert torch.equal(logits, counted.model(points) / 2)
+
+
+def test_what_leaves_the_budget_or_the_bounds_is_no_success():
+    def success(by, **changed):
+        return bench.measured(contender(shift(by), **changed), Brightness(), INPUTS, LABELS)
+
+    assert success(0.2)["success"] == 1
+    assert success(0.2)["median"] == pytest.approx(0.2)
+    assert success(0.2, epsilon=0.2)["success"] == 1
+    assert success(0.2, epsilon=0.19)["success"] == 0
+    assert success(0.2, epsilon=0.19)["median"] is None
+    assert success(0.7)["success"] == 0
+    assert success(0.05)["success"] == 0
+
+
+def test_a_targeted_success_is_the_class_after_the_true_one():
+    labels = torch.full((4,), 9)
+    found = bench.measured(contender(shift(-0.1), targeted=True), Brightness(), INPUTS, labels)
+    assert found["success"] == 1
+    found = bench.measured(contender(shift(0.3), targeted=True), Brightness(), INPUTS, labels)
+    assert found["success"] == 0
+
+
+def test_a_peer_that_breaks_is_a_row_and_ours_that_breaks_is_an_error():
+    def breaks(model, inputs, labels):
+        raise ValueError("no gradient")
+
+    found = bench.measured(contender(breaks), Brightness(), INPUTS, LABELS)
+    assert found == {"error": "ValueError: no gradient"}
+    with pytest.raises(ValueError, match="no gradient"):
+        bench.measured(contender(breaks, library="distillguard"), Brightness(), INPUTS, LABELS)
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """The benchmark with one contender, no training, and its own results; returns a runner."""
+    calls = []
+
+    def attack(model, inputs, labels):
+        calls.append(len(inputs))
+        return inputs + 0.2
+
+    images = INPUTS.repeat(8, 1, 1, 1), LABELS.repeat(8)
+    monkeypatch.setattr(bench, "roster", lambda *radii: [contender(attack, epsilon=radii[0])])
+    monkeypatch.setattr(bench, "network", lambda *settings: Brightness())
+    monkeypatch.setattr(bench, "examples", lambda data: (images, images))
+
+    def run(*arguments):
+        calls.clear()
+        bench.main(["--networks", "undefended", "--results", str(tmp_path), *arguments])
+        return calls, json.loads((tmp_path / "attacks-mnist5k.json").read_text())["rows"]
+
+    return run
+
+
+def test_a_row_of_the_same_settings_is_not_computed_again(small):
+    assert small("--examples", "3")[0] == [3]
+    assert small("--examples", "3")[0] == []
+    calls, rows = small("--examples", "5")
+    assert calls == [5]
+    assert [each["examples"] for each in rows] == [5]
+    assert small("--examples", "5", "--again", "foolbox")[0] == [5]
+    assert small("--examples", "5", "--only", "l0")[0] == []
+
+
+def test_a_library_that_is_not_installed_is_left_out_and_said(small, monkeypatch, capsys, tmp_path):
+    def absent(library):
+        raise ImportError(f"No module named {library!r}")
+
+    monkeypatch.setattr(bench, "imported", absent)
+    bench.main(["--networks", "undefended", "--results", str(tmp_path)])
+    assert "foolbox is left out: No module named 'foolbox'" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", bench.TEMPERATURES)
+def test_a_network_is_trained_once_and_read_from_the_cache_afterwards(
+    kind, monkeypatch, tmp_path, capsys
+):
+    generator = torch.Generator().manual_seed(0)
+    X, y = torch.rand(40, 1, 28, 28, generator=generator), torch.arange(40) % 10
+    monkeypatch.setattr(bench, "examples", lambda data: ((X, y), (X, y)))
+    trained = bench.network(kind, "mnist5k", 1, tmp_path)
+    assert "training" in capsys.readouterr().out
+    read = bench.network(kind, "mnist5k", 1, tmp_path)
+    assert "training" not in capsys.readouterr().out
+    assert torch.equal(trained(X), read(X))
+
+
+def test_every_aim_of_a_headline_has_a_peer_and_names_are_unique():
+    listed = lists.roster(0.3, 0.13, 100.0)
+    identities = [tuple(getattr(one, p) for p in bench.IDENTITY[1:]) for one in listed]
+    assert len(set(identities)) == len(identities)
+    assert {one.group for one in listed} == set(bench.GROUPS)
+    aims = {(one.group, one.kind) for one in listed if one.library in peers.MODULES}
+    ours = [one for one in listed if one.library == "distillguard"]
+    assert {one.attack for one in ours} >= set(readme.HEADLINES)
+    assert {(one.group, one.kind) for one in ours} - aims == {("fgsm", "margin")}
