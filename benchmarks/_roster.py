@@ -117,6 +117,7 @@ def _l2(temperature: float) -> list[Contender]:
     long = {"learning_rate": 0.05, "max_iterations": 1000}
     listed = [
         of(LEAST, OURS, cw),
+        of(LEAST, OURS, cw, "as published", hours=True, algorithm="paper"),
         of(LEAST, OURS, "ddn"),
         of(LEAST, ADV, cw, hours=True),
         of(LEAST, ADV, cw, "9 x 200, rate 0.05", **short),
@@ -153,6 +154,7 @@ def _linf() -> list[Contender]:
     cw, fb_fmn, art_cw = "carlini_wagner_linf", "LInfFMNAttack", "CarliniLInfMethod"
     return [
         of(LEAST, OURS, cw),
+        of(LEAST, OURS, cw, "as published", hours=True, algorithm="paper"),
         of(LEAST, ADV, cw),
         of(LEAST, ADV, "fmn", norm=math.inf),
         of(LEAST, ADV, "fmn", "1000 steps", norm=math.inf, steps=1000),
@@ -171,6 +173,7 @@ def _l0() -> list[Contender]:
     cw = "carlini_wagner_l0"
     return [
         of(LEAST, OURS, cw),
+        of(LEAST, OURS, cw, "as published", hours=True, algorithm="paper"),
         of(LEAST, OURS, cw, "1000 steps", steps=1000),
         of(LEAST, ADV, "sigma_zero", "200 steps", num_steps=200),
         of(LEAST, ADV, "sigma_zero"),

@@ -177,6 +177,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "roster", lambda *radii: [contender(attack, epsilon=radii[0])])
     monkeypatch.setattr(bench, "network", lambda *settings: Brightness())
     monkeypatch.setattr(bench, "examples", lambda data: (images, images))
+    monkeypatch.setattr(bench, "imported", lambda library: None)
 
     def run(*arguments):
         calls.clear()
