@@ -153,7 +153,7 @@ def trades_loss(
     >>> import torch
     >>> from distillguard.functional import trades_loss
     >>> trades_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]]), torch.tensor([0]), 1.0)
-    tensor([0.4548])
+    tensor([0.4547])
     """
     check_not_negative("beta", beta)
     natural = smoothed_cross_entropy(clean_logits, labels, smoothing)
