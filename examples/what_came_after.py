@@ -2,7 +2,6 @@
 
 Trains a small CNN undefended and by defensive distillation (T = 100), then by TRADES, then half as
 wide by RSLAD from the TRADES network, evaluates all four at linf 0.1, and writes one comparison.
-About half an hour on two cores.
 
     python examples/what_came_after.py [--out build/after] [--data fashion] [--epochs 8]
         [--train 20000] [--images 300] [--attacks standard]

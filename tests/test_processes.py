@@ -15,7 +15,7 @@ from distillguard._processes import Processes
 from distillguard.training import Runtime
 
 SCRIPT = """
-    import json, sys
+    import dataclasses, json, sys
     import torch
     from torch import nn
     from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -63,8 +63,10 @@ SCRIPT = """
     tell("robust", RobustDistiller(**attack, **settings).fit(X, y))
     fresh = UndefendedClassifier(**settings | {"random_state": None}).fit(X, y)
     tell("unseeded", fresh)
-    report = evaluate(distiller, Xt[:40], yt[:40], epsilon=0.1, attacks="quick", random_state=0)
+    report = evaluate(distiller, Xt[:40], yt[:40], epsilon=0.01, attacks="quick", random_state=0)
     told["robust"] = report.robust_accuracy
+    seen = dataclasses.asdict(report.observations)
+    told["counts"] = {k: v for k, v in seen.items() if type(v) is not float}
     with open(sys.argv[1], "w") as file:
         json.dump(told, file)
 """
@@ -133,6 +135,8 @@ def test_a_finished_run_is_loaded_by_all_processes(told):
 
 def test_a_report_of_two_processes_follows_on_their_training(told):
     assert told[0]["robust"] == told[1]["robust"] == told[2]["robust"]
+    assert told[0]["counts"]["sampled"] > 4
+    assert told[0]["counts"] == told[1]["counts"] == told[2]["counts"]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8])
