@@ -63,6 +63,24 @@ SCRIPT = """
     tell("robust", RobustDistiller(**attack, **settings).fit(X, y))
     fresh = UndefendedClassifier(**settings | {"random_state": None}).fit(X, y)
     tell("unseeded", fresh)
+
+    class Recording(nn.Module):
+        seen = []
+
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+        def forward(self, inputs):
+            if self.training:
+                self.seen += (inputs[:, 0, 0, 0] * 1000).round().int().tolist()
+            return self.inner(inputs)
+
+    marked = X.clone()
+    marked[:, 0, 0, 0] = torch.arange(len(X)) / 1000
+    alone = {"max_epochs": 1, "random_state": None}
+    UndefendedClassifier(Recording(), **settings | alone).fit(marked, y)
+    told["seen"] = Recording.seen
     report = evaluate(distiller, Xt[:40], yt[:40], epsilon=0.01, attacks="quick", random_state=0)
     told["robust"] = report.robust_accuracy
     seen = dataclasses.asdict(report.observations)
@@ -127,6 +145,8 @@ def test_all_processes_end_with_the_same_network(told, name):
 
 def test_without_a_seed_the_first_process_draws_it_for_all(told):
     assert told[1]["unseeded"] == told[2]["unseeded"]
+    # With different orders some examples would be seen twice and others never.
+    assert sorted(told[1]["seen"] + told[2]["seen"]) == list(range(331))
 
 
 def test_a_finished_run_is_loaded_by_all_processes(told):
