@@ -19,7 +19,6 @@ import argparse
 import random
 import time
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,10 @@ from torch import Tensor, nn
 from benchmarks import _attacks_readme
 from benchmarks._common import Counted, circumstances, load, save, table
 from benchmarks._peers import BARE, MODULES, OURS, PACKAGES, imported, next_class
+from benchmarks._robust import SETTINGS as ROBUST
+from benchmarks._robust import trades
 from benchmarks._roster import Contender, roster
 from distillguard import (
-    AdversarialTrainer,
     DefensiveDistiller,
     UndefendedClassifier,
     datasets,
@@ -65,6 +65,8 @@ def examples(data: str) -> tuple[Examples, Examples]:
 
 def network(name: str, data: str, epochs: int, cache: Path) -> nn.Module:
     """Read a network from the cache; one that is missing is trained and put there."""
+    if name == "adversarially trained":
+        return trades(data, cache).network_.eval().requires_grad_(False)
     folder = cache / f"{data}-{name.replace(' ', '-')}-{epochs}"
     if not folder.exists():
         print(f"training the {name} network for {epochs} epochs", flush=True)
@@ -76,10 +78,6 @@ def network(name: str, data: str, epochs: int, cache: Path) -> nn.Module:
         trainee: Any
         if name == "undefended":
             trainee = UndefendedClassifier(networks.papernot_mnist, **settings)
-        elif name == "adversarially trained":
-            plain = partial(networks.papernot_mnist, dropout=0.0)
-            settings |= {"epsilon": EPSILON[data], "beta": 5.0, "bounds": (0.0, 1.0)}
-            trainee = AdversarialTrainer(plain, **settings)
         else:
             trainee = DefensiveDistiller(
                 networks.papernot_mnist, temperature=TEMPERATURES[name], **settings
@@ -171,7 +169,7 @@ def run(chosen: argparse.Namespace) -> None:
     test = examples(chosen.data)[1]
     for kind in chosen.networks:
         robust = kind == "adversarially trained"
-        epochs = chosen.robust_epochs if robust else chosen.epochs
+        epochs = ROBUST[chosen.data]["max_epochs"] if robust else chosen.epochs
         close = (EPSILON if robust else CLOSE)[chosen.data]
         contenders = [
             contender
@@ -205,7 +203,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--again", nargs="+", default=[], metavar="LIBRARY", help="compute anew")
     parser.add_argument("--hours", action="store_true", help="also what takes hours")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--robust-epochs", type=int, default=30)
     parser.add_argument("--cache", type=Path, default=Path(__file__).parent / ".cache")
     parser.add_argument("--results", type=Path, default=None, help="another folder for the rows")
     parser.add_argument("--threads", type=int, default=1)

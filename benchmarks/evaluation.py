@@ -4,13 +4,12 @@ Four networks (undefended, distilled at T=20 and T=100, adversarially trained) o
 Fashion-MNIST, in linf and l2. AutoAttack is torchattacks' "standard", run and judged by the
 same code on the same images; evaluations are examples sent forwards and backwards, per image.
 Ours are given twice: the attacks with the clean pass and the judging, and the diagnosis apart.
-Writes ``results/evaluation.json`` after every row.
+Writes ``results/evaluation.json`` after every row; one that is there for as many examples is kept.
 
-    python benchmarks/evaluation.py [--examples 100] [--cache FOLDER] [--only MNIST-5k]
+    python -m benchmarks.evaluation [--examples 100] [--cache FOLDER] [--only MNIST-5k]
 """
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,16 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from benchmarks._common import circumstances, save
-from distillguard import DefensiveDistiller, RobustnessReport, UndefendedClassifier, evaluate
-from distillguard.attacks import pgd
+from benchmarks._common import circumstances, load, save
+from benchmarks._robust import CACHE
+from distillguard import (
+    AdversarialTrainer,
+    DefensiveDistiller,
+    RobustnessReport,
+    UndefendedClassifier,
+    evaluate,
+)
 from distillguard.datasets import load_fashion_mnist, load_mnist5k
-from distillguard.functional import cross_entropy
 
 RADII = {"MNIST-5k": {"linf": 0.2, "l2": 1.5}, "Fashion-MNIST": {"linf": 0.1, "l2": 1.0}}
 LOADERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
@@ -33,7 +37,7 @@ LOADERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
 TRAINED_ON = 4000
 
 
-def network() -> nn.Module:
+def network(*_: Any) -> nn.Module:
     """Two strided convolutions and two dense layers: small, so that AutoAttack ends."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 5, stride=2, padding=2),
@@ -53,41 +57,26 @@ def trained(kind: str, X: Tensor, y: Tensor, epsilon: float, cache: Path) -> nn.
         model = network()
         model.load_state_dict(torch.load(cache, weights_only=True))
         return model.eval()
-    torch.manual_seed(0)
     if kind == "adversarially trained":
-        model = hardened(X, y, epsilon)
+        settings: dict[str, Any] = {
+            "learning_rate": 3e-3,
+            "lr_scheduler": "warmup_cosine",
+            "random_state": 0,
+        }
+        trainer = AdversarialTrainer(
+            network, epsilon=epsilon, bounds=(0.0, 1.0), beta=5.0, max_epochs=15, **settings
+        )
+        model = trainer.fit(X, y).network_
     elif kind == "undefended":
-        model = UndefendedClassifier(network(), max_epochs=15, random_state=0).fit(X, y).student_
+        model = UndefendedClassifier(network, max_epochs=15, random_state=0).fit(X, y).network_
     else:
         temperature = float(kind.removeprefix("T="))
         distiller = DefensiveDistiller(
-            network(), temperature=temperature, max_epochs=15, random_state=0
+            network, temperature=temperature, max_epochs=15, random_state=0
         )
         model = distiller.fit(X, y).student_
     torch.save(model.state_dict(), cache)
     return model.eval()
-
-
-def hardened(X: Tensor, y: Tensor, epsilon: float) -> nn.Module:
-    """Madry's adversarial training; the radius grows over the first half."""
-    model, epochs = network(), 12
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for epoch in range(epochs):
-        radius = epsilon * min(1.0, (epoch + 1) / (epochs / 2))
-        for batch in torch.randperm(len(X)).split(128):
-            points = pgd(
-                model,
-                X[batch],
-                y[batch],
-                epsilon=radius,
-                steps=5,
-                early_stop=False,
-                random_state=epoch,
-            )
-            optimizer.zero_grad()
-            cross_entropy(model(points), y[batch]).mean().backward()
-            optimizer.step()
-    return model
 
 
 def autoattack(norm: str, epsilon: float) -> Callable[..., Tensor]:
@@ -140,14 +129,16 @@ def main() -> None:
     """Measure every network, data set and norm."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=100)
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "dg-evaluation")
+    parser.add_argument("--cache", type=Path, default=CACHE / "evaluation")
     parser.add_argument("--only", choices=list(RADII), nargs="*", default=list(RADII))
     parser.add_argument("--name", default="evaluation")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.cache.mkdir(parents=True, exist_ok=True)
 
-    result = {**circumstances("torchattacks"), "examples": arguments.examples, "rows": []}
+    before = load(arguments.name)
+    same = before.get("examples") == arguments.examples
+    rows: list[dict[str, Any]] = before.get("rows", []) if same else []
     for data in arguments.only:
         X, y = (part[:TRAINED_ON] for part in LOADERS[data]("train"))
         tests = tuple(part[: arguments.examples] for part in LOADERS[data]("test"))
@@ -155,9 +146,12 @@ def main() -> None:
             model = trained(kind, X, y, RADII[data]["linf"], arguments.cache / f"{data} {kind}.pt")
             for norm, epsilon in RADII[data].items():
                 found = {"data": data, "network": kind, "norm": norm, "epsilon": epsilon}
+                if any(found.items() <= known.items() for known in rows):
+                    continue
                 found |= row(model, *tests, norm, epsilon)
-                result["rows"].append(found)
-                save(arguments.name, result)
+                rows.append(found)
+                about = circumstances("torchattacks") | {"examples": arguments.examples}
+                save(arguments.name, about | {"rows": rows})
                 print(
                     f"{data} {kind} {norm}: {found['robust_accuracy']:.3f} against "
                     f"{found['autoattack_robust_accuracy']:.3f} at "

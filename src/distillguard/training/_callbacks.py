@@ -137,6 +137,17 @@ class TensorBoard(Callback):
     ------
     MissingPackageError
         If the package tensorboard is not installed.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from distillguard import UndefendedClassifier, datasets
+    >>> from distillguard.callbacks import TensorBoard
+    >>> X, y = datasets.load_digits("train")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     logged = UndefendedClassifier(max_epochs=2, callbacks=[TensorBoard(folder)]).fit(X, y)
+    ...     [run.name for run in pathlib.Path(folder).iterdir()]
+    ['network']
     """
 
     def __init__(self, log_dir: str | PathLike[str]) -> None:
