@@ -71,7 +71,8 @@ def load(name: str, folder: Path | None = None) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]], columns: list[str]) -> str:
     """Rows as a Markdown table."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    titles = [column.replace("|", "\\|") for column in columns]
+    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(_shown(row.get(c)) for c in columns) + " |" for row in rows]
     return "\n".join(lines)
 

@@ -223,12 +223,49 @@ def test_the_callers_module_and_random_numbers_are_left_alone(table, tmp_path):
     assert all(map(torch.equal, before, network.state_dict().values()))
 
 
-def test_every_estimator_of_the_library_can_be_saved(table, tmp_path):
-    for fitted in (tiny(), UndefendedClassifier(max_epochs=1)):
-        fitted.fit(*table).save(tmp_path)
-        found = load(tmp_path)
-        assert type(found) is type(fitted)
-        assert same(found, fitted, table[0])
+@pytest.mark.parametrize("name", estimators.__all__)
+def test_every_estimator_comes_back_as_it_was_and_fits_as_it_did(table, tmp_path, name):
+    X, y = table
+    kind = getattr(estimators, name)
+    fitted = kind(TINY, max_epochs=2, random_state=0).fit(X, y)
+    fitted.save(tmp_path)
+    found = load(tmp_path)
+    assert type(found) is kind
+    assert same(found, fitted, X)
+    assert found.history_ == fitted.history_
+    ours, theirs = (each.get_params() for each in (found, fitted))
+    assert (ours.pop("module").func, theirs.pop("module").func) == (networks.mlp, networks.mlp)
+    assert ours == theirs
+    assert same(found.fit(X, y), fitted, X)
+
+
+@pytest.mark.parametrize("name", estimators.__all__)
+def test_every_save_that_lost_a_network_is_refused_by_its_name(table, tmp_path, name):
+    getattr(estimators, name)(TINY, max_epochs=1, random_state=0).fit(*table).save(tmp_path)
+    for weights in sorted(tmp_path.glob("*.safetensors")):
+        content = weights.read_bytes()
+        weights.unlink()
+        with pytest.raises(SaveError, match=weights.name.partition("-")[0].partition(".")[0]):
+            load(tmp_path)
+        weights.write_bytes(content[:-1])
+        with pytest.raises(SaveError, match=weights.name.partition("-")[0].partition(".")[0]):
+            load(tmp_path)
+        weights.write_bytes(content)
+    assert load(tmp_path).n_iter_ == 1
+
+
+def test_a_robust_student_asks_for_its_other_teacher(table, tmp_path):
+    X, y = table
+    teacher = estimators.AdversarialTrainer(partial(networks.mlp, hidden=(9,)), max_epochs=1)
+    teacher.fit(X, y)
+    fitted = estimators.RobustDistiller(TINY, teacher=teacher.network_, max_epochs=1).fit(X, y)
+    fitted.save(tmp_path)
+    with pytest.raises(SaveError, match=r"teacher must be given"):
+        load(tmp_path)
+    found = load(tmp_path, teacher=teacher)
+    assert same(found, fitted, X)
+    inputs = torch.from_numpy(X)
+    assert torch.equal(found.teacher_(inputs), teacher.network_(inputs))
 
 
 @pytest.mark.parametrize("name", estimators.__all__)
