@@ -11,7 +11,7 @@ from distillguard import AdversarialTrainer, datasets, load, networks
 CACHE = Path(__file__).parent / ".cache"
 
 # The network of Carlini and Wagner 2017, Table I, without dropout.
-WHOLE = partial(networks.papernot_mnist, dropout=0.0)
+WHOLE = partial(networks.papernot_mnist, dropout=0.0, initial_weights="torch")
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "mnist5k": {"epsilon": 0.3, "max_epochs": 30},
@@ -20,8 +20,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Radius in linf, and the training that two cores do in a quarter of an hour."""
 
 COMMON: dict[str, Any] = {
-    "learning_rate": 3e-3,
-    "lr_scheduler": "warmup_cosine",
+    "learning_rate": 2e-3,
+    "lr_scheduler": "cosine",
     "bounds": (0.0, 1.0),
     "precision": "bf16-mixed",
 }

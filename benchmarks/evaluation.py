@@ -59,8 +59,8 @@ def trained(kind: str, X: Tensor, y: Tensor, epsilon: float, cache: Path) -> nn.
         return model.eval()
     if kind == "adversarially trained":
         settings: dict[str, Any] = {
-            "learning_rate": 3e-3,
-            "lr_scheduler": "warmup_cosine",
+            "learning_rate": 2e-3,
+            "lr_scheduler": "cosine",
             "random_state": 0,
         }
         trainer = AdversarialTrainer(

@@ -22,7 +22,7 @@ from benchmarks._robust import CACHE, COMMON, SETTINGS, examples, settings, trad
 from distillguard import AdversarialTrainer, RobustDistiller, evaluate
 from distillguard._layers import papernot
 
-HALF = partial(papernot, channels=(16, 32), hidden=100, dropout=0.0)
+HALF = partial(papernot, channels=(16, 32), hidden=100, dropout=0.0, initial_weights="torch")
 STUDENTS = ("TRADES, half width", "RSLAD, half width")
 
 

@@ -31,8 +31,8 @@ SETTINGS: dict[str, Any] = {
     "epsilon": 0.1,
     "beta": 5.0,
     "max_epochs": 1,
-    "learning_rate": 3e-3,
-    "lr_scheduler": "one_cycle",
+    "learning_rate": 2e-3,
+    "lr_scheduler": "cosine",
     "precision": "bf16-mixed",
 }
 PASSES = 10 * 3 + 2 * 3
@@ -42,7 +42,8 @@ PASSES = 10 * 3 + 2 * 3
 def network(width: str) -> Any:
     """A factory of the network of a width."""
     first, second, hidden = WIDTHS[width]
-    return partial(papernot, channels=(first, second), hidden=hidden, dropout=0.0)
+    sizes: dict[str, Any] = {"channels": (first, second), "hidden": hidden}
+    return partial(papernot, **sizes, dropout=0.0, initial_weights="torch")
 
 
 def flops_per_parameter(model: nn.Module) -> float:

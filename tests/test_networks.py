@@ -132,6 +132,27 @@ def test_hes_rule_keeps_the_size_of_the_signal_through_the_papernot_network():
     assert min(squares) > 1
 
 
+@pytest.mark.parametrize("make", [papernot_mnist, papernot_cifar10])
+def test_pytorchs_own_initial_weights_are_left_as_layers_draw_them(make):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = make((1, 16, 16), 3, initial_weights="torch")
+        torch.manual_seed(0)
+        drawn = [
+            type(part)(part.in_channels, part.out_channels, 3)
+            if isinstance(part, nn.Conv2d)
+            else nn.Linear(part.in_features, part.out_features)
+            for part in network
+            if isinstance(part, nn.Conv2d | nn.Linear)
+        ]
+    found = [part for part in network if isinstance(part, nn.Conv2d | nn.Linear)]
+    for ours, theirs in zip(found, drawn, strict=True):
+        assert torch.equal(ours.weight, theirs.weight)
+        assert torch.equal(ours.bias, theirs.bias)
+    with pytest.raises(ValueError, match="initial_weights must be .* got 'glorot'"):
+        make((1, 16, 16), 3, initial_weights="glorot")
+
+
 @pytest.mark.parametrize("make", IMAGE_NETWORKS)
 def test_networks_survive_pickling(make):
     network = small(make)((1, 16, 16), 3).eval()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from ._validation import check_at_least
+from ._validation import check_at_least, check_choice
 
 
 def papernot(
@@ -14,12 +14,14 @@ def papernot(
     *,
     channels: tuple[int, int],
     hidden: int,
+    initial_weights: str = "he",
 ) -> nn.Module:
     """Two convolutions and a pooling, twice; two hidden layers; the logits. Nothing is padded."""
     shape = check_image(input_shape, least=16)
     check_at_least("n_classes", n_classes, 2)
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+    check_choice("initial_weights", initial_weights, ("he", "torch"))
 
     layers: list[nn.Module] = []
     before, (height, width) = shape[0], shape[1:]
@@ -33,7 +35,8 @@ def papernot(
     for _ in range(2):
         layers += [nn.Linear(before, hidden), nn.ReLU(), nn.Dropout(dropout)]
         before = hidden
-    return he_initialised(nn.Sequential(*layers, nn.Linear(hidden, n_classes)))
+    network = nn.Sequential(*layers, nn.Linear(hidden, n_classes))
+    return he_initialised(network) if initial_weights == "he" else network
 
 
 class PreActivationResNet(nn.Module):

@@ -8,6 +8,7 @@ Each function is a factory for the estimators, so that the weights are drawn und
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
@@ -25,7 +26,11 @@ __all__ = ["mlp", "papernot_cifar10", "papernot_mnist", "preact_resnet18", "wide
 
 
 def papernot_mnist(
-    input_shape: Sequence[int] = (1, 28, 28), n_classes: int = 10, *, dropout: float = 0.5
+    input_shape: Sequence[int] = (1, 28, 28),
+    n_classes: int = 10,
+    *,
+    dropout: float = 0.5,
+    initial_weights: str = "he",
 ) -> nn.Module:
     """Build the MNIST network of the defensive distillation paper [1]_.
 
@@ -40,6 +45,9 @@ def papernot_mnist(
         Logits to return, at least 2.
     dropout : float, default=0.5
         Share of the hidden units zeroed in training, in [0, 1), after both hidden layers.
+    initial_weights : {"he", "torch"}, default="he"
+        He's rule, or PyTorch's own, whose weights are less than half as large: the better
+        start for :class:`~distillguard.AdversarialTrainer` where the radius is large.
 
     Returns
     -------
@@ -51,8 +59,8 @@ def papernot_mnist(
     TypeError
         If ``input_shape`` or ``n_classes`` is not made of integers.
     ValueError
-        If ``input_shape`` is not an image of at least 16x16, ``n_classes`` is below 2 or
-        ``dropout`` is outside [0, 1).
+        If ``input_shape`` is not an image of at least 16x16, ``n_classes`` is below 2,
+        ``dropout`` is outside [0, 1) or ``initial_weights`` is unknown.
 
     See Also
     --------
@@ -63,7 +71,7 @@ def papernot_mnist(
     The paper leaves three choices open, which are made here as follows. Convolutions are not
     padded, as in Carlini and Wagner's code [2]_, which makes 4x4 maps of 28x28 images. Dropout
     follows both hidden layers; Carlini and Wagner's code has it after the first only. Weights
-    are drawn by He's rule [3]_ and biases are 0.
+    are drawn by He's rule [3]_ and biases are 0, unless ``initial_weights`` says otherwise.
 
     References
     ----------
@@ -83,11 +91,16 @@ def papernot_mnist(
     >>> network(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    return papernot(input_shape, n_classes, dropout, channels=(32, 64), hidden=200)
+    sizes: dict[str, Any] = {"channels": (32, 64), "hidden": 200}
+    return papernot(input_shape, n_classes, dropout, **sizes, initial_weights=initial_weights)
 
 
 def papernot_cifar10(
-    input_shape: Sequence[int] = (3, 32, 32), n_classes: int = 10, *, dropout: float = 0.5
+    input_shape: Sequence[int] = (3, 32, 32),
+    n_classes: int = 10,
+    *,
+    dropout: float = 0.5,
+    initial_weights: str = "he",
 ) -> nn.Module:
     """Build the CIFAR-10 network of the defensive distillation paper [1]_.
 
@@ -102,6 +115,9 @@ def papernot_cifar10(
         Logits to return, at least 2.
     dropout : float, default=0.5
         Share of the hidden units zeroed in training, in [0, 1), after both hidden layers.
+    initial_weights : {"he", "torch"}, default="he"
+        He's rule, or PyTorch's own, whose weights are less than half as large: the better
+        start for :class:`~distillguard.AdversarialTrainer` where the radius is large.
 
     Returns
     -------
@@ -113,8 +129,8 @@ def papernot_cifar10(
     TypeError
         If ``input_shape`` or ``n_classes`` is not made of integers.
     ValueError
-        If ``input_shape`` is not an image of at least 16x16, ``n_classes`` is below 2 or
-        ``dropout`` is outside [0, 1).
+        If ``input_shape`` is not an image of at least 16x16, ``n_classes`` is below 2,
+        ``dropout`` is outside [0, 1) or ``initial_weights`` is unknown.
 
     See Also
     --------
@@ -135,7 +151,8 @@ def papernot_cifar10(
     >>> network(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 4])
     """
-    return papernot(input_shape, n_classes, dropout, channels=(64, 128), hidden=256)
+    sizes: dict[str, Any] = {"channels": (64, 128), "hidden": 256}
+    return papernot(input_shape, n_classes, dropout, **sizes, initial_weights=initial_weights)
 
 
 def mlp(
