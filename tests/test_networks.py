@@ -149,7 +149,7 @@ def test_pytorchs_own_initial_weights_are_left_as_layers_draw_them(make):
     for ours, theirs in zip(found, drawn, strict=True):
         assert torch.equal(ours.weight, theirs.weight)
         assert torch.equal(ours.bias, theirs.bias)
-    with pytest.raises(ValueError, match="initial_weights must be .* got 'glorot'"):
+    with pytest.raises(ValueError, match=r"initial_weights must be .* got 'glorot'"):
         make((1, 16, 16), 3, initial_weights="glorot")
 
 
