@@ -1,0 +1,1 @@
+"""The papers' central claims, one module each; ``python -m benchmarks.papers`` runs them all."""

@@ -1,0 +1,306 @@
+"""A claim of a paper: its rows, taken one after the other and kept, and what they must show."""
+
+import argparse
+import math
+import operator
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from benchmarks._common import circumstances, load, save, table
+from benchmarks.papers._lab import DATA, TEMPERATURES, Lab, Size, seconds_per_pass
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[2]
+Row = dict[str, Any]
+Rows = list[Row]
+RELATIONS = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper claims, how it is measured here, and how the two compare."""
+
+    name: str
+    """Of the module and of its files."""
+    title: str
+    text: str
+    """What the paper claims and what is done here."""
+    units: Callable[[Lab], list[Row]]
+    """What is measured for every seed, in parts between which a run can be interrupted."""
+    measure: Callable[..., Row]
+    """``(lab, seed, **unit)`` gives the rest of the row."""
+    checks: Callable[[Rows], list[Row]]
+    comparisons: Callable[[Rows, str], list[Row]]
+    """From rows and the column of the paper."""
+    draw: Callable[[Rows, str], "Figure"]
+    caption: str
+    differences: str
+    """What differs from the paper, and why."""
+    sizes: Mapping[str, Size]
+    """How many images, for each of the ways in which images are used."""
+    passes: Callable[[Lab], float]
+    """Forward and backward passes of an image that a seed costs, about."""
+    kinds: Callable[[Lab], Sequence[str]] = lambda lab: lab.kinds
+    """The networks that it needs."""
+
+
+class Places(NamedTuple):
+    """Where results and pages are."""
+
+    results: Path = ROOT / "benchmarks" / "results" / "papers"
+    docs: Path = ROOT / "docs" / "papers"
+
+
+def check(name: str, value: float | None, relation: str, bound: float) -> Row:
+    """Say whether a figure is where the paper has it; nobody knows where it was not measured."""
+    known = value is not None and math.isfinite(value)
+    return {
+        "name": name,
+        "value": value if known else None,
+        "bound": f"{relation} {bound:g}",
+        "holds": bool(RELATIONS[relation](value, bound)) if known else None,
+    }
+
+
+def comparison(
+    quantity: str,
+    paper: float | str | None,
+    ours: Iterable[float | None],
+    unit: str = "",
+    why: str = "",
+) -> Row:
+    """Set the paper's figure beside the mean and the spread of ours over the seeds."""
+    values = [value for value in ours if value is not None]
+    return {
+        "quantity": quantity,
+        "paper": paper,
+        "ours": statistics.fmean(values) if values else None,
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+        "unit": unit,
+        "why": why,
+    }
+
+
+def values(rows: Rows, key: str, **wanted: Any) -> list[float]:
+    """What the rows with certain entries say, in the order of the seeds."""
+    chosen = [row for row in rows if wanted.items() <= row.items()]
+    return [row[key] for row in sorted(chosen, key=lambda row: row["seed"]) if row[key] is not None]
+
+
+def mean(found: Sequence[float]) -> float | None:
+    """Mean, or None of nothing."""
+    return statistics.fmean(found) if found else None
+
+
+def networks_in(rows: Rows) -> list[str]:
+    """The undefended network, then the distilled ones by temperature."""
+    names = {row["network"] for row in rows}
+    return sorted(names, key=lambda name: float(name[2:]) if name.startswith("T=") else 0.0)
+
+
+def run(claim: Claim, lab: Lab, seeds: int, places: Places, force: bool = False) -> Row:
+    """Measure what is missing, judge all of it, draw; write each row as soon as it is there."""
+    name = f"{claim.name}-{lab.data}"
+    settings = lab.settings | {key: lab.size(pair) for key, pair in claim.sizes.items()}
+    before = load(name, places.results)
+    rows: Rows = before.get("rows", []) if before.get("settings") == settings else []
+    taken = 0
+    for seed, unit in product(range(seeds), claim.units(lab)):
+        wanted = {"seed": seed} | unit
+        if any(wanted.items() <= row.items() for row in rows):
+            continue
+        began, others = time.process_time(), lab.computed
+        measured = claim.measure(lab, seed, **unit)
+        seconds = time.process_time() - began - (lab.computed - others)
+        rows.append(wanted | measured | {"seconds": seconds})
+        save(name, before | {"settings": settings, "rows": rows}, places.results)
+        print(f"{claim.name}: {described(wanted | measured)}", flush=True)
+        taken += 1
+    if not taken and before.get("settings") == settings and before.get("checks") and not force:
+        return before
+    return judged(claim, name, settings, rows, lab, places)
+
+
+def judged(
+    claim: Claim, name: str, settings: Row, rows: Rows, lab: Lab, places: Places
+) -> dict[str, Any]:
+    """Add to the rows what they show, and draw it."""
+    column = DATA[settings["data"]].published
+    before = load(name, places.results)
+    result = {
+        **circumstances(),
+        "settings": settings,
+        "seeds": len({row["seed"] for row in rows}),
+        "shared_seconds": before.get("shared_seconds", {}) | lab.spent,
+        "checks": claim.checks(rows),
+        "comparisons": claim.comparisons(rows, column),
+        "rows": rows,
+    }
+    save(name, result, places.results)
+    draw(claim, rows, column, places.docs / f"{name}.svg")
+    return result
+
+
+def draw(claim: Claim, rows: Rows, column: str, path: Path) -> None:
+    """Write the figure; the same rows give the same file."""
+    import matplotlib
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": claim.name, "svg.fonttype": "path"}):
+        claim.draw(rows, column).savefig(path, metadata={"Date": None})
+
+
+def described(row: Row) -> str:
+    """The short entries of a row, for the terminal."""
+    short = {key: value for key, value in row.items() if not isinstance(value, list | dict)}
+    return "  ".join(f"{key} {shown(value)}" for key, value in short.items())
+
+
+def shown(value: Any) -> str:
+    """A figure as a reader wants it."""
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
+
+
+def report(claim: Claim, result: Row) -> None:
+    """Print the comparison and every check."""
+    print(f"\n{claim.title}\n")
+    rows = [
+        {**row, "ours": f"{shown(row['ours'])} ± {shown(row['spread'])} {row['unit']}"}
+        for row in result["comparisons"]
+    ]
+    print(table(rows, ["quantity", "paper", "ours"]))
+    for found in result["checks"]:
+        print(f"{verdict(found)}  {found['name']}: {shown(found['value'])}, {found['bound']}")
+
+
+def verdict(found: Row) -> str:
+    """Write a check's outcome."""
+    return {True: "true ", False: "FALSE", None: "?    "}[found["holds"]]
+
+
+def estimate(claims: Sequence[Claim], lab: Lab, seeds: int) -> float:
+    """Processor minutes of everything, as if nothing were there, from a few measured passes."""
+    kinds = {kind for claim in claims for kind in claim.kinds(lab)}
+    # Two networks for a temperature; half the images, but longer, for a half.
+    stages = sum(
+        2.0 if kind.startswith("T=") else 1.25 if "half" in kind else 1.0 for kind in kinds
+    )
+    trained = stages * lab.epochs * len(lab.train[0])
+    passes = trained + sum(claim.passes(lab) for claim in claims)
+    return seeds * passes * seconds_per_pass(lab) / 60
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """What every command understands."""
+    options = argparse.ArgumentParser(description=description.splitlines()[0])
+    options.add_argument("--data", choices=DATA, default="mnist5k")
+    options.add_argument("--root", help="folder of the original files of --data")
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--full", action="store_true", help="the papers' sizes and 50 epochs")
+    options.add_argument("--epochs", type=int)
+    options.add_argument("--temperatures", type=int, nargs="*", default=TEMPERATURES)
+    options.add_argument("--most", type=int, help="no more images than this: for trying out")
+    options.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options.add_argument("--cache", type=Path, default=ROOT / "build" / "papers")
+    options.add_argument("--results", type=Path, default=Places().results)
+    options.add_argument("--docs", type=Path, default=Places().docs)
+    return options
+
+
+def lab_of(chosen: argparse.Namespace) -> Lab:
+    """Set up what the command line says."""
+    torch.set_num_threads(chosen.threads)
+    return Lab(
+        chosen.data,
+        chosen.cache,
+        root=chosen.root,
+        full=chosen.full,
+        epochs=chosen.epochs or (50 if chosen.full else 20),
+        temperatures=chosen.temperatures,
+        most=chosen.most,
+    )
+
+
+def main(claim: Claim, arguments: Sequence[str] | None = None) -> None:
+    """Run one claim."""
+    from benchmarks.papers import _pages
+
+    chosen = parser(claim.title).parse_args(arguments)
+    lab, places = lab_of(chosen), Places(chosen.results, chosen.docs)
+    work_through([claim], lab, chosen.seeds, places)
+    _pages.write(places)
+
+
+def work_through(claims: Sequence[Claim], lab: Lab, seeds: int, places: Places) -> list[Row]:
+    """Run claims, print what they show and what they cost."""
+    began = time.perf_counter()
+    print(
+        f"{lab.about.title}, {seeds} seeds: about {estimate(claims, lab, seeds):.0f} processor "
+        f"minutes where nothing is there yet; {torch.get_num_threads()} threads, "
+        f"{os.cpu_count()} cores",
+        flush=True,
+    )
+    results = [run(claim, lab, seeds, places) for claim in claims]
+    for claim, result in zip(claims, results, strict=True):
+        report(claim, result)
+    print(f"\n{spent(results) / 60:.1f} processor minutes stand behind these figures")
+    print(f"elapsed this time: {(time.perf_counter() - began) / 60:.1f} minutes")
+    return results
+
+
+def spent(results: Iterable[Row]) -> float:
+    """Processor seconds behind results; what several share counts once."""
+    shared: dict[str, float] = {}
+    own = 0.0
+    for result in results:
+        shared |= result["shared_seconds"]
+        own += sum(row["seconds"] for row in result["rows"])
+    return own + sum(shared.values())
+
+
+def axes(n: int, height: float = 3.6, width: float = 4.6) -> tuple["Figure", list[Any]]:
+    """Return a figure of n panels side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * n, height), layout="constrained")
+    return figure, list(figure.subplots(1, n, squeeze=False)[0])
+
+
+def spread_of(found: Sequence[float]) -> float:
+    """Sample standard deviation; 0 of a single value, so that it can be drawn."""
+    return statistics.stdev(found) if len(found) > 1 else 0.0
+
+
+def line(ax: Any, places: Sequence[float], found: Sequence[Sequence[float]], **style: Any) -> None:
+    """Draw means with the spread over the seeds; places without values are left out."""
+    pairs = [(place, each) for place, each in zip(places, found, strict=True) if each]
+    ax.errorbar(
+        [place for place, _ in pairs],
+        [statistics.fmean(each) for _, each in pairs],
+        yerr=[spread_of(each) for _, each in pairs],
+        **{"marker": "o", "markersize": 4, "capsize": 3} | style,
+    )
+
+
+def by_network(ax: Any, names: Sequence[str]) -> None:
+    """Name the places 0, 1, ... of an axis by networks."""
+    labels = ["none" if not name.startswith("T=") else name[2:] for name in names]
+    ax.set_xticks(range(len(names)), labels)
+    ax.set_xlabel("distillation temperature")

@@ -1,0 +1,137 @@
+"""Carlini & Wagner 2017, figure 8: the temperature does not make adversarial examples dearer.
+
+python -m benchmarks.papers.carlini_wagner_temperature [--data mnist5k] [--seeds 3] [--full]
+"""
+
+from typing import TYPE_CHECKING
+
+from benchmarks.papers._claim import (
+    Claim,
+    Row,
+    Rows,
+    axes,
+    check,
+    comparison,
+    line,
+    main,
+    networks_in,
+    values,
+)
+from benchmarks.papers._lab import UNDEFENDED, Lab, Size, mean_of, share, temperature_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IMAGES = Size(48, 1000)
+
+
+def units(lab: Lab) -> list[Row]:
+    """Every network; the undefended one for comparison only."""
+    return [{"network": kind} for kind in lab.kinds]
+
+
+def measure(lab: Lab, seed: int, network: str) -> Row:
+    """Mean L2 distance to a random wrong class."""
+    found = lab.nearest(network, seed, lab.size(IMAGES))
+    return {"success": share(found.isfinite()), "distance": mean_of(found)}
+
+
+def points(rows: Rows) -> list[tuple[float, float]]:
+    """Temperature and distance of every distilled network."""
+    return [
+        (temperature_of(row["network"]), row["distance"])
+        for row in rows
+        if row["network"] != UNDEFENDED and row["distance"] is not None
+    ]
+
+
+def correlation(rows: Rows) -> tuple[float | None, float | None, float | None]:
+    """Pearson's, with its 95 % interval by Fisher's transformation."""
+    found = points(rows)
+    if len(found) < 4 or len({T for T, _ in found}) < 2:
+        return None, None, None
+    from scipy.stats import pearsonr
+
+    result = pearsonr(*zip(*found, strict=True))
+    low, high = result.confidence_interval(0.95)
+    return float(result.statistic), float(low), float(high)
+
+
+def checks(rows: Rows) -> list[Row]:
+    """No correlation, over enough temperatures and seeds."""
+    rho, low, high = correlation(rows)
+    interval = "" if low is None else f" (95 % interval {low:.2f} to {high:.2f})"
+    size = None if rho is None else abs(rho)
+    temperatures = {T for T, _ in points(rows)}
+    return [
+        check(f"|correlation| of temperature and mean L2 distance{interval}", size, "<", 0.5),
+        check("temperatures", float(len(temperatures)), ">=", 9),
+        check("seeds", float(len({row["seed"] for row in rows})), ">=", 3),
+        check("lowest L2 success", min(values(rows, "success"), default=None), ">=", 1.0),
+    ]
+
+
+def comparisons(rows: Rows, column: str) -> list[Row]:
+    """The correlation, then the distances."""
+    rho, low, high = correlation(rows)
+    interval = "" if low is None else f"95 % interval {low:.2f} to {high:.2f}"
+    paper = -0.05 if column == "mnist" else None
+    return [comparison("correlation of temperature and distance", paper, [rho], "", interval)] + [
+        comparison(
+            f"L2 distance to a random class, {kind.replace('=', ' = ')}",
+            {UNDEFENDED: 1.76, "T=100": 2.2}.get(kind) if column == "mnist" else None,
+            values(rows, "distance", network=kind),
+        )
+        for kind in networks_in(rows)
+    ]
+
+
+def draw(rows: Rows, column: str) -> "Figure":
+    """Figure 8: distance over temperature, each network a dot."""
+    figure, (ax,) = axes(1, width=5.6)
+    dots = {"color": "C0", "alpha": 0.5, "label": "one network"}
+    ax.plot([T for T, _ in points(rows)], [distance for _, distance in points(rows)], ".", **dots)
+    names = [kind for kind in networks_in(rows) if kind != UNDEFENDED]
+    places = [temperature_of(kind) for kind in names]
+    found = [values(rows, "distance", network=kind) for kind in names]
+    line(ax, places, found, color="C0", label="mean and spread over seeds")
+    undefended = values(rows, "distance", network=UNDEFENDED)
+    if undefended:
+        level = sum(undefended) / len(undefended)
+        ax.axhline(level, color="C7", linestyle="--", label="undefended")
+    rho, low, high = correlation(rows)
+    if rho is not None:
+        ax.set_title(f"correlation {rho:.2f} (95 % interval {low:.2f} to {high:.2f})")
+    ax.set(xlabel="distillation temperature", ylabel="mean L2 distance (input units)")
+    ax.set_ylim(0, None)
+    ax.legend(loc="lower right")
+    return figure
+
+
+CLAIM = Claim(
+    name="carlini_wagner_temperature",
+    title="The temperature does not matter to an attack on the logits",
+    text="""
+Does a higher temperature make a network more robust, if only a little? Carlini and Wagner 2017
+(section VIII-C, figure 8) distil at temperatures from 1 to 100 and measure the mean L2 distance
+to a random wrong class: its correlation with the temperature is -0.05, while the success of JSMA
+falls just as Papernot et al. report.
+""",
+    units=units,
+    measure=measure,
+    checks=checks,
+    comparisons=comparisons,
+    draw=draw,
+    caption="Mean L2 distance to a random wrong class by temperature (figure 8).",
+    differences="""
+The correlation here is over all networks of all seeds together, each attacked on its seed's
+images; the paper has one network a temperature. Both networks of a distillation start with the
+same weights at every temperature and see the same steps, since the last layer is trained in units
+of T: a high temperature is not a slower training.
+""",
+    sizes={"attacked_images": IMAGES},
+    passes=lambda lab: len(lab.kinds) * lab.size(IMAGES) * 200,
+)
+
+if __name__ == "__main__":
+    main(CLAIM)
