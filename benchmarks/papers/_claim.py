@@ -113,44 +113,43 @@ def networks_in(rows: Rows) -> list[str]:
     return sorted(names, key=lambda name: float(name[2:]) if name.startswith("T=") else 0.0)
 
 
-def run(claim: Claim, lab: Lab, seeds: int, places: Places, force: bool = False) -> Row:
-    """Measure what is missing, judge all of it, draw; write each row as soon as it is there."""
+def run(claim: Claim, lab: Lab, seeds: int, places: Places) -> Row:
+    """Measure what is missing, then judge and draw; each row is written as soon as it is there."""
     name = f"{claim.name}-{lab.data}"
     settings = lab.settings | {key: lab.size(pair) for key, pair in claim.sizes.items()}
-    before = load(name, places.results)
-    rows: Rows = before.get("rows", []) if before.get("settings") == settings else []
-    taken = 0
+    result = load(name, places.results)
+    if result.get("settings") != settings:
+        result |= {"settings": settings, "rows": [], "shared_seconds": {}, "unjudged": True}
+    lab.spent.clear()
     for seed, unit in product(range(seeds), claim.units(lab)):
         wanted = {"seed": seed} | unit
-        if any(wanted.items() <= row.items() for row in rows):
+        if any(wanted.items() <= row.items() for row in result["rows"]):
             continue
         began, others = time.process_time(), lab.computed
         measured = claim.measure(lab, seed, **unit)
         seconds = time.process_time() - began - (lab.computed - others)
-        rows.append(wanted | measured | {"seconds": seconds})
-        save(name, before | {"settings": settings, "rows": rows}, places.results)
+        result["rows"].append(wanted | measured | {"seconds": seconds})
+        result["shared_seconds"] |= lab.spent
+        result["unjudged"] = True
+        save(name, result, places.results)
         print(f"{claim.name}: {described(wanted | measured)}", flush=True)
-        taken += 1
-    if not taken and before.get("settings") == settings and before.get("checks") and not force:
-        return before
-    return judged(claim, name, settings, rows, lab, places)
+    if "unjudged" in result:
+        return judged(claim, result | circumstances(), places)
+    return result
 
 
-def judged(
-    claim: Claim, name: str, settings: Row, rows: Rows, lab: Lab, places: Places
-) -> dict[str, Any]:
-    """Add to the rows what they show, and draw it."""
-    column = DATA[settings["data"]].published
-    before = load(name, places.results)
-    result = {
-        **circumstances(),
-        "settings": settings,
+def judged(claim: Claim, result: Row, places: Places) -> Row:
+    """Say what the rows show, and draw it."""
+    result.pop("unjudged", None)
+    rows, data = result["rows"], result["settings"]["data"]
+    column = DATA[data].published
+    result |= {
         "seeds": len({row["seed"] for row in rows}),
-        "shared_seconds": before.get("shared_seconds", {}) | lab.spent,
+        "processor_minutes": spent([result]) / 60,
         "checks": claim.checks(rows),
         "comparisons": claim.comparisons(rows, column),
-        "rows": rows,
     }
+    name = f"{claim.name}-{data}"
     save(name, result, places.results)
     draw(claim, rows, column, places.docs / f"{name}.svg")
     return result
@@ -240,16 +239,14 @@ def lab_of(chosen: argparse.Namespace) -> Lab:
 
 def main(claim: Claim, arguments: Sequence[str] | None = None) -> None:
     """Run one claim."""
-    from benchmarks.papers import _pages
-
     chosen = parser(claim.title).parse_args(arguments)
-    lab, places = lab_of(chosen), Places(chosen.results, chosen.docs)
-    work_through([claim], lab, chosen.seeds, places)
-    _pages.write(places)
+    work_through([claim], lab_of(chosen), chosen.seeds, Places(chosen.results, chosen.docs))
 
 
 def work_through(claims: Sequence[Claim], lab: Lab, seeds: int, places: Places) -> list[Row]:
-    """Run claims, print what they show and what they cost."""
+    """Run claims, print what they show and what they cost, write their pages."""
+    from benchmarks.papers import _pages
+
     began = time.perf_counter()
     print(
         f"{lab.about.title}, {seeds} seeds: about {estimate(claims, lab, seeds):.0f} processor "
@@ -257,9 +254,11 @@ def work_through(claims: Sequence[Claim], lab: Lab, seeds: int, places: Places) 
         f"{os.cpu_count()} cores",
         flush=True,
     )
-    results = [run(claim, lab, seeds, places) for claim in claims]
-    for claim, result in zip(claims, results, strict=True):
-        report(claim, result)
+    results = []
+    for claim in claims:
+        results.append(run(claim, lab, seeds, places))
+        report(claim, results[-1])
+        _pages.write(places)
     print(f"\n{spent(results) / 60:.1f} processor minutes stand behind these figures")
     print(f"elapsed this time: {(time.perf_counter() - began) / 60:.1f} minutes")
     return results

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks._common import load
-from benchmarks.papers._claim import DATA, Claim, Places, Row, shown, spent
+from benchmarks.papers._claim import DATA, Claim, Places, Row, judged, shown
 
 NAMES = (
     "hinton",
@@ -23,6 +23,16 @@ GENERATED = "% Written by: python -m benchmarks.papers --pages. Edit benchmarks/
 def claims() -> list[Claim]:
     """All of them, in the order of the story."""
     return [import_module(f"benchmarks.papers.{name}").CLAIM for name in NAMES]
+
+
+def rejudge(places: Places) -> None:
+    """Judge and draw again whatever has results, without measuring anything."""
+    for claim in claims():
+        for data in DATA:
+            result = load(f"{claim.name}-{data}", places.results)
+            if result.get("checks"):
+                judged(claim, result, places)
+    write(places)
 
 
 def write(places: Places) -> None:
@@ -77,7 +87,7 @@ def circumstances(claim: Claim, result: Row) -> str:
     images = "all training images" if training == "all" else f"{training:,} training images"
     seeds = f"{result['seeds']} seed" + ("s" if result["seeds"] > 1 else "")
     said = ", ".join([seeds, images, f"{settings['epochs']} epochs", *sizes])
-    minutes = spent([result]) / 60
+    minutes = result["processor_minutes"]
     return (
         f"{said}; {minutes:.0f} processor minutes with training, {result['processor']}, "
         f"torch {result['versions']['torch']}, {result['date']}.\n"

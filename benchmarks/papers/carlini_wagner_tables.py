@@ -131,7 +131,11 @@ def draw(rows: Rows, column: str) -> "Figure":
             ax.plot(places, [v if v else float("nan") for v in paper], "s", color="C7", ms=5)
         ax.plot([], [], "s", color="C7", ms=5, label="Carlini & Wagner 2017")
         ax.set_xticks(range(3), CASES)
-        unit = "features changed" if norm == "l0" else f"{norm} distance (input units)"
+        unit = (
+            "features changed"
+            if norm == "l0"
+            else f"{norm.replace('l', 'L', 1)} distance (input units)"
+        )
         ax.set(xlabel="of nine targets", ylabel=unit)
     panels[0].legend()
     return figure

@@ -98,12 +98,14 @@ def draw(rows: Rows, column: str) -> "Figure":
     undefended = values(rows, "distance", network=UNDEFENDED)
     if undefended:
         level = sum(undefended) / len(undefended)
-        ax.axhline(level, color="C7", linestyle="--", label="undefended")
+        ax.axhline(level, color="C0", linestyle="--", label="undefended")
+    if column == "mnist":
+        ax.plot([100], [2.2], "s", color="C7", markersize=5, label="Carlini & Wagner 2017, T = 100")
     rho, low, high = correlation(rows)
     if rho is not None:
         ax.set_title(f"correlation {rho:.2f} (95 % interval {low:.2f} to {high:.2f})")
     ax.set(xlabel="distillation temperature", ylabel="mean L2 distance (input units)")
-    ax.set_ylim(0, None)
+    ax.set_ylim(0, 1.3 * max([2.2, *values(rows, "distance")]))
     ax.legend(loc="lower right")
     return figure
 

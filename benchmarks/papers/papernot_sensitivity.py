@@ -160,7 +160,8 @@ def draw(rows: Rows, column: str) -> "Figure":
         left.bar(places, shares, 0.85, bottom=bottom, color=shade, label=f"{low:g} to {high:g}")
         bottom = [b + s for b, s in zip(bottom, shares, strict=True)]
     left.set(ylabel="examples (%)", ylim=(0, 100), title="mean |gradient| of the softmax")
-    left.legend(fontsize=6, ncols=2, loc="lower right", title="per unit of input", title_fontsize=6)
+    outside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    left.legend(fontsize=7, title="per unit of input", title_fontsize=7, **outside)
     by_network(left, names)
 
     ceiling = 100 * rows[0]["ceiling"]
