@@ -60,7 +60,7 @@ def places(tmp_path):
 def options(places, lab):
     folders = ["--results", str(places.results), "--docs", str(places.docs)]
     sizes = ["--epochs", "5", "--most", "2", "--temperatures", "1", "100", "--threads", "1"]
-    return [*folders, *sizes, "--cache", str(lab.cache)]
+    return [*folders, *sizes, "--cache", str(lab.cache), "--processes", "1"]
 
 
 def by_networks(key, **found):
@@ -455,6 +455,7 @@ def test_original_files_are_one_flag_away(originals, places, data, shape, n, tmp
     chosen = ["--data", data, "--root", str(originals), "--seeds", "1", "--epochs", "1"]
     chosen += ["--results", str(places.results), "--docs", str(places.docs), "--threads", "1"]
     chosen += ["--cache", str(tmp_path / "cache"), "--temperatures", "--most", "1"]
+    chosen += ["--processes", "1"]
     script = SCRIPTS["papernot_success"]
     claims.main(script.CLAIM, chosen)
     result = json.loads((places.results / f"papernot_success-{data}.json").read_text())
@@ -465,6 +466,21 @@ def test_original_files_are_one_flag_away(originals, places, data, shape, n, tmp
     lab = labs.Lab(data, tmp_path / "cache", root=str(originals), epochs=1)
     assert lab.train[0].shape == (n, *shape)
     assert lab.network(labs.UNDEFENDED, 0)(lab.test[0]).shape == (10, 10)
+
+
+@pytest.mark.slow
+def test_networks_trained_side_by_side_are_those_trained_in_turn(originals, tmp_path, capsys):
+    lab = labs.Lab("mnist", tmp_path / "ahead", root=str(originals), epochs=1)
+    claims.train_ahead([labs.UNDEFENDED, "T=20"], lab, 2, 2)
+    assert capsys.readouterr().out.count("trained: ") == 4
+    claims.train_ahead([labs.UNDEFENDED, "T=20"], lab, 2, 2)
+    assert not capsys.readouterr().out
+    turn = dataclasses.replace(lab, cache=tmp_path / "turn")
+    X, _ = lab.test
+    for kind, seed in [(labs.UNDEFENDED, 1), ("T=20", 0)]:
+        assert lab.has(kind, seed)
+        assert not turn.has(kind, seed)
+        assert torch.equal(lab.network(kind, seed)(X), turn.network(kind, seed)(X))
 
 
 def test_the_papers_sizes_are_one_flag_away(lab):

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rejudge(places)
     else:
         wanted = [claim for claim in claims() if claim.name in chosen.only]
-        results = work_through(wanted, lab_of(chosen), chosen.seeds, places)
+        results = work_through(wanted, lab_of(chosen), chosen.seeds, places, chosen.processes)
         found = [one for result in results for one in result["checks"]]
         print(f"{sum(bool(one['holds']) for one in found)} of {len(found)} checks hold")
         for one in found:

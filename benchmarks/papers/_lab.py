@@ -72,7 +72,7 @@ class Lab:
     cache: Path
     root: str | None = None
     full: bool = False
-    epochs: int = 20
+    epochs: int = 40
     temperatures: Sequence[int] = TEMPERATURES
     most: int | None = None
     """No more images than this, whatever a claim wants: for trying out."""
@@ -129,10 +129,13 @@ class Lab:
     def _loaded(self, split: str) -> Examples:
         return self.about.load(split, root=self.root) if self.root else self.about.load(split)
 
+    def _path(self, name: str) -> Path:
+        prefix = f"{self.data}{'-full' if self.full else ''}-{self.epochs}"
+        return self.cache / f"{prefix}-{name}.pt".replace(" ", "_").replace("/", "by")
+
     def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
         """Read what is kept under a name, or compute and keep it. Not to be nested."""
-        prefix = f"{self.data}{'-full' if self.full else ''}-{self.epochs}"
-        path = self.cache / f"{prefix}-{name}.pt".replace(" ", "_").replace("/", "by")
+        path = self._path(name)
         if not path.exists():
             began = time.process_time()
             value = compute()
@@ -145,6 +148,10 @@ class Lab:
         kept = torch.load(path, weights_only=True)
         self.spent[path.stem] = kept["seconds"]
         return kept["value"]
+
+    def has(self, kind: str, seed: int) -> bool:
+        """Whether a network is trained already."""
+        return self._path(f"{kind}-{seed}").exists()
 
     def network(self, kind: str, seed: int) -> nn.Module:
         """Return ``"undefended"``, ``"T=20"``, ``"label smoothing"`` or a half, ready for use."""
@@ -160,7 +167,7 @@ class Lab:
         if kind in HALVES:
             # The confidence of a transferable example is measured in logits: these networks are
             # trained as long as the paper's, which makes their logits about as large.
-            settings["max_epochs"] = self.epochs if self.full else 5 * self.epochs // 2
+            settings["max_epochs"] = self.epochs if self.full else 5 * self.epochs // 4
             # No half shares initial weights with another network of this seed.
             order = torch.randperm(len(X), generator=torch.Generator().manual_seed(seed))
             half = order.chunk(2)[HALVES.index(kind)]

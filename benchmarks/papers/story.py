@@ -187,7 +187,8 @@ or are made on another network, find the same at every temperature.
 No paper has this figure. Where one has a point of it, the table says so, and the page of that
 claim tells what differs. Budgets are 0.3 in l-infinity for digits, 0.1 for clothing and 8/255 for
 CIFAR-10, with 40 steps of PGD from a random start. The transferred examples are made on an
-undefended network that saw half of the training images.
+undefended network that saw half of the training images; counted are those that have the
+confidence there.
 """,
     sizes={"attacked_images": IMAGES, "images_for_jsma": SALIENT, "images_for_l2": NEAREST},
     passes=lambda lab: (
