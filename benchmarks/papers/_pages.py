@@ -89,7 +89,7 @@ def circumstances(claim: Claim, result: Row) -> str:
     said = ", ".join([seeds, images, f"{settings['epochs']} epochs", *sizes])
     minutes = result["processor_minutes"]
     return (
-        f"{said}; {minutes:.0f} processor minutes with training, {result['processor']}, "
+        f"{said}; {minutes:.1f} processor minutes with training, {result['processor']}, "
         f"torch {result['versions']['torch']}, {result['date']}.\n"
     )
 
@@ -112,10 +112,17 @@ def compared(comparisons: list[Row], seeds: int) -> str:
     lines = [f"| | the paper | ours{spread} |" + (" remark |" if remarks else "")]
     lines.append("| --- | ---: | ---: |" + (" --- |" if remarks else ""))
     for one in comparisons:
-        cells = [one["quantity"].replace("|", r"\|"), with_unit(one["paper"], None, one["unit"])]
+        cells = [one["quantity"].replace("|", r"\|"), printed(one["paper"], one["unit"])]
         cells.append(with_unit(one["ours"], one["spread"], one["unit"]))
         lines.append("| " + " | ".join(cells + ([one["why"]] if remarks else [])) + " |")
     return "\n".join(lines) + "\n"
+
+
+def printed(value: float | str | None, unit: str) -> str:
+    """The paper's figure, with the digits that it has there."""
+    if value is None:
+        return ""
+    return f"{value if isinstance(value, str) else f'{value:g}'} {unit}".strip()
 
 
 def with_unit(value: Any, spread: float | None, unit: str) -> str:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GRADIENTS = Size(300, 10_000)
-IMAGES = Size(30, 10_000)
+IMAGES = Size(100, 10_000)
 LOWEST = {"T=10": 17, "T=20": 43, "T=30": 53, "T=40": 63, "T=50": 68, "T=100": 79}
 """Percent of the examples in the lowest bin of figure 9, CIFAR-10, read by eye."""
 METRIC = {

@@ -24,7 +24,7 @@ from benchmarks.papers._lab import CLASSES, UNDEFENDED, Lab, Size, answers, shar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-IMAGES = Size(30, 100)
+IMAGES = Size(100, 100)
 PUBLISHED = {
     "mnist": {UNDEFENDED: 95.89, "T=1": 91.0, "T=2": 82.23, "T=5": 24.67, "T=10": 6.78}
     | {"T=20": 1.34, "T=30": 1.44, "T=40": 0.45, "T=50": 1.45, "T=100": 0.45},
@@ -168,7 +168,7 @@ else has changed is shown by [the same attack with the temperature
 undone](carlini_wagner_jsma.md).
 """,
     sizes={"attacked_images": IMAGES},
-    passes=lambda lab: lab.size(IMAGES) * (CLASSES - 1) * 90,
+    passes=lambda lab: lab.size(IMAGES) * (CLASSES - 1) * 60,
 )
 
 if __name__ == "__main__":

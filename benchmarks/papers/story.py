@@ -192,7 +192,7 @@ confidence there.
 """,
     sizes={"attacked_images": IMAGES, "images_for_jsma": SALIENT, "images_for_l2": NEAREST},
     passes=lambda lab: (
-        len(lab.kinds) * (lab.size(IMAGES) * 60 + lab.size(FEW) * (CLASSES - 1) * 25)
+        len(lab.kinds) * (lab.size(IMAGES) * 60 + lab.size(FEW) * (CLASSES - 1) * 20)
         + lab.size(NEAREST) * 200
     ),
     kinds=lambda lab: (*lab.kinds, HALVES[0]),
