@@ -4,9 +4,10 @@ Four networks (undefended, distilled at T=20 and T=100, adversarially trained) o
 Fashion-MNIST, in linf and l2. AutoAttack is torchattacks' "standard", run and judged by the
 same code on the same images; evaluations are examples sent forwards and backwards, per image.
 Ours are given twice: the attacks with the clean pass and the judging, and the diagnosis apart.
-Writes ``results/evaluation.json`` after every row; one that is there for as many examples is kept.
+Writes ``results/evaluation-DATA.json`` after every row; one that is there for as many examples is
+kept.
 
-    python -m benchmarks.evaluation [--examples 100] [--cache FOLDER] [--only MNIST-5k]
+    python -m benchmarks.evaluation [--examples 250] [--cache FOLDER] [--only MNIST-5k]
 """
 
 import argparse
@@ -128,18 +129,18 @@ def totals(report: RobustnessReport) -> tuple[float, float]:
 def main() -> None:
     """Measure every network, data set and norm."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--examples", type=int, default=250)
     parser.add_argument("--cache", type=Path, default=CACHE / "evaluation")
     parser.add_argument("--only", choices=list(RADII), nargs="*", default=list(RADII))
-    parser.add_argument("--name", default="evaluation")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.cache.mkdir(parents=True, exist_ok=True)
 
-    before = load(arguments.name)
-    same = before.get("examples") == arguments.examples
-    rows: list[dict[str, Any]] = before.get("rows", []) if same else []
     for data in arguments.only:
+        name = f"evaluation-{data.lower()}"
+        before = load(name)
+        same = before.get("examples") == arguments.examples
+        rows: list[dict[str, Any]] = before.get("rows", []) if same else []
         X, y = (part[:TRAINED_ON] for part in LOADERS[data]("train"))
         tests = tuple(part[: arguments.examples] for part in LOADERS[data]("test"))
         for kind in ("adversarially trained", "T=100", "undefended", "T=20"):
@@ -151,7 +152,7 @@ def main() -> None:
                 found |= row(model, *tests, norm, epsilon)
                 rows.append(found)
                 about = circumstances("torchattacks") | {"examples": arguments.examples}
-                save(arguments.name, about | {"rows": rows})
+                save(name, about | {"rows": rows})
                 print(
                     f"{data} {kind} {norm}: {found['robust_accuracy']:.3f} against "
                     f"{found['autoattack_robust_accuracy']:.3f} at "

@@ -79,6 +79,14 @@ TABLE = [
         shortest={"steps": 1},
     ),
     Row("pgd-restarts", attacks.pgd, {"steps": 8, "restarts": 3}, ("linf",), draws=True),
+    Row(
+        "pgd-blocks",
+        attacks.pgd,
+        {"steps": 8, "restarts": 3, "random_start": "blocks", "step_decay": True},
+        ("linf", "l2", "l1"),
+        draws=True,
+        strong={"steps": 12},
+    ),
     Row("pgd-momentum", attacks.pgd, {"steps": 10, "momentum": 1.0}, ("linf",), draws=True),
     Row("pgd-to-the-end", attacks.pgd, {"steps": 10, "early_stop": False}, ("l2",), draws=True),
     Row(

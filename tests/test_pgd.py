@@ -51,6 +51,90 @@ def test_fgsm_is_one_step_of_pgd_as_long_as_the_budget(tangled, norm, loss):
     assert torch.equal(fgsm(tangled, inputs, labels, **common), one_step)
 
 
+def test_decayed_steps_shrink_linearly_over_each_run():
+    route = Route()
+    loss = slopes(*([1.0, -1.0],) * 6)
+    settings = {"random_start": False, "early_stop": False, "step_size": 3.0, "step_decay": True}
+    pgd(
+        route,
+        point(0.0, 0.0),
+        LABEL,
+        loss=loss,
+        steps=3,
+        bounds=(-9.0, 9.0),
+        epsilon=8.0,
+        **settings,
+    )
+    check_route(route, [0.0, 0.0], [3.0, -3.0], [5.0, -5.0], [6.0, -6.0])
+
+
+class Seen:
+    """A model of images that keeps the points it was asked about; nothing fools it."""
+
+    def __init__(self) -> None:
+        self.points: list[Tensor] = []
+
+    def __call__(self, points: Tensor) -> Tensor:
+        self.points.append(points.detach().clone())
+        slope = points.flatten(1).sum(dim=1)
+        return torch.stack([100 + 0 * slope, slope], dim=1)
+
+
+@pytest.mark.parametrize(("norm", "value"), [("linf", 0.2), ("l2", 0.2 / 10), ("l1", 0.2 / 100)])
+def test_block_starts_are_constant_on_a_sixteenth_of_the_image_and_as_long_as_the_budget(
+    norm, value
+):
+    model, inputs = Seen(), torch.full((40, 1, 10, 10), 0.5, dtype=torch.float64)
+    inputs += torch.rand(40, 1, 1, 1, generator=torch.Generator().manual_seed(0)).double() / 100
+    labels = torch.zeros(40, dtype=torch.long)
+    settings = {"steps": 1, "restarts": 2, "random_start": "blocks", "random_state": 0}
+    pgd(model, inputs, labels, norm=norm, epsilon=0.2, **settings)
+    first, second = (model.points[run] - inputs for run in (0, 2))
+    torch.testing.assert_close(first.abs(), torch.full_like(first, value))
+    # A side of ten is cut after 3, 5 and 8: by hand, floor(4 i / 10) for i from 0 to 9.
+    row = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 3, 3])
+    block = row[:, None] * 4 + row
+    signs = torch.zeros(40, 16, dtype=torch.float64)
+    for number in range(16):
+        inside = first[:, 0, block == number].sign()
+        assert (inside == inside[:, :1]).all()
+        signs[:, number] = inside[:, 0]
+    assert signs.mean().abs() < 4 / (40 * 16) ** 0.5  # four standard deviations
+    assert len(signs.unique(dim=0)) == 40
+    assert not torch.equal(first, second)
+
+
+def test_block_starts_of_tables_have_a_sign_for_each_coordinate():
+    model, inputs = Seen(), torch.full((64, 12), 0.5) + torch.arange(64)[:, None] / 1000
+    labels = torch.zeros(64, dtype=torch.long)
+    pgd(model, inputs, labels, epsilon=0.25, steps=1, random_start="blocks", random_state=0)
+    delta = model.points[0] - inputs
+    torch.testing.assert_close(delta.abs(), torch.full_like(delta, 0.25))
+    assert (delta > 0).any(dim=0).all()
+    assert (delta < 0).any(dim=0).all()
+
+
+def test_block_starts_cross_a_plateau_that_uniform_ones_do_not_leave():
+    class Plateau(torch.nn.Module):
+        """Looks at means over blocks, and not at all at small changes of them."""
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            means = torch.nn.functional.avg_pool2d(inputs - 0.5, 4)
+            beyond = (means.abs() - 0.1).clamp(min=0).flatten(1).amax(dim=1)
+            return torch.stack([torch.full_like(beyond, 0.05), beyond], dim=1)
+
+    inputs, labels = torch.full((20, 1, 16, 16), 0.5), torch.zeros(20, dtype=torch.long)
+    inputs += torch.arange(20)[:, None, None, None] * 1e-4
+    settings = {"epsilon": 0.2, "loss": "margin", "restarts": 5, "random_state": 0}
+
+    def robust(**start) -> float:
+        points = pgd(Plateau(), inputs, labels, **settings, **start)
+        return (Plateau()(points).argmax(dim=1) == labels).float().mean().item()
+
+    assert robust() == 1
+    assert robust(random_start="blocks") == 0
+
+
 def test_steps_follow_the_sign_in_linf_and_every_iterate_is_visited():
     route = Route()
     loss = slopes([3.0, -2.0], [-1.0, 0.0])

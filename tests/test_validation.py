@@ -226,6 +226,11 @@ def test_labels_that_are_no_classes_get_told_why(labels, error, message):
         ({"random_state": -1}, ValueError, "random_state must be at least 0, got -1"),
         ({"random_state": 0.5}, TypeError, "random_state must be an integer, got 0.5"),
         (
+            {"random_start": "stripes"},
+            ValueError,
+            "random_start must be one of True, False, 'blocks', got 'stripes'",
+        ),
+        (
             {"restarts": 2, "random_start": False},
             ValueError,
             "restarts must be 1 without random_start, got 2",

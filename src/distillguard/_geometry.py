@@ -16,6 +16,9 @@ from ._typing import Bounds, Distance, Norm
 L1_SHARE = 0.01
 """Share of the coordinates that one l1 step moves (Tramer and Boneh 2019, section 4.1)."""
 
+BLOCKS = 4
+"""Blocks along each side of an image, for starts that are constant on each."""
+
 
 class Ball(NamedTuple):
     """Pure functions describing the ball of one norm."""
@@ -59,6 +62,20 @@ def within_budget(
 
 def _column(radius: Tensor | float, like: Tensor) -> Tensor | float:
     return per_example(radius, like) if isinstance(radius, Tensor) else radius
+
+
+def coarse_signs(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
+    """One random sign for each sixteenth of an image's channel, each coordinate of other inputs."""
+    shape = list(like.shape[1:])
+    coarse = [min(side, BLOCKS) for side in shape[-2:]] if len(shape) > 2 else shape[-2:]
+    coarse = shape[:-2] + coarse
+    signs = torch.where(uniform(keys, counter, math.prod(coarse), like.dtype) < 0.5, -1.0, 1.0)
+    signs = signs.to(like).view(len(like), *coarse)
+    for axis, (few, side) in enumerate(zip(coarse, shape, strict=True), start=1):
+        if few < side:
+            places = torch.arange(side, device=like.device) * few // side
+            signs = signs.index_select(axis, places)
+    return signs
 
 
 def _linf_sample(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:

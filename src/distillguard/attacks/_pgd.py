@@ -1,15 +1,16 @@
 """Projected gradient descent (Madry et al. 2018), with momentum (Dong et al. 2018)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._geometry import ball, per_example, size, within_budget
+from .._geometry import ball, coarse_signs, per_example, size, within_budget
 from .._typing import Bounds, Loss, Model, Norm
 from .._validation import (
     check_at_least,
+    check_choice,
     check_norm,
     check_not_negative,
     check_positive,
@@ -28,8 +29,9 @@ def pgd(
     loss: str | Loss = "cross_entropy",
     steps: int = 40,
     step_size: float | None = None,
+    step_decay: bool = False,
     restarts: int = 1,
-    random_start: bool = True,
+    random_start: bool | Literal["blocks"] = True,
     momentum: float = 0.0,
     early_stop: bool = True,
     targeted: bool = False,
@@ -76,8 +78,12 @@ def pgd(
         that an iterate can cross the ball and come back.
     restarts : int, default=1
         Independent runs; more than one needs ``random_start``.
-    random_start : bool, default=True
-        Start from a uniform point of the ball rather than from ``inputs``.
+    random_start : bool or "blocks", default=True
+        Start from a uniform point of the ball rather than from ``inputs``. With ``"blocks"``,
+        from a point of its surface with a random sign for each of 4x4 blocks of an image's
+        channel, for each coordinate of inputs without height and width: patterns as large as
+        those of Square [5]_, which cross plateaus around clean images. Meant for many restarts
+        of few steps, with ``step_size=epsilon`` and ``step_decay``.
     momentum : float, default=0.0
         Weight of the earlier directions, the :math:`\mu` of MIM [2]_ (1.0 there), where each
         gradient is first divided by its l1 norm.
@@ -129,6 +135,9 @@ def pgd(
        Examples", 2016. https://arxiv.org/abs/1607.04311
     .. [4] F. Tramer and D. Boneh, "Adversarial Training and Robustness for Multiple
        Perturbations", NeurIPS 2019, section 4.1. https://arxiv.org/abs/1904.13000
+    .. [5] M. Andriushchenko, F. Croce, N. Flammarion and M. Hein, "Square Attack: a
+       Query-Efficient Black-Box Adversarial Attack via Random Search", ECCV 2020, section 3.
+       https://arxiv.org/abs/1912.00049
 
     Examples
     --------
@@ -148,6 +157,7 @@ def pgd(
     if step_size is None:
         step_size = 2.5 * epsilon / steps
     check_positive("step_size", step_size)
+    check_choice("random_start", random_start, (True, False, "blocks"))
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts must be 1 without random_start, got {restarts}")
 
@@ -157,6 +167,7 @@ def pgd(
         loss=ascended_loss(loss, targeted),
         steps=steps,
         step_size=step_size,
+        step_decay=step_decay,
         restarts=restarts,
         random_start=random_start,
         momentum=momentum,
@@ -200,8 +211,9 @@ class ProjectedGradientDescent:
     loss: Loss
     steps: int
     step_size: float
+    step_decay: bool
     restarts: int
-    random_start: bool
+    random_start: bool | Literal["blocks"]
     momentum: float
     early_stop: bool
     targeted: bool
@@ -258,7 +270,11 @@ class ProjectedGradientDescent:
             state = state._replace(velocity=gradient)
         if self.norm == "l1":
             gradient = self.unblocked(gradient, state.current)
-        ahead = state.current + self.step_size * ball(self.norm).steepest(gradient)
+        direction = ball(self.norm).steepest(gradient)
+        if self.step_decay:
+            left = 1 - (state.taken - 1).clamp(max=self.steps) / self.steps
+            direction = per_example(left.to(direction), direction) * direction
+        ahead = state.current + self.step_size * direction
         return state._replace(current=self.within_budget(ahead, state.inputs))
 
     def restarted(self, state: PGDState) -> PGDState:
@@ -277,10 +293,12 @@ class ProjectedGradientDescent:
         )
 
     def first_iterate(self, inputs: Tensor, keys: Tensor, run: Tensor) -> Tensor:
-        """Draw a uniform point of the ball, another one for each run; or stay at the input."""
+        """Draw a point of the ball, another one for each run; or stay at the input."""
         if not self.random_start:
             return inputs
-        delta = self.epsilon * ball(self.norm).sample(inputs, keys, run)
+        blocks = self.random_start == "blocks"
+        sample = coarse_signs if blocks else ball(self.norm).sample
+        delta = self.epsilon * sample(inputs, keys, run)
         return self.within_budget(inputs + delta, inputs)
 
     def within_budget(self, candidate: Tensor, inputs: Tensor) -> Tensor:

@@ -43,7 +43,16 @@ def preset(
     if name == "quick":
         chosen["PGD margin"] = partial(attacks.pgd, loss="margin", steps=10, **budget)
     else:
-        chosen["PGD margin"] = partial(attacks.pgd, loss="margin", steps=20, **budget)
+        chosen["PGD margin"] = partial(
+            attacks.pgd,
+            loss="margin",
+            steps=10,
+            step_size=2 * threat.epsilon,
+            step_decay=True,
+            restarts=18,
+            random_start="blocks",
+            **budget,
+        )
         # Auto-PGD, FAB and Square work in linf and l2.
         if threat.norm != "l1":
             chosen |= _strong(threat, common, budget)
@@ -55,16 +64,16 @@ def _strong(
 ) -> dict[str, Attack]:
     """AutoAttack's parts (Croce and Hein 2020), each with a part of its budget."""
     return {
-        "APGD targeted": partial(attacks.apgd_targeted, steps=25, **budget),
+        "APGD targeted": partial(attacks.apgd_targeted, steps=20, **budget),
         "FAB targeted": partial(
             attacks.fab_targeted,
             norm=threat.norm,
-            steps=20,
+            steps=15,
             n_targets=3,
             stop_within=threat.epsilon,
             **common,
         ),
-        "Square": partial(attacks.square, queries=300, **budget),
+        "Square": partial(attacks.square, queries=100, **budget),
     }
 
 
