@@ -298,34 +298,3 @@ def spent(results: Iterable[Row]) -> float:
         shared |= result["shared_seconds"]
         own += sum(row["seconds"] for row in result["rows"])
     return own + sum(shared.values())
-
-
-def axes(n: int, height: float = 3.6, width: float = 4.6) -> tuple["Figure", list[Any]]:
-    """Return a figure of n panels side by side."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * n, height), layout="constrained")
-    return figure, list(figure.subplots(1, n, squeeze=False)[0])
-
-
-def spread_of(found: Sequence[float]) -> float:
-    """Sample standard deviation; 0 of a single value, so that it can be drawn."""
-    return statistics.stdev(found) if len(found) > 1 else 0.0
-
-
-def line(ax: Any, places: Sequence[float], found: Sequence[Sequence[float]], **style: Any) -> None:
-    """Draw means with the spread over the seeds; places without values are left out."""
-    pairs = [(place, each) for place, each in zip(places, found, strict=True) if each]
-    ax.errorbar(
-        [place for place, _ in pairs],
-        [statistics.fmean(each) for _, each in pairs],
-        yerr=[spread_of(each) for _, each in pairs],
-        **{"marker": "o", "markersize": 4, "capsize": 3} | style,
-    )
-
-
-def by_network(ax: Any, names: Sequence[str]) -> None:
-    """Name the places 0, 1, ... of an axis by networks."""
-    labels = ["none" if not name.startswith("T=") else name[2:] for name in names]
-    ax.set_xticks(range(len(names)), labels)
-    ax.set_xlabel("distillation temperature")

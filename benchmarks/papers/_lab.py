@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, functional, networks
-from distillguard._data import Batch
+from benchmarks.papers._smoothing import Smoothed
+from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, networks
 from distillguard._geometry import size
 from distillguard.attacks import carlini_wagner_l2, jsma
-from distillguard.training import Scored
 
 Examples = tuple[Tensor, Tensor]
 
@@ -240,29 +239,6 @@ class Lab:
             return length.view(aims.shape).cpu()
 
         return self.remembered(f"{name}-{kind}-{seed}-{n}", compute)
-
-
-class Smoothed(UndefendedClassifier):
-    """Papernot's control: hard labels softened by hand, without a teacher.
-
-    His targets are 0.9 for the true class and 1 / (10 N) for each of the N - 1 others.
-    """
-
-    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> "Smoothed":
-        """Train the network on the softened labels."""
-
-        def objective(network: nn.Module, batch: Batch) -> Scored:
-            logits = network(batch.inputs)
-            n = logits.shape[1]
-            targets = torch.full_like(logits, 0.1 / n).scatter(1, batch.labels[:, None], 0.9)
-            return Scored(functional.soft_cross_entropy(logits, targets), logits)
-
-        with self._fitting(X, y, validation) as fitting:
-            self.network_ = self._built(self.module, fitting.source)
-            fitting.begin(network=self.network_)
-            fitting.train("network", self.network_, objective)
-        self.n_iter_ = len(self.history_)
-        return self
 
 
 def temperature_of(kind: str) -> float:

@@ -5,18 +5,8 @@ python -m benchmarks.papers.carlini_wagner_tables [--data mnist5k] [--seeds 3] [
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.papers._claim import (
-    Claim,
-    Row,
-    Rows,
-    axes,
-    check,
-    comparison,
-    main,
-    mean,
-    spread_of,
-    values,
-)
+from benchmarks.papers._claim import Claim, Row, Rows, check, comparison, main, mean, values
+from benchmarks.papers._figures import axes, spread_of
 from benchmarks.papers._lab import CLASSES, UNDEFENDED, Lab, Size, logits_of, mean_of, share
 from benchmarks.papers.papernot_success import name_of
 from distillguard.attacks import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf

@@ -5,18 +5,8 @@ python -m benchmarks.papers.carlini_wagner_temperature [--data mnist5k] [--seeds
 
 from typing import TYPE_CHECKING
 
-from benchmarks.papers._claim import (
-    Claim,
-    Row,
-    Rows,
-    axes,
-    check,
-    comparison,
-    line,
-    main,
-    networks_in,
-    values,
-)
+from benchmarks.papers._claim import Claim, Row, Rows, check, comparison, main, networks_in, values
+from benchmarks.papers._figures import axes, line
 from benchmarks.papers._lab import UNDEFENDED, Lab, Size, mean_of, share, temperature_of
 
 if TYPE_CHECKING:

@@ -5,18 +5,8 @@ python -m benchmarks.papers.carlini_wagner_transfer [--data mnist5k] [--seeds 3]
 
 from typing import TYPE_CHECKING
 
-from benchmarks.papers._claim import (
-    Claim,
-    Row,
-    Rows,
-    axes,
-    check,
-    comparison,
-    line,
-    main,
-    mean,
-    values,
-)
+from benchmarks.papers._claim import Claim, Row, Rows, check, comparison, main, mean, values
+from benchmarks.papers._figures import axes, line
 from benchmarks.papers._lab import HALVES, Lab, Size, answers, mean_of, random_class, share
 from distillguard._geometry import size
 from distillguard.attacks import carlini_wagner_l2

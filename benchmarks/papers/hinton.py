@@ -4,26 +4,12 @@ python -m benchmarks.papers.hinton [--data mnist5k] [--seeds 3] [--full]
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-from benchmarks.papers._claim import (
-    Claim,
-    Row,
-    Rows,
-    axes,
-    check,
-    comparison,
-    line,
-    main,
-    mean,
-    values,
-)
-from benchmarks.papers._lab import CLASSES, Examples, Lab, logits_of
-from distillguard import DefensiveDistiller, UndefendedClassifier
-from distillguard.networks import mlp
+from benchmarks.papers import _teaching
+from benchmarks.papers._claim import Claim, Row, Rows, check, comparison, main, mean, values
+from benchmarks.papers._figures import axes, line
+from benchmarks.papers._lab import CLASSES, Lab
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,37 +23,6 @@ OMISSIONS: dict[str, tuple[int, ...]] = {
     "7 and 8 only": (0, 1, 2, 3, 4, 5, 6, 9),
 }
 """Classes that the student never sees."""
-BIASES = torch.arange(-30, 30.01, 0.1)
-
-
-class Jitter(nn.Module):
-    """Shift images by up to a number of pixels each way, in training only."""
-
-    def __init__(self, pixels: int) -> None:
-        super().__init__()
-        self.pixels = pixels
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return each image shifted by itself, black where nothing comes in."""
-        if not self.training:
-            return inputs
-        n, _, height, width = inputs.shape
-        reach = 2 * self.pixels + 1
-        down, right = torch.randint(reach, (2, n, 1), device=inputs.device)
-        rows = (down + torch.arange(height, device=inputs.device))[:, None, :, None]
-        columns = (right + torch.arange(width, device=inputs.device))[:, None, None, :]
-        image = torch.arange(n, device=inputs.device)[:, None, None, None]
-        channel = torch.arange(inputs.shape[1], device=inputs.device)[None, :, None, None]
-        padded = nn.functional.pad(inputs, [self.pixels] * 4)
-        return padded[image, channel, rows, columns]
-
-
-def large(input_shape: tuple[int, ...], n_classes: int, width: int = 1200) -> nn.Module:
-    """Build Hinton's teacher: two layers of 1,200, dropout and jittered inputs."""
-    flat = torch.Size(input_shape).numel()
-    first = [Jitter(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(flat, width), nn.ReLU()]
-    second = [nn.Dropout(0.5), nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.5)]
-    return nn.Sequential(*first, *second, nn.Linear(width, n_classes))
 
 
 def units(lab: Lab) -> list[Row]:
@@ -84,88 +39,17 @@ def units(lab: Lab) -> list[Row]:
 
 def measure(lab: Lab, seed: int, model: str, temperature: float, weight: float) -> Row:
     """Percent of the test images that a network gets wrong."""
-    state = lab.remembered(f"hinton-teacher-{seed}", partial(_teacher_state, lab, seed))
-    teacher = large(tuple(lab.test[0].shape[1:]), CLASSES)
-    teacher.load_state_dict(state)
-    teacher.eval()
+    weights = partial(_teaching.teacher_state, lab, seed)
+    teacher = _teaching.large(tuple(lab.test[0].shape[1:]), CLASSES)
+    teacher.load_state_dict(lab.remembered(f"hinton-teacher-{seed}", weights))
+    teacher.eval().to(lab.device)
     if model == "teacher":
-        return {"errors": _errors(teacher.to(lab.device), lab.test)}
+        return {"errors": _teaching.percent_wrong(teacher, lab.test)}
     omitted = OMISSIONS.get(model, ())
     width = WIDTHS[0] if omitted else int(model.removeprefix("2 x "))
-    student = _student(lab, seed, width, teacher, temperature, weight, omitted)
-    row = {"errors": _errors(student, lab.test)}
-    return row | _corrected(student, lab, omitted) if omitted else row
-
-
-def _settings(lab: Lab, seed: int) -> dict[str, Any]:
-    epochs = max(lab.epochs // 2, 1)
-    return {"max_epochs": epochs, "precision": "bf16-mixed", "random_state": seed}
-
-
-def _teacher_state(lab: Lab, seed: int) -> dict[str, Tensor]:
-    settings = _settings(lab, seed) | {"max_epochs": lab.epochs}
-    return UndefendedClassifier(large, **settings).fit(*lab.train).network_.cpu().state_dict()
-
-
-def _student(
-    lab: Lab,
-    seed: int,
-    width: int,
-    teacher: nn.Module,
-    temperature: float,
-    weight: float,
-    omitted: tuple[int, ...],
-) -> nn.Module:
-    """Train a small network, on hard labels alone if their weight is 1."""
-    X, y = lab.train
-    network, settings = partial(mlp, hidden=(width, width)), _settings(lab, seed)
-    if weight == 1:
-        return UndefendedClassifier(network, **settings).fit(X, y).network_.requires_grad_(False)
-    distiller = DefensiveDistiller(
-        network,
-        temperature=temperature,
-        teacher=teacher,
-        prefit_teacher=True,
-        hard_label_weight=weight,
-        **settings,
-    )
-    kept = ~torch.isin(y, torch.tensor(omitted, dtype=y.dtype))
-    distiller.fit(X, y, transfer=X[kept] if omitted else None)
-    return distiller.student_.requires_grad_(False)
-
-
-def _errors(model: nn.Module, examples: Examples) -> float:
-    X, y = examples
-    return 100 * (logits_of(model, X).argmax(dim=1) != y).double().mean().item()
-
-
-def _corrected(model: nn.Module, lab: Lab, omitted: tuple[int, ...]) -> Row:
-    """Shift the biases of whichever classes are fewer, as suits the training images best."""
-    shifted = torch.zeros(CLASSES)
-    seen = [label for label in range(CLASSES) if label not in omitted]
-    shifted[list(omitted) if len(omitted) < len(seen) else seen] = 1
-    logits = logits_of(model, lab.train[0].to(lab.device)).cpu()
-    wrong = torch.stack(
-        [((logits + bias * shifted).argmax(dim=1) != lab.train[1]).sum() for bias in BIASES]
-    )
-    # Many do equally well: the middle one.
-    best = BIASES[wrong == wrong.min()]
-    bias = best[len(best) // 2].item()
-
-    X, y = lab.test
-    before = logits_of(model, X).cpu()
-    after, labels = before + bias * shifted, y.cpu()
-    unseen = torch.isin(labels, torch.tensor(omitted))
-
-    def percent(logits: Tensor, among: Tensor) -> float:
-        return 100 * (logits.argmax(dim=1) != labels)[among].double().mean().item()
-
-    return {
-        "bias": bias,
-        "errors_of_unseen": percent(before, unseen),
-        "corrected_errors": percent(after, torch.ones_like(unseen)),
-        "corrected_errors_of_unseen": percent(after, unseen),
-    }
+    student = _teaching.trained_student(lab, seed, width, teacher, temperature, weight, omitted)
+    row = {"errors": _teaching.percent_wrong(student, lab.test)}
+    return row | _teaching.corrected(student, lab, omitted) if omitted else row
 
 
 def _of(rows: Rows, model: str, temperature: float = 1.0, weight: float = 1.0) -> list[float]:
@@ -226,26 +110,27 @@ def _omissions(rows: Rows) -> list[Row]:
     paper = {
         ("without 3", "errors"): 2.06,
         ("without 3", "errors_of_unseen"): 13.2,
-        ("without 3", "bias"): 3.5,
-        ("without 3", "corrected_errors"): 1.09,
-        ("without 3", "corrected_errors_of_unseen"): 1.4,
+        ("without 3", "bias_by_test"): 3.5,
+        ("without 3", "corrected_errors_by_test"): 1.09,
+        ("without 3", "corrected_errors_of_unseen_by_test"): 1.4,
         ("7 and 8 only", "errors"): 47.3,
-        ("7 and 8 only", "bias"): -7.6,
-        ("7 and 8 only", "corrected_errors"): 13.2,
+        ("7 and 8 only", "bias_by_test"): -7.6,
+        ("7 and 8 only", "corrected_errors_by_test"): 13.2,
     }
     words = {
         "errors": "errors",
         "errors_of_unseen": "errors on the unseen classes",
-        "bias": "shift of the biases",
-        "corrected_errors": "errors after it",
-        "corrected_errors_of_unseen": "errors on the unseen classes after it",
     }
+    for key, by in (("", "training"), ("_by_test", "test")):
+        words[f"bias{key}"] = f"shift of the biases by the {by} images"
+        words[f"corrected_errors{key}"] = "errors after it"
+        words[f"corrected_errors_of_unseen{key}"] = "errors on the unseen classes after it"
     return [
         comparison(
             f"transfer set {name}: {text}",
             paper.get((name, key)),
             values(rows, key, model=name),
-            "" if key == "bias" else "%",
+            "" if key.startswith("bias") else "%",
         )
         for name in OMISSIONS
         for key, text in words.items()
@@ -317,10 +202,10 @@ The paper says for MNIST that with 300 or more units in a layer all temperatures
 equally well, and that 2.5 to 4 is best with 30 units. The weight of the hard labels is the share
 in the mixed loss, whose soft term is multiplied by T squared.
 
-The shift of the biases is the one with the fewest errors on the *training* images (the middle one
-where several are as good); the paper chose its by the test set. The shift depends on the scale of
-the student's logits, which is the teacher's. With 400 threes in all of training, the teacher
-knows less about them than Hinton's, who saw 6,000.
+The shift of the biases is chosen by the fewest errors, the middle one where several are as good:
+by the *training* images first, which is all that one would have, and then by the test images, as
+in the paper. It is in units of the student's logits, whose scale is the teacher's. With 400
+threes in all of training, the teacher knows less about them than Hinton's, which saw 6,000.
 """,
     sizes={},
     # A pass of these networks costs about a quarter of one of the convolutional network.

@@ -5,18 +5,8 @@ python -m benchmarks.papers.papernot_label_smoothing [--data mnist5k] [--seeds 3
 
 from typing import TYPE_CHECKING
 
-from benchmarks.papers._claim import (
-    Claim,
-    Row,
-    Rows,
-    axes,
-    check,
-    comparison,
-    line,
-    main,
-    mean,
-    values,
-)
+from benchmarks.papers._claim import Claim, Row, Rows, check, comparison, main, mean, values
+from benchmarks.papers._figures import axes, line
 from benchmarks.papers._lab import CLASSES, SMOOTHED, UNDEFENDED, Lab
 from benchmarks.papers.papernot_success import IMAGES, PUBLISHED, measure, name_of
 

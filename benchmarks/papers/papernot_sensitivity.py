@@ -13,16 +13,14 @@ from benchmarks.papers._claim import (
     Claim,
     Row,
     Rows,
-    axes,
-    by_network,
     check,
     comparison,
-    line,
     main,
     mean,
     networks_in,
     values,
 )
+from benchmarks.papers._figures import axes, by_network, line
 from benchmarks.papers._lab import (
     CLASSES,
     MAX_FEATURES,

@@ -1,0 +1,33 @@
+"""Papernot's control: labels softened by hand."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from distillguard import UndefendedClassifier, functional
+from distillguard._data import Batch
+from distillguard.training import Scored
+
+
+class Smoothed(UndefendedClassifier):
+    """Papernot's control: hard labels softened by hand, without a teacher.
+
+    His targets are 0.9 for the true class and 1 / (10 N) for each of the N - 1 others.
+    """
+
+    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> "Smoothed":
+        """Train the network on the softened labels."""
+
+        def objective(network: nn.Module, batch: Batch) -> Scored:
+            logits = network(batch.inputs)
+            n = logits.shape[1]
+            targets = torch.full_like(logits, 0.1 / n).scatter(1, batch.labels[:, None], 0.9)
+            return Scored(functional.soft_cross_entropy(logits, targets), logits)
+
+        with self._fitting(X, y, validation) as fitting:
+            self.network_ = self._built(self.module, fitting.source)
+            fitting.begin(network=self.network_)
+            fitting.train("network", self.network_, objective)
+        self.n_iter_ = len(self.history_)
+        return self
