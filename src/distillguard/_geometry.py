@@ -64,6 +64,13 @@ def _column(radius: Tensor | float, like: Tensor) -> Tensor | float:
     return per_example(radius, like) if isinstance(radius, Tensor) else radius
 
 
+def unblocked(gradient: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
+    """Zero the slope of coordinates that would leave the bounds."""
+    low, high = bounds
+    blocked = ((points <= low) & (gradient < 0)) | ((points >= high) & (gradient > 0))
+    return gradient.masked_fill(blocked, 0)
+
+
 def coarse_signs(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
     """One random sign for each sixteenth of an image's channel, each coordinate of other inputs."""
     shape = list(like.shape[1:])

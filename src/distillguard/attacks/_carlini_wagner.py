@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .._geometry import per_example, size
+from .._geometry import per_example, size, unblocked
 from .._typing import Bounds, Distance, Model
 from ._engine import value_and_gradient
 from ._losses import success_margin
@@ -110,13 +110,6 @@ def schedule(steps: int, racers: int = RACERS) -> tuple[Run, ...]:
 def in_full_precision(inputs: Tensor) -> Tensor:
     """Half precision would swallow the steps."""
     return inputs.float() if inputs.element_size() < 4 else inputs
-
-
-def unblocked(gradient: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
-    """Zero the slope of coordinates that would leave the bounds."""
-    low, high = bounds
-    blocked = ((points <= low) & (gradient < 0)) | ((points >= high) & (gradient > 0))
-    return gradient.masked_fill(blocked, 0)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import ball, coarse_signs, per_example, size, within_budget
+from .._geometry import ball, coarse_signs, per_example, size, unblocked, within_budget
 from .._typing import Bounds, Loss, Model, Norm
 from .._validation import (
     check_at_least,
@@ -80,10 +80,9 @@ def pgd(
         Independent runs; more than one needs ``random_start``.
     random_start : bool or "blocks", default=True
         Start from a uniform point of the ball rather than from ``inputs``. With ``"blocks"``,
-        from a point of its surface with a random sign for each of 4x4 blocks of an image's
-        channel, for each coordinate of inputs without height and width: patterns as large as
-        those of Square [5]_, which cross plateaus around clean images. Meant for many restarts
-        of few steps, with ``step_size=epsilon`` and ``step_decay``.
+        from one of its surface with a random sign for each of 4x4 blocks of an image's channel,
+        or each value of other inputs. Such patterns, as large as Square's [5]_, cross plateaus
+        around clean images. Meant for many short runs with ``step_decay``.
     momentum : float, default=0.0
         Weight of the earlier directions, the :math:`\mu` of MIM [2]_ (1.0 there), where each
         gradient is first divided by its l1 norm.
@@ -135,9 +134,7 @@ def pgd(
        Examples", 2016. https://arxiv.org/abs/1607.04311
     .. [4] F. Tramer and D. Boneh, "Adversarial Training and Robustness for Multiple
        Perturbations", NeurIPS 2019, section 4.1. https://arxiv.org/abs/1904.13000
-    .. [5] M. Andriushchenko, F. Croce, N. Flammarion and M. Hein, "Square Attack: a
-       Query-Efficient Black-Box Adversarial Attack via Random Search", ECCV 2020, section 3.
-       https://arxiv.org/abs/1912.00049
+    .. [5] M. Andriushchenko et al., "Square Attack", ECCV 2020. https://arxiv.org/abs/1912.00049
 
     Examples
     --------
@@ -269,13 +266,14 @@ class ProjectedGradientDescent:
             gradient = self.momentum * state.velocity + unit
             state = state._replace(velocity=gradient)
         if self.norm == "l1":
-            gradient = self.unblocked(gradient, state.current)
+            gradient = unblocked(gradient, state.current, self.bounds)
         direction = ball(self.norm).steepest(gradient)
         if self.step_decay:
             left = 1 - (state.taken - 1).clamp(max=self.steps) / self.steps
             direction = per_example(left.to(direction), direction) * direction
         ahead = state.current + self.step_size * direction
-        return state._replace(current=self.within_budget(ahead, state.inputs))
+        ahead = within_budget(ahead, state.inputs, self.norm, self.epsilon, self.bounds)
+        return state._replace(current=ahead)
 
     def restarted(self, state: PGDState) -> PGDState:
         """Send the examples that finished a run without success to another start."""
@@ -299,14 +297,4 @@ class ProjectedGradientDescent:
         blocks = self.random_start == "blocks"
         sample = coarse_signs if blocks else ball(self.norm).sample
         delta = self.epsilon * sample(inputs, keys, run)
-        return self.within_budget(inputs + delta, inputs)
-
-    def within_budget(self, candidate: Tensor, inputs: Tensor) -> Tensor:
-        """Come back into the ball and the bounds."""
-        return within_budget(candidate, inputs, self.norm, self.epsilon, self.bounds)
-
-    def unblocked(self, gradient: Tensor, current: Tensor) -> Tensor:
-        """Zero the slope of coordinates that would leave the bounds: they must not be picked."""
-        low, high = self.bounds
-        blocked = ((current <= low) & (gradient < 0)) | ((current >= high) & (gradient > 0))
-        return gradient.masked_fill(blocked, 0)
+        return within_budget(inputs + delta, inputs, self.norm, self.epsilon, self.bounds)
