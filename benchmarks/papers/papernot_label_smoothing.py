@@ -44,6 +44,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
                 paper.get(kind),
                 [100 * value for value in values(rows, key, network=kind)],
                 "%",
+                "fewer images and epochs" if key == "success" else "",
             )
             for kind in KINDS
         ]

@@ -85,6 +85,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
             PUBLISHED[column].get(kind),
             [100 * value for value in values(rows, "success", network=kind)],
             "%",
+            "the softmax is exactly 0 and 1" if temperature_of(kind) >= 20 else "fewer epochs",
         )
         for kind in networks_in(rows)
     ]
@@ -97,6 +98,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
             CHANGES[column].get(kind),
             change(rows, kind),
             "points",
+            "soft labels help where images are few",
         )
         for kind in networks_in(rows)
         if kind != UNDEFENDED
