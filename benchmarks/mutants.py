@@ -111,6 +111,27 @@ FAULTS = [
         ("test_pgd.py",),
     ),
     Fault(
+        "steps shrink one too early",
+        "attacks/_pgd.py",
+        "left = 1 - (state.taken - 1).clamp(max=self.steps) / self.steps",
+        "left = 1 - state.taken.clamp(max=self.steps) / self.steps",
+        ("test_pgd.py",),
+    ),
+    Fault(
+        "block starts all alike",
+        "attacks/_pgd.py",
+        "delta = self.epsilon * sample(inputs, keys, run)",
+        "delta = self.epsilon * sample(inputs, keys, 0 * run)",
+        ("test_pgd.py",),
+    ),
+    Fault(
+        "block starts dotted",
+        "_geometry.py",
+        "places = torch.arange(side, device=like.device) * few // side",
+        "places = torch.arange(side, device=like.device) * few % side % few",
+        ("test_pgd.py",),
+    ),
+    Fault(
         "FGSM from a random start",
         "attacks/_fgsm.py",
         "random_start=False,",
