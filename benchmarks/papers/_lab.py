@@ -28,6 +28,8 @@ UNDEFENDED, SMOOTHED = "undefended", "label smoothing"
 HALVES = ("first half", "second half")
 """Undefended networks trained on half of the images each."""
 MAX_FEATURES = 112
+PATIENCE = 1000
+"""Steps of a second Carlini-Wagner attack where the first fails."""
 SALIENCIES = ("softmax", "softmax of logits / T", "logits")
 
 
@@ -208,13 +210,15 @@ class Lab:
 
     def nearest(self, kind: str, seed: int, n: int) -> Tensor:
         """L2 distance that Carlini and Wagner need to a random wrong class: (n, 1)."""
-        return self._distances("cw l2", carlini_wagner_l2, "l2", kind, seed, n, random=True)
+        return self._distances(
+            "cw l2", carlini_wagner_l2, "l2", kind, seed, n, random=True, patience=PATIENCE
+        )
 
     def distances(
         self, attack: Callable[..., Tensor], norm: str, kind: str, seed: int, n: int
     ) -> Tensor:
         """Distance that an attack needs to each wrong class: (n, 9), infinite where it fails."""
-        return self._distances(f"cw {norm} all", attack, norm, kind, seed, n)
+        return self._distances(f"cw {norm} all", attack, norm, kind, seed, n, patience=PATIENCE)
 
     def _distances(
         self,
@@ -225,7 +229,9 @@ class Lab:
         seed: int,
         n: int,
         random: bool = False,
+        patience: int = 0,
     ) -> Tensor:
+        """``patience``: steps of a second attempt where the first fails."""
         network = self.network(kind, seed)
 
         def compute() -> Tensor:
@@ -235,6 +241,10 @@ class Lab:
             targets = aims.flatten()
             adversarial = attack(network, points, targets, targeted=True)
             reached = answers(network, adversarial) == targets
+            if patience and not reached.all():
+                missed = points[~reached], targets[~reached]
+                adversarial[~reached] = attack(network, *missed, targeted=True, steps=patience)
+                reached = answers(network, adversarial) == targets
             length = size(adversarial - points, norm).masked_fill(~reached, torch.inf)
             return length.view(aims.shape).cpu()
 
