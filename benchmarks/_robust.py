@@ -42,12 +42,13 @@ def settings(data: str, seed: int) -> dict[str, Any]:
     return COMMON | SETTINGS[data] | {"random_state": seed}
 
 
-def trades(data: str, cache: Path = CACHE) -> AdversarialTrainer:
+def trades(data: str, cache: Path = CACHE, epochs: int | None = None) -> AdversarialTrainer:
     """The network of Carlini and Wagner trained by TRADES, read from the cache if it is there."""
-    epochs = SETTINGS[data]["max_epochs"]
-    folder = cache / f"{data}-trades-{epochs}"
+    told = settings(data, 0) | ({} if epochs is None else {"max_epochs": epochs})
+    folder = cache / f"{data}-trades-{told['max_epochs']}"
     if not folder.exists():
-        trainer = AdversarialTrainer(WHOLE, beta=5.0, **settings(data, 0))
+        print(f"training by TRADES for {told['max_epochs']} epochs", flush=True)
+        trainer = AdversarialTrainer(WHOLE, beta=5.0, **told)
         trainer.fit(*examples(data)[0]).save(folder)
     fitted = load(folder)
     assert isinstance(fitted, AdversarialTrainer)

@@ -66,7 +66,7 @@ def examples(data: str) -> tuple[Examples, Examples]:
 def network(name: str, data: str, epochs: int, cache: Path) -> nn.Module:
     """Read a network from the cache; one that is missing is trained and put there."""
     if name == "adversarially trained":
-        return trades(data, cache).network_.eval().requires_grad_(False)
+        return trades(data, cache, epochs).network_.eval().requires_grad_(False)
     folder = cache / f"{data}-{name.replace(' ', '-')}-{epochs}"
     if not folder.exists():
         print(f"training the {name} network for {epochs} epochs", flush=True)

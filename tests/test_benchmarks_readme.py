@@ -18,6 +18,7 @@ readme = importlib.import_module("benchmarks._attacks_readme")
 peers = importlib.import_module("benchmarks._peers")
 lists = importlib.import_module("benchmarks._roster")
 common = importlib.import_module("benchmarks._common")
+robust = importlib.import_module("benchmarks._robust")
 
 
 class Brightness(nn.Module):
@@ -213,7 +214,8 @@ def test_a_network_is_trained_once_and_read_from_the_cache_afterwards(
 ):
     generator = torch.Generator().manual_seed(0)
     X, y = torch.rand(40, 1, 28, 28, generator=generator), torch.arange(40) % 10
-    monkeypatch.setattr(bench, "examples", lambda data: ((X, y), (X, y)))
+    for module in (bench, robust):
+        monkeypatch.setattr(module, "examples", lambda data: ((X, y), (X, y)))
     trained = bench.network(kind, "mnist5k", 1, tmp_path)
     assert "training" in capsys.readouterr().out
     read = bench.network(kind, "mnist5k", 1, tmp_path)
