@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
-BENCHMARKS ?= $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py))))
+BENCHMARKS ?= $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py)))) papers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
