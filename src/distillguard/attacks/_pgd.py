@@ -76,13 +76,14 @@ def pgd(
     step_size : float, optional
         :math:`\alpha`, in the units of ``inputs``. ``2.5 * epsilon / steps`` if not given, so
         that an iterate can cross the ball and come back.
+    step_decay : bool, default=False
+        Shorten the steps linearly over each run, towards 0.
     restarts : int, default=1
         Independent runs; more than one needs ``random_start``.
     random_start : bool or "blocks", default=True
-        Start from a uniform point of the ball rather than from ``inputs``. With ``"blocks"``,
-        from one of its surface with a random sign for each of 4x4 blocks of an image's channel,
-        or each value of other inputs. Such patterns, as large as Square's [5]_, cross plateaus
-        around clean images. Meant for many short runs with ``step_decay``.
+        Start from a uniform point of the ball rather than from ``inputs``. ``"blocks"``: with a
+        sign for each of 4x4 blocks of an image's channel, or each value of other inputs. Such
+        large patterns, like Square's [5]_, cross plateaus. Meant for short runs that decay.
     momentum : float, default=0.0
         Weight of the earlier directions, the :math:`\mu` of MIM [2]_ (1.0 there), where each
         gradient is first divided by its l1 norm.
@@ -96,8 +97,7 @@ def pgd(
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
-        Seed of the random starts. What an example draws depends on it and on the example's
-        own values alone. A fresh one if not given.
+        Seed of the random starts, with the example's own values. A fresh one if not given.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
 
