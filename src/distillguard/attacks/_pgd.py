@@ -81,9 +81,9 @@ def pgd(
     restarts : int, default=1
         Independent runs; more than one needs ``random_start``.
     random_start : bool or "blocks", default=True
-        Start from a uniform point of the ball rather than from ``inputs``. ``"blocks"``: with a
-        sign for each of 4x4 blocks of an image's channel, or each value of other inputs. Such
-        large patterns, like Square's [5]_, cross plateaus. Meant for short runs that decay.
+        Start from a uniform point of the ball rather than from ``inputs``; ``"blocks"`` from one
+        of its surface, a random sign for each of 4x4 blocks of an image's channel or each value
+        of other inputs. Patterns as large as Square's [5]_ cross plateaus in a few long steps.
     momentum : float, default=0.0
         Weight of the earlier directions, the :math:`\mu` of MIM [2]_ (1.0 there), where each
         gradient is first divided by its l1 norm.
