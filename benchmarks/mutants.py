@@ -57,8 +57,8 @@ FAULTS = [
     Fault(
         "last iterate unjudged",
         "attacks/_pgd.py",
-        "over = (state.run == self.restarts - 1) & (state.taken > self.steps)",
-        "over = (state.run == self.restarts - 1) & (state.taken >= self.steps)",
+        "over = (state.run == self.restarts - 1) & (state.taken > last)",
+        "over = (state.run == self.restarts - 1) & (state.taken >= last)",
         ("test_pgd.py", CONTRACT),
     ),
     Fault(
@@ -81,6 +81,13 @@ FAULTS = [
         "return over | (state.best_margin > 0) if self.early_stop else over",
         "return over",
         ("test_engine.py", "test_pgd.py"),
+    ),
+    Fault(
+        "the last iterate judged all the same",
+        "attacks/_pgd.py",
+        "last = self.steps if self.judge_last else self.steps - 1",
+        "last = self.steps",
+        ("test_pgd.py",),
     ),
     Fault(
         "restarts all alike",

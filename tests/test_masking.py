@@ -378,6 +378,51 @@ def test_success_that_falls_with_the_budget_is_noticed():
     assert findings(replace(seen, budget_lost=(12, 0))) == ()
 
 
+@pytest.mark.parametrize("name", ["T=100", "T=20", "undefended"])
+def test_a_flat_cross_entropy_is_looked_for_within_twice_the_radius(networks, digits, name):
+    _, (inputs, labels) = digits
+    model, small = networks[name], 0.06
+    _, report = codes_of(model, digits, epsilon=small)
+    right = model(inputs[:150]).argmax(dim=1) == labels[:150]
+    x, y = inputs[:150][right].requires_grad_(), labels[:150][right]
+    (slope,) = torch.autograd.grad(cross_entropy(model(x), y).sum(), x)
+    x = x.detach()
+    cross, margin = (
+        model(attacks.pgd(model, x, y, epsilon=0.12, loss=loss, steps=20, random_state=0))
+        for loss in ("cross_entropy", "margin")
+    )
+    only_margin = (margin.argmax(dim=1) != y) & (cross.argmax(dim=1) == y)
+    blind = int((only_margin & (slope == 0).all(dim=1)).sum())
+    assert report.observations.blind_within == 0.12
+    assert report.observations.blind == blind
+    assert bool(blind) == (name != "undefended")
+
+
+@pytest.mark.parametrize(
+    ("sampled", "only_margin", "blind", "found"),
+    [(200, 8, 8, True), (200, 8, 0, False), (200, 2, 2, False), (200, 40, 0, True)],
+)
+def test_a_narrow_gap_counts_where_the_cross_entropy_is_flat(sampled, only_margin, blind, found):
+    # The 95 % Wilson interval of 8 in 200 begins at 2.0 %, that of 2 in 200 at 0.3 %.
+    seen = Observations(
+        correct=sampled,
+        saturated=0,
+        silent=0,
+        mean_logit=1.0,
+        median_margin=1.0,
+        sampled=sampled,
+        differentiable=True,
+        cross_entropy_stands=100,
+        margin_stands=100 - only_margin,
+        only_margin=only_margin,
+        only_cross_entropy=0,
+        blind=blind,
+        blind_within=0.2,
+    )
+    codes = [finding.code for finding in findings(seen)]
+    assert codes == ["margin-beats-cross-entropy"] * found
+
+
 def test_every_finding_has_a_page():
     pages = Path(__file__).parent.parent / "docs" / "findings"
     sources = "".join(

@@ -225,6 +225,24 @@ def test_without_early_stop_the_margin_only_grows(tangled):
     assert (on > stopped).any()
 
 
+@pytest.mark.parametrize(("judge_last", "expected"), [(True, [0.7, 0.4]), (False, [0.9, 0.2])])
+def test_a_step_that_does_not_help_comes_back_only_where_nobody_judges_it(judge_last, expected):
+    route = Route()
+    settings = {"epsilon": 0.2, "loss": slopes([1.0, -1.0]), "judge_last": judge_last}
+    adversarial = fgsm(route, point(0.7, 0.4), LABEL, **settings)
+    assert adversarial[0].tolist() == pytest.approx(expected)
+    assert len(route.points) == 1 + judge_last
+
+
+def test_without_the_last_judgement_what_an_earlier_iterate_fooled_is_kept():
+    route = Route()
+    settings = {"epsilon": 0.2, "step_size": 0.2, "steps": 2, "judge_last": False} | PLAIN
+    loss = slopes([-1.0, 1.0], [1.0, -1.0])
+    adversarial = pgd(route, point(0.7, 0.4), LABEL, loss=loss, **settings)
+    assert adversarial[0].tolist() == pytest.approx([0.5, 0.6])
+    check_route(route, [0.7, 0.4], [0.5, 0.6])
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_a_larger_budget_never_saves_an_example(halfspace, examples, norm):
     inputs, labels = examples(20)

@@ -236,6 +236,11 @@ def test_labels_that_are_no_classes_get_told_why(labels, error, message):
             "restarts must be 1 without random_start, got 2",
         ),
         (
+            {"restarts": 2, "judge_last": False},
+            ValueError,
+            "restarts must be 1 without judge_last, got 2",
+        ),
+        (
             {"loss": "hinge"},
             ValueError,
             "loss must be one of 'cross_entropy', 'margin', 'dlr', got 'hinge'",

@@ -14,6 +14,7 @@ def fgsm(
     epsilon: float,
     norm: Norm = "linf",
     loss: str | Loss = "cross_entropy",
+    judge_last: bool = True,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
     batch_size: int = 256,
@@ -43,6 +44,9 @@ def fgsm(
         Norm of the ball.
     loss : {"cross_entropy", "margin", "dlr"} or callable, default="cross_entropy"
         What to ascend. The cross-entropy is blind where the softmax saturates.
+    judge_last : bool, default=True
+        Ask the model whether the step helped. False saves that pass where the caller judges the
+        result anyway: the step is then returned as it is, as in the paper.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
     bounds : tuple of float, default=(0.0, 1.0)
@@ -98,6 +102,7 @@ def fgsm(
         steps=1,
         step_size=epsilon,
         random_start=False,
+        judge_last=judge_last,
         targeted=targeted,
         bounds=bounds,
         batch_size=batch_size,

@@ -34,6 +34,7 @@ def pgd(
     random_start: bool | Literal["blocks"] = True,
     momentum: float = 0.0,
     early_stop: bool = True,
+    judge_last: bool = True,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
     batch_size: int = 256,
@@ -90,6 +91,9 @@ def pgd(
     early_stop : bool, default=True
         Leave an example alone as soon as the model is fooled. Much cheaper, and the success
         rate is the same; without it the margin goes on growing, which transfers better.
+    judge_last : bool, default=True
+        Ask the model about the last iterate too. False saves that pass where the caller judges
+        the result anyway: an example that no earlier iterate fooled comes back as its last one.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
     bounds : tuple of float, default=(0.0, 1.0)
@@ -115,7 +119,8 @@ def pgd(
     ValueError
         If shapes disagree, ``inputs`` leaves ``bounds``, ``epsilon`` or ``step_size`` is not a
         finite number above 0, ``steps`` or ``restarts`` is below 1, restarts would all be
-        alike, ``norm`` or ``loss`` is unknown, or ``model`` returns something else than logits.
+        alike or unjudged, ``norm`` or ``loss`` is unknown, or ``model`` returns something else
+        than logits.
     NoGradientError
         If autograd cannot trace the model's output back to its input.
 
@@ -157,6 +162,8 @@ def pgd(
     check_choice("random_start", random_start, (True, False, "blocks"))
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts must be 1 without random_start, got {restarts}")
+    if restarts > 1 and not judge_last:
+        raise ValueError(f"restarts must be 1 without judge_last, got {restarts}")
 
     algorithm = ProjectedGradientDescent(
         epsilon=epsilon,
@@ -169,6 +176,7 @@ def pgd(
         random_start=random_start,
         momentum=momentum,
         early_stop=early_stop,
+        judge_last=judge_last,
         targeted=targeted,
         bounds=bounds,
     )
@@ -213,6 +221,7 @@ class ProjectedGradientDescent:
     random_start: bool | Literal["blocks"]
     momentum: float
     early_stop: bool
+    judge_last: bool
     targeted: bool
     bounds: Bounds
 
@@ -251,12 +260,16 @@ class ProjectedGradientDescent:
 
     def done(self, state: PGDState) -> Tensor:
         """Fooled, or out of runs."""
-        over = (state.run == self.restarts - 1) & (state.taken > self.steps)
+        last = self.steps if self.judge_last else self.steps - 1
+        over = (state.run == self.restarts - 1) & (state.taken > last)
         return over | (state.best_margin > 0) if self.early_stop else over
 
     def result(self, state: PGDState) -> Tensor:
-        """Return the iterate of widest margin."""
-        return state.best
+        """Return the iterate of widest margin, or the one that nobody has judged."""
+        if self.judge_last:
+            return state.best
+        fooled = per_example(state.best_margin > 0, state.best)
+        return torch.where(fooled, state.best, state.current)
 
     def moved(self, state: PGDState, gradient: Tensor) -> PGDState:
         """Take one step of steepest ascent and come back into the ball and the bounds."""

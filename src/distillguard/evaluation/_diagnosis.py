@@ -113,13 +113,13 @@ def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
     """What is seen of the probe's examples: counts, but for the largest gap between logits."""
     run, left = probe.run, probe.left
     found = stability(probe)
-    gradients = vanished_gradients(run.model, probe.inputs, probe.labels, run.batch_size)
-    found["differentiable"] = bool(gradients)
+    flat, gradients = vanished_gradients(run.model, probe.inputs, probe.labels, run.batch_size)
+    found["differentiable"] = flat is not None
     found |= gradients
     white_box = torch.ones_like(probe.labels, dtype=torch.bool)
-    if gradients:
+    if flat is not None:
         white_box, by_loss = losses(probe)
-        found |= by_loss | budgets(probe) | longer(probe, left)
+        found |= by_loss | budgets(probe, flat) | longer(probe, left)
     found |= without_gradients(probe, white_box)
     if surrogate is not None:
         found["only_transfer"] = transfer(probe, surrogate, white_box)
@@ -197,8 +197,11 @@ def losses(probe: Probe) -> tuple[Tensor, dict[str, Any]]:
     }
 
 
-def budgets(probe: Probe) -> dict[str, Any]:
-    """Give PGD on the margin the threat model's radius, twice that, and the whole range."""
+def budgets(probe: Probe, flat: Tensor) -> dict[str, Any]:
+    """Give PGD on the margin the threat model's radius, twice that, and the whole range.
+
+    The cross-entropy may try the wider radius too, where it is ``flat``.
+    """
     threat = probe.run.threat
     reach = threat.bounds[1] - threat.bounds[0]
     dimension = probe.inputs[0].numel()
@@ -206,13 +209,18 @@ def budgets(probe: Probe) -> dict[str, Any]:
     radii = [radius for radius in (threat.epsilon, 2 * threat.epsilon) if radius < whole]
     radii.append(whole)
 
-    stands = []
-    for radius in radii:
+    def stand(loss: str, radius: float, chosen: Tensor | None = None) -> Tensor:
         wider = threat._replace(epsilon=radius)
-        attack = partial(attacks.pgd, loss="margin", steps=STEPS, **probe.budget(wider))
-        stands.append(probe.stands(attack, threat=wider))
+        attack = partial(attacks.pgd, loss=loss, steps=STEPS, **probe.budget(wider))
+        return probe.stands(attack, chosen, wider)
+
+    stands = [stand("margin", radius) for radius in radii]
     pairs = list(pairwise(stands))
+    widest = max(len(radii) - 2, 0)
+    only_margin = flat & ~stands[widest]
     return {
+        "blind": count(only_margin & stand("cross_entropy", radii[widest], only_margin)),
+        "blind_within": radii[widest],
         "budgets": tuple(radii),
         "budget_stands": tuple(count(part) for part in stands),
         "budget_lost": tuple(count(wide & ~narrow) for narrow, wide in pairs),

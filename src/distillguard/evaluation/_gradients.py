@@ -17,31 +17,32 @@ from ._asking import CountedModel
 
 def vanished_gradients(
     model: CountedModel, inputs: Tensor, labels: Tensor, batch_size: int
-) -> dict[str, Any]:
-    """Count three times, to tell underflow from flatness; nothing where there is no gradient."""
+) -> tuple[Tensor | None, dict[str, Any]]:
+    """Where the gradient is 0 (None: there is no gradient), and three counts that tell why."""
 
-    def count(model: Model, dtype: torch.dtype, scale: Callable[[Tensor], Tensor]) -> int:
+    def zero(model: Model, dtype: torch.dtype, scale: Callable[[Tensor], Tensor]) -> Tensor:
         pairs = zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
-        return sum(vanished(model, x.to(dtype), y, scale) for x, y in pairs)
+        return torch.cat([vanished(model, x.to(dtype), y, scale) for x, y in pairs])
 
     dtype = dtype_of(model, inputs.dtype)
     try:
-        plain = count(model, dtype, unchanged)
-        scaled = count(model, dtype, by_range)
+        plain = zero(model, dtype, unchanged)
+        scaled = zero(model, dtype, by_range)
     except NoGradientError:
-        return {}
+        return None, {}
     double = in_double(model)
-    return {
-        "zero_gradients": plain,
-        "zero_gradients_scaled": scaled,
-        "zero_gradients_double": count(double, torch.float64, unchanged) if double else None,
+    exact = zero(double, torch.float64, unchanged) if double else None
+    return plain, {
+        "zero_gradients": int(plain.sum()),
+        "zero_gradients_scaled": int(scaled.sum()),
+        "zero_gradients_double": None if exact is None else int(exact.sum()),
     }
 
 
 def vanished(
     model: Model, inputs: Tensor, labels: Tensor, scale: Callable[[Tensor], Tensor]
-) -> int:
-    """How many examples have an input gradient of exactly 0."""
+) -> Tensor:
+    """Which examples have an input gradient of exactly 0."""
     inputs = inputs.detach().requires_grad_()
     logits = model(inputs)
     check_differentiable(logits)
@@ -49,7 +50,7 @@ def vanished(
     (gradient,) = torch.autograd.grad(loss, inputs, allow_unused=True)
     if gradient is None:
         raise NoGradientError
-    return int((gradient.flatten(1) == 0).all(dim=1).sum())
+    return (gradient.flatten(1) == 0).all(dim=1)
 
 
 def unchanged(logits: Tensor) -> Tensor:

@@ -61,6 +61,13 @@ class Observations:
     only_cross_entropy: int | None = None
     """Examples that the cross-entropy fools and the margin does not."""
 
+    blind: int | None = None
+    """Examples with a cross-entropy gradient of exactly 0 that, within ``blind_within``, PGD on
+    the margin fools and PGD on the cross-entropy does not."""
+
+    blind_within: float | None = None
+    """Twice the threat model's radius, or the radius itself if that would be the whole range."""
+
     only_one_step: int | None = None
     """Examples that one step, on either loss, fools and both PGDs do not."""
 

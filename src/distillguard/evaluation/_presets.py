@@ -39,7 +39,9 @@ def preset(
         "random_state": random_state,
     }
     budget = {**common, "norm": threat.norm, "epsilon": threat.epsilon}
-    chosen: dict[str, Attack] = {"FGSM margin": partial(attacks.fgsm, loss="margin", **budget)}
+    # Whoever evaluates judges every result, so that a single step needs no judge of its own.
+    fgsm = partial(attacks.fgsm, loss="margin", judge_last=False, **budget)
+    chosen: dict[str, Attack] = {"FGSM margin": fgsm}
     if name == "quick":
         chosen["PGD margin"] = partial(attacks.pgd, loss="margin", steps=10, **budget)
     else:

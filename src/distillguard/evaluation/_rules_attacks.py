@@ -9,21 +9,33 @@ from ._statistics import significant_difference
 
 
 def margin_beats_cross_entropy(seen: Observations) -> Finding | None:
-    """The same attack succeeds far more often when it follows logits instead of probabilities."""
+    """The same attack succeeds where it follows logits and fails where it follows probabilities.
+
+    Two things show it: a gap that is wide at the threat model's radius, or the cause itself, an
+    exactly flat cross-entropy where the margin leads to success within twice the radius.
+    """
     if seen.cross_entropy_stands is None or seen.margin_stands is None:
         return None
     gap = (seen.cross_entropy_stands - seen.margin_stands) / seen.sampled
-    if gap < WIDE_GAP or not significant_difference(
+    wide = gap >= WIDE_GAP and significant_difference(
         seen.only_margin or 0, seen.only_cross_entropy or 0, SIGNIFICANCE
-    ):
+    )
+    blind = seen.blind or 0
+    if not (wide or common(blind, seen.sampled, RARE)):
         return None
+    evidence = (
+        f"{share(seen.cross_entropy_stands, seen.sampled)} withstand PGD on the cross-entropy, "
+        f"{share(seen.margin_stands, seen.sampled)} the same PGD on the margin"
+    )
+    if blind:
+        evidence += (
+            f"; within a radius of {seen.blind_within:.4g}, {share(blind, seen.sampled)} have a "
+            "cross-entropy gradient of exactly 0 and are fooled along the margin only"
+        )
     return Finding(
         code="margin-beats-cross-entropy",
         severity="severe",
-        evidence=(
-            f"{share(seen.cross_entropy_stands, seen.sampled)} withstand PGD on the cross-entropy, "
-            f"{share(seen.margin_stands, seen.sampled)} the same PGD on the margin"
-        ),
+        evidence=evidence,
         meaning=(
             "Attacks on the cross-entropy are blind on this model. A robust accuracy measured with "
             "them alone is an artefact."
@@ -35,6 +47,7 @@ def margin_beats_cross_entropy(seen: Observations) -> Finding | None:
         figures={
             "withstand_cross_entropy": seen.cross_entropy_stands / seen.sampled,
             "withstand_margin": seen.margin_stands / seen.sampled,
+            "blind": blind / seen.sampled,
         },
     )
 
