@@ -22,7 +22,7 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 # Each layer may import the ones before it.
 LAYERS = [
     {"_typing", "exceptions"},
-    {"_validation", "_random", "_processes", "_plot"},
+    {"_validation", "_random", "_batches", "_processes", "_plot"},
     {"_modes", "_robust_losses", "scaling_laws", "_layers", "_image_files", "_storage"},
     {"functional"},
     {"_geometry", "_data", "networks", "datasets"},

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from distillguard._batches import batches, few_sizes
 from distillguard.attacks import pgd
 from distillguard.attacks._engine import run, value, value_and_gradient, value_and_jacobian
 from distillguard.functional import cross_entropy, margin_loss
@@ -89,6 +90,40 @@ def test_a_decided_example_leaves_at_once_and_the_next_takes_its_place():
     attack(model, [3, 1, 2, 1], batch_size=2)
     rows = [[round(1000 * row) for row in question.tolist()] for question in model.questions]
     assert rows == [[1, 2], [1, 3], [1, 3], [4]]
+
+
+def test_batches_of_dwindling_survivors_come_in_few_sizes():
+    # Every size of batch from 100 down to 1 is asked for; 32, 64, 96 and 1 to 31 are 34 sizes.
+    lifetimes = [*range(1, 100), 99]
+    model = Ledger()
+    attack(model, lifetimes, batch_size=100)
+    sizes = {len(question) for question in model.questions}
+    assert sizes <= {*range(1, 32), 32, 64, 96}
+    asked = torch.cat(model.questions).mul(1000).round().long().bincount(minlength=101)[1:]
+    assert asked.tolist() == lifetimes
+
+
+@pytest.mark.parametrize("n", [0, 1, 31, 32, 33, 64, 100])
+def test_cutting_into_few_sizes_loses_nothing_and_keeps_the_order(n):
+    examples = torch.arange(n)
+    assert torch.equal(torch.cat(few_sizes(examples)), examples)
+    assert torch.equal(torch.cat(list(batches(examples, 40))), examples)
+    assert all(len(part) <= 40 for part in batches(examples, 40))
+
+
+def test_a_gradient_through_several_batches_is_that_of_one(tangled):
+    points = torch.rand(77, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.arange(77) % 3
+    tangled.eval()
+    one = value_and_gradient(tangled, points, cross_entropy, labels)
+
+    def in_parts(points: Tensor) -> Tensor:
+        return torch.cat([tangled(part) for part in few_sizes(points)])
+
+    for whole, cut in zip(
+        one, value_and_gradient(in_parts, points, cross_entropy, labels), strict=True
+    ):
+        torch.testing.assert_close(cut, whole)
 
 
 def test_the_first_answer_is_checked_and_labels_against_its_classes():

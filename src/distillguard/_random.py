@@ -17,6 +17,7 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
+_ROWS = 64
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _DIGITS = {torch.float16: 11, torch.bfloat16: 8, torch.float32: 24, torch.float64: 53}
 
@@ -29,10 +30,12 @@ def draw_seed(random_state: int | None) -> int:
 def example_keys(inputs: Tensor, seed: int) -> Tensor:
     """Hash each example's values with the seed: (n, ...) floating to (n,) int64."""
     values = inputs.detach().contiguous().flatten(1)
-    bits = values.view(_BITS[values.element_size()]).long()
+    bits = values.view(_BITS[values.element_size()])
     place = torch.arange(1, bits.shape[1] + 1, device=bits.device) * _GOLDEN
     offset = torch.tensor(seed % 2**63, device=bits.device) * _GOLDEN
-    return _mix(_mix(bits + place).sum(dim=1) + offset)
+    # A few rows at a time: in int64, with what the mixing needs, they take many times their size.
+    sums = [_mix(part.long() + place).sum(dim=1) for part in bits.split(_ROWS)]
+    return _mix(torch.cat(sums) + offset)
 
 
 def uniform(keys: Tensor, counter: Tensor | int, size: int, dtype: torch.dtype) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .._batches import few_sizes
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed, example_keys
 from .._typing import Bounds, Loss, Model
@@ -172,11 +173,13 @@ class _Asked:
         self.checked = False
 
     def __call__(self, points: Tensor) -> Tensor:
-        logits = self.model(points.to(self.dtype))
+        parts = few_sizes(points.to(self.dtype))
+        answers = [self.model(part) for part in parts]
         if not self.checked:
-            check_logits(logits, len(points))
-            check_label_range(self.labels, logits.shape[1])
+            check_logits(answers[0], len(parts[0]))
+            check_label_range(self.labels, answers[0].shape[1])
             self.checked = True
+        logits = torch.cat(answers) if len(answers) > 1 else answers[0]
         # Half precision is for the network; margins of its logits are compared in single.
         return logits.float() if logits.element_size() < 4 else logits
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .._batches import batches
 from .._typing import Model
 
 
@@ -57,6 +58,6 @@ class CountedModel(nn.Module):
 def logits_of(model: Model, inputs: Tensor, dtype: torch.dtype, batch_size: int) -> Tensor:
     """Logits of all examples, in batches, without a graph, in at least single precision."""
     with torch.no_grad():
-        parts = [model(batch.to(dtype)) for batch in inputs.split(batch_size)]
+        parts = [model(batch.to(dtype)) for batch in batches(inputs, batch_size)]
     logits = torch.cat(parts)
     return logits.float() if logits.element_size() < 4 else logits

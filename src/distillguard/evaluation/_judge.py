@@ -65,11 +65,27 @@ def judge(
             f"got {tuple(adversarial.shape)}"
         )
     points = adversarial.detach().to(inputs)
-    legal = within_bounds(points, threat)
+    split = (each.split(batch_size) for each in (points, inputs, labels))
+    parts = [
+        _verdict(model, p, x, y, threat, own_norm, dtype) for p, x, y in zip(*split, strict=True)
+    ]
+    return Verdict(*map(torch.cat, zip(*parts, strict=True)))
 
+
+def _verdict(
+    model: Model,
+    points: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    threat: ThreatModel,
+    own_norm: Distance,
+    dtype: torch.dtype,
+) -> Verdict:
+    """Judge a batch, which keeps the differences in double precision small."""
+    legal = within_bounds(points, threat)
     # An illegal point may hold NaN; the model is asked about the clean input in its place.
     asked = torch.where(per_example(legal, inputs), points, inputs)
-    predicted = logits_of(model, asked, dtype, batch_size).argmax(dim=1)
+    predicted = logits_of(model, asked, dtype, len(asked)).argmax(dim=1)
     success = legal & (predicted != labels)
     delta = points.double() - inputs.double()
     return Verdict(

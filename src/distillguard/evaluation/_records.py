@@ -25,6 +25,9 @@ class Sample:
         offered = {"key": keys.cpu(), **{name: part.cpu() for name, part in columns.items()}}
         if self.columns:
             held = self.columns
+            if len(self) == self.size:
+                near = offered["key"] < held["key"][-1]
+                offered = {name: part[near] for name, part in offered.items()}
             offered = {name: torch.cat([held[name], part]) for name, part in offered.items()}
         kept = offered["key"].argsort(stable=True)[: self.size]
         self.columns = {name: part[kept] for name, part in offered.items()}
@@ -52,10 +55,36 @@ class Cost:
 
 
 @dataclass
+class Column:
+    """A tensor that grows at its end, into room that doubles when it is used up.
+
+    A new tensor for every chunk would leave holes of every size in the memory of the process.
+    """
+
+    room: Tensor
+    filled: int = 0
+
+    def add(self, entries: Tensor) -> None:
+        """Append some entries."""
+        needed = self.filled + len(entries)
+        if needed > len(self.room):
+            room = self.room.new_empty(max(needed, 2 * len(self.room)))
+            room[: self.filled] = self.tensor
+            self.room = room
+        self.room[self.filled : needed] = entries
+        self.filled = needed
+
+    @property
+    def tensor(self) -> Tensor:
+        """All entries so far."""
+        return self.room[: self.filled]
+
+
+@dataclass
 class Records:
     """All that a report is made of."""
 
-    columns: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, Column] = field(default_factory=dict)
     """One entry per example; an attack's columns are called ``"<attack>/<what>"``."""
 
     costs: dict[str, Cost] = field(default_factory=dict)
@@ -71,13 +100,21 @@ class Records:
     sample: Sample = field(default_factory=lambda: Sample(SAMPLED))
     shown: Sample = field(default_factory=lambda: Sample(SHOWN))
 
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """The columns by name."""
+        return {name: part.tensor for name, part in self.parts.items()}
+
+    @columns.setter
+    def columns(self, columns: Mapping[str, Tensor]) -> None:
+        self.parts = {}
+        self.add(columns)
+
     def add(self, columns: Mapping[str, Tensor]) -> None:
         """Append the entries of another chunk."""
-        held = self.columns
-        fresh = {name: part.cpu() for name, part in columns.items()}
-        self.columns = (
-            {name: torch.cat([held[name], part]) for name, part in fresh.items()} if held else fresh
-        )
+        for name, entries in columns.items():
+            fresh = Column(entries.new_empty(0, device="cpu"))
+            self.parts.setdefault(name, fresh).add(entries.cpu())
 
     def cost(self, part: str) -> Cost:
         """Return the account of a part, opened where there is none."""
@@ -85,7 +122,7 @@ class Records:
 
     def of(self, attack: str, what: str) -> Tensor:
         """Return a column of an attack."""
-        return self.columns[f"{attack}/{what}"]
+        return self.parts[f"{attack}/{what}"].tensor
 
     def __len__(self) -> int:
-        return len(self.columns["label"]) if self.columns else 0
+        return self.parts["label"].filled if self.parts else 0

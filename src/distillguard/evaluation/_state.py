@@ -48,8 +48,10 @@ class StateFile:
         records.digests = content["digests"]
         for key, tensor in tensors.items():
             part, _, name = key.partition(":")
-            columns = records.columns if part == "columns" else getattr(records, part).columns
-            columns[name] = tensor
+            if part == "columns":
+                records.add({name: tensor})
+            else:
+                getattr(records, part).columns[name] = tensor
         return records
 
     def write(self, records: Records) -> None:
