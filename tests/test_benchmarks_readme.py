@@ -19,6 +19,7 @@ peers = importlib.import_module("benchmarks._peers")
 lists = importlib.import_module("benchmarks._roster")
 common = importlib.import_module("benchmarks._common")
 robust = importlib.import_module("benchmarks._robust")
+mutants = importlib.import_module("benchmarks.mutants")
 
 
 class Brightness(nn.Module):
@@ -232,3 +233,10 @@ def test_every_aim_of_a_headline_has_a_peer_and_names_are_unique():
     ours = [one for one in listed if one.library == "distillguard"]
     assert {one.attack for one in ours} >= set(readme.HEADLINES)
     assert {(one.group, one.kind) for one in ours} - aims == {("fgsm", "margin")}
+
+
+@pytest.mark.parametrize("fault", mutants.FAULTS, ids=lambda fault: fault.name)
+def test_every_deliberate_fault_has_its_place_in_the_sources(fault):
+    source = (ROOT / "src" / "distillguard" / fault.file).read_text()
+    assert source.count(fault.old) == 1
+    assert all((ROOT / "tests" / name).exists() for name in fault.tests)
