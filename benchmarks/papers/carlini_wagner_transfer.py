@@ -116,13 +116,13 @@ network distilled at T = 100.
     differences="""
 The two plain networks are trained on half of the training images each and share no image and no
 initial weight; the distilled one is trained on all of them, with initial weights of its own. A κ
-is worth what the logits of the source are: these networks are trained for two and a half times
-the epochs of the others, 50 by default as in the paper, which makes their logits about as large
-as the paper's. (After 20 epochs they are a third smaller, and a κ of 40 is out of reach within
-the bounds of the pixels for most targets.)
+is worth what the logits of the source are: these networks are trained for a
+quarter more epochs than the others, 50 by default as in the paper. With fewer images than his
+they transfer less at κ = 20 and as well at κ = 40, which some targets do not reach within the
+bounds of the pixels.
 
-The share is of the examples that have the margin on the source, which are nearly all; the first
-rows of the table say how many. The class aimed at is random; as in the paper an example counts as
+The share is of the examples that have the margin on the source; the first rows of the table say
+how many. The class aimed at is random; as in the paper an example counts as
 transferred if the other network misclassifies it at all, and in the second curve if it gives the
 class aimed at.
 """,
