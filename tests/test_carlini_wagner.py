@@ -271,3 +271,18 @@ def test_an_example_fares_the_same_in_any_batch(tangled, attack):
     together = attack(tangled, inputs, labels, steps=40)
     apart = attack(tangled, inputs.flip(0), labels.flip(0), steps=40, batch_size=2).flip(0)
     torch.testing.assert_close(apart, together, rtol=0, atol=1e-6)
+
+
+def test_a_target_is_reached_between_two_rivals_that_face_each_other():
+    """The way to class 2 leads along a ridge, x = 0.5, up to y = 0.9, closed form."""
+
+    def model(points):
+        side, height = 4 * (points[:, 0] - 0.5), 1 - points[:, 1]
+        return torch.stack([height + side, height - side, torch.full_like(side, 0.1)], dim=1)
+
+    inputs = torch.tensor([[0.52, 0.05]], dtype=torch.float64)
+    adversarial = carlini_wagner_l2(model, inputs, torch.tensor([2]), targeted=True)
+    assert model(adversarial).argmax(dim=1).tolist() == [2]
+    distance = (adversarial - inputs).norm().item()
+    nearest = (0.02**2 + 0.85**2) ** 0.5
+    assert nearest <= distance < 1.05 * nearest

@@ -83,9 +83,9 @@ attack is the temperature.
     caption="Success of JSMA without soft labels, with labels smoothed by hand, and distilled.",
     differences="""
 The paper gives this figure for MNIST alone, and for one network. Ours differ widely from seed to
-seed: two of the three are above the bound, one is far below it. Smoothed labels bound the logits from above, so that
-the softmax of such a network saturates less than an ordinary one's, which is the opposite of what
-distillation does.
+seed: two of the three are above the bound, one is far below it. Smoothed labels bound the logits
+from above, so that the softmax of such a network saturates less than an ordinary one's, which is
+the opposite of what distillation does.
 """,
     sizes={"attacked_images": IMAGES},
     passes=lambda lab: lab.size(IMAGES) * (CLASSES - 1) * 20,

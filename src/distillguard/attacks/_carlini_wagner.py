@@ -24,6 +24,9 @@ usually among them."""
 SMOOTHNESS = 0.1
 """Temperature of the smooth maximum of all rivals, relative to the margin of the clean logits:
 at 0.1 about that of the softmax in an undefended network, and T times it in a distilled one."""
+TURN = 16
+"""As long as a targeted run has reached nothing, the largest of the rivals and the smooth maximum
+of all take turns of so many iterates."""
 PRUNED = 1.3
 """A class that came no closer than this many times the closest is given up."""
 COLD_STEP, WARM_STEP = 1.0, 0.3
@@ -188,13 +191,15 @@ class Race:
 
     def lead(self, logits: Tensor, labels: Tensor, state: RaceState) -> Tensor:
         """How far the racer leads the labelled class: ascended. (n,)."""
-        if self.targeted:
-            return success_margin(logits, labels, targeted=True)
         state = self.entered(logits.detach(), state)
         target = _column(state.targets, state.racer)
         temperature = state.temperature.to(logits)[:, None]
         rivals = logits.scatter(1, labels[:, None], -math.inf)
         together = temperature.squeeze(1) * (rivals / temperature).logsumexp(dim=1)
+        if self.targeted:
+            # Two rivals on both sides of the way throw the iterates to and fro between them.
+            turn = state.best_distance.isinf() & (state.taken // TURN % 2 == 1)
+            return _column(logits, labels) - torch.where(turn, together, rivals.amax(dim=1))
         alone = _column(logits, target)
         return torch.where(target == labels, together, alone) - _column(logits, labels)
 
