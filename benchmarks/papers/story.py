@@ -157,7 +157,9 @@ def draw(rows: Rows, column: str) -> "Figure":
         found = [[100 * v for v in values(rows, key, network=kind)] for kind in names]
         blind = key in ("fgsm", "jsma", "pgd")
         style = {"linestyle": "--" if blind else "-", "marker": "osD^vPX"[place]}
-        line(ax, range(len(names)), found, label=f"{year}  {title}", **style)
+        # Side by side, or those that reach everything would hide each other.
+        places = [i + 0.09 * (place - (len(ATTACKS) - 1) / 2) for i in range(len(names))]
+        line(ax, places, found, label=f"{year}  {title}", linewidth=1, **style)
     ax.set(ylabel="examples or targets that the attack reaches (%)", ylim=(0, 103))
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="dashed: follows the softmax")
     by_network(ax, names)
