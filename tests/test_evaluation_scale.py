@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from distillguard import attacks, evaluate
+from distillguard.evaluation._records import Sample
 from distillguard.exceptions import SaveError
 
 
@@ -182,3 +183,13 @@ def test_two_processes_give_the_report_of_one(tmp_path):
         for row in report["attacks"]:
             assert row.pop("backwards") <= row["forwards"]
     assert rounded(first) == rounded(one)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50])
+def test_a_sample_holds_the_examples_of_smallest_key_however_they_come(chunk):
+    keys = torch.randperm(50, generator=torch.Generator().manual_seed(0)) - 25
+    sample = Sample(10)
+    for part in keys.split(chunk):
+        sample.add(part, square=part**2)
+    assert sample["key"].tolist() == list(range(-25, -15))
+    assert sample["square"].tolist() == [key**2 for key in range(-25, -15)]

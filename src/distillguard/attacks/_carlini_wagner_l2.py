@@ -61,7 +61,9 @@ def carlini_wagner_l2(
     class, several margins race: that of a smooth maximum of all wrong logits, at a temperature
     of a tenth of the clean margin, and those of the three largest wrong logits of the clean
     input. Each is run for a tenth of ``steps``, the two that came closest are run on from there,
-    then the closest alone. Any misclassified iterate counts, whatever its class.
+    then the closest alone. Any misclassified iterate counts, whatever its class. With a target
+    there is one margin, that over the largest other logit; as long as none has been reached, it
+    and that over a smooth maximum of all others take turns of 16 steps.
 
     With ``algorithm="paper"`` the attack is the published one, with the constants of the authors'
     code. Bounds are at :math:`w = \pm\infty`, of which a factor of 0.999999 stays clear. Nine
