@@ -77,11 +77,13 @@ def main() -> None:
     }
     reports = {}
     for name, estimator in line.items():
+        started = time.perf_counter()
         estimator.fit(*training)
+        trained = time.perf_counter() - started
         reports[name] = evaluate(
             estimator, X, y, epsilon=chosen.epsilon, attacks=chosen.attacks, random_state=0
         )
-        print(f"\n{name}\n{reports[name]}\n", flush=True)
+        print(f"\n{name}, trained in {trained:.0f} s\n{reports[name]}\n", flush=True)
 
     comparison = compare(**reports)
     print(comparison)
