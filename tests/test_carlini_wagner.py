@@ -273,16 +273,20 @@ def test_an_example_fares_the_same_in_any_batch(tangled, attack):
     torch.testing.assert_close(apart, together, rtol=0, atol=1e-6)
 
 
-def test_a_target_is_reached_between_two_rivals_that_face_each_other():
+@pytest.mark.parametrize(("steps", "slope"), [(200, 1), (200, 5), (1000, 10)])
+@pytest.mark.parametrize(
+    ("attack", "norm"), [(carlini_wagner_l2, 2), (carlini_wagner_linf, math.inf)]
+)
+def test_a_target_is_reached_between_two_rivals_that_face_each_other(attack, norm, steps, slope):
     """The way to class 2 leads along a ridge, x = 0.5, up to y = 0.9, closed form."""
 
     def model(points):
-        side, height = 4 * (points[:, 0] - 0.5), 1 - points[:, 1]
+        side, height = slope * (points[:, 0] - 0.5), 1 - points[:, 1]
         return torch.stack([height + side, height - side, torch.full_like(side, 0.1)], dim=1)
 
     inputs = torch.tensor([[0.52, 0.05]], dtype=torch.float64)
-    adversarial = carlini_wagner_l2(model, inputs, torch.tensor([2]), targeted=True)
+    adversarial = attack(model, inputs, torch.tensor([2]), targeted=True, steps=steps)
     assert model(adversarial).argmax(dim=1).tolist() == [2]
-    distance = (adversarial - inputs).norm().item()
-    nearest = (0.02**2 + 0.85**2) ** 0.5
-    assert nearest <= distance < 1.05 * nearest
+    distance = torch.linalg.vector_norm(adversarial - inputs, ord=norm).item()
+    nearest = torch.linalg.vector_norm(torch.tensor([0.02, 0.85]), ord=norm).item()
+    assert nearest - 1e-6 <= distance < 1.05 * nearest

@@ -27,6 +27,8 @@ at 0.1 about that of the softmax in an undefended network, and T times it in a d
 TURN = 16
 """As long as a targeted run has reached nothing, the largest of the rivals and the smooth maximum
 of all take turns of so many iterates."""
+GROWTH = 1.02
+"""What the reach is multiplied by at every further iterate of a run that reaches nothing."""
 PRUNED = 1.3
 """A class that came no closer than this many times the closest is given up."""
 COLD_STEP, WARM_STEP = 1.0, 0.3
@@ -169,6 +171,8 @@ class Race:
         cold = (state.taken == 0) & state.best_distance.isinf()
         closer = reached & (distance < state.best_distance)
         known = torch.where(cold, linearised.fmin(state.reach), state.reach)
+        lost = state.best_distance.isinf() & ~reached & (state.misses >= TURN)
+        known = torch.where(lost, (GROWTH * known).fmin(self.farthest(state.inputs)), known)
         state = state._replace(
             reach=torch.where(closer, distance, known),
             best=torch.where(per_example(closer, point), point, state.best),

@@ -173,6 +173,7 @@ class SignsWithinALimit:
         """Take one step by the signs of the mean gradient, within the new limit."""
         change = LIMIT_CHANGE * relative
         limit = state.reach * torch.where(state.misses > 0, 1 + change, 1 - change)
+        limit = limit.clamp(max=bounds[1] - bounds[0])
         largest = per_example(size(gradient, "l1"), gradient)
         unit = torch.where(largest > 0, gradient / largest, 0)
         mean = torch.lerp(unit, state.mean, MEAN_DECAY)
