@@ -3,8 +3,8 @@
 Trains a small CNN undefended and by defensive distillation (T = 100), then by TRADES, then half as
 wide by RSLAD from the TRADES network, evaluates all four at linf 0.1, and writes one comparison.
 
-    python examples/what_came_after.py [--out build/after] [--data fashion] [--epochs 8]
-        [--train 20000] [--images 300] [--attacks standard]
+    python examples/what_came_after.py [--out build/after] [--data fashion] [--epochs 4]
+        [--train 20000] [--images 200] [--attacks standard]
 """
 
 import argparse
@@ -47,9 +47,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/after"))
     parser.add_argument("--data", choices=sorted(LOADERS), default="fashion")
     parser.add_argument("--epsilon", type=float, default=0.1, help="linf")
-    parser.add_argument("--epochs", type=int, default=8, help="of each network")
+    parser.add_argument("--epochs", type=int, default=4, help="of each network")
     parser.add_argument("--train", type=int, default=20_000, help="training images")
-    parser.add_argument("--images", type=int, default=300, help="test images attacked")
+    parser.add_argument("--images", type=int, default=200, help="test images attacked")
     parser.add_argument("--attacks", choices=["quick", "standard"], default="standard")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
