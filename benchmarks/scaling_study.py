@@ -145,7 +145,10 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     rows = runs(chosen.seeds, chosen.tests)
     fit, prediction = fitted(rows), held_out(rows)
-    print(table(rows, ["seed", "width", "parameters", "data", "loss", "accuracy"]))
+    described = [
+        {**row, "law": float(fit.law.loss(row["parameters"], row["data"]))} for row in rows
+    ]
+    print(table(described, ["seed", "width", "parameters", "data", "loss", "law", "accuracy"]))
     print(fit)
     print("largest network and data, from the others:", prediction)
     intervals = {k: v for k, v in fit.intervals.items() if k not in fit.undetermined}
@@ -158,8 +161,11 @@ def main() -> None:
         "largest, predicted from the others": prediction,
     }
     save("scaling-study", load("scaling-study") | {"fit": found})
-    display = LossDisplay.from_fit(fit, name="compute-optimal")
-    display.ax_.figure.savefig(chosen.figure, bbox_inches="tight")
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "scaling-study"}):
+        display = LossDisplay.from_fit(fit, name="compute-optimal")
+        display.ax_.figure.savefig(chosen.figure, bbox_inches="tight", metadata={"Date": None})
 
 
 if __name__ == "__main__":
