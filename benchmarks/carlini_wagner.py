@@ -92,11 +92,9 @@ def main() -> None:
                 )
                 rows.append(row)
                 print(row, flush=True)
+                about = {**circumstances("adv-lib"), "examples": options.examples}
+                save(f"carlini-wagner-{options.data}", {**about, "rows": rows})
     print(table(rows, list(rows[0])))
-    save(
-        f"carlini-wagner-{options.data}",
-        {**circumstances("adv-lib"), "examples": options.examples, "rows": rows},
-    )
 
 
 if __name__ == "__main__":
