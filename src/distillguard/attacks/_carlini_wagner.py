@@ -172,7 +172,8 @@ class Race:
         closer = reached & (distance < state.best_distance)
         known = torch.where(cold, linearised.fmin(state.reach), state.reach)
         lost = state.best_distance.isinf() & ~reached & (state.misses >= TURN)
-        known = torch.where(lost, (GROWTH * known).fmin(self.farthest(state.inputs)), known)
+        if bool(lost.any()):
+            known = torch.where(lost, (GROWTH * known).fmin(self.farthest(state.inputs)), known)
         state = state._replace(
             reach=torch.where(closer, distance, known),
             best=torch.where(per_example(closer, point), point, state.best),
