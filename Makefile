@@ -31,7 +31,7 @@ docs: $(INSTALLED)  ## Build the documentation in docs/_build/html; any warning 
 	$(BIN)/sphinx-build -q -W -n --keep-going -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
-bench: $(BENCH_INSTALLED)  ## Run every benchmark, or some: make bench BENCHMARKS="temperatures jsma"; takes hours
+bench: $(BENCH_INSTALLED)  ## Run every benchmark, or some: make bench BENCHMARKS="temperatures attacks"; takes hours
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 constraints: $(BENCH_INSTALLED)  ## Pin in constraints.txt what .venv holds now, less what only GPUs need

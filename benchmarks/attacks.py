@@ -3,15 +3,16 @@
     python -m benchmarks.attacks --data mnist5k [--examples 64] [--only pgd l0] [--networks T=100]
     python -m benchmarks.attacks --data fashion
     python -m benchmarks.attacks --table --data mnist5k
+    python -m benchmarks.attacks --checks
     python -m benchmarks.attacks --readme
 
-Attacks Papernot's MNIST network undefended, distilled at T = 20 and at T = 100, and trained by
-TRADES, at the first test images that it classifies correctly, and writes a row for each contender
-into ``results/attacks-DATA.json`` as soon as it is done: success, median and mean distance,
-forward and backward passes per example counted by a wrapper around the model, seconds of the clock
-and of the processor (which other programs do not lengthen). A row that
-the file holds for the same settings is not computed again, a network that the cache holds is not
-trained again, and a library that is not installed is left out. The last two lines print all rows,
+Attacks the networks of benchmarks.papers undefended, distilled at T = 20 and at T = 100, and one
+trained by TRADES, at the first test images that each classifies correctly. A row for each contender
+is written into ``results/attacks-DATA.json`` as soon as it is done: success, median and mean
+distance, forward and backward passes per example counted by a wrapper around the model, seconds of
+the clock and of the processor (which other programs do not lengthen). A row that the file holds
+for the same settings is not computed again, a network that the cache holds is not trained again,
+and a library that is not installed is left out. The last three lines print all rows, judge them,
 and write what README.md says of them.
 """
 
@@ -26,19 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import _attacks_readme
+from benchmarks import _attacks_checks, _attacks_readme
 from benchmarks._common import Counted, circumstances, load, save, table
 from benchmarks._peers import BARE, MODULES, OURS, PACKAGES, imported, next_class
+from benchmarks._robust import CACHE, trades
 from benchmarks._robust import SETTINGS as ROBUST
-from benchmarks._robust import trades
 from benchmarks._roster import Contender, roster
-from distillguard import (
-    DefensiveDistiller,
-    UndefendedClassifier,
-    datasets,
-    networks,
-)
-from distillguard import load as load_estimator
+from benchmarks.papers._lab import DATA, Lab
 from distillguard._geometry import size
 
 EPSILON = {"mnist5k": 0.3, "fashion": 0.1}
@@ -48,6 +43,7 @@ CLOSE = {"mnist5k": 0.13, "fashion": 0.03}
 """A radius that leaves networks without that training some robust examples."""
 
 TEMPERATURES = {"undefended": 1.0, "T=20": 20.0, "T=100": 100.0, "adversarially trained": 1.0}
+LIBRARIES = (OURS, BARE, *MODULES)
 GROUPS = ("fgsm", "pgd", "l2", "linf", "l0", "apgd", "fab", "square", "jsma")
 IDENTITY = ("network", "group", "kind", "library", "attack", "setting")
 SETTINGS = ("examples", "epochs", "norm", "epsilon", "threads", "processor")
@@ -55,37 +51,14 @@ SETTINGS = ("examples", "epochs", "norm", "epsilon", "threads", "processor")
 Examples = tuple[Tensor, Tensor]
 
 
-def examples(data: str) -> tuple[Examples, Examples]:
-    """Training and test images."""
-    if data == "mnist5k":
-        return datasets.load_mnist5k("train"), datasets.load_mnist5k("test")
-    X, y = datasets.load_fashion_mnist("train")
-    return (X[:10_000], y[:10_000]), datasets.load_fashion_mnist("test")
-
-
 def network(name: str, data: str, epochs: int, cache: Path) -> nn.Module:
     """Read a network from the cache; one that is missing is trained and put there."""
     if name == "adversarially trained":
         return trades(data, cache, epochs).network_.eval().requires_grad_(False)
-    folder = cache / f"{data}-{name.replace(' ', '-')}-{epochs}"
-    if not folder.exists():
+    lab = Lab(data, cache, epochs=epochs)
+    if not lab.has(name, 0):
         print(f"training the {name} network for {epochs} epochs", flush=True)
-        settings: dict[str, Any] = {
-            "max_epochs": epochs,
-            "precision": "bf16-mixed",
-            "random_state": 0,
-        }
-        trainee: Any
-        if name == "undefended":
-            trainee = UndefendedClassifier(networks.papernot_mnist, **settings)
-        else:
-            trainee = DefensiveDistiller(
-                networks.papernot_mnist, temperature=TEMPERATURES[name], **settings
-            )
-        cache.mkdir(parents=True, exist_ok=True)
-        trainee.fit(*examples(data)[0]).save(folder)
-    fitted = load_estimator(folder)
-    return getattr(fitted, fitted._predictor).eval().requires_grad_(False)
+    return lab.network(name, 0).cpu()
 
 
 def chosen_examples(model: nn.Module, test: Examples, n: int) -> Examples:
@@ -166,7 +139,7 @@ def run(chosen: argparse.Namespace) -> None:
     name = f"attacks-{chosen.data}"
     about = circumstances(*PACKAGES)
     present = {OURS, BARE} | installed()
-    test = examples(chosen.data)[1]
+    test = DATA[chosen.data].load("test")
     for kind in chosen.networks:
         robust = kind == "adversarially trained"
         epochs = ROBUST[chosen.data]["max_epochs"] if robust else chosen.epochs
@@ -176,6 +149,7 @@ def run(chosen: argparse.Namespace) -> None:
             for contender in roster(EPSILON[chosen.data], close, TEMPERATURES[kind])
             if contender.group in chosen.only
             and contender.library in present
+            and contender.library in chosen.libraries
             and (chosen.hours or not contender.hours)
         ]
         model = network(kind, chosen.data, epochs, chosen.cache)
@@ -199,20 +173,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", choices=list(EPSILON), default="mnist5k")
     parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP")
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
     parser.add_argument("--networks", nargs="+", choices=TEMPERATURES, default=list(TEMPERATURES))
     parser.add_argument("--again", nargs="+", default=[], metavar="LIBRARY", help="compute anew")
     parser.add_argument("--hours", action="store_true", help="also what takes hours")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--cache", type=Path, default=Path(__file__).parent / ".cache")
+    parser.add_argument("--epochs", type=int, default=Lab.epochs)
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--results", type=Path, default=None, help="another folder for the rows")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="print the rows, run nothing")
+    parser.add_argument("--checks", action="store_true", help="judge the rows, run nothing")
     parser.add_argument("--readme", action="store_true", help="write README.md, run nothing")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
 
     if chosen.readme:
         _attacks_readme.write()
+    elif chosen.checks:
+        _attacks_checks.report()
     elif chosen.table:
         rows = load(f"attacks-{chosen.data}", chosen.results).get("rows", [])
         measures = ("success", "median", "mean", "forwards", "backwards")

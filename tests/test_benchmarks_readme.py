@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 bench = importlib.import_module("benchmarks.attacks")
+judge = importlib.import_module("benchmarks._attacks_checks")
 readme = importlib.import_module("benchmarks._attacks_readme")
 peers = importlib.import_module("benchmarks._peers")
 lists = importlib.import_module("benchmarks._roster")
@@ -176,9 +177,10 @@ def small(monkeypatch, tmp_path):
         return inputs + 0.2
 
     images = INPUTS.repeat(8, 1, 1, 1), LABELS.repeat(8)
+    data = bench.DATA["mnist5k"]._replace(load=lambda split: images)
     monkeypatch.setattr(bench, "roster", lambda *radii: [contender(attack, epsilon=radii[0])])
     monkeypatch.setattr(bench, "network", lambda *settings: Brightness())
-    monkeypatch.setattr(bench, "examples", lambda data: (images, images))
+    monkeypatch.setitem(bench.DATA, "mnist5k", data)
     monkeypatch.setattr(bench, "imported", lambda library: None)
 
     def run(*arguments):
@@ -197,6 +199,7 @@ def test_a_row_of_the_same_settings_is_not_computed_again(small):
     assert [each["examples"] for each in rows] == [5]
     assert small("--examples", "5", "--again", "foolbox")[0] == [5]
     assert small("--examples", "5", "--only", "l0")[0] == []
+    assert small("--examples", "6", "--libraries", "ART")[0] == []
 
 
 def test_a_library_that_is_not_installed_is_left_out_and_said(small, monkeypatch, capsys, tmp_path):
@@ -215,8 +218,9 @@ def test_a_network_is_trained_once_and_read_from_the_cache_afterwards(
 ):
     generator = torch.Generator().manual_seed(0)
     X, y = torch.rand(40, 1, 28, 28, generator=generator), torch.arange(40) % 10
-    for module in (bench, robust):
-        monkeypatch.setattr(module, "examples", lambda data: ((X, y), (X, y)))
+    data = bench.DATA["mnist5k"]._replace(load=lambda split: (X, y))
+    monkeypatch.setitem(bench.DATA, "mnist5k", data)
+    monkeypatch.setattr(robust, "examples", lambda data: ((X, y), (X, y)))
     trained = bench.network(kind, "mnist5k", 1, tmp_path)
     assert "training" in capsys.readouterr().out
     read = bench.network(kind, "mnist5k", 1, tmp_path)
@@ -233,6 +237,81 @@ def test_every_aim_of_a_headline_has_a_peer_and_names_are_unique():
     ours = [one for one in listed if one.library == "distillguard"]
     assert {one.attack for one in ours} >= set(readme.HEADLINES)
     assert {(one.group, one.kind) for one in ours} - aims == {("fgsm", "margin")}
+
+
+def verdicts(*rows):
+    return {one["name"]: (one["value"], one["holds"]) for one in judge.checks(list(rows))}
+
+
+def test_an_attack_of_least_distance_is_judged_by_distance_passes_and_seconds():
+    least = {"group": "l2", "kind": "least distance", "attack": "carlini_wagner_l2"}
+    ours = row("distillguard", 1.1, 3.0, forwards=200.0, backwards=200.0, **least)
+    slow = {"setting": "9 x 200, rate 0.05", "forwards": 1000.0, "backwards": 600.0}
+    theirs = row("adv-lib", 1.2, 10.0, **(least | slow))
+    nearer = row("foolbox", 1.0, 1.0, **least)
+    part = row("ART", 0.5, 1.0, success=0.9, **least)
+    found = verdicts(ours, theirs, nearer, part)
+    assert found == {
+        "undefended, C&W L2: success": (1.0, True),
+        "undefended, C&W L2 to adv-lib's 9 x 200: median": (pytest.approx(1.1 / 1.2), True),
+        "undefended, C&W L2 to adv-lib's 9 x 200: passes": (0.25, False),
+        "undefended, C&W L2 to adv-lib's 9 x 200: seconds": (pytest.approx(0.3), False),
+        "undefended, C&W L2 to the nearest of all peers: median": (pytest.approx(1.1), False),
+    }
+
+
+def test_a_median_that_does_not_exist_is_infinitely_far_and_ours_is_a_failed_success():
+    ours = row("distillguard", None, 1.0, success=0.4, attack="carlini_wagner_linf")
+    theirs = row("adv-lib", 0.2, 1.0, attack="carlini_wagner_linf")
+    found = verdicts(ours, theirs)
+    assert found == {"undefended, C&W linf: success": (0.4, False)}
+    found = verdicts(ours | {"median": 0.2}, theirs | {"median": None})
+    assert found["undefended, C&W linf to adv-lib's: median"] == (0.0, True)
+
+
+def test_pgd_is_judged_by_the_strongest_and_by_the_fastest_of_as_many_steps():
+    pgd = {"group": "pgd", "kind": "margin", "attack": "pgd", "epsilon": 0.3}
+    ours = row("distillguard", 0.3, 1.0, success=0.75, **pgd)
+    equal = {"setting": "40 steps of 0.01"}
+    rows = [
+        ours,
+        row("foolbox", 0.3, 0.1, success=0.5, **pgd),
+        row("adv-lib", 0.3, 1.6, success=0.5, **(pgd | equal)),
+        row("ART", 0.3, 9.0, success=1.0, **(pgd | equal)),
+        row("bare loop", 0.3, 2.0, success=1.0, **(pgd | equal)),
+    ]
+    assert verdicts(*rows) == {
+        "undefended, PGD on the margin, robust above the strongest peer": (0.25, False),
+        "undefended, PGD on the margin to the fastest peer: seconds": (pytest.approx(0.625), False),
+    }
+    rows = [each | {"network": "adversarially trained"} for each in rows]
+    found = verdicts(*rows)["adversarially trained, PGD on the margin to a bare loop: seconds"]
+    assert found == (0.5, True)
+
+
+def test_budgets_are_compared_at_the_same_budget_and_jsma_by_temperature():
+    fab = {"group": "fab", "kind": "targeted", "attack": "fab_targeted", "epsilon": 0.1}
+    rows = [
+        row("distillguard", 0.1, 1.0, success=0.5, **fab),
+        row("torchattacks", 0.1, 1.0, success=0.9, **fab),
+        row("torchattacks", 0.1, 1.0, success=0.504, **(fab | {"setting": "9 targets x 100"})),
+        row("ART", 0.1, 1.0, success=1.0, **(fab | {"setting": "9 targets x 100"})),
+    ]
+    (found,) = verdicts(*rows).values()
+    assert found == (pytest.approx(0.004), True)
+
+    jsma = {"group": "jsma", "attack": "jsma", "targeted": True}
+    settings = ("defaults", "softmax of logits / T", "saliency of logits")
+    for network, wanted in (("T=100", [True, False]), ("undefended", [False]), ("T=20", [])):
+        rows = [
+            row("distillguard", 1, 1, success=0.05, **(jsma | {"setting": s})) for s in settings
+        ]
+        found = verdicts(*(each | {"network": network} for each in rows))
+        assert [holds for _, holds in found.values()] == wanted
+
+
+def test_committed_rows_of_failed_contenders_are_not_judged():
+    assert verdicts({"network": "undefended", "error": "ValueError"}) == {}
 
 
 @pytest.mark.parametrize("fault", mutants.FAULTS, ids=lambda fault: fault.name)
