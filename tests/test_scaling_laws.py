@@ -338,6 +338,18 @@ def test_checkpoints_of_one_run_are_resampled_together():
         assert weights[[0, 2, 4]].sum() == 3
 
 
+def test_checkpoints_that_repeat_their_run_add_no_certainty():
+    law = BARTOLDSON2024_PARAMETRIC
+    once = simulated(law, 16, noise=0.02)
+    often = {name: np.repeat(column, 5) for name, column in once.items()}
+    often["run"] = np.repeat([f"run {i:02}" for i in range(16)], 5)
+    held = {name: law.coefficients[name] for name in ("alpha", "beta", "E")}
+    settings = {"fixed": held, "n_starts": 2, "n_bootstrap": 6, "random_state": 3}
+    fits = [ParametricLaw.fit(runs, **settings) for runs in (once, often)]
+    for one, five in zip(*(fit.laws for fit in fits), strict=True):
+        np.testing.assert_allclose([five.A, five.B], [one.A, one.B], rtol=1e-3)
+
+
 GOOD = {"parameters": [1e6] * 8, "data": [1e6] * 8, "loss": [1.0] * 8}
 
 
