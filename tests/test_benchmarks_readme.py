@@ -310,8 +310,11 @@ def test_budgets_are_compared_at_the_same_budget_and_jsma_by_temperature():
         assert [holds for _, holds in found.values()] == wanted
 
 
-def test_committed_rows_of_failed_contenders_are_not_judged():
-    assert verdicts({"network": "undefended", "error": "ValueError"}) == {}
+def test_a_peer_that_broke_is_not_compared_with():
+    least = {"network": "undefended", "group": "l2", "kind": "least distance"}
+    ours = row("distillguard", 1.1, 3.0, attack="carlini_wagner_l2", **least)
+    broken = {"library": "ART", "attack": "a", "setting": "defaults", "error": "ValueError"}
+    assert verdicts(ours, least | broken) == {"undefended, C&W L2: success": (1.0, True)}
 
 
 @pytest.mark.parametrize("fault", mutants.FAULTS, ids=lambda fault: fault.name)
