@@ -117,6 +117,20 @@ def test_dropout_acts_in_training_only(make):
     assert torch.equal(network(inputs), network(inputs))
 
 
+@pytest.mark.parametrize("make", [papernot_mnist, papernot_cifar10])
+def test_a_pair_drops_units_of_each_hidden_layer_by_its_own_share(make):
+    """Nineteen of twenty units, counted where each layer's dropout lets its units out."""
+    network = make((1, 16, 16), 3, dropout=[0.0, 0.95])
+    kept = []
+    for part in network:
+        if isinstance(part, nn.Dropout):
+            part.register_forward_hook(lambda _, a, out: kept.append((out != 0)[a[0] != 0]))
+    network(torch.rand(64, 1, 16, 16))
+    first, second = (mask.double().mean() for mask in kept)
+    assert first == 1
+    assert 0.03 < second < 0.08
+
+
 def test_hes_rule_keeps_the_size_of_the_signal_through_the_papernot_network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -205,5 +219,10 @@ def test_nonsense_settings_are_refused():
         wide_resnet(width=0)
     with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1.0"):
         papernot_mnist(dropout=1.0)
+    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got \(0.5, -0.1\)"):
+        papernot_mnist(dropout=(0.5, -0.1))
+    for three in (0.5, 0.5, 0.5), "half":
+        with pytest.raises(TypeError, match="dropout must be a number or a pair of numbers"):
+            papernot_mnist(dropout=three)
     with pytest.raises(TypeError, match="hidden must be a sequence of integers, got 64"):
         mlp((4,), hidden=64)

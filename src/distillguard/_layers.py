@@ -1,6 +1,7 @@
 """What the networks are built from: two families of layers, He's rule, checks of shapes."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ from ._validation import check_at_least, check_choice
 def papernot(
     input_shape: Sequence[int],
     n_classes: int,
-    dropout: float,
+    dropout: float | Sequence[float],
     *,
     channels: tuple[int, int],
     hidden: int,
@@ -19,8 +20,7 @@ def papernot(
     """Two convolutions and a pooling, twice; two hidden layers; the logits. Nothing is padded."""
     shape = check_image(input_shape, least=16)
     check_at_least("n_classes", n_classes, 2)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+    shares = check_dropout(dropout)
     check_choice("initial_weights", initial_weights, ("he", "torch"))
 
     layers: list[nn.Module] = []
@@ -32,8 +32,8 @@ def papernot(
 
     layers.append(nn.Flatten())
     before *= height * width
-    for _ in range(2):
-        layers += [nn.Linear(before, hidden), nn.ReLU(), nn.Dropout(dropout)]
+    for share in shares:
+        layers += [nn.Linear(before, hidden), nn.ReLU(), nn.Dropout(share)]
         before = hidden
     network = nn.Sequential(*layers, nn.Linear(hidden, n_classes))
     return he_initialised(network) if initial_weights == "he" else network
@@ -104,6 +104,16 @@ def he_initialised(network: nn.Module) -> nn.Module:
                 nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
                 nn.init.zeros_(part.bias)
     return network
+
+
+def check_dropout(dropout: float | Sequence[float]) -> tuple[float, ...]:
+    """Return the share of each of the two hidden layers; one number is that of both."""
+    shares = tuple(dropout) if isinstance(dropout, Sequence) else (dropout, dropout)
+    if len(shares) != 2 or not all(isinstance(share, Real) for share in shares):
+        raise TypeError(f"dropout must be a number or a pair of numbers, got {dropout!r}")
+    if not all(0 <= share < 1 for share in shares):
+        raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+    return shares
 
 
 def check_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ def papernot_mnist(
     input_shape: Sequence[int] = (1, 28, 28),
     n_classes: int = 10,
     *,
-    dropout: float = 0.5,
+    dropout: float | Sequence[float] = 0.5,
     initial_weights: str = "he",
 ) -> nn.Module:
     """Build the MNIST network of the defensive distillation paper [1]_.
@@ -43,8 +43,9 @@ def papernot_mnist(
         Channels, height and width of one example; both sides of at least 16.
     n_classes : int, default=10
         Logits to return, at least 2.
-    dropout : float, default=0.5
-        Share of the hidden units zeroed in training, in [0, 1), after both hidden layers.
+    dropout : float or pair of floats, default=0.5
+        Share of the hidden units zeroed in training, in [0, 1), after both hidden layers; of a
+        pair, after the first and after the second.
     initial_weights : {"he", "torch"}, default="he"
         He's rule, or PyTorch's own, whose weights are less than half as large: the better
         start for :class:`~distillguard.AdversarialTrainer` where the radius is large.
@@ -57,7 +58,8 @@ def papernot_mnist(
     Raises
     ------
     TypeError
-        If ``input_shape`` or ``n_classes`` is not made of integers.
+        If ``input_shape`` or ``n_classes`` is not made of integers, or ``dropout`` is neither a
+        number nor a pair of numbers.
     ValueError
         If ``input_shape`` is not an image of at least 16x16, ``n_classes`` is below 2,
         ``dropout`` is outside [0, 1) or ``initial_weights`` is unknown.
@@ -70,8 +72,9 @@ def papernot_mnist(
     -----
     The paper leaves three choices open, which are made here as follows. Convolutions are not
     padded, as in Carlini and Wagner's code [2]_, which makes 4x4 maps of 28x28 images. Dropout
-    follows both hidden layers; Carlini and Wagner's code has it after the first only. Weights
-    are drawn by He's rule [3]_ and biases are 0, unless ``initial_weights`` says otherwise.
+    follows both hidden layers; Carlini and Wagner's code has it after the first only, which is
+    ``dropout=(0.5, 0)``. Weights are drawn by He's rule [3]_ and biases are 0, unless
+    ``initial_weights`` says otherwise.
 
     References
     ----------
@@ -99,7 +102,7 @@ def papernot_cifar10(
     input_shape: Sequence[int] = (3, 32, 32),
     n_classes: int = 10,
     *,
-    dropout: float = 0.5,
+    dropout: float | Sequence[float] = 0.5,
     initial_weights: str = "he",
 ) -> nn.Module:
     """Build the CIFAR-10 network of the defensive distillation paper [1]_.
@@ -113,8 +116,9 @@ def papernot_cifar10(
         Channels, height and width of one example; both sides of at least 16.
     n_classes : int, default=10
         Logits to return, at least 2.
-    dropout : float, default=0.5
-        Share of the hidden units zeroed in training, in [0, 1), after both hidden layers.
+    dropout : float or pair of floats, default=0.5
+        Share of the hidden units zeroed in training, in [0, 1), after both hidden layers; of a
+        pair, after the first and after the second.
     initial_weights : {"he", "torch"}, default="he"
         He's rule, or PyTorch's own, whose weights are less than half as large: the better
         start for :class:`~distillguard.AdversarialTrainer` where the radius is large.
@@ -127,7 +131,8 @@ def papernot_cifar10(
     Raises
     ------
     TypeError
-        If ``input_shape`` or ``n_classes`` is not made of integers.
+        If ``input_shape`` or ``n_classes`` is not made of integers, or ``dropout`` is neither a
+        number nor a pair of numbers.
     ValueError
         If ``input_shape`` is not an image of at least 16x16, ``n_classes`` is below 2,
         ``dropout`` is outside [0, 1) or ``initial_weights`` is unknown.
