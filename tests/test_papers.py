@@ -286,9 +286,12 @@ def test_a_network_is_trained_once_and_its_seconds_are_kept(lab, monkeypatch):
 
 def test_no_two_seeds_and_no_two_kinds_are_the_same_network(lab):
     lab.epochs, X = 1, lab.test[0]
-    kinds = [labs.UNDEFENDED, labs.SMOOTHED, "T=1", "T=100", *labs.HALVES]
-    logits = [lab.network(kind, seed)(X) for kind in kinds for seed in (0, 1)]
-    assert not any(torch.equal(a, b) for a, b in combinations(logits, 2))
+    kinds = [labs.UNDEFENDED, labs.SMOOTHED, "T=1", "T=2", "T=5", "T=100", *labs.HALVES]
+    made = [
+        (lab.network(kind, seed), labs.temperature_of(kind)) for kind in kinds for seed in (0, 1)
+    ]
+    logits = [network(X) / T for network, T in made]
+    assert not any(torch.allclose(a, b) for a, b in combinations(logits, 2))
 
 
 def test_halves_are_disjoint_and_have_every_class(lab, monkeypatch):
@@ -483,6 +486,56 @@ def test_networks_trained_side_by_side_are_those_trained_in_turn(originals, tmp_
         assert lab.has(kind, seed)
         assert not turn.has(kind, seed)
         assert torch.equal(lab.network(kind, seed)(X), turn.network(kind, seed)(X))
+
+
+@pytest.mark.slow
+def test_claims_run_side_by_side_find_what_they_find_in_turn(originals, tmp_path):
+    lab = labs.Lab("mnist", tmp_path / "cache", root=str(originals), epochs=1, most=1)
+    lab.temperatures = (20,)
+    some = [SCRIPTS[name].CLAIM for name in ("papernot_success", "papernot_label_smoothing")]
+    found = []
+    for processes in (2, 1):
+        places = claims.Places(tmp_path / f"results {processes}", tmp_path / f"docs {processes}")
+        results = claims.work_through(some, lab, 1, places, processes)
+        for result in results:
+            for row in result["rows"]:
+                row.pop("seconds")
+        found.append({result["checks"][0]["name"]: result["rows"] for result in results})
+        assert len(list(places.docs.glob("*.md"))) == 3
+    assert found[0] == found[1]
+    assert [len(rows) for rows in found[1].values()] == [2, 3]
+
+
+def test_networks_are_trained_as_papernots_table_says(digits, tmp_path, monkeypatch):
+    told = []
+
+    def fit(estimator, X, y):
+        told.append(estimator.get_params())
+        estimator.network_ = mlp((1, 8, 8), 10, hidden=(16,))
+        return estimator
+
+    monkeypatch.setattr(labs.UndefendedClassifier, "fit", fit)
+    labs.Lab("mnist5k", tmp_path).network(labs.UNDEFENDED, 0)
+    weights = [nn.Parameter(torch.zeros(1))]
+    optimizer = told[0]["optimizer"](weights, lr=told[0]["learning_rate"])
+    assert type(optimizer) is torch.optim.SGD
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["momentum"], told[0]["batch_size"]) == (0.1, 0.5, 128)
+    assert told[0]["weight_averaging"] is None
+
+    rates = {}
+    for data in ("mnist", "cifar10"):
+        recipe = labs.DATA[data].recipe.settings
+        optimizer = recipe["optimizer"](weights, lr=recipe["learning_rate"])
+        scheduler = recipe["lr_scheduler"](optimizer, 50)
+        rates[data] = []
+        for _ in range(50):
+            rates[data].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+    assert set(rates["mnist"]) == {0.1}
+    halved = [0.01 / 2 ** (epoch // 10) for epoch in range(50)]
+    assert rates["cifar10"] == pytest.approx(halved)
 
 
 def test_the_papers_sizes_are_one_flag_away(lab):

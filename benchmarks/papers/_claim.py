@@ -6,9 +6,10 @@ import operator
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from benchmarks._common import circumstances, load, save, table
-from benchmarks.papers._lab import DATA, TEMPERATURES, Lab, Size, seconds_per_pass
+from benchmarks._robust import CACHE
+from benchmarks.papers._lab import (
+    DATA,
+    EPOCHS,
+    PUBLISHED_EPOCHS,
+    TEMPERATURES,
+    Lab,
+    Size,
+    seconds_per_pass,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,6 +69,8 @@ class Claim:
     """Forward and backward passes of an image that a seed costs, about."""
     kinds: Callable[[Lab], Sequence[str]] = lambda lab: lab.kinds
     """The networks that it needs."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What it does otherwise than the lab's settings say."""
 
 
 class Places(NamedTuple):
@@ -118,7 +130,8 @@ def networks_in(rows: Rows) -> list[str]:
 def run(claim: Claim, lab: Lab, seeds: int, places: Places) -> Row:
     """Measure what is missing, then judge and draw; each row is written as soon as it is there."""
     name = f"{claim.name}-{lab.data}"
-    settings = lab.settings | {key: lab.size(pair) for key, pair in claim.sizes.items()}
+    sizes = {key: lab.size(pair) for key, pair in claim.sizes.items()}
+    settings = {**lab.settings, **claim.settings, **sizes}
     result = load(name, places.results)
     if result.get("settings") != settings:
         result |= {"settings": settings, "rows": [], "shared_seconds": {}, "unjudged": True}
@@ -221,9 +234,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     options.add_argument("--most", type=int, help="no more images than this: for trying out")
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
     options.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="that train networks beforehand"
+        "--processes", type=int, default=os.cpu_count(), help="that train and attack side by side"
     )
-    options.add_argument("--cache", type=Path, default=ROOT / "build" / "papers")
+    options.add_argument("--cache", type=Path, default=CACHE)
     options.add_argument("--results", type=Path, default=Places().results)
     options.add_argument("--docs", type=Path, default=Places().docs)
     return options
@@ -237,7 +250,7 @@ def lab_of(chosen: argparse.Namespace) -> Lab:
         chosen.cache,
         root=chosen.root,
         full=chosen.full,
-        epochs=chosen.epochs or (50 if chosen.full else 40),
+        epochs=chosen.epochs or (PUBLISHED_EPOCHS if chosen.full else EPOCHS),
         temperatures=chosen.temperatures,
         most=chosen.most,
     )
@@ -266,9 +279,9 @@ def work_through(
     if processes > 1:
         train_ahead(sorted({kind for c in claims for kind in c.kinds(lab)}), lab, seeds, processes)
     results = []
-    for claim in claims:
-        results.append(run(claim, lab, seeds, places))
-        report(claim, results[-1])
+    for claim, result in side_by_side(claims, lab, seeds, places, processes):
+        results.append(result)
+        report(claim, result)
         _pages.write(places)
     print(f"\n{spent(results) / 60:.1f} processor minutes stand behind these figures")
     print(f"elapsed this time: {(time.perf_counter() - began) / 60:.1f} minutes")
@@ -280,14 +293,44 @@ def train_ahead(kinds: Sequence[str], lab: Lab, seeds: int, processes: int) -> N
     wanted = [(kind, seed) for seed in range(seeds) for kind in kinds if not lab.has(kind, seed)]
     if not wanted:
         return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        asked = {pool.submit(lab.network, kind, seed): (kind, seed) for kind, seed in wanted}
+    with workers(processes) as pool:
+        asked = {pool.submit(lab.bare().network, *each): each for each in wanted}
         for done in as_completed(asked):
             done.result()
             print("trained: {}, seed {}".format(*asked[done]), flush=True)
+
+
+def side_by_side(
+    claims: Sequence[Claim], lab: Lab, seeds: int, places: Places, processes: int
+) -> Iterator[tuple[Claim, Row]]:
+    """Run claims in several processes, one thread each, and give each as it is ready."""
+    if processes < 2 or len(claims) < 2:
+        for claim in claims:
+            yield claim, run(claim, lab, seeds, places)
+        return
+    with workers(processes) as pool:
+        # A claim holds functions that do not travel: the process looks it up by its name.
+        asked = {
+            pool.submit(run_by_name, claim.name, lab.bare(), seeds, places): claim
+            for claim in claims
+        }
+        for done in as_completed(asked):
+            yield asked[done], done.result()
+
+
+def run_by_name(name: str, lab: Lab, seeds: int, places: Places) -> Row:
+    """Run the claim of a script."""
+    return run(import_module(f"benchmarks.papers.{name}").CLAIM, lab, seeds, places)
+
+
+def workers(processes: int) -> ProcessPoolExecutor:
+    """Fresh processes with one thread each."""
+    return ProcessPoolExecutor(
+        processes,
+        mp_context=get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
 
 
 def spent(results: Iterable[Row]) -> float:

@@ -1,19 +1,20 @@
 """What the reproductions share: images, networks trained once, attacks made once.
 
 Whatever is costly is kept in a folder, under a name that says what it is: the claims ask for it
-and do not know whether it was there. A network is trained with distillguard's defaults.
+and do not know whether it was there. A network is trained as Papernot's table II has it.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from benchmarks.papers._smoothing import Smoothed
 from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, networks
@@ -30,7 +31,37 @@ HALVES = ("first half", "second half")
 MAX_FEATURES = 112
 PATIENCE = 1000
 """Steps of a second Carlini-Wagner attack where the first fails."""
+EPOCHS, PUBLISHED_EPOCHS = 40, 50
+"""Passes over the training images: by default, and in the papers."""
 SALIENCIES = ("softmax", "softmax of logits / T", "logits")
+
+
+class Recipe(NamedTuple):
+    """Training by stochastic gradient descent, in batches of 128; the last weights stay."""
+
+    learning_rate: float
+    momentum: float
+    decay: float = 1.0
+    """Of the learning rate, after each fifth of the training."""
+
+    def __str__(self) -> str:
+        decay = f", decay {self.decay:g} each fifth" if self.decay != 1 else ""
+        return f"SGD (learning rate {self.learning_rate:g}, momentum {self.momentum:g}{decay})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What an estimator is told."""
+        return {
+            "optimizer": partial(torch.optim.SGD, momentum=self.momentum),
+            "learning_rate": self.learning_rate,
+            "lr_scheduler": self.schedule,
+            "batch_size": 128,
+            "weight_averaging": None,
+        }
+
+    def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+        """Multiply the learning rate by the decay after each fifth of the steps."""
+        return torch.optim.lr_scheduler.StepLR(optimizer, max(steps // 5, 1), self.decay)
 
 
 class Data(NamedTuple):
@@ -38,22 +69,38 @@ class Data(NamedTuple):
 
     title: str
     load: Callable[..., Examples]
-    network: Callable[..., nn.Module]
+    network: partial[nn.Module]
     published: str
     epsilon: float
     """The usual l-infinity budget."""
     training: int | None
     """Training images used without ``--full``; all if None."""
+    recipe: Recipe = Recipe(learning_rate=0.1, momentum=0.5)
 
+    @property
+    def made_by(self) -> str:
+        """The call that makes the network."""
+        told = ", ".join(f"{name}={value!r}" for name, value in self.network.keywords.items())
+        return f"{self.network.func.__name__}({told})"
+
+
+OPEN: dict[str, Any] = {"dropout": (0.5, 0.0), "initial_weights": "torch"}
+"""What Papernot leaves open: dropout where Carlini and Wagner have it, PyTorch's weights."""
+MNIST = partial(networks.papernot_mnist, **OPEN)
+CIFAR10 = partial(networks.papernot_cifar10, **OPEN)
 
 DATA = {
-    "mnist5k": Data("MNIST-5k", datasets.load_mnist5k, networks.papernot_mnist, "mnist", 0.3, None),
-    "fashion": Data(
-        "Fashion-MNIST", datasets.load_fashion_mnist, networks.papernot_mnist, "mnist", 0.1, 10_000
-    ),
-    "mnist": Data("MNIST", datasets.load_mnist, networks.papernot_mnist, "mnist", 0.3, None),
+    "mnist5k": Data("MNIST-5k", datasets.load_mnist5k, MNIST, "mnist", 0.3, None),
+    "fashion": Data("Fashion-MNIST", datasets.load_fashion_mnist, MNIST, "mnist", 0.1, 10_000),
+    "mnist": Data("MNIST", datasets.load_mnist, MNIST, "mnist", 0.3, None),
     "cifar10": Data(
-        "CIFAR-10", datasets.load_cifar10, networks.papernot_cifar10, "cifar10", 8 / 255, None
+        "CIFAR-10",
+        datasets.load_cifar10,
+        CIFAR10,
+        "cifar10",
+        8 / 255,
+        None,
+        Recipe(learning_rate=0.01, momentum=0.9, decay=0.5),
     ),
 }
 
@@ -73,7 +120,7 @@ class Lab:
     cache: Path
     root: str | None = None
     full: bool = False
-    epochs: int = 40
+    epochs: int = EPOCHS
     temperatures: Sequence[int] = TEMPERATURES
     most: int | None = None
     """No more images than this, whatever a claim wants: for trying out."""
@@ -101,8 +148,14 @@ class Lab:
             "full": self.full,
             "epochs": self.epochs,
             "training_images": images,
+            "optimizer": str(self.about.recipe),
+            "network": self.about.made_by,
             "precision": "bf16-mixed",
         }
+
+    def bare(self) -> "Lab":
+        """The same without images, to be sent to another process."""
+        return replace(self, spent={}, computed=0.0)
 
     def size(self, images: Size) -> int:
         """How many images this time."""
@@ -131,7 +184,9 @@ class Lab:
         return self.about.load(split, root=self.root) if self.root else self.about.load(split)
 
     def _path(self, name: str) -> Path:
-        prefix = f"{self.data}{'-full' if self.full else ''}-{self.epochs}"
+        rate, momentum, _ = self.about.recipe
+        how = f"{self.epochs}-sgd-{rate:g}-{momentum:g}-dropout-once"
+        prefix = f"{self.data}{'-full' if self.full else ''}-{how}"
         return self.cache / f"{prefix}-{name}.pt".replace(" ", "_").replace("/", "by")
 
     def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
@@ -164,22 +219,22 @@ class Lab:
     def _trained(self, kind: str, seed: int) -> dict[str, Tensor]:
         X, y = self.train
         settings: dict[str, Any] = {"max_epochs": self.epochs, "precision": "bf16-mixed"}
+        settings |= self.about.recipe.settings
         estimator: Any
         if kind in HALVES:
             # The confidence of a transferable example is measured in logits: these networks are
             # trained as long as the paper's, which makes their logits about as large.
             settings["max_epochs"] = self.epochs if self.full else 5 * self.epochs // 4
-            # No half shares initial weights with another network of this seed.
             order = torch.randperm(len(X), generator=torch.Generator().manual_seed(seed))
             half = order.chunk(2)[HALVES.index(kind)]
-            X, y, seed = X[half], y[half], seed + 1000 * (1 + HALVES.index(kind))
+            X, y = X[half], y[half]
         if kind.startswith("T="):
             T = temperature_of(kind)
             estimator = DefensiveDistiller(self.about.network, temperature=T, **settings)
         else:
             maker = Smoothed if kind == SMOOTHED else UndefendedClassifier
             estimator = maker(self.about.network, **settings)
-        estimator.set_params(random_state=seed).fit(X, y)
+        estimator.set_params(random_state=random_state(kind, seed)).fit(X, y)
         return getattr(estimator, estimator._predictor).cpu().state_dict()
 
     def chosen(self, seed: int, n: int, *models: nn.Module) -> Examples:
@@ -249,6 +304,17 @@ class Lab:
             return length.view(aims.shape).cpu()
 
         return self.remembered(f"{name}-{kind}-{seed}-{n}", compute)
+
+
+def random_state(kind: str, seed: int) -> int:
+    """Seed of a training: no half and no temperature shares it with another network.
+
+    The last layer is trained in units of T. From equal weights, temperatures whose ratio is a
+    power of two would give one network at two scales, equal to the last bit.
+    """
+    halves = {half: 1 + HALVES.index(half) for half in HALVES}
+    own = 10 * int(kind[2:]) if kind.startswith("T=") else halves.get(kind, 0)
+    return seed + 1000 * own
 
 
 def temperature_of(kind: str) -> float:

@@ -86,7 +86,8 @@ def circumstances(claim: Claim, result: Row) -> str:
     training = settings["training_images"]
     images = "all training images" if training == "all" else f"{training:,} training images"
     seeds = f"{result['seeds']} seed" + ("s" if result["seeds"] > 1 else "")
-    said = ", ".join([seeds, images, f"{settings['epochs']} epochs", *sizes])
+    how = f"{settings['epochs']} epochs of {settings['optimizer']}"
+    said = ", ".join([f"`{settings['network']}`", seeds, images, how, *sizes])
     minutes = result["processor_minutes"]
     return (
         f"{said}; {minutes:.1f} processor minutes with training, {result['processor']}, "

@@ -47,12 +47,12 @@ def large(input_shape: tuple[int, ...], n_classes: int, width: int = 1200) -> nn
 
 def training(lab: Lab, seed: int) -> dict[str, Any]:
     """Settings of a student's training."""
-    epochs = max(lab.epochs // 2, 1)
+    epochs = max(2 * lab.epochs // 5, 1)
     return {"max_epochs": epochs, "precision": "bf16-mixed", "random_state": seed}
 
 
 def teacher_state(lab: Lab, seed: int) -> dict[str, Tensor]:
-    """Weights of the teacher, trained for twice as long."""
+    """Weights of the teacher, trained for longer."""
     settings = training(lab, seed) | {"max_epochs": lab.epochs}
     return UndefendedClassifier(large, **settings).fit(*lab.train).network_.cpu().state_dict()
 

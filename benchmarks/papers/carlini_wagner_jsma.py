@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SOFTMAX, UNDONE, LOGITS = SALIENCIES
-FEW = Size(30, 100)
+FEW = Size(20, 100)
 
 
 def units(lab: Lab) -> list[Row]:

@@ -14,7 +14,7 @@ from distillguard.attacks import carlini_wagner_l2
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-IMAGES = Size(48, 1000)
+IMAGES = Size(32, 1000)
 CONFIDENCES = (0, 5, 10, 15, 20, 25, 30, 35, 40)
 TARGETS = {"plain": HALVES[1], "distilled": "T=100"}
 

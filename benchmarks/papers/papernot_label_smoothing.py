@@ -44,7 +44,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
                 paper.get(kind),
                 [100 * value for value in values(rows, key, network=kind)],
                 "%",
-                "fewer images and epochs" if key == "success" else "",
+                "fewer training images" if key == "success" else "",
             )
             for kind in KINDS
         ]
@@ -82,8 +82,7 @@ attack is the temperature.
     draw=draw,
     caption="Success of JSMA without soft labels, with labels smoothed by hand, and distilled.",
     differences="""
-The paper gives this figure for MNIST alone, and for one network. Ours differ widely from seed to
-seed: two of the three are above the bound, one is far below it. Smoothed labels bound the logits
+The paper gives this figure for MNIST alone, and for one network. Smoothed labels bound the logits
 from above, so that the softmax of such a network saturates less than an ordinary one's, which is
 the opposite of what distillation does.
 """,

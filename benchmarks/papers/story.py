@@ -41,7 +41,7 @@ from distillguard.attacks import carlini_wagner_l2, fgsm, pgd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-IMAGES = Size(64, 1000)
+IMAGES = Size(32, 1000)
 CONFIDENCE = 40.0
 BUDGETS: dict[str, Callable[..., Tensor]] = {
     "fgsm": fgsm,
