@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks._attacks_readme import DATA
+from benchmarks._attacks_readme import DATA, HOT, ROBUST, UNDEFENDED
 from benchmarks._common import load
 from benchmarks._peers import BARE, OURS
 from benchmarks.papers._claim import check, shown, verdict
 
 Row = dict[str, Any]
 
-UNDEFENDED, HOT, ROBUST = "undefended", "T=100", "adversarially trained"
 STEPS = "40 steps of "
 BUDGETS = {"apgd": "100 steps", "fab": "9 targets x 100", "square": "defaults"}
 """The setting of torchattacks that spends what our defaults may spend."""

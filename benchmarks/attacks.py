@@ -46,7 +46,7 @@ TEMPERATURES = {"undefended": 1.0, "T=20": 20.0, "T=100": 100.0, "adversarially 
 LIBRARIES = (OURS, BARE, *MODULES)
 GROUPS = ("fgsm", "pgd", "l2", "linf", "l0", "apgd", "fab", "square", "jsma")
 IDENTITY = ("network", "group", "kind", "library", "attack", "setting")
-SETTINGS = ("examples", "epochs", "norm", "epsilon", "threads", "processor")
+SETTINGS = ("examples", "training", "epochs", "norm", "epsilon", "threads", "processor")
 
 Examples = tuple[Tensor, Tensor]
 
@@ -59,6 +59,13 @@ def network(name: str, data: str, epochs: int, cache: Path) -> nn.Module:
     if not lab.has(name, 0):
         print(f"training the {name} network for {epochs} epochs", flush=True)
     return lab.network(name, 0).cpu()
+
+
+def training(name: str, data: str) -> str:
+    """Say how a network is made, so that no row outlives a change of that."""
+    about = DATA[data]
+    robust = name == "adversarially trained"
+    return "TRADES" if robust else f"{about.made_by}, {about.recipe}"
 
 
 def chosen_examples(model: nn.Module, test: Examples, n: int) -> Examples:
@@ -158,7 +165,7 @@ def run(chosen: argparse.Namespace) -> None:
             rows = load(name, chosen.results).get("rows", [])
             row = {"network": kind} | contender._asdict()
             row = {part: row[part] for part in (*IDENTITY, "norm", "epsilon", "targeted")}
-            row |= {"examples": len(X), "epochs": epochs}
+            row |= {"examples": len(X), "epochs": epochs, "training": training(kind, chosen.data)}
             row |= {part: about[part] for part in ("threads", "processor", "date")}
             if holds(rows, row) and contender.library not in chosen.again:
                 continue

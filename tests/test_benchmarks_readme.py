@@ -4,11 +4,14 @@ import importlib
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+
+from distillguard.networks import papernot_mnist
 
 ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
@@ -109,6 +112,7 @@ def test_the_strongest_peer_is_the_nearest_then_the_fastest_and_failures_are_far
     rows = [ours, row("foolbox", 1.3, 1.0), row("ART", None, 0.1, success=0.2)]
     rows += [row("adv-lib", 1.1, 9.0), row("torchattacks", 1.1, 5.0)]
     rows += [row("adv-lib", 0.5, 1.0, network="T=20"), row("adv-lib", 0.5, 1.0, kind="other")]
+    rows += [ours | {"network": "T=20"}]
     assert [(one["library"], two["library"]) for one, two in readme.comparisons(rows)] == [
         ("distillguard", "torchattacks")
     ]
@@ -200,6 +204,18 @@ def test_a_row_of_the_same_settings_is_not_computed_again(small):
     assert small("--examples", "5", "--again", "foolbox")[0] == [5]
     assert small("--examples", "5", "--only", "l0")[0] == []
     assert small("--examples", "6", "--libraries", "ART")[0] == []
+
+
+def test_a_row_of_a_network_that_was_trained_otherwise_is_computed_again(small, monkeypatch):
+    assert small()[0]
+    about = bench.DATA["mnist5k"]
+    slower = about._replace(recipe=about.recipe._replace(learning_rate=0.01))
+    monkeypatch.setitem(bench.DATA, "mnist5k", slower)
+    assert small()[0]
+    wider = slower._replace(network=partial(papernot_mnist, dropout=0.0))
+    monkeypatch.setitem(bench.DATA, "mnist5k", wider)
+    assert small()[0]
+    assert not small()[0]
 
 
 def test_a_library_that_is_not_installed_is_left_out_and_said(small, monkeypatch, capsys, tmp_path):
