@@ -284,6 +284,14 @@ def test_a_network_is_trained_once_and_its_seconds_are_kept(lab, monkeypatch):
     assert again.computed == 0
 
 
+@pytest.mark.parametrize("option", ["seeds", "epochs", "most", "processes", "temperatures"])
+def test_a_count_below_one_is_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        everything.main([f"--{option}", "0", "--pages"])
+    message = f"argument --{option}: must be a whole number of at least 1, got 0"
+    assert message in capsys.readouterr().err
+
+
 def test_no_two_seeds_and_no_two_kinds_are_the_same_network(lab):
     lab.epochs, X = 1, lab.test[0]
     kinds = [labs.UNDEFENDED, labs.SMOOTHED, "T=1", "T=2", "T=5", "T=100", *labs.HALVES]

@@ -227,19 +227,29 @@ def parser(description: str) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=description.splitlines()[0])
     options.add_argument("--data", choices=DATA, default="mnist5k")
     options.add_argument("--root", help="folder of the original files of --data")
-    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--seeds", type=at_least_one, default=3)
     options.add_argument("--full", action="store_true", help="the papers' sizes and 50 epochs")
-    options.add_argument("--epochs", type=int)
-    options.add_argument("--temperatures", type=int, nargs="*", default=TEMPERATURES)
-    options.add_argument("--most", type=int, help="no more images than this: for trying out")
-    options.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options.add_argument("--epochs", type=at_least_one)
+    options.add_argument("--temperatures", type=at_least_one, nargs="*", default=TEMPERATURES)
+    options.add_argument("--most", type=at_least_one, help="no more images: for trying out")
+    options.add_argument("--threads", type=at_least_one, default=torch.get_num_threads())
     options.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="that train and attack side by side"
+        "--processes",
+        type=at_least_one,
+        default=os.cpu_count(),
+        help="that train and attack side by side",
     )
     options.add_argument("--cache", type=Path, default=CACHE)
     options.add_argument("--results", type=Path, default=Places().results)
     options.add_argument("--docs", type=Path, default=Places().docs)
     return options
+
+
+def at_least_one(text: str) -> int:
+    """Parse a count."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return int(text)
 
 
 def lab_of(chosen: argparse.Namespace) -> Lab:
