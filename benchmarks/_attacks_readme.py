@@ -72,7 +72,8 @@ def comparisons(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
             continue
         if ours["setting"] != "defaults" and ours["attack"] != "jsma":
             continue
-        same = [row for row in rows if all(row[p] == ours[p] for p in ("network", "group", "kind"))]
+        alike = ("network", "group", "kind", "examples")
+        same = [row for row in rows if all(row[part] == ours[part] for part in alike)]
         peers = [row for row in same if row["library"] not in (OURS, BARE)]
         if peers:
             yield ours, min(peers, key=weakness)
