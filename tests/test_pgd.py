@@ -157,10 +157,24 @@ def test_the_ball_is_around_the_input_and_not_around_the_last_iterate():
     check_route(route, [4.0, 2.0], [4.5, 2.0], [4.75, 2.0], [4.75, 2.0])
 
 
-def test_the_default_step_crosses_the_ball_and_comes_back():
+def test_default_steps_begin_with_the_radius_and_fall_linearly():
     route = Route()
-    pgd(route, point(4.0, 2.0), LABEL, loss=slopes(*[[1.0, 0.0]] * 10), steps=10, **WIDE, **PLAIN)
-    assert (route.points[1] - route.points[0]).tolist() == pytest.approx([2.5 * 5.0 / 10, 0.0])
+    loss = slopes(*[[1.0, 0.0], [-1.0, 0.0]] * 3)
+    pgd(route, point(4.0, 2.0), LABEL, loss=loss, steps=5, **WIDE, **PLAIN)
+    check_route(route, *([first, 2.0] for first in (4.0, 9.0, 5.0, 8.0, 6.0, 7.0)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({"step_decay": False}, 2.5 * 5.0 / 10), ({"step_size": 0.3}, 0.3)],
+    ids=["asked for", "of a given size"],
+)
+def test_equal_steps_where_they_are_asked_for_or_given_a_size(settings, expected):
+    route = Route()
+    settings = {"loss": slopes(*[[1.0, 0.0], [-1.0, 0.0]] * 6), "steps": 10} | settings
+    pgd(route, point(4.0, 2.0), LABEL, **settings, **WIDE, **PLAIN)
+    lengths = [(after - before).abs().max().item() for before, after in pairwise(route.points)]
+    assert lengths == pytest.approx([expected] * 10)
 
 
 def test_momentum_adds_gradients_that_are_first_divided_by_their_l1_norm():

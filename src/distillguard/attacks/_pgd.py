@@ -27,7 +27,7 @@ def pgd(
     loss: str | Loss = "cross_entropy",
     steps: int = 40,
     step_size: float | None = None,
-    step_decay: bool = False,
+    step_decay: bool | None = None,
     restarts: int = 1,
     random_start: bool | Literal["blocks"] = True,
     momentum: float = 0.0,
@@ -73,10 +73,12 @@ def pgd(
     steps : int, default=40
         Gradient steps of each run.
     step_size : float, optional
-        :math:`\alpha`, in the units of ``inputs``. ``2.5 * epsilon / steps`` if not given, so
-        that an iterate can cross the ball and come back.
-    step_decay : bool, default=False
-        Shorten the steps linearly over each run, towards 0.
+        :math:`\alpha`, in the units of ``inputs``. If not given, ``epsilon``, falling linearly
+        towards 0 over each run: the first steps cross the ball, the last ones settle. With
+        ``step_decay=False`` it is ``2.5 * epsilon / steps``, as is usual for steps that stay equal.
+    step_decay : bool, optional
+        Shorten the steps linearly over each run, towards 0. If not given, steps of a given
+        ``step_size`` stay equal.
     restarts : int, default=1
         Independent runs; more than one needs ``random_start``.
     random_start : bool or "blocks", default=True
@@ -154,8 +156,10 @@ def pgd(
     check_at_least("steps", steps, 1)
     check_at_least("restarts", restarts, 1)
     check_not_negative("momentum", momentum)
+    if step_decay is None:
+        step_decay = step_size is None
     if step_size is None:
-        step_size = 2.5 * epsilon / steps
+        step_size = epsilon if step_decay else 2.5 * epsilon / steps
     check_positive("step_size", step_size)
     check_choice("random_start", random_start, (True, False, "blocks"))
     if restarts > 1 and not random_start:
