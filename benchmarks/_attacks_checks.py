@@ -28,10 +28,10 @@ def report() -> None:
 
 
 def checks(rows: list[Row]) -> Iterator[Row]:
-    """Judge what has been run; of what has not been run nothing is said."""
+    """Judge what has been run on the same images; of what has not been run nothing is said."""
     rows = [row for row in rows if "error" not in row]
-    for network in dict.fromkeys(row["network"] for row in rows):
-        here = [row for row in rows if row["network"] == network]
+    for network, n in dict.fromkeys((row["network"], row["examples"]) for row in rows):
+        here = _of(rows, network=network, examples=n)
         for of in (_l2, _linf, _l0, _pgd, _budgets, _jsma):
             for one in of(here, network):
                 if one["value"] is not None:
@@ -75,7 +75,7 @@ def _l0(rows: list[Row], network: str) -> Iterator[Row]:
 def _pgd(rows: list[Row], network: str) -> Iterator[Row]:
     for kind in ("cross-entropy", "margin"):
         same = _of(rows, group="pgd", kind=kind)
-        ours, bare = _row(same, library=OURS), _row(same, library=BARE)
+        ours, bare = _row(same, library=OURS, setting="defaults"), _row(same, library=BARE)
         peers = [row for row in same if row["library"] not in (OURS, BARE)]
         strongest = max(peers, key=lambda row: row["success"], default=None)
         equal = [row for row in peers if row["setting"].startswith(STEPS)]
@@ -111,11 +111,11 @@ def _jsma(rows: list[Row], network: str) -> Iterator[Row]:
         yield check("JSMA, temperature undone: success", undone, ">=", 0.9)
 
 
-def _of(rows: list[Row], **wanted: str) -> list[Row]:
+def _of(rows: list[Row], **wanted: str | int) -> list[Row]:
     return [row for row in rows if wanted.items() <= row.items()]
 
 
-def _row(rows: list[Row], **wanted: str) -> Row | None:
+def _row(rows: list[Row], **wanted: str | int) -> Row | None:
     return next(iter(_of(rows, **wanted)), None)
 
 

@@ -8,7 +8,7 @@ import importlib
 import sys
 import types
 from collections.abc import Callable
-from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -43,11 +43,20 @@ def next_class(labels: Tensor, n_classes: int = 10) -> Tensor:
 
 
 def ours(name: str, *, following: bool = False, **settings: Any) -> Run:
-    """Adapt an attack of distillguard's; ``following``: towards the class after the true one."""
-    attack = partial(getattr(attacks, name), **settings)
-    if not following:
-        return attack
-    return lambda model, inputs, labels: attack(model, inputs, next_class(labels), targeted=True)
+    """Adapt an attack of distillguard's; ``following``: towards the class after the true one.
+
+    It draws by the seed of the global generator, as the peers do.
+    """
+    attack = getattr(attacks, name)
+    draws = "random_state" in signature(attack).parameters
+
+    def run(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        given = {**settings, "random_state": torch.initial_seed()} if draws else settings
+        if following:
+            return attack(model, inputs, next_class(labels), targeted=True, **given)
+        return attack(model, inputs, labels, **given)
+
+    return run
 
 
 def bare(

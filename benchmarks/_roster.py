@@ -88,13 +88,14 @@ def _pgd(epsilon: float) -> list[Contender]:
     of = _entry("pgd", "linf", epsilon=epsilon)
     step = 2.5 * epsilon / 40
     same = f"40 steps of {step:.4g}"
-    ours = {"epsilon": epsilon, "random_state": 0}
     bare = {"epsilon": epsilon, "step_size": step}
     art = {"max_iter": 40, "eps_step": step, "num_random_init": 1, "batch_size": 256}
     pgd, art_pgd = "pgd_linf", "ProjectedGradientDescent"
     return [
-        of(CE, OURS, "pgd", **ours),
-        of(MARGIN, OURS, "pgd", loss="margin", **ours),
+        of(CE, OURS, "pgd", epsilon=epsilon),
+        of(CE, OURS, "pgd", same, epsilon=epsilon, step_size=step),
+        of(MARGIN, OURS, "pgd", epsilon=epsilon, loss="margin"),
+        of(MARGIN, OURS, "pgd", same, epsilon=epsilon, step_size=step, loss="margin"),
         of(CE, BARE, "pgd", same, loss=cross_entropy, **bare),
         of(MARGIN, BARE, "pgd", same, loss=margin_loss, **bare),
         of(CE, ADV, pgd, ε=epsilon),
@@ -187,14 +188,14 @@ def _l0() -> list[Contender]:
 
 def _apgd(close: float) -> list[Contender]:
     of = _entry("apgd", "linf", epsilon=close)
-    ours, adv = {"epsilon": close, "random_state": 0}, {"eps": close, "norm": math.inf}
+    adv = {"eps": close, "norm": math.inf}
     many = {"eps": close, "steps": 100}
     art_apgd, ratio = "AutoProjectedGradientDescent", "difference_logits_ratio"
     art = {"eps": close, "batch_size": 256}
     return [
-        of(CE, OURS, "apgd", **ours),
-        of(DLR, OURS, "apgd", loss="dlr", **ours),
-        of(TARGETED, OURS, "apgd_targeted", **ours),
+        of(CE, OURS, "apgd", epsilon=close),
+        of(DLR, OURS, "apgd", loss="dlr", epsilon=close),
+        of(TARGETED, OURS, "apgd_targeted", epsilon=close),
         of(CE, ADV, "apgd", loss_function="ce", **adv),
         of(DLR, ADV, "apgd", **adv),
         of(TARGETED, ADV, "apgd_targeted", **adv),
@@ -213,7 +214,7 @@ def _fab(close: float) -> list[Contender]:
     of = _entry("fab", "linf", epsilon=close)
     adv = {"norm": math.inf, "ε": close}
     return [
-        of(TARGETED, OURS, "fab_targeted", stop_within=close, random_state=0),
+        of(TARGETED, OURS, "fab_targeted", stop_within=close),
         of(TARGETED, ADV, "fab", **adv),
         of(TARGETED, ADV, "fab", "9 targets", targeted_restarts=True, restarts=9, **adv),
         of(TARGETED, TORCHATTACKS, "FAB", eps=close),
@@ -225,7 +226,7 @@ def _fab(close: float) -> list[Contender]:
 def _square(close: float) -> list[Contender]:
     of = _entry("square", "linf", epsilon=close)
     return [
-        of(MARGIN, OURS, "square", epsilon=close, random_state=0),
+        of(MARGIN, OURS, "square", epsilon=close),
         of(MARGIN, TORCHATTACKS, "Square", eps=close),
         of(MARGIN, ART, "SquareAttack", eps=close),
         of(MARGIN, ART, "SquareAttack", "5000 queries", eps=close, max_iter=5000, batch_size=256),

@@ -10,7 +10,8 @@ Attacks the networks of benchmarks.papers undefended, distilled at T = 20 and at
 trained by TRADES, at the first test images that each classifies correctly. A row for each contender
 is written into ``results/attacks-DATA.json`` as soon as it is done: success, median and mean
 distance, forward and backward passes per example counted by a wrapper around the model, seconds of
-the clock and of the processor (which other programs do not lengthen). A row that the file holds
+the clock and of the processor (which other programs do not lengthen). Whoever is compared by
+seconds closely takes turns: three runs each, one after the other. A row that the file holds
 for the same settings is not computed again, a network that the cache holds is not trained again,
 and a library that is not installed is left out. The last three lines print all rows, judge them,
 and write what README.md says of them.
@@ -20,7 +21,9 @@ import argparse
 import random
 import time
 import warnings
+from itertools import groupby
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -46,7 +49,11 @@ TEMPERATURES = {"undefended": 1.0, "T=20": 20.0, "T=100": 100.0, "adversarially 
 LIBRARIES = (OURS, BARE, *MODULES)
 GROUPS = ("fgsm", "pgd", "l2", "linf", "l0", "apgd", "fab", "square", "jsma")
 IDENTITY = ("network", "group", "kind", "library", "attack", "setting")
-SETTINGS = ("examples", "training", "epochs", "norm", "epsilon", "threads", "processor")
+SETTINGS = ("examples", "turns", "training", "epochs", "norm", "epsilon", "threads", "processor")
+
+TURNS = {"pgd": 3}
+"""How often a group of contenders is run in turns, each time from other random numbers: a machine
+that slows down slows all of them. Seconds are the median of the turns, all else the mean."""
 
 Examples = tuple[Tensor, Tensor]
 
@@ -76,12 +83,14 @@ def chosen_examples(model: nn.Module, test: Examples, n: int) -> Examples:
     return X[right][:n].contiguous(), y[right][:n].contiguous()
 
 
-def measured(contender: Contender, model: nn.Module, X: Tensor, y: Tensor) -> dict[str, Any]:
+def measured(
+    contender: Contender, model: nn.Module, X: Tensor, y: Tensor, seed: int = 0
+) -> dict[str, Any]:
     """Run one contender; what left the budget or the bounds is no success."""
     counted = Counted(model, contender.divisor).eval()
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - the peers draw from the global generator
-    torch.manual_seed(0)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the peers draw from the global generator
+    torch.manual_seed(seed)
     began = time.perf_counter(), time.process_time()
     try:
         with warnings.catch_warnings():
@@ -113,6 +122,19 @@ def measured(contender: Contender, model: nn.Module, X: Tensor, y: Tensor) -> di
     }
 
 
+def together(turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sum up the turns of one contender; one that broke in any of them broke."""
+    for turn in turns:
+        if "error" in turn:
+            return turn
+    figures = {}
+    for measure in turns[0]:
+        values = [turn[measure] for turn in turns]
+        middle = median if measure in ("seconds", "processor_seconds") else fmean
+        figures[measure] = None if None in values else middle(values)
+    return figures
+
+
 def installed() -> set[str]:
     """Name the libraries that can be imported, and say which cannot."""
     found = set()
@@ -141,6 +163,20 @@ def replaced(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, 
     return [row if match else each for each, match in zip(rows, same, strict=True)]
 
 
+def wanted(chosen: argparse.Namespace, kind: str, present: set[str]) -> list[list[Contender]]:
+    """List the contenders that are asked for and can be run, those of a group together."""
+    close = (EPSILON if kind == "adversarially trained" else CLOSE)[chosen.data]
+    contenders = [
+        contender
+        for contender in roster(EPSILON[chosen.data], close, TEMPERATURES[kind])
+        if contender.group in chosen.only
+        and contender.library in present
+        and contender.library in chosen.libraries
+        and (chosen.hours or not contender.hours)
+    ]
+    return [list(group) for _, group in groupby(contenders, lambda each: each.group)]
+
+
 def run(chosen: argparse.Namespace) -> None:
     """Compute what is missing."""
     name = f"attacks-{chosen.data}"
@@ -150,28 +186,27 @@ def run(chosen: argparse.Namespace) -> None:
     for kind in chosen.networks:
         robust = kind == "adversarially trained"
         epochs = ROBUST[chosen.data]["max_epochs"] if robust else chosen.epochs
-        close = (EPSILON if robust else CLOSE)[chosen.data]
-        contenders = [
-            contender
-            for contender in roster(EPSILON[chosen.data], close, TEMPERATURES[kind])
-            if contender.group in chosen.only
-            and contender.library in present
-            and contender.library in chosen.libraries
-            and (chosen.hours or not contender.hours)
-        ]
         model = network(kind, chosen.data, epochs, chosen.cache)
         X, y = chosen_examples(model, test, chosen.examples)
-        for contender in contenders:
-            rows = load(name, chosen.results).get("rows", [])
-            row = {"network": kind} | contender._asdict()
-            row = {part: row[part] for part in (*IDENTITY, "norm", "epsilon", "targeted")}
-            row |= {"examples": len(X), "epochs": epochs, "training": training(kind, chosen.data)}
-            row |= {part: about[part] for part in ("threads", "processor", "date")}
-            if holds(rows, row) and contender.library not in chosen.again:
-                continue
-            row |= measured(contender, model, X, y)
-            save(name, {**about, "rows": replaced(rows, row)}, chosen.results)
-            print(_attacks_readme.line(row), flush=True)
+        shared = {"examples": len(X), "epochs": epochs, "training": training(kind, chosen.data)}
+        shared |= {part: about[part] for part in ("threads", "processor", "date")}
+        for group in wanted(chosen, kind, present):
+            count = TURNS.get(group[0].group, 1)
+            missing = []
+            for contender in group:
+                row = {"network": kind} | contender._asdict()
+                row = {part: row[part] for part in (*IDENTITY, "norm", "epsilon", "targeted")}
+                row |= shared | {"turns": count}
+                rows = load(name, chosen.results).get("rows", [])
+                if contender.library in chosen.again or not holds(rows, row):
+                    missing.append((contender, row, []))
+            for seed in range(count):
+                for contender, row, turns in missing:
+                    turns.append(measured(contender, model, X, y, seed))
+                    row |= together(turns) | {"turns": len(turns)}
+                    rows = load(name, chosen.results).get("rows", [])
+                    save(name, {**about, "rows": replaced(rows, row)}, chosen.results)
+                    print(_attacks_readme.line(row), flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -197,14 +197,66 @@ def small(monkeypatch, tmp_path):
 
 
 def test_a_row_of_the_same_settings_is_not_computed_again(small):
-    assert small("--examples", "3")[0] == [3]
+    assert small("--examples", "3")[0] == [3, 3, 3]
     assert small("--examples", "3")[0] == []
     calls, rows = small("--examples", "5")
-    assert calls == [5]
+    assert calls == [5, 5, 5]
     assert [each["examples"] for each in rows] == [5]
-    assert small("--examples", "5", "--again", "foolbox")[0] == [5]
+    assert small("--examples", "5", "--again", "foolbox")[0] == [5, 5, 5]
     assert small("--examples", "5", "--only", "l0")[0] == []
     assert small("--examples", "6", "--libraries", "ART")[0] == []
+
+
+def test_turns_alternate_with_random_numbers_of_their_own(monkeypatch, tmp_path):
+    drawn = []
+
+    def named(name, by):
+        def attack(model, inputs, labels):
+            drawn.append((name, torch.rand(()).item()))
+            return inputs + (by if len(drawn) < 3 else 0.2)
+
+        return contender(attack, attack=name, epsilon=0.2)
+
+    pair = [named("a", 0.05), named("b", 0.2)]
+    images = INPUTS, LABELS
+    data = bench.DATA["mnist5k"]._replace(load=lambda split: images)
+    monkeypatch.setattr(bench, "roster", lambda *radii: pair)
+    monkeypatch.setattr(bench, "network", lambda *settings: Brightness())
+    monkeypatch.setitem(bench.DATA, "mnist5k", data)
+    monkeypatch.setattr(bench, "imported", lambda library: None)
+    bench.main(["--networks", "undefended", "--results", str(tmp_path)])
+    assert [name for name, _ in drawn] == ["a", "b"] * 3
+    values = [value for _, value in drawn]
+    assert values[0::2] == values[1::2]
+    assert len(set(values)) == 3
+
+    rows = json.loads((tmp_path / "attacks-mnist5k.json").read_text())["rows"]
+    assert [each["success"] for each in rows] == [pytest.approx(2 / 3), 1.0]
+    assert [each["turns"] for each in rows] == [3, 3]
+    bench.main(["--networks", "undefended", "--results", str(tmp_path)])
+    assert len(drawn) == 6
+
+
+def test_turns_are_summed_up_by_the_middle_of_their_seconds():
+    turns = [{"success": s, "median": m, "seconds": t} for s, m, t in
+             ((1.0, 2.0, 9.0), (0.5, 4.0, 1.0), (0.75, 3.0, 2.0))]  # fmt: skip
+    assert bench.together(turns) == {"success": 0.75, "median": 3.0, "seconds": 2.0}
+    turns[1]["median"] = None
+    assert bench.together(turns)["median"] is None
+    assert bench.together([*turns, {"error": "E: no"}]) == {"error": "E: no"}
+
+
+def test_ours_draws_by_the_global_seed_and_leaves_the_generator_alone():
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.rand(8, 1, 2, 2, generator=generator), torch.zeros(8, dtype=torch.long)
+    attack = peers.ours("pgd", epsilon=0.1, steps=1, early_stop=False)
+
+    def found(seed):
+        torch.manual_seed(seed)
+        return attack(Brightness(), inputs, labels)
+
+    assert torch.equal(found(1), found(1))
+    assert not torch.equal(found(1), found(2))
 
 
 def test_a_row_of_a_network_that_was_trained_otherwise_is_computed_again(small, monkeypatch):
@@ -327,9 +379,11 @@ def test_budgets_are_compared_at_the_same_budget_and_jsma_by_temperature():
         assert [holds for _, holds in found.values()] == wanted
 
 
-def test_a_peer_that_broke_is_not_compared_with():
+def test_a_peer_that_broke_or_met_other_images_is_not_compared_with():
     least = {"network": "undefended", "group": "l2", "kind": "least distance"}
     ours = row("distillguard", 1.1, 3.0, attack="carlini_wagner_l2", **least)
+    fewer = row("adv-lib", 0.5, 1.0, examples=32, **least)
+    assert verdicts(ours, fewer) == {"undefended, C&W L2: success": (1.0, True)}
     broken = {"library": "ART", "attack": "a", "setting": "defaults", "error": "ValueError"}
     assert verdicts(ours, least | broken) == {"undefended, C&W L2: success": (1.0, True)}
 
