@@ -33,7 +33,7 @@ PRUNED = 1.3
 """A class that came no closer than this many times the closest is given up."""
 COLD_STEP, WARM_STEP = 1.0, 0.3
 """The first step of a run, relative to the distance: from the input, from an earlier result."""
-LAST_STEPS = 0.03, 0.01, 0.003
+LAST_STEPS = 0.2, 0.05, 0.005
 """The last step of a run in each round, relative to the distance."""
 
 

@@ -23,7 +23,7 @@ PUSH = 2.0
 """c relative to the value at which its term balances the distance's: above 1, or nothing moves."""
 PUSH_GROWTH = 0.05
 """How much c grows with each iterate that misses in a row."""
-MEAN_DECAY, SQUARE_DECAY = 0.7, 0.99
+MEAN_DECAY, SQUARE_DECAY = 0.3, 0.99
 """Adam's."""
 
 
