@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from conftest import Halfspace
 from distillguard._geometry import per_example, size
 from distillguard.attacks import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf
+from distillguard.attacks._thinning import Thinning, Trial
 
 each_attack = pytest.mark.parametrize(
     "attack", [carlini_wagner_l2, carlini_wagner_linf, carlini_wagner_l0]
@@ -238,19 +239,57 @@ def fewest_changes(model: Halfspace, inputs: Tensor) -> Tensor:
     return (sums < signed.abs()[:, None]).sum(dim=1) + 1
 
 
-def test_l0_changes_as_few_coordinates_as_a_half_space_allows(examples):
-    model = Halfspace((12,), seed=3)
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.rand(16, 12, generator=generator, dtype=torch.float64)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_l0_changes_as_few_coordinates_as_a_half_space_allows(seed):
+    model = Halfspace((12,), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.rand(32, 12, generator=generator, dtype=torch.float64) / 2
+    inputs = torch.where(model.w.detach() > 0, 1 - inputs, inputs)
     labels = model(inputs).argmax(dim=1)
 
     adversarial = carlini_wagner_l0(model, inputs, labels)
 
     assert (model(adversarial).argmax(dim=1) != labels).all()
-    changed = (adversarial != inputs).sum(dim=1)
     least = fewest_changes(model, inputs)
-    assert (changed >= least).all()
-    assert changed.sum() <= least.sum() + 2
+    assert least.max() >= 3
+    assert torch.equal((adversarial != inputs).sum(dim=1), least)
+
+
+def test_no_change_that_l0_leaves_could_be_taken_back_alone():
+    model, generator = Ball(), torch.Generator().manual_seed(0)
+    inputs = 0.45 + 0.1 * torch.rand(16, 16, generator=generator, dtype=torch.float64)
+    adversarial = carlini_wagner_l0(model, inputs, torch.zeros(16).long(), bounds=(0.35, 0.65))
+    assert (model(adversarial).argmax(dim=1) == 1).all()
+    assert (adversarial != inputs).sum(dim=1).min() >= 3
+    for coordinate in range(16):
+        fewer = adversarial.clone()
+        fewer[:, coordinate] = inputs[:, coordinate]
+        changed = (fewer != adversarial).any(dim=1)
+        assert (model(fewer).argmax(dim=1) == 0)[changed].all()
+
+
+def test_two_changes_make_room_for_one_that_does_more():
+    inputs, best = torch.zeros(1, 4), torch.tensor([[1.0, 0.5, 0.0, 0.0]])
+    trial = Trial.none(inputs, torch.tensor([0]))
+    trial = trial.weighed(torch.tensor([True]), torch.tensor([[2.0, 1.0, 0.5, 0.0]]), best)
+    current, points = best, []
+    # The slope where both are taken back: the third does more there, the fourth does nothing.
+    for slope in ([2, 1, 0.5, 0], *[[1, -1, 2, 0]] * 2, *[[-1, 3, 2, 0]] * 2, [9, 9, 2, 0.1]):
+        slopes = torch.tensor([slope], dtype=torch.float32)
+        trial, current = Thinning((0.0, 1.0)).moved(trial, inputs, best, current, slopes)
+        points.append(current[0].tolist())
+    assert points == [
+        [1.0, 0.0, 0.0, 0.0],  # without the second, which matters least
+        [1.0, 0.0, 0.0, 0.0],  # the first as far as it goes
+        [0.0, 0.5, 0.0, 0.0],  # without the first
+        [0.0, 1.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 0.0],  # without both
+        [0.0, 0.0, 1.0, 0.0],
+    ]
+    for _ in range(2):
+        assert not trial.over.any()
+        trial, current = Thinning((0.0, 1.0)).moved(trial, inputs, best, current, slopes)
+    assert trial.over.all()
 
 
 @each_attack

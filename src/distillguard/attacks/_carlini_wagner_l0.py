@@ -1,4 +1,4 @@
-"""The L0 attack of Carlini and Wagner (2017), by one descent of a smooth count (Cina 2025)."""
+"""The L0 attack of Carlini and Wagner (2017), by a descent of a smooth count (Cina 2025)."""
 
 import math
 from dataclasses import dataclass
@@ -15,9 +15,12 @@ from ._carlini_wagner_l0_paper import SPARE, AllowedSet
 from ._carlini_wagner_paper import Aim, Tightening
 from ._engine import Algorithm, run, value_and_gradient
 from ._losses import success_margin
+from ._thinning import Thinning, Trial
 
 STEPS = {"fast": 200, "paper": 1_000}
 """Where the caller names none."""
+DESCENT = 0.6
+"""Share of the steps; those that are left take back one change after the other."""
 FIRST_STEP, LAST_STEP = 1.3, 0.13
 """Of a coordinate, relative to the width of the bounds: the first decides, the last refines."""
 FIRST_THRESHOLD = 0.3
@@ -47,12 +50,14 @@ def carlini_wagner_l0(
     r"""Look for an adversarial example that changes the fewest coordinates [1]_.
 
     The paper runs its L2 attack, forbids the coordinates that matter least to move, and repeats
-    until the attack fails. Here one descent does both, as in sigma-zero [2]_: while the wanted
-    margin is missing, Adam ascends it; once it is there, Adam descends a smooth count of the
+    until the attack fails. Here one descent does most of it, as in sigma-zero [2]_: while the
+    wanted margin is missing, Adam ascends it; once it is there, Adam descends a smooth count of the
     changes, :math:`\sum_i \delta_i^2 / (\delta_i^2 + \sigma)`. After every step changes below a
     threshold are taken back, and the threshold rises with each iterate that has the margin and
     falls with each that misses it. Gradients are divided by their largest entry, so that nothing
-    depends on the scale of the logits.
+    depends on the scale of the logits. The last two fifths of the steps then take back one change
+    after the other, the least :math:`|\delta_i g_i|` first, while the other changes go to their
+    bounds; where none can go, two make room for one elsewhere. Often they end earlier.
 
     Coordinates are counted one by one: the three colours of a pixel are three.
 
@@ -171,6 +176,16 @@ class SparseState(NamedTuple):
     best_count: Tensor
     taken: Tensor
     """Iterates judged."""
+    number: Tensor
+    judged: Tensor
+    importance: Tensor
+    allowed: Tensor
+    """What :class:`Trial` holds."""
+
+    @property
+    def trial(self) -> Trial:
+        """What each example tries once its descent is over."""
+        return Trial(self.number, self.judged, self.importance, self.allowed)
 
 
 @dataclass(frozen=True)
@@ -195,6 +210,7 @@ class SparseDescent:
             best=inputs,
             best_count=exact.new_full((len(exact),), math.inf),
             taken=torch.zeros_like(labels),
+            **Trial.none(exact, labels)._asdict(),
         )
 
     def step(self, model: Model, state: SparseState) -> SparseState:
@@ -207,15 +223,35 @@ class SparseDescent:
         delta = (in_full_precision(state.current) - inputs) / (high - low)
         count = size(delta, "l0")
         fewer = reached & (count < state.best_count)
+        trial = state.trial.weighed(fewer, gradient.to(delta), delta)
         state = state._replace(
             best=torch.where(per_example(fewer, delta), state.current, state.best),
             best_count=torch.where(fewer, count, state.best_count),
             taken=state.taken + 1,
+            **trial._asdict(),
         )
+        descended = self.descended(state, delta, gradient.to(delta), reached)
+        thin = (state.taken > self.descent) & state.best_count.isfinite()
+        if not bool(thin.any()):
+            return descended
+        tried, points = Thinning(self.bounds).moved(
+            trial, state.inputs, state.best, state.current, gradient
+        )
+        thinned = state._replace(current=points, **tried._asdict())
+        chosen = [
+            torch.where(per_example(thin, new), new, old)
+            for old, new in zip(descended, thinned, strict=True)
+        ]
+        return SparseState(*chosen)
 
+    def descended(
+        self, state: SparseState, delta: Tensor, gradient: Tensor, reached: Tensor
+    ) -> SparseState:
+        """Take one step of Adam, up the margin or down the count, and take back what is small."""
+        inputs, (low, high) = in_full_precision(state.inputs), self.bounds
         square = delta**2
         counted = 2 * delta * SMOOTHNESS / (square + SMOOTHNESS) ** 2
-        slope = torch.where(per_example(reached, delta), counted, -gradient.to(delta))
+        slope = torch.where(per_example(reached, delta), counted, -gradient)
         largest = per_example(size(slope, "linf"), slope)
         slope = torch.where(largest > 0, slope / largest, 0)
         mean = torch.lerp(slope, state.mean, MEAN_DECAY)
@@ -234,12 +270,17 @@ class SparseDescent:
         return state._replace(current=current, mean=mean, square=second, threshold=threshold)
 
     def done(self, state: SparseState) -> Tensor:
-        """Out of steps, or there before the first."""
-        return (state.taken > self.steps) | (state.best_count == 0)
+        """Out of steps or of trials, or with a single change, or there before the first."""
+        return (state.taken > self.steps) | (state.best_count <= 1) | state.trial.over
 
     def result(self, state: SparseState) -> Tensor:
         """Return the sparsest iterate with the wanted margin; the input where there is none."""
         return state.best
+
+    @property
+    def descent(self) -> int:
+        """Steps before changes are taken back one by one; more where nothing is reached."""
+        return math.ceil(DESCENT * self.steps)
 
     def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
         """How far the aim is reached: ascended. (n,)."""
@@ -247,5 +288,5 @@ class SparseDescent:
 
     def step_size(self, taken: Tensor) -> Tensor:
         """From the first step to the last along half a cosine."""
-        falling = (1 + torch.cos(math.pi * (taken - 1) / self.steps)) / 2
+        falling = (1 + torch.cos(math.pi * ((taken - 1) / self.descent).clamp(max=1))) / 2
         return LAST_STEP + (FIRST_STEP - LAST_STEP) * falling
