@@ -94,7 +94,7 @@ def aim(row: Row) -> str:
     if row["epsilon"] is not None:
         return f"{row['group'].upper()}, {row['kind']}, {row['norm']} {row['epsilon']:g}"
     if row["targeted"]:
-        return f"another class, {row['kind']}"
+        return str(row["kind"])
     return f"{row['norm']}, {row['kind']}"
 
 

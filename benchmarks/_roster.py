@@ -28,7 +28,7 @@ class Contender(NamedTuple):
     divisor: float = 1.0
     """What divides the logits before the attack sees them."""
     targeted: bool = False
-    """Towards the class after the true one, which is all that torchattacks' JSMA can do."""
+    """Towards the class after the label, which is all that torchattacks' JSMA can do."""
     hours: bool = False
     """Takes hours on a processor: run only when asked for."""
 
@@ -236,18 +236,19 @@ def _square(close: float) -> list[Contender]:
 def _jsma(temperature: float) -> list[Contender]:
     of = _entry("jsma", "l0", targeted=True)
     few, share, art_jsma = "112 features", 112 / 784, "SaliencyMapMethod"
+    each = "each other class, 112 features"
     strong = {"theta": 1.0, "gamma": share, "batch_size": 256}
     listed = [
-        of(few, OURS, "jsma", following=True),
-        of(few, OURS, "jsma", "saliency of logits", following=True, saliency="logits"),
-        of(few, TORCHATTACKS, "JSMA"),
-        of(few, TORCHATTACKS, "JSMA", few, gamma=share),
-        of("any number of features", ART, art_jsma, hours=True, following=True),
-        of(few, ART, art_jsma, few, following=True, **strong),
+        of(each, OURS, "jsma", following=True),
+        of(each, OURS, "jsma", "saliency of logits", following=True, saliency="logits"),
+        of(each, TORCHATTACKS, "JSMA"),
+        of(each, TORCHATTACKS, "JSMA", few, gamma=share),
+        of("each other class, any features", ART, art_jsma, hours=True, following=True),
+        of(each, ART, art_jsma, few, following=True, **strong),
     ]
     if temperature != 1:
         undone = of(
-            few, OURS, "jsma", "softmax of logits / T", following=True, temperature=temperature
+            each, OURS, "jsma", "softmax of logits / T", following=True, temperature=temperature
         )
         listed.insert(1, undone)
     return listed

@@ -83,6 +83,13 @@ def chosen_examples(model: nn.Module, test: Examples, n: int) -> Examples:
     return X[right][:n].contiguous(), y[right][:n].contiguous()
 
 
+def each_class(X: Tensor, y: Tensor, n_classes: int = 10) -> Examples:
+    """Repeat the examples with each label whose next class is another than their own."""
+    times = n_classes - 1
+    labels = torch.cat([(y + k) % n_classes for k in range(times)])
+    return X.repeat(times, *(1,) * (X.ndim - 1)), labels
+
+
 def measured(
     contender: Contender, model: nn.Module, X: Tensor, y: Tensor, seed: int = 0
 ) -> dict[str, Any]:
@@ -191,6 +198,7 @@ def run(chosen: argparse.Namespace) -> None:
         shared = {"examples": len(X), "epochs": epochs, "training": training(kind, chosen.data)}
         shared |= {part: about[part] for part in ("threads", "processor", "date")}
         for group in wanted(chosen, kind, present):
+            examples = each_class(X, y) if group[0].targeted else (X, y)
             count = TURNS.get(group[0].group, 1)
             missing = []
             for contender in group:
@@ -202,7 +210,7 @@ def run(chosen: argparse.Namespace) -> None:
                     missing.append((contender, row, []))
             for seed in range(count):
                 for contender, row, turns in missing:
-                    turns.append(measured(contender, model, X, y, seed))
+                    turns.append(measured(contender, model, *examples, seed))
                     row |= together(turns) | {"turns": len(turns)}
                     rows = load(name, chosen.results).get("rows", [])
                     save(name, {**about, "rows": replaced(rows, row)}, chosen.results)

@@ -162,6 +162,16 @@ def test_a_targeted_success_is_the_class_after_the_true_one():
     assert found["success"] == 0
 
 
+def test_a_targeted_attack_meets_every_image_with_every_other_class():
+    inputs, labels = torch.arange(3.0)[:, None], torch.tensor([9, 0, 4])
+    images, stand_ins = bench.each_class(inputs, labels)
+    aims = peers.next_class(stand_ins)
+    met = {(int(i), int(aim)) for i, aim in zip(images[:, 0], aims, strict=True)}
+    wanted = {(i, aim) for i, own in enumerate(labels.tolist()) for aim in range(10) if aim != own}
+    assert len(images) == 27
+    assert met == wanted
+
+
 def test_a_peer_that_breaks_is_a_row_and_ours_that_breaks_is_an_error():
     def breaks(model, inputs, labels):
         raise ValueError("no gradient")
