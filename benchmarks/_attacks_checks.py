@@ -132,5 +132,7 @@ def _ratio(ours: Row | None, theirs: Row | None, *keys: str) -> float | None:
 
 
 def _above(ours: Row | None, theirs: Row | None) -> float | None:
-    """Robust accuracy that ours leaves above theirs."""
-    return None if ours is None or theirs is None else theirs["success"] - ours["success"]
+    """Robust accuracy that ours leaves above theirs, without the noise of the subtraction."""
+    if ours is None or theirs is None:
+        return None
+    return round(theirs["success"] - ours["success"], 9)
