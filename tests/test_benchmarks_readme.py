@@ -256,7 +256,7 @@ def test_turns_are_summed_up_by_the_middle_of_their_seconds():
     assert bench.together([*turns, {"error": "E: no"}]) == {"error": "E: no"}
 
 
-def test_ours_draws_by_the_global_seed_and_leaves_the_generator_alone():
+def test_ours_draws_by_the_global_seed():
     generator = torch.Generator().manual_seed(0)
     inputs, labels = torch.rand(8, 1, 2, 2, generator=generator), torch.zeros(8, dtype=torch.long)
     attack = peers.ours("pgd", epsilon=0.1, steps=1, early_stop=False)
