@@ -28,14 +28,15 @@ def report() -> None:
 
 
 def checks(rows: list[Row]) -> Iterator[Row]:
-    """Judge what has been run on the same images; of what has not been run nothing is said."""
+    """Judge what has been run on the same weights and images; of what has not nothing is said."""
     rows = [row for row in rows if "error" not in row]
-    for network, n in dict.fromkeys((row["network"], row["examples"]) for row in rows):
-        here = _of(rows, network=network, examples=n)
+    alike = ("network", "examples", "weights")
+    for same in dict.fromkeys(tuple(row[part] for part in alike) for row in rows):
+        here = _of(rows, **dict(zip(alike, same, strict=True)))
         for of in (_l2, _linf, _l0, _pgd, _budgets, _jsma):
-            for one in of(here, network):
+            for one in of(here, same[0]):
                 if one["value"] is not None:
-                    yield one | {"name": f"{network}, {one['name']}"}
+                    yield one | {"name": f"{same[0]}, {one['name']}"}
 
 
 def _l2(rows: list[Row], network: str) -> Iterator[Row]:

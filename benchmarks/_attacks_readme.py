@@ -72,7 +72,7 @@ def comparisons(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
             continue
         if ours["setting"] != "defaults" and ours["attack"] != "jsma":
             continue
-        alike = ("network", "group", "kind", "examples")
+        alike = ("network", "group", "kind", "examples", "weights")
         same = [row for row in rows if all(row[part] == ours[part] for part in alike)]
         peers = [row for row in same if row["library"] not in (OURS, BARE)]
         if peers:

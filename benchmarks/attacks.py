@@ -13,11 +13,13 @@ distance, forward and backward passes per example counted by a wrapper around th
 the clock and of the processor (which other programs do not lengthen). Whoever is compared by
 seconds closely takes turns: three runs each, one after the other. A row that the file holds
 for the same settings is not computed again, a network that the cache holds is not trained again,
-and a library that is not installed is left out. The last three lines print all rows, judge them,
-and write what README.md says of them.
+and a library that is not installed is left out. Training gives other weights on another machine:
+each row names them, and only rows of the same weights are compared. The last three lines print all
+rows, judge them, and write what README.md says of them.
 """
 
 import argparse
+import hashlib
 import random
 import time
 import warnings
@@ -49,7 +51,8 @@ TEMPERATURES = {"undefended": 1.0, "T=20": 20.0, "T=100": 100.0, "adversarially 
 LIBRARIES = (OURS, BARE, *MODULES)
 GROUPS = ("fgsm", "pgd", "l2", "linf", "l0", "apgd", "fab", "square", "jsma")
 IDENTITY = ("network", "group", "kind", "library", "attack", "setting")
-SETTINGS = ("examples", "turns", "training", "epochs", "norm", "epsilon", "threads", "processor")
+SETTINGS = ("examples", "turns", "weights", "training", "epochs", "norm", "epsilon")
+SETTINGS += ("threads", "processor")
 
 TURNS = {"pgd": 3}
 """How often a group of contenders is run in turns, each time from other random numbers: a machine
@@ -73,6 +76,14 @@ def training(name: str, data: str) -> str:
     about = DATA[data]
     robust = name == "adversarially trained"
     return "TRADES" if robust else f"{about.made_by}, {about.recipe}"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Name the weights: equal for equal ones only."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def chosen_examples(model: nn.Module, test: Examples, n: int) -> Examples:
@@ -196,6 +207,7 @@ def run(chosen: argparse.Namespace) -> None:
         model = network(kind, chosen.data, epochs, chosen.cache)
         X, y = chosen_examples(model, test, chosen.examples)
         shared = {"examples": len(X), "epochs": epochs, "training": training(kind, chosen.data)}
+        shared |= {"weights": fingerprint(model)}
         shared |= {part: about[part] for part in ("threads", "processor", "date")}
         for group in wanted(chosen, kind, present):
             examples = each_class(X, y) if group[0].targeted else (X, y)

@@ -746,6 +746,27 @@ FAULTS = [
         "steps",
     ),
     Fault(
+        "FAB draws a gradient where it only retreats",
+        "attacks/_boundary.py",
+        "looks=~retreat & (state.retreated | (taken >= self.steps))",
+        "looks=~retreat & (taken >= self.steps)",
+        ("test_fab.py",),
+    ),
+    Fault(
+        "FAB ends a run at a success that stays",
+        "attacks/_boundary.py",
+        "idle = ~retreat & (size",
+        "idle = (size",
+        ("test_fab.py",),
+    ),
+    Fault(
+        "FAB retreats twice",
+        "attacks/_boundary.py",
+        "retreat = (margin > 0) & ~state.retreated",
+        "retreat = margin > 0",
+        ("test_fab.py",),
+    ),
+    Fault(
         "linf limit beyond the bounds",
         "attacks/_carlini_wagner_linf.py",
         "limit = limit.clamp(max=bounds[1] - bounds[0])",

@@ -97,7 +97,7 @@ def test_each_figure_in_the_readme_stands_in_the_results():
 def row(library, result, seconds, **changed):
     given = {"network": "undefended", "group": "l2", "kind": "least", "attack": "a", "norm": "l2"}
     given |= {"library": library, "setting": "defaults", "epsilon": None, "targeted": False}
-    given |= {"examples": 64}
+    given |= {"examples": 64, "weights": "a"}
     given |= {
         "success": 1.0,
         "median": result,
@@ -114,6 +114,7 @@ def test_the_strongest_peer_is_the_nearest_then_the_fastest_and_failures_are_far
     rows += [row("adv-lib", 1.1, 9.0), row("torchattacks", 1.1, 5.0)]
     rows += [row("adv-lib", 0.5, 1.0, network="T=20"), row("adv-lib", 0.5, 1.0, kind="other")]
     rows += [ours | {"network": "T=20"}, row("adv-lib", 0.5, 1.0, examples=500)]
+    rows += [row("adv-lib", 0.5, 1.0, weights="b")]
     assert [(one["library"], two["library"]) for one, two in readme.comparisons(rows)] == [
         ("distillguard", "torchattacks")
     ]
@@ -281,6 +282,17 @@ def test_a_row_of_a_network_that_was_trained_otherwise_is_computed_again(small, 
     assert not small()[0]
 
 
+def test_a_row_of_other_weights_is_computed_again(small, monkeypatch):
+    assert small()[0]
+    other = Brightness()
+    other.unused.data += 1e-7
+    monkeypatch.setattr(bench, "network", lambda *settings: other)
+    calls, rows = small()
+    assert calls
+    assert len(rows) == 1
+    assert not small()[0]
+
+
 def test_a_library_that_is_not_installed_is_left_out_and_said(small, monkeypatch, capsys, tmp_path):
     def absent(library):
         raise ImportError(f"No module named {library!r}")
@@ -394,11 +406,13 @@ def test_budgets_are_compared_at_the_same_budget_and_jsma_by_temperature():
         assert [holds for _, holds in found.values()] == wanted
 
 
-def test_a_peer_that_broke_or_met_other_images_is_not_compared_with():
+def test_a_peer_that_broke_or_met_other_images_or_weights_is_not_compared_with():
     least = {"network": "undefended", "group": "l2", "kind": "least distance"}
     ours = row("distillguard", 1.1, 3.0, attack="carlini_wagner_l2", **least)
     fewer = row("adv-lib", 0.5, 1.0, examples=32, **least)
     assert verdicts(ours, fewer) == {"undefended, C&W L2: success": (1.0, True)}
+    other = row("adv-lib", 0.5, 1.0, weights="b", **least)
+    assert verdicts(ours, other) == {"undefended, C&W L2: success": (1.0, True)}
     broken = {"library": "ART", "attack": "a", "setting": "defaults", "error": "ValueError"}
     assert verdicts(ours, least | broken) == {"undefended, C&W L2: success": (1.0, True)}
 

@@ -17,16 +17,23 @@ each_norm = pytest.mark.parametrize("norm", NORMS)
 
 
 class Recording(nn.Module):
-    """A model that keeps every point it was asked about."""
+    """A model that keeps every point it was asked about, and counts the gradients drawn."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
         self.points: list[Tensor] = []
+        self.gradients = 0
 
     def forward(self, points: Tensor) -> Tensor:
         self.points.append(points.detach().clone())
-        return self.model(points)
+        logits = self.model(points)
+        if logits.requires_grad:
+            logits.register_hook(self.drawn)
+        return logits
+
+    def drawn(self, gradient: Tensor) -> None:
+        self.gradients += len(gradient)
 
     @property
     def asked(self) -> int:
@@ -243,6 +250,32 @@ def test_spends_at_most_two_evaluations_a_step(tangled, n_targets, restarts):
     # The first look, the runs with their last point, the final search.
     assert model.asked <= 5 * (1 + runs * (2 * 7 + 1) + 3)
     assert model.asked > 5 * runs * 7
+
+
+@each_norm
+def test_draws_one_gradient_a_step_once_it_is_across_the_boundary(norm):
+    # Each step from inside the bowl leads out of it: a success to retreat from without a slope.
+    model, inputs, labels = Recording(Bowl()), greys(6) * 0.1 + 0.45, torch.zeros(6, dtype=int)
+    fab_targeted(model, inputs, labels, norm=norm, n_targets=1, steps=20)
+    # One gradient more at the first success, which surprises.
+    assert model.gradients == 6 * (20 + 1)
+    assert model.asked > 6 * 2 * 20
+
+
+@each_norm
+def test_beta_of_one_goes_on_from_a_success_itself(norm):
+    inputs = greys(8) * 0.04 + 0.48
+    labels = torch.zeros(8, dtype=torch.long)
+    how = {"norm": norm, "n_targets": 1, "steps": 30}
+    usual, near = (
+        size(fab_targeted(Bowl(), inputs, labels, beta=beta, **how) - inputs, norm)
+        for beta in (0.9, 1.0)
+    )
+    model = Recording(Bowl())
+    fab_targeted(model, inputs, labels, beta=1.0, **how)
+    # No run ends at its first success: it would have asked for seven points or less.
+    assert model.asked > 8 * 10
+    assert (near <= usual * 1.1).all()
 
 
 def test_more_classes_and_more_rounds_never_take_a_success_further(tangled):

@@ -35,6 +35,8 @@ class FABState(NamedTuple):
     """Steps taken in this run; ``steps + 1`` once it is over."""
     retreated: Tensor
     """Whether ``current`` is a success taken a share nearer to the input."""
+    looks: Tensor
+    """Whether no step is taken from ``current`` as it is, so that its gradient is not asked for."""
     current: Tensor
     best: Tensor
     """The nearest success."""
@@ -73,6 +75,7 @@ class FastAdaptiveBoundary:
             run=whole - 1,
             taken=whole + self.steps,
             retreated=whole.bool(),
+            looks=~whole.bool(),
             current=inputs,
             best=inputs,
             best_distance=real + torch.inf,
@@ -82,19 +85,50 @@ class FastAdaptiveBoundary:
         )
 
     def step(self, model: Model, state: FABState) -> FABState:
-        """Judge the current point and go on from it."""
-        if bool(((state.taken < self.steps) & (state.run < state.runs)).any()):
-            logits, gradient = value_and_gradient(
-                model, state.current, lambda logits, _: self.lead(logits, state), state.labels
-            )
-        else:
-            logits, gradient = value(model, state.current), torch.zeros_like(state.current)
-
-        margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
-        state = self.aimed(state, logits)
-        state = self.judged(state, margin)
-        state = self.moved(state, margin, self.linearised(state, logits, gradient))
+        """Look at some points, step from the others."""
+        for looks, move in ((state.looks, self.looked), (~state.looks, self.stepped)):
+            places = looks.nonzero().squeeze(1)
+            if len(places) == len(looks):
+                return self.restarted(move(model, state))
+            if len(places):
+                state = replaced(state, places, move(model, rows(state, places)))
         return self.restarted(state)
+
+    def looked(self, model: Model, state: FABState) -> FABState:
+        """Judge the current point: the input, one that has probably fooled, or a run's last."""
+        logits = value(model, state.current)
+        state, margin = self.judged(self.aimed(state, logits), logits)
+        x, searching, last = state.current, state.run == state.runs, state.taken >= self.steps
+        retreat = (margin > 0) & ~searching & ~last
+        following = torch.where(per_example(retreat, x), self.back(state), x)
+        following = torch.where(per_example(searching, x), self.on_segment(state), following)
+        return state._replace(
+            current=following,
+            retreated=retreat,
+            looks=searching,
+            taken=state.taken + (searching | last),
+        )
+
+    def stepped(self, model: Model, state: FABState) -> FABState:
+        """Step to the linearised boundary; from a success that comes unexpected, retreat first."""
+        logits, gradient = value_and_gradient(
+            model, state.current, lambda logits, _: self.lead(logits, state), state.labels
+        )
+        state, margin = self.judged(state, logits)
+        retreat = (margin > 0) & ~state.retreated
+        following = self.linearised(state, logits, gradient)
+        following = torch.where(per_example(retreat, following), self.back(state), following)
+
+        # Where nothing moves any more the run is over.
+        idle = ~retreat & (size(following - state.current, "linf") == 0)
+        taken = torch.where(idle, self.steps + 1, state.taken + ~retreat)
+        return state._replace(
+            current=following,
+            retreated=retreat,
+            # Once across the boundary, a step from behind it mostly leads across again.
+            looks=~retreat & (state.retreated | (taken >= self.steps)),
+            taken=taken,
+        )
 
     def done(self, state: FABState) -> Tensor:
         """Near enough, or through with all runs and the final search."""
@@ -122,18 +156,20 @@ class FastAdaptiveBoundary:
             runs=torch.where(first, count * self.restarts, state.runs),
         )
 
-    def judged(self, state: FABState, margin: Tensor) -> FABState:
-        """Keep the nearest success, and on the way to it the furthest failure."""
+    def judged(self, state: FABState, logits: Tensor) -> tuple[FABState, Tensor]:
+        """Keep the nearest success, and on the way to it the furthest failure; also the margin."""
+        margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
         distance = size(state.current - state.inputs, self.norm).to(state.best_distance)
         nearer = (margin > 0) & (distance < state.best_distance)
         inner = (margin <= 0) & ((state.run < 0) | (state.run == state.runs))
-        return state._replace(
+        kept = state._replace(
             best=torch.where(per_example(nearer, state.best), state.current, state.best),
             best_distance=torch.where(nearer, distance, state.best_distance),
             best_margin=torch.where(nearer, margin, state.best_margin),
             inner=torch.where(per_example(inner, state.inner), state.current, state.inner),
             inner_margin=torch.where(inner, margin, state.inner_margin),
         )
+        return kept, margin
 
     def linearised(self, state: FABState, logits: Tensor, gradient: Tensor) -> Tensor:
         """Step to the hyperplane where the linearised lead vanishes, pulled to the input."""
@@ -155,21 +191,9 @@ class FastAdaptiveBoundary:
         following = following + alpha * (inputs + self.eta * delta_of_inputs)
         return following.clamp(*self.bounds)
 
-    def moved(self, state: FABState, margin: Tensor, following: Tensor) -> FABState:
-        """From a success retreat first; where nothing moves any more, the run is over."""
-        x, searching = state.current, state.run == state.runs
-        retreat = (margin > 0) & ~state.retreated & (state.taken < self.steps)
-        back = state.inputs + self.beta * (x - state.inputs)
-        following = torch.where(per_example(retreat, x), back, following)
-        following = torch.where(per_example(searching, x), self.on_segment(state), following)
-
-        idle = (size(following - x, "linf") == 0) & ~searching
-        taken = state.taken + (~retreat | searching)
-        return state._replace(
-            current=following,
-            retreated=retreat,
-            taken=torch.where(idle, self.steps + 1, taken),
-        )
+    def back(self, state: FABState) -> Tensor:
+        """Nearer to the input by a share."""
+        return state.inputs + self.beta * (state.current - state.inputs)
 
     def restarted(self, state: FABState) -> FABState:
         """Send the examples whose run is over to the next, after the last to the final search."""
@@ -182,6 +206,7 @@ class FastAdaptiveBoundary:
             run=ended.run + 1,
             taken=torch.zeros_like(ended.taken),
             retreated=torch.zeros_like(ended.retreated),
+            looks=ended.run + 1 == ended.runs,
         )
         last = per_example(ended.run == ended.runs, ended.current)
         first = torch.where(last, self.on_segment(ended), self.first_iterate(ended))
