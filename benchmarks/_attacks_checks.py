@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks._attacks_readme import DATA, HOT, ROBUST, UNDEFENDED
+from benchmarks._attacks_readme import DATA, HOT, ROBUST, UNDEFENDED, matching
 from benchmarks._common import load
 from benchmarks._peers import BARE, OURS
 from benchmarks.papers._claim import check, shown, verdict
@@ -32,7 +32,7 @@ def checks(rows: list[Row]) -> Iterator[Row]:
     rows = [row for row in rows if "error" not in row]
     alike = ("network", "examples", "weights")
     for same in dict.fromkeys(tuple(row[part] for part in alike) for row in rows):
-        here = _of(rows, **dict(zip(alike, same, strict=True)))
+        here = matching(rows, **dict(zip(alike, same, strict=True)))
         for of in (_l2, _linf, _l0, _pgd, _budgets, _jsma):
             for one in of(here, same[0]):
                 if one["value"] is not None:
@@ -42,7 +42,9 @@ def checks(rows: list[Row]) -> Iterator[Row]:
 def _l2(rows: list[Row], network: str) -> Iterator[Row]:
     ours = _row(rows, group="l2", library=OURS, attack="carlini_wagner_l2", setting="defaults")
     theirs = _row(rows, library="adv-lib", attack="carlini_wagner_l2", setting="9 x 200, rate 0.05")
-    peers = [row for row in _of(rows, group="l2", kind="least distance") if row["library"] != OURS]
+    peers = [
+        row for row in matching(rows, group="l2", kind="least distance") if row["library"] != OURS
+    ]
     complete = [row for row in peers if row["success"] == 1]
     best = min(complete, key=lambda row: row["median"], default=None)
     yield check("C&W L2: success", _figure(ours, "success"), ">=", 1)
@@ -75,7 +77,7 @@ def _l0(rows: list[Row], network: str) -> Iterator[Row]:
 
 def _pgd(rows: list[Row], network: str) -> Iterator[Row]:
     for kind in ("cross-entropy", "margin"):
-        same = _of(rows, group="pgd", kind=kind)
+        same = matching(rows, group="pgd", kind=kind)
         ours, bare = _row(same, library=OURS, setting="defaults"), _row(same, library=BARE)
         peers = [row for row in same if row["library"] not in (OURS, BARE)]
         strongest = max(peers, key=lambda row: row["success"], default=None)
@@ -93,7 +95,7 @@ def _pgd(rows: list[Row], network: str) -> Iterator[Row]:
 
 def _budgets(rows: list[Row], network: str) -> Iterator[Row]:
     for group, setting in BUDGETS.items():
-        for ours in _of(rows, group=group, library=OURS):
+        for ours in matching(rows, group=group, library=OURS):
             same = {"group": group, "kind": ours["kind"], "setting": setting}
             above = _above(ours, _row(rows, library="torchattacks", **same))
             name = f"{ours['attack']} ({ours['kind']}), robust above torchattacks'"
@@ -112,12 +114,8 @@ def _jsma(rows: list[Row], network: str) -> Iterator[Row]:
         yield check("JSMA, temperature undone: success", undone, ">=", 0.9)
 
 
-def _of(rows: list[Row], **wanted: str | int) -> list[Row]:
-    return [row for row in rows if wanted.items() <= row.items()]
-
-
 def _row(rows: list[Row], **wanted: str | int) -> Row | None:
-    return next(iter(_of(rows, **wanted)), None)
+    return next(iter(matching(rows, **wanted)), None)
 
 
 def _figure(row: Row | None, key: str) -> float | None:

@@ -13,7 +13,7 @@ BEGIN, END = "<!-- benchmarks.attacks: begin -->", "<!-- benchmarks.attacks: end
 DATA = {"mnist5k": "MNIST-5k", "fashion": "Fashion-MNIST"}
 UNDEFENDED, HOT, ROBUST = "undefended", "T=100", "adversarially trained"
 HEADLINES = {
-    "pgd": (UNDEFENDED, ROBUST),
+    "pgd": (UNDEFENDED, HOT, ROBUST),
     "carlini_wagner_l2": (UNDEFENDED, HOT),
     "carlini_wagner_linf": (UNDEFENDED, HOT),
     "carlini_wagner_l0": (UNDEFENDED, HOT),
@@ -49,37 +49,45 @@ def section() -> str:
 def described(data: str, report: dict[str, Any]) -> str:
     """Say how the rows of one data set were taken, and compare them."""
     rows = [row for row in report["rows"] if "error" not in row]
-    several = {part: sorted({row[part] for row in rows}) for part in ("examples", "date")}
-    examples, dates = (" to ".join(map(str, _ends(values))) for values in several.values())
+    dates = " to ".join(_ends(sorted({row["date"] for row in rows})))
     machines = " and ".join(sorted({f"{row['processor']}, {row['threads']}" for row in rows}))
     lines = [
-        f"{data}, {examples} test images that the network classifies correctly, {dates};"
-        f" {machines} thread:",
+        f"{data}, {dates}; {machines} thread:",
         "",
-        "| network | aim | distillguard | | passes | s | strongest peer | | passes | s |",
-        "| --- " * 2 + "| --- | ---: | ---: | ---: " * 2 + "|",
+        "| network | aim | images | distillguard | | passes | s | strongest peer | | passes | s |",
+        "| --- " * 2 + "| ---: " + "| --- | ---: | ---: | ---: " * 2 + "|",
     ]
     for ours, theirs in comparisons(rows):
-        cells = [ours["network"], aim(ours), name(ours), *figures(ours)]
+        cells = [ours["network"], aim(ours), str(ours["examples"]), name(ours), *figures(ours)]
         lines.append("| " + " | ".join([*cells, name(theirs, True), *figures(theirs)]) + " |")
     return "\n".join(lines)
 
 
 def comparisons(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
-    """Our headlines, each beside the strongest peer of the same aim and beside the bare loop."""
-    for ours in rows:
-        if ours["library"] != OURS or ours["network"] not in HEADLINES.get(ours["attack"], ()):
-            continue
-        if ours["setting"] != "defaults" and ours["attack"] != "jsma":
-            continue
+    """Our headlines beside the strongest peer of the same aim; on what resists, the bare loop."""
+    for ours in headlines(rows):
         alike = ("network", "group", "kind", "examples", "weights")
-        same = [row for row in rows if all(row[part] == ours[part] for part in alike)]
+        same = matching(rows, **{part: ours[part] for part in alike})
         peers = [row for row in same if row["library"] not in (OURS, BARE)]
         if peers:
             yield ours, min(peers, key=weakness)
         for row in same:
-            if row["library"] == BARE:
+            if row["library"] == BARE and row["network"] == ROBUST:
                 yield ours, row
+
+
+def headlines(rows: list[Row]) -> Iterator[Row]:
+    """Our rows that README.md shows, attack by attack and network by network."""
+    wanted = [(attack, network) for attack, networks in HEADLINES.items() for network in networks]
+    for attack, network in wanted:
+        for row in matching(rows, library=OURS, attack=attack, network=network):
+            if row["setting"] == "defaults" or attack == "jsma":
+                yield row
+
+
+def matching(rows: list[Row], **wanted: str | int) -> list[Row]:
+    """The rows that hold all of these."""
+    return [row for row in rows if wanted.items() <= row.items()]
 
 
 def weakness(row: Row) -> tuple[float, float]:
@@ -129,5 +137,5 @@ def line(row: Row) -> str:
     return f"{title:95s} " + (row.get("error") or "  ".join(figures(row)))
 
 
-def _ends(values: list[Any]) -> list[Any]:
+def _ends(values: list[str]) -> list[str]:
     return values if len(values) < 2 else [values[0], values[-1]]

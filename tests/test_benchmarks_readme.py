@@ -85,11 +85,12 @@ def agrees(row, result, passes, seconds):
 def test_each_figure_in_the_readme_stands_in_the_results():
     for data, cells in table_lines():
         rows = json.loads((ROOT / f"benchmarks/results/attacks-{data}.json").read_text())["rows"]
-        network, aim, *sides = cells
+        network, aim, images, *sides = cells
         for name, *figures in (sides[:4], sides[4:]):
             library, attack, setting = re.match(r"(.*?) ?`(\w+)`(?:, (.*))?", name).groups()
-            wanted = (network, library or "distillguard", attack, setting or "defaults")
-            identity = ("network", "library", "attack", "setting")
+            wanted = (network, int(images), library or "distillguard", attack)
+            wanted += (setting or "defaults",)
+            identity = ("network", "examples", "library", "attack", "setting")
             same = [row for row in rows if tuple(row[p] for p in identity) == wanted]
             assert any(agrees(row, *figures) for row in same if row["kind"] in aim), name
 
@@ -120,14 +121,25 @@ def test_the_strongest_peer_is_the_nearest_then_the_fastest_and_failures_are_far
     ]
 
 
-def test_a_budget_is_judged_by_robust_accuracy_and_set_beside_the_bare_loop_too():
-    budget = {"group": "pgd", "epsilon": 0.3}
+@pytest.mark.parametrize("network", readme.HEADLINES["pgd"])
+def test_a_budget_is_judged_by_robust_accuracy_and_where_it_is_hard_beside_the_bare_loop(network):
+    budget = {"group": "pgd", "epsilon": 0.3, "network": network}
     ours = row("distillguard", 0.1, 1.0, attack="pgd", **budget)
     weak = row("foolbox", 0.01, 1.0, success=0.5, **budget)
     strong = row("ART", 0.3, 9.0, success=0.9, **budget)
     bare = row("bare loop", 0.3, 9.0, success=1.0, **budget)
     pairs = list(readme.comparisons([ours, weak, strong, bare]))
-    assert [theirs["library"] for _, theirs in pairs] == ["ART", "bare loop"]
+    libraries = [theirs["library"] for _, theirs in pairs]
+    assert libraries == ["ART", *["bare loop"] * (network == readme.ROBUST)]
+
+
+def test_headlines_stand_attack_by_attack_and_network_by_network():
+    shown = [(attack, net) for attack, nets in readme.HEADLINES.items() for net in nets]
+    given = [row("distillguard", 1.0, 1.0, attack=a, network=n) for a, n in reversed(shown)]
+    given += [given[0] | {"network": "T=20"}, given[0] | {"attack": "ddn"}]
+    found = [(each["attack"], each["network"]) for each in readme.headlines(given)]
+    assert found == shown
+    assert not list(readme.headlines([given[-3] | {"setting": "1000 steps"}]))
 
 
 def test_the_wrapper_counts_examples_and_every_gradient_drawn():
