@@ -746,6 +746,22 @@ FAULTS = [
         "steps",
     ),
     Fault(
+        "PGD asks again where it has no slope",
+        "attacks/_projected_gradient.py",
+        'stuck = size(direction, "linf") == 0',
+        'stuck = size(direction, "linf") < 0',
+        ("test_pgd.py",),
+        "slope",
+    ),
+    Fault(
+        "PGD stops on a flat spot in spite of its momentum",
+        "attacks/_projected_gradient.py",
+        'stuck = size(direction, "linf") == 0',
+        'stuck = size(unit if self.momentum else direction, "linf") == 0',
+        ("test_pgd.py",),
+        "momentum",
+    ),
+    Fault(
         "FAB draws a gradient where it only retreats",
         "attacks/_boundary.py",
         "looks=~retreat & (state.retreated | (taken >= self.steps))",

@@ -145,8 +145,11 @@ def test_steps_follow_the_sign_in_linf_and_every_iterate_is_visited():
 def test_steps_follow_the_unit_gradient_in_l2():
     route = Route()
     loss = slopes([3.0, 4.0], [0.0, 0.0])
-    pgd(route, point(4.0, 2.0), LABEL, loss=loss, norm="l2", steps=2, step_size=5, **WIDE, **PLAIN)
-    check_route(route, [4.0, 2.0], [7.0, 6.0], [7.0, 6.0])
+    found = pgd(
+        route, point(4.0, 2.0), LABEL, loss=loss, norm="l2", steps=2, step_size=5, **WIDE, **PLAIN
+    )
+    check_route(route, [4.0, 2.0], [7.0, 6.0])
+    assert torch.equal(found, point(7.0, 6.0))
 
 
 def test_the_ball_is_around_the_input_and_not_around_the_last_iterate():
@@ -307,3 +310,35 @@ def test_identical_examples_start_at_identical_points_and_others_elsewhere():
     delta = starts[0] - inputs
     assert torch.equal(delta[0], delta[1])
     assert not torch.isclose(delta[0], delta[2]).any()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_a_run_without_slope_asks_once(norm, momentum):
+    route = Route()
+    flat = slopes(*([0.0, 0.0],) * 4)
+    start = point(1.0, -1.0)
+    settings = {"steps": 7, "restarts": 4, "norm": norm, "momentum": momentum, **WIDE}
+    pgd(route, start, LABEL, loss=flat, early_stop=False, random_state=0, **settings)
+    assert len(route.points) == 4
+    assert len({tuple(each.tolist()) for each in route.points}) == 4
+
+
+def test_momentum_carries_a_run_across_a_flat_spot():
+    route = Route()
+    loss = slopes([1.0, 0.0], [0.0, 0.0], [0.0, 1.0])
+    pgd(route, point(0.0, 0.0), LABEL, steps=3, step_size=1.0, loss=loss, momentum=1.0,
+        **WIDE, **PLAIN)  # fmt: skip
+    check_route(route, [0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 1.0])
+
+
+def test_one_example_without_slope_does_not_stop_the_others():
+    def model(points):
+        # The first is flat, the second climbs.
+        return points * (points[:, :1] > 0)
+
+    inputs = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    loss = lambda logits, labels: logits[:, 1]  # noqa: E731
+    found = pgd(model, inputs, torch.tensor([0, 0]), steps=3, step_size=1.0, loss=loss,
+                epsilon=3.0, bounds=(-9.0, 9.0), **PLAIN)  # fmt: skip
+    assert torch.equal(found, inputs + torch.tensor([[0.0, 0.0], [0.0, 3.0]]))

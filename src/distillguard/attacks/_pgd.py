@@ -129,6 +129,13 @@ def pgd(
     fgsm : The single-step special case.
     carlini_wagner_l2 : Looks for the smallest perturbation instead of filling a budget.
 
+    Notes
+    -----
+    A run ends where its gradient is exactly zero, as that of the cross-entropy is on most examples
+    of a network distilled at a high temperature: the iterate would stay where it is. A model that
+    answers at random and whose gradients underflow may have one at the next look; attack it with
+    the margin.
+
     References
     ----------
     .. [1] A. Madry, A. Makelov, L. Schmidt, D. Tsipras and A. Vladu, "Towards Deep Learning

@@ -106,7 +106,10 @@ class ProjectedGradientDescent:
             direction = per_example(left.to(direction), direction) * direction
         ahead = state.current + self.step_size * direction
         ahead = within_budget(ahead, state.inputs, self.norm, self.epsilon, self.bounds)
-        return state._replace(current=ahead)
+
+        # Without a direction the model would be asked about one point again and again.
+        stuck = size(direction, "linf") == 0
+        return state._replace(current=ahead, taken=torch.where(stuck, self.steps + 1, state.taken))
 
     def restarted(self, state: PGDState) -> PGDState:
         """Send the examples that finished a run without success to another start."""
