@@ -96,7 +96,8 @@ def test_distilled_networks_raise_the_three_findings_and_others_none(networks, d
 
 def test_the_warning_does_not_depend_on_the_attacks_passed(networks, digits):
     def cross_entropy_only(model, inputs, labels):
-        return attacks.pgd(model, inputs, labels, epsilon=EPSILON, random_state=0)
+        how = {"epsilon": EPSILON, "redraw": False, "random_state": 0}
+        return attacks.pgd(model, inputs, labels, **how)
 
     report = judged(networks["T=100"], digits, attacks={"PGD": cross_entropy_only})
     assert report.robust_accuracy > 0.6
@@ -388,7 +389,11 @@ def test_a_flat_cross_entropy_is_looked_for_within_twice_the_radius(networks, di
     (slope,) = torch.autograd.grad(cross_entropy(model(x), y).sum(), x)
     x = x.detach()
     cross, margin = (
-        model(attacks.pgd(model, x, y, epsilon=0.12, loss=loss, steps=20, random_state=0))
+        model(
+            attacks.pgd(
+                model, x, y, epsilon=0.12, loss=loss, steps=20, redraw=False, random_state=0
+            )
+        )
         for loss in ("cross_entropy", "margin")
     )
     only_margin = (margin.argmax(dim=1) != y) & (cross.argmax(dim=1) == y)

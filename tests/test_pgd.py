@@ -120,8 +120,8 @@ def test_block_starts_cross_a_plateau_that_uniform_ones_do_not_leave():
 
         def forward(self, inputs: Tensor) -> Tensor:
             means = torch.nn.functional.avg_pool2d(inputs - 0.5, 4)
-            beyond = (means.abs() - 0.1).clamp(min=0).flatten(1).amax(dim=1)
-            return torch.stack([torch.full_like(beyond, 0.05), beyond], dim=1)
+            beyond = (means.abs() - 0.15).clamp(min=0).flatten(1).amax(dim=1)
+            return torch.stack([torch.full_like(beyond, 0.02), beyond], dim=1)
 
     inputs, labels = torch.full((20, 1, 16, 16), 0.5), torch.zeros(20, dtype=torch.long)
     inputs += torch.arange(20)[:, None, None, None] * 1e-4
@@ -314,14 +314,52 @@ def test_identical_examples_start_at_identical_points_and_others_elsewhere():
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("momentum", [0.0, 1.0])
-def test_a_run_without_slope_asks_once(norm, momentum):
-    route = Route()
+def test_a_run_without_slope_asks_once_where_no_other_point_is_drawn(norm, momentum):
+    settings = {"steps": 7, "norm": norm, "momentum": momentum, "early_stop": False, **WIDE}
+    once, thrice = Route(), Route()
     flat = slopes(*([0.0, 0.0],) * 4)
-    start = point(1.0, -1.0)
-    settings = {"steps": 7, "restarts": 4, "norm": norm, "momentum": momentum, **WIDE}
-    pgd(route, start, LABEL, loss=flat, early_stop=False, random_state=0, **settings)
-    assert len(route.points) == 4
-    assert len({tuple(each.tolist()) for each in route.points}) == 4
+    pgd(once, point(1.0, -1.0), LABEL, loss=flat, random_start=False, **settings)
+    settings |= {"redraw": False, "restarts": 3, "random_state": 0}
+    pgd(thrice, point(1.0, -1.0), LABEL, loss=flat, **settings)
+    assert (len(once.points), len(thrice.points)) == (1, 3)
+
+
+@pytest.mark.parametrize("start", [True, "blocks"])
+def test_steps_without_slope_go_to_other_random_points(start):
+    route, inputs = Route(), torch.linspace(-1, 1, 16, dtype=torch.float64)[None]
+    flat = slopes(*([0.0] * 16,) * 10)
+    settings = {"steps": 4, "restarts": 2, "random_start": start, "random_state": 0, **WIDE}
+    pgd(route, inputs, LABEL, loss=flat, early_stop=False, **settings)
+    assert len({tuple(each.tolist()) for each in route.points}) == 2 * (4 + 1)
+    assert all((each - inputs[0]).abs().max() <= 5.0 for each in route.points)
+
+
+def test_the_first_point_with_a_slope_is_climbed_from():
+    route = Route()
+    loss = slopes([0.0, 0.0], [1.0, -1.0], [1.0, 0.0])
+    settings = {"steps": 3, "step_size": 1.0, "random_state": 0, "early_stop": False}
+    pgd(route, point(0.0, 0.0), LABEL, loss=loss, epsilon=2.0, bounds=(-9.0, 9.0), **settings)
+    _, second, third, fourth = route.points
+    assert torch.equal(third, (second + torch.tensor([1.0, -1.0])).clamp(-2, 2))
+    assert torch.equal(fourth, (third + torch.tensor([1.0, 0.0])).clamp(-2, 2))
+
+
+@pytest.mark.parametrize(("steps", "restarts"), [(1, 1), (9, 1), (4, 2)])
+def test_without_slope_each_look_is_a_draw_of_its_own(steps, restarts):
+    def tenth(points):
+        # Fooled on the uppermost tenth of the interval, without a slope anywhere.
+        above = 0 * points[:, 0] + (points[:, 0] > 0.5 + 0.8 * 0.2)
+        return torch.stack([0.5 - above, above - 0.5], dim=1)
+
+    inputs = 0.5 + torch.linspace(0, 1e-9, 4000, dtype=torch.float64)[:, None]
+    labels = torch.zeros(4000, dtype=torch.long)
+    settings = {"steps": steps, "restarts": restarts, "random_state": 0}
+    found = pgd(tenth, inputs, labels, epsilon=0.2, **settings)
+    fooled = tenth(found).argmax(dim=1) != 0
+    share = 1 - 0.9 ** (restarts * (steps + 1))
+    assert fooled.double().mean() == pytest.approx(share, abs=4 * (0.25 / 4000) ** 0.5)
+    alone = pgd(tenth, inputs[7:9], labels[7:9], epsilon=0.2, **settings)
+    assert torch.equal(alone, found[7:9])
 
 
 def test_momentum_carries_a_run_across_a_flat_spot():

@@ -30,6 +30,7 @@ def pgd(
     step_decay: bool | None = None,
     restarts: int = 1,
     random_start: bool | Literal["blocks"] = True,
+    redraw: bool = True,
     momentum: float = 0.0,
     early_stop: bool = True,
     judge_last: bool = True,
@@ -85,6 +86,11 @@ def pgd(
         Start from a uniform point of the ball rather than from ``inputs``; ``"blocks"`` from one
         of its surface, a random sign for each of 4x4 blocks of an image's channel or each value
         of other inputs. Patterns as large as Square's [5]_ cross plateaus in a few long steps.
+    redraw : bool, default=True
+        Where the gradient is exactly zero, as that of the cross-entropy is at most points of a
+        network distilled at a high temperature, go on from another random point with the steps
+        that are left. False follows gradients alone, and so does a start that is not random: the
+        run ends there, since the iterate would stay for good.
     momentum : float, default=0.0
         Weight of the earlier directions, the :math:`\mu` of MIM [2]_ (1.0 there), where each
         gradient is first divided by its l1 norm.
@@ -128,13 +134,6 @@ def pgd(
     --------
     fgsm : The single-step special case.
     carlini_wagner_l2 : Looks for the smallest perturbation instead of filling a budget.
-
-    Notes
-    -----
-    A run ends where its gradient is exactly zero, as that of the cross-entropy is on most examples
-    of a network distilled at a high temperature: the iterate would stay where it is. A model that
-    answers at random and whose gradients underflow may have one at the next look; attack it with
-    the margin.
 
     References
     ----------
@@ -183,6 +182,7 @@ def pgd(
         step_decay=step_decay,
         restarts=restarts,
         random_start=random_start,
+        redraw=redraw and bool(random_start),
         momentum=momentum,
         early_stop=early_stop,
         judge_last=judge_last,

@@ -39,6 +39,7 @@ class ProjectedGradientDescent:
     step_decay: bool
     restarts: int
     random_start: bool | Literal["blocks"]
+    redraw: bool
     momentum: float
     early_stop: bool
     judge_last: bool
@@ -107,9 +108,19 @@ class ProjectedGradientDescent:
         ahead = state.current + self.step_size * direction
         ahead = within_budget(ahead, state.inputs, self.norm, self.epsilon, self.bounds)
 
-        # Without a direction the model would be asked about one point again and again.
-        stuck = size(direction, "linf") == 0
-        return state._replace(current=ahead, taken=torch.where(stuck, self.steps + 1, state.taken))
+        return self.redrawn(state._replace(current=ahead), size(direction, "linf") == 0)
+
+    def redrawn(self, state: PGDState, stuck: Tensor) -> PGDState:
+        """Where nothing moves, spend the steps that are left elsewhere; without a draw, end."""
+        stuck = stuck & (state.taken <= self.steps)
+        if not bool(stuck.any()):
+            return state
+        if not self.redraw:
+            return state._replace(taken=torch.where(stuck, self.steps + 1, state.taken))
+        draw = state.run + self.restarts * state.taken
+        fresh = self.first_iterate(state.inputs, state.keys, draw)
+        fresh = torch.where(per_example(stuck, fresh), fresh, state.current)
+        return state._replace(current=fresh)
 
     def restarted(self, state: PGDState) -> PGDState:
         """Send the examples that finished a run without success to another start."""

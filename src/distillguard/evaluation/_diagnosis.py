@@ -84,6 +84,11 @@ class Probe:
             "random_state": self.run.seed,
         }
 
+    def pgd(self, loss: str, steps: int = STEPS, threat: ThreatModel | None = None) -> Attack:
+        """PGD that follows gradients alone: what random points find is another question."""
+        budget = self.budget(threat)
+        return partial(attacks.pgd, loss=loss, steps=steps, redraw=False, **budget)
+
 
 def diagnose(
     run: Run, surrogate: Model | None = None, processes: Processes = ALONE
@@ -179,10 +184,7 @@ def stability(probe: Probe) -> dict[str, Any]:
 def losses(probe: Probe) -> tuple[Tensor, dict[str, Any]]:
     """Send one step and many up the cross-entropy and up the margin."""
     names = ("cross_entropy", "margin")
-    cross, margin = (
-        probe.stands(partial(attacks.pgd, loss=loss, steps=STEPS, **probe.budget()))
-        for loss in names
-    )
+    cross, margin = (probe.stands(probe.pgd(loss)) for loss in names)
     one_step = torch.ones_like(cross)
     for loss in names:
         one_step &= probe.stands(partial(attacks.fgsm, loss=loss, **probe.budget()))
@@ -211,8 +213,7 @@ def budgets(probe: Probe, flat: Tensor) -> dict[str, Any]:
 
     def stand(loss: str, radius: float, chosen: Tensor | None = None) -> Tensor:
         wider = threat._replace(epsilon=radius)
-        attack = partial(attacks.pgd, loss=loss, steps=STEPS, **probe.budget(wider))
-        return probe.stands(attack, chosen, wider)
+        return probe.stands(probe.pgd(loss, threat=wider), chosen, wider)
 
     stands = [stand("margin", radius) for radius in radii]
     pairs = list(pairwise(stands))
@@ -239,7 +240,7 @@ def withstood(run: Run) -> Tensor:
 
 def longer(probe: Probe, left: Tensor) -> dict[str, Any]:
     """Attack what the caller's attacks left, for longer than they usually run."""
-    attack = partial(attacks.pgd, loss="margin", steps=LONGER_STEPS, **probe.budget())
+    attack = probe.pgd("margin", LONGER_STEPS)
     return {
         "attacks_stand": count(left),
         "longer_fools": count(left & ~probe.stands(attack, left)),
