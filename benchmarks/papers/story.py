@@ -43,10 +43,12 @@ if TYPE_CHECKING:
 
 IMAGES = Size(32, 1000)
 CONFIDENCE = 40.0
+AS_PUBLISHED = partial(pgd, step_decay=False, redraw=False)
+"""Equal steps, and none where there is no gradient."""
 BUDGETS: dict[str, Callable[..., Tensor]] = {
     "fgsm": fgsm,
-    "pgd": pgd,
-    "pgd_margin": partial(pgd, loss="margin"),
+    "pgd": AS_PUBLISHED,
+    "pgd_margin": partial(AS_PUBLISHED, loss="margin"),
 }
 ATTACKS = {
     "fgsm": ("FGSM", 2014, "half-blind: one step finds little on hot networks"),
