@@ -339,7 +339,8 @@ def test_the_first_point_with_a_slope_is_climbed_from():
     loss = slopes([0.0, 0.0], [1.0, -1.0], [1.0, 0.0])
     settings = {"steps": 3, "step_size": 1.0, "random_state": 0, "early_stop": False}
     pgd(route, point(0.0, 0.0), LABEL, loss=loss, epsilon=2.0, bounds=(-9.0, 9.0), **settings)
-    _, second, third, fourth = route.points
+    first, second, third, fourth = route.points
+    assert not torch.equal(first, second)
     assert torch.equal(third, (second + torch.tensor([1.0, -1.0])).clamp(-2, 2))
     assert torch.equal(fourth, (third + torch.tensor([1.0, 0.0])).clamp(-2, 2))
 
