@@ -145,6 +145,55 @@ def test_underflow_is_told_from_flatness(networks, digits):
     assert "saturated-softmax" not in {f.code for f in quantised.findings}
 
 
+class Casting(nn.Module):
+    """Computes in float32, whatever it is asked in."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs):
+        return self.model(inputs.float())
+
+
+class Recurrent(nn.Module):
+    """Reads an image row by row, from a hidden state of the default dtype."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.GRU(8, 5, batch_first=True)
+        self.last = nn.Linear(5, 3)
+
+    def forward(self, inputs):
+        seen, _ = self.rows(inputs.view(-1, 8, 8), torch.zeros(1, len(inputs), 5))
+        return self.last(seen[:, -1])
+
+
+class Borrowing(nn.Module):
+    """Has a parameter of its own, and asks a network that is none of its modules."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.ask = lambda inputs: model(inputs)
+
+    def forward(self, inputs):
+        return self.scale * self.ask(inputs)
+
+
+@pytest.mark.parametrize("kind", ["casting", "recurrent", "borrowing"])
+def test_a_network_that_has_no_float64_form_is_diagnosed_without(networks, digits, kind):
+    plain, (_, (inputs, _)) = networks["undefended"], digits
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        makers = {"casting": Casting, "borrowing": Borrowing, "recurrent": lambda _: Recurrent()}
+        model = makers[kind](plain)
+    labels = model(inputs[:20]).argmax(dim=1)
+    report = evaluate(model, inputs[:20], labels, epsilon=0.01, attacks="quick")
+    assert report.observations.zero_gradients_double is None
+    assert report.observations.zero_gradients == 0
+
+
 def test_a_softmax_rounded_to_one_at_the_top_is_not_saturated():
     """Undefended networks do that all the time; only exact zeros for the others count."""
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -30,8 +31,11 @@ def vanished_gradients(
         scaled = zero(model, dtype, by_range)
     except NoGradientError:
         return None, {}
-    double = in_double(model)
-    exact = zero(double, torch.float64, unchanged) if double else None
+    exact = None
+    if isinstance(model.model, nn.Module):
+        # Foreign code never promised another dtype, and may raise anything in it.
+        with suppress(Exception):
+            exact = zero(in_double(model, model.model), torch.float64, unchanged)
     return plain, {
         "zero_gradients": int(plain.sum()),
         "zero_gradients_scaled": int(scaled.sum()),
@@ -64,12 +68,6 @@ def by_range(logits: Tensor) -> Tensor:
     return logits / torch.where(reach > 0, reach, 1)
 
 
-def in_double(model: CountedModel) -> CountedModel | None:
-    """Copy the model into float64, still counted as the original; None where that fails."""
-    if not isinstance(model.model, nn.Module):
-        return None
-    try:
-        inner = copy.deepcopy(model.model).double()
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError):
-        return None
-    return model.around(inner)
+def in_double(model: CountedModel, inner: nn.Module) -> CountedModel:
+    """Copy the module inside into float64, still counted as the original."""
+    return model.around(copy.deepcopy(inner).double())
