@@ -170,7 +170,8 @@ def test_the_plot_draws_one_bar_for_each_accuracy(masked):
     (axes,) = figure.axes
     lengths = [bar.get_width() for bar in axes.patches]
     expected = [masked.clean_accuracy, *(r.robust_accuracy for r in masked.attacks)]
-    assert lengths == pytest.approx([100 * a for a in [*expected, masked.robust_accuracy]])
+    expected.append(masked.robust_accuracy)
+    assert lengths == pytest.approx([100 * accuracy for accuracy in expected])
     assert axes.get_xlabel() == "accuracy (%)"
     mpl.pyplot.close(figure)
 
@@ -195,6 +196,60 @@ def test_the_number_to_quote_is_the_attacks_own_unless_the_probe_refutes_it(mask
     seen = blind.observations
     assert blind.quoted_accuracy == blind.clean_accuracy * seen.margin_stands / seen.sampled
     assert f"not {100 * blind.robust_accuracy:.1f} %" in blind.headline
+
+
+def half_hearted(halfspace, epsilon, every):
+    """Crosses the boundary by the shortest way, but leaves each so-manieth example alone."""
+    weights = halfspace.w.detach()
+
+    def attack(model, inputs, labels):
+        least = 1.001 * halfspace.least_epsilon(inputs, "linf").clamp(max=epsilon)
+        steps = torch.where(labels == 1, -1.0, 1.0) * least
+        steps[::every] = 0
+        return inputs + steps[:, None, None] * weights.sign().view(1, *inputs.shape[1:])
+
+    return {"half-hearted": attack}
+
+
+def test_the_figure_to_quote_counts_each_example_that_the_diagnosis_fooled(halfspace, examples):
+    inputs, labels = examples(60)
+    least = halfspace.least_epsilon(inputs, "linf")
+    epsilon = 1.01 * least.median().item()
+    missed = int((1.001 * least[::30] <= epsilon).sum())
+    assert missed > 0
+    report = evaluate(
+        halfspace, inputs, labels, epsilon=epsilon, attacks=half_hearted(halfspace, epsilon, 30)
+    )
+    truth = int((least > epsilon).sum())
+    assert round(60 * report.robust_accuracy) == truth + missed
+    assert report.quoted_accuracy == pytest.approx(truth / 60)
+    # Too few for a finding, and they count.
+    assert report.findings == ()
+    assert report.headline == (
+        f"Quote {100 * truth / 60:.1f} % robust accuracy, not {100 * (truth + missed) / 60:.1f} %: "
+        f"the diagnosis fooled {missed} of the {truth + missed} examples that withstand the "
+        "attacks passed"
+    )
+    for text in (str(report), report.to_markdown(), " ".join(Page(report.to_html()).words)):
+        assert report.headline in text
+        assert "Against the attacks passed alone, robust accuracy" in text
+    bars = Page(report.to_html()).words
+    assert f"{100 * truth / 60:.1f} %" in bars[bars.index("to quote") :]
+
+
+def test_the_figure_to_quote_is_scaled_up_from_a_sample(halfspace, examples):
+    inputs, labels = examples(1500)
+    least = halfspace.least_epsilon(inputs, "linf")
+    epsilon = least.median().item()
+    report = evaluate(
+        halfspace, inputs, labels, epsilon=epsilon, attacks=half_hearted(halfspace, epsilon, 2)
+    )
+    seen = report.observations
+    assert (seen.correct, seen.sampled) == (1500, 256)
+    assert report.robust_accuracy == pytest.approx(0.75, abs=0.03)
+    # About 192 sampled survivors, a third of which falls: three standard errors are 8 points.
+    assert report.quoted_accuracy == pytest.approx(0.5, abs=0.08)
+    assert f"of the {seen.attacks_stand} sampled examples that withstand" in report.headline
 
 
 def test_json_validates_against_the_schema_and_comes_back_equal(masked, plain, tmp_path):

@@ -128,7 +128,7 @@ def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
     found |= without_gradients(probe, white_box)
     if surrogate is not None:
         found["only_transfer"] = transfer(probe, surrogate, white_box)
-    found["all_stand"] = count(probe.left)
+    found["attacks_stand"], found["all_stand"] = count(left), count(probe.left)
     return found
 
 
@@ -241,10 +241,7 @@ def withstood(run: Run) -> Tensor:
 def longer(probe: Probe, left: Tensor) -> dict[str, Any]:
     """Attack what the caller's attacks left, for longer than they usually run."""
     attack = probe.pgd("margin", LONGER_STEPS)
-    return {
-        "attacks_stand": count(left),
-        "longer_fools": count(left & ~probe.stands(attack, left)),
-    }
+    return {"longer_fools": count(left & ~probe.stands(attack, left))}
 
 
 def without_gradients(probe: Probe, white_box: Tensor) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._text import HEADERS, aspects, cells, interval, notes, percent, result
+from ._text import HEADERS, aspects, bars, cells, interval, notes, percent, result
 
 if TYPE_CHECKING:
     from ._report import RobustnessReport
@@ -40,20 +40,13 @@ def _rendered(template: str, report: "RobustnessReport") -> str:
 
 
 def _context(report: "RobustnessReport") -> dict[str, Any]:
-    bars = [("clean", report.clean_accuracy, report.clean_interval)]
-    bars += [
-        (row.name, row.robust_accuracy, row.robust_interval)
-        for row in report.attacks
-        if row.error is None
-    ]
-    bars.append(("worst case", report.robust_accuracy, report.robust_interval))
     return {
         "report": report,
         "result": result(report),
         "headers": HEADERS,
         "rows": [cells(row) for row in report.attacks],
         "notes": notes(report),
-        "bars": bars,
+        "bars": bars(report),
         "findings": [(finding, aspects(finding)) for finding in report.findings],
         "examples": [
             (example, image(example.original, report.bounds), altered)

@@ -103,3 +103,10 @@ class Observations:
 
     all_stand: int | None = None
     """Examples that withstand the caller's attacks and everything that the diagnosis tried."""
+
+    @property
+    def found_more(self) -> int:
+        """Examples that withstand the caller's attacks and that the diagnosis fools."""
+        if self.attacks_stand is None or self.all_stand is None:
+            return 0
+        return self.attacks_stand - self.all_stand

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from .._plot import pyplot
+from ._text import bars
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,15 +14,13 @@ if TYPE_CHECKING:
 def accuracy_bars(report: "RobustnessReport") -> "Figure":
     """Clean accuracy, then the accuracy left by each attack, with 95 % intervals."""
     plt = pyplot()
-    bars = [("clean", report.clean_accuracy, report.clean_interval)]
-    bars += [(row.name, row.robust_accuracy, row.robust_interval) for row in report.attacks]
-    bars.append(("worst case", report.robust_accuracy, report.robust_interval))
+    drawn = bars(report)
 
-    figure, axes = plt.subplots(figsize=(7, 1 + 0.4 * len(bars)), layout="constrained")
-    for place, (_, accuracy, (low, high)) in enumerate(bars):
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.4 * len(drawn)), layout="constrained")
+    for place, (_, accuracy, (low, high)) in enumerate(drawn):
         error = [[100 * max(accuracy - low, 0)], [100 * max(high - accuracy, 0)]]
         axes.barh(place, 100 * accuracy, xerr=error, color="C0" if place else "C7", capsize=3)
-    axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
+    axes.set_yticks(range(len(drawn)), [name for name, *_ in drawn])
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="accuracy (%)", ylabel="attack")
     axes.set_title(f"{report.model}, {report.norm} {report.epsilon:.6g}")

@@ -14,7 +14,6 @@ from ._findings import Finding
 from ._observations import Observations
 from ._records import Cost
 from ._rows import AttackRow
-from ._statistics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +67,7 @@ class RobustnessReport:
         Its 95 % Wilson interval.
     robust_accuracy : float
         Share classified correctly that no attack fools within the threat model: the worst case
-        over all attacks, example by example. Clean errors count as errors.
+        over the attacks passed, example by example. Clean errors count as errors.
     robust_interval : (float, float)
         Its 95 % Wilson interval.
     attacks : tuple of AttackRow
@@ -109,22 +108,25 @@ class RobustnessReport:
 
     @property
     def quoted_accuracy(self) -> float:
-        """The robust accuracy to quote: the diagnosis's, where it contradicts the attacks passed.
+        """The robust accuracy to quote: it counts what the diagnosis fooled besides.
 
-        The diagnosis attacks a sample on its own account; where it leaves significantly less
-        than ``robust_accuracy``, the latter is an artefact.
+        The diagnosis attacks up to 256 of the correct examples on its own account, and holds a
+        point for each that it fools. If these are all there are, the figure is exact; if they
+        are a sample, of the examples that withstand the attacks passed as large a share is
+        taken off as the diagnosis fooled in the sample.
         """
         seen = self.observations
-        if seen.all_stand is None:
+        if not seen.found_more:
             return self.robust_accuracy
-        most = self.clean_accuracy * wilson(seen.all_stand, seen.sampled)[1]
-        if most >= self.robust_accuracy:
-            return self.robust_accuracy
-        return self.clean_accuracy * seen.all_stand / seen.sampled
+        return self.robust_accuracy * (seen.all_stand or 0) / (seen.attacks_stand or 1)
 
     @property
     def headline(self) -> str:
-        """The result in one line; it starts with a warning if a finding is severe."""
+        """The result in one line.
+
+        It starts with a warning if a finding is severe, and names the figure to quote wherever
+        that is below ``robust_accuracy``.
+        """
         from ._text import headline
 
         return headline(self)

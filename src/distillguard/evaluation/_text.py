@@ -27,12 +27,15 @@ HEADERS = (
 def headline(report: "RobustnessReport") -> str:
     """The result in one line; a severe finding turns it into a warning."""
     severe = [finding for finding in report.findings if finding.severity == "severe"]
-    if not severe:
-        return result(report)
-    codes = ", ".join(finding.code for finding in severe)
     quoted, refuted = report.quoted_accuracy, refuted_accuracy(report)
+    if not severe and refuted is None:
+        return result(report)
     against = " as an upper bound only" if refuted is None else f", not {percent(refuted)}"
-    return f"WARNING: quote {percent(quoted)} robust accuracy{against} ({codes})"
+    line = f"{'WARNING: quote' if severe else 'Quote'} {percent(quoted)} robust accuracy{against}"
+    if report.observations.found_more:
+        line += f": {found_more(report)}"
+    codes = ", ".join(finding.code for finding in severe)
+    return f"{line} ({codes})" if severe else line
 
 
 def refuted_accuracy(report: "RobustnessReport") -> float | None:
@@ -45,14 +48,40 @@ def refuted_accuracy(report: "RobustnessReport") -> float | None:
     return None
 
 
+def found_more(report: "RobustnessReport") -> str:
+    """What the diagnosis fooled of the examples that withstand the attacks passed."""
+    seen = report.observations
+    sampled = "" if seen.sampled == seen.correct else "sampled "
+    return (
+        f"the diagnosis fooled {seen.found_more} of the {seen.attacks_stand} {sampled}examples "
+        "that withstand the attacks passed"
+    )
+
+
 def result(report: "RobustnessReport") -> str:
     """Accuracies, threat model and number of examples, in one line."""
+    alone = "Against the attacks passed alone, robust" if report.observations.found_more else "Robust"
     return (
-        f"Robust accuracy {percent(report.robust_accuracy)} {interval(report.robust_interval)} "
+        f"{alone} accuracy {percent(report.robust_accuracy)} {interval(report.robust_interval)} "
         f"within {report.norm} {report.epsilon:.6g}, clean accuracy "
         f"{percent(report.clean_accuracy)} {interval(report.clean_interval)}, "
         f"{report.n_examples} examples"
     )
+
+
+def bars(report: "RobustnessReport") -> list[tuple[str, float, Interval]]:
+    """What a drawing of the report shows: names, accuracies and their 95 % intervals."""
+    rows = [("clean", report.clean_accuracy, report.clean_interval)]
+    rows += [
+        (row.name, row.robust_accuracy, row.robust_interval)
+        for row in report.attacks
+        if row.error is None
+    ]
+    rows.append(("worst case of these", report.robust_accuracy, report.robust_interval))
+    if report.observations.found_more:
+        quoted = report.quoted_accuracy
+        rows.append(("to quote", quoted, (quoted, quoted)))
+    return rows
 
 
 def to_text(report: "RobustnessReport") -> str:
