@@ -23,12 +23,15 @@ State: TypeAlias = dict[str, Any]
 
 _MAGIC = b"distillguard checkpoint 1\n"
 _KEPT = 2
+_UNFINISHED = re.compile(r"(run|[a-z]+-\d{6,})\.ckpt\.[0-9a-f]{8}")
 
 
 class Checkpoints:
     """The checkpoints of one fit, in a folder of their own."""
 
     def __init__(self, folder: str | os.PathLike[str], processes: Processes) -> None:
+        if not os.fspath(folder):
+            raise ValueError("checkpoint_dir must name a folder, got an empty path")
         self.folder, self.processes = Path(folder), processes
         self.stored = processes.agreed(self._begun() if processes.first else None)
 
@@ -69,8 +72,6 @@ class Checkpoints:
 
     def _begun(self) -> State | None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.folder.glob("*.ckpt.*"):
-            unfinished.unlink()
         path = self.folder / "run.ckpt"
         if not path.exists():
             if strays := sorted(self.folder.glob("*.ckpt")):
@@ -78,8 +79,10 @@ class Checkpoints:
                     f"checkpoint_dir must be empty or hold a run, got {strays[0].name} without "
                     f"run.ckpt in {str(self.folder)!r}"
                 )
-            return None
-        return read(path)
+        for unfinished in self.folder.iterdir():
+            if _UNFINISHED.fullmatch(unfinished.name):
+                unfinished.unlink()
+        return read(path) if path.exists() else None
 
     def _last(self, stage: str) -> State | None:
         assert self.stored is not None

@@ -81,7 +81,7 @@ def last_layer(network: nn.Module, inputs: Tensor) -> nn.Module | None:
         for module, output in outputs.items()
         if output.numel() == logits.numel()
         and bool((output.reshape(logits.shape) == logits).all())
-        and not parametrize.is_parametrized(module)
+        and isinstance(module._parameters.get("weight"), nn.Parameter)  # not a computed one
         and not _shared(network, module)
     ]
     return found[-1] if found else None

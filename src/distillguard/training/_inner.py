@@ -78,10 +78,11 @@ def perturbed(
     """
     weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     with torch.enable_grad():
-        gradients = torch.autograd.grad(value(direct), weights)
+        gradients = torch.autograd.grad(value(direct), weights, allow_unused=True)
     moved = {
         id(weight): weight + size * weight.detach().norm() / (gradient.norm() + 1e-20) * gradient
         for weight, gradient in zip(weights, gradients, strict=True)
+        if gradient is not None
     }
     # Every module once, under one name, and tied weights under each of theirs: a module of two
     # names would be given its own weights back in the wrong order.
