@@ -260,8 +260,7 @@ def test_no_figure_is_set_against_itself(masked, plain):
     figures = {"clean_accuracy": 1.0, "robust_accuracy": 1.0}
     report = replace(masked, findings=(blind,), **figures)
     assert report.headline == (
-        "WARNING: quote 100.0 % robust accuracy as an upper bound only "
-        "(margin-beats-cross-entropy)"
+        "WARNING: quote 100.0 % robust accuracy as an upper bound only (margin-beats-cross-entropy)"
     )
     # One of 10,000 is less than the figures show.
     seen = replace(plain.observations, attacks_stand=10000, all_stand=9999)

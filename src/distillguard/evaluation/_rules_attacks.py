@@ -140,9 +140,7 @@ def more_budget_does_not_help(seen: Observations) -> Finding | None:
     if len(stands) < 2:
         return None
     falls = any(
-        stray(lost, seen.sampled)
-        and lost > won
-        and significant_difference(lost, won, SIGNIFICANCE)
+        stray(lost, seen.sampled) and lost > won and significant_difference(lost, won, SIGNIFICANCE)
         for lost, won in zip(seen.budget_lost, seen.budget_won, strict=True)
     )
     stays = common(stands[-1], seen.sampled, WIDE_GAP) and stands[-1] >= stands[0]

@@ -65,7 +65,9 @@ def found_more(report: "RobustnessReport") -> str:
 
 def result(report: "RobustnessReport") -> str:
     """Accuracies, threat model and number of examples, in one line."""
-    alone = "Against the attacks passed alone, robust" if report.observations.found_more else "Robust"
+    alone = (
+        "Against the attacks passed alone, robust" if report.observations.found_more else "Robust"
+    )
     return (
         f"{alone} accuracy {percent(report.robust_accuracy)} {interval(report.robust_interval)} "
         f"within {report.norm} {report.epsilon:.6g}, clean accuracy "
