@@ -276,6 +276,25 @@ def test_foreign_random_attacks_repeat_under_the_same_seed(halfspace, examples):
     assert first != other
 
 
+def test_our_attacks_in_a_mapping_repeat_under_the_same_seed(halfspace, examples):
+    inputs, labels = examples(40)
+    epsilon = 3 * halfspace.least_epsilon(inputs, "linf").max().item()
+    # Steps that lead nowhere: what is fooled is fooled by the random start.
+    start = partial(attacks.pgd, epsilon=epsilon, steps=1, step_size=1e-9 * epsilon)
+
+    def distance(attack, seed):
+        report = evaluate(
+            halfspace, inputs, labels, epsilon=epsilon, attacks={"a": attack}, random_state=seed
+        )
+        return report.attacks[0].median_distance
+
+    for attack in (start, partial(start, random_state=None), partial(partial(start), norm="linf")):
+        assert distance(attack, 1) == distance(attack, 1) != distance(attack, 2)
+    # A seed of their own stays.
+    seeded = partial(start, random_state=1)
+    assert distance(seeded, 5) == distance(seeded, 6) == distance(start, 1)
+
+
 def test_an_attack_that_writes_into_its_arguments_changes_nothing(halfspace, examples):
     inputs, labels = examples(8)
     kept = inputs.clone()

@@ -1,8 +1,10 @@
 """Findings: for each a model that shows it and one that does not."""
 
 import copy
+import math
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from distillguard import attacks, evaluate
 from distillguard.evaluation import _rules_attacks, _rules_model
 from distillguard.evaluation._observations import Observations
 from distillguard.evaluation._rules import findings
+from distillguard.evaluation._statistics import lower_bound
 from distillguard.functional import cross_entropy, soft_cross_entropy, softmax
 
 EPSILON = 0.15
@@ -457,7 +460,7 @@ def test_a_flat_cross_entropy_is_looked_for_within_twice_the_radius(networks, di
     [(200, 8, 8, True), (200, 8, 0, False), (200, 2, 2, False), (200, 40, 0, True)],
 )
 def test_a_narrow_gap_counts_where_the_cross_entropy_is_flat(sampled, only_margin, blind, found):
-    # The 95 % Wilson interval of 8 in 200 begins at 2.0 %, that of 2 in 200 at 0.3 %.
+    # The exact lower bound at 99 % of 8 in 200 is 1.5 %, that of 2 in 200 is 0.1 %.
     seen = Observations(
         correct=sampled,
         saturated=0,
@@ -475,6 +478,31 @@ def test_a_narrow_gap_counts_where_the_cross_entropy_is_flat(sampled, only_margi
     )
     codes = [finding.code for finding in findings(seen)]
     assert codes == ["margin-beats-cross-entropy"] * found
+
+
+def test_slices_of_a_plain_network_raise_nothing_however_few_the_examples(networks, digits):
+    _, (inputs, labels) = digits
+    for n, epsilon in ((1, 0.1), (3, 0.1), (8, 0.1), (8, 0.15), (20, 0.15)):
+        for start in range(0, 12 * n, n):
+            part = slice(start, start + n)
+            weak = partial(attacks.pgd, loss="margin", epsilon=epsilon, steps=3, random_state=0)
+            report = evaluate(
+                networks["undefended"],
+                inputs[part],
+                labels[part],
+                epsilon=epsilon,
+                attacks={"PGD": weak},
+                random_state=0,
+            )
+            assert report.findings == ()
+
+
+@pytest.mark.parametrize(("count", "n"), [(1, 1), (1, 8), (3, 8), (5, 57), (7, 200), (200, 200)])
+def test_bounds_are_exact(count, n):
+    """At the bound, as many or more happen with the probability that the level allows."""
+    bound = lower_bound(count, n, 0.01)
+    tail = sum(math.comb(n, k) * bound**k * (1 - bound) ** (n - k) for k in range(count, n + 1))
+    assert tail == pytest.approx(0.01)
 
 
 def test_every_finding_has_a_page():

@@ -4,6 +4,7 @@ import builtins
 import io
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 
@@ -250,6 +251,22 @@ def test_the_figure_to_quote_is_scaled_up_from_a_sample(halfspace, examples):
     # About 192 sampled survivors, a third of which falls: three standard errors are 8 points.
     assert report.quoted_accuracy == pytest.approx(0.5, abs=0.08)
     assert f"of the {seen.attacks_stand} sampled examples that withstand" in report.headline
+
+
+def test_no_figure_is_set_against_itself(masked, plain):
+    """Within twice the radius the cross-entropy is blind; within it, nobody finds anything."""
+    blind = replace(masked.findings[0], figures={"withstand_cross_entropy": 1.0, "blind": 0.5})
+    assert blind.code == "margin-beats-cross-entropy"
+    figures = {"clean_accuracy": 1.0, "robust_accuracy": 1.0}
+    report = replace(masked, findings=(blind,), **figures)
+    assert report.headline == (
+        "WARNING: quote 100.0 % robust accuracy as an upper bound only (margin-beats-cross-entropy)"
+    )
+    # One of 10,000 is less than the figures show.
+    seen = replace(plain.observations, attacks_stand=10000, all_stand=9999)
+    close = replace(plain, observations=seen, robust_accuracy=1.0)
+    assert close.quoted_accuracy < 1
+    assert "not 100.0 %" not in close.headline
 
 
 def test_json_validates_against_the_schema_and_comes_back_equal(masked, plain, tmp_path):

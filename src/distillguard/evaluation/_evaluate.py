@@ -96,7 +96,10 @@ def evaluate(
         evaluation goes on where it was interrupted, with the same result as if it had not been.
         With several processes each has its own file, with its rank appended to the name.
     random_state : int, optional
-        Seed of everything random. A fresh one if not given; the report names it either way.
+        Seed of everything random; a fresh one if not given. The report names it either way.
+        Attacks of this package take it where they have none of their own. For anybody else's,
+        PyTorch's global generators are seeded with it before each chunk and put back
+        afterwards; one that draws elsewhere, from NumPy say, must seed itself.
     progress : bool, default=False
         Show a progress bar that counts examples.
 
@@ -158,7 +161,7 @@ def evaluate(
     chosen = (
         preset(attacks, threat, batch_size=batch_size, random_state=seed)
         if isinstance(attacks, str)
-        else named(attacks, threat)
+        else named(attacks, threat, seed)
     )
     records = Records()
     if state is not None:

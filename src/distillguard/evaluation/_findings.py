@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ._statistics import wilson
+from ._statistics import lower_bound
 
 Severity = Literal["severe", "notice"]
 
 RARE = 0.01
-"""A share whose Wilson interval lies above this is no accident. Undefended and adversarially
+"""A share whose exact lower bound lies above this is no accident. Undefended and adversarially
 trained networks show exactly 0 zero gradients; networks distilled at T >= 10 more than 0.1
 (Papernot 2016, figure 9)."""
 
@@ -17,12 +17,16 @@ STRAY = 0.02
 """The same for examples that a weaker attack finds and a stronger one misses. Any two attacks
 differ on a few: small networks on digits show up to 0.02, masked ones 0.1 and more."""
 
+FEWEST = 5
+"""So many of them it takes at least: few examples show nothing but that two attacks differ.
+Undefended networks on 8 to 40 digits show up to 3."""
+
 WIDE_GAP = 0.1
 """Share of the examples by which one loss must beat another. Between the cross-entropy and
 the margin, robust networks show 0.02 to 0.04, distilled ones 0.25 and more."""
 
 SIGNIFICANCE = 0.01
-"""Level of the paired test that a difference between two attacks must pass."""
+"""Level of the bounds, and of the paired test that a difference between two attacks must pass."""
 
 STABLE = 1e-4
 """Largest l2 distance between normalised logits that rounding explains (AutoAttack's flag)."""
@@ -59,7 +63,12 @@ class Finding:
 
 def common(count: int | None, n: int, threshold: float) -> bool:
     """Whether a share is above a threshold beyond chance; what was not measured is not."""
-    return count is not None and n > 0 and wilson(count, n)[0] > threshold
+    return count is not None and n > 0 and lower_bound(count, n, SIGNIFICANCE) > threshold
+
+
+def stray(count: int | None, n: int) -> bool:
+    """Whether more examples than accidents explain fell to a weaker attack alone."""
+    return count is not None and count >= FEWEST and common(count, n, STRAY)
 
 
 def share(count: int, n: int) -> str:

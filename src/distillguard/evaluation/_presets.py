@@ -79,8 +79,11 @@ def _strong(
     }
 
 
-def named(given: Any, threat: ThreatModel) -> dict[str, AttackSpec]:
-    """Check a caller's mapping from names to attacks, plain or with the norm they minimise."""
+def named(given: Any, threat: ThreatModel, random_state: int) -> dict[str, AttackSpec]:
+    """Check a caller's mapping from names to attacks, plain or with the norm they minimise.
+
+    Attacks of ours that have no seed are given ``random_state``.
+    """
     if not isinstance(given, Mapping):
         raise TypeError(
             "attacks must be a preset's name or a mapping from names to callables, "
@@ -88,35 +91,41 @@ def named(given: Any, threat: ThreatModel) -> dict[str, AttackSpec]:
         )
     if not given:
         raise ValueError("attacks must hold at least one attack, got an empty mapping")
-    return {str(name): _spec(str(name), entry, threat) for name, entry in given.items()}
+    return {
+        str(name): _spec(str(name), entry, threat, random_state) for name, entry in given.items()
+    }
 
 
-def _spec(name: str, entry: Any, threat: ThreatModel) -> AttackSpec:
+def _spec(name: str, entry: Any, threat: ThreatModel, random_state: int) -> AttackSpec:
     attack, norm = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
     if not callable(attack):
         raise TypeError(
             f"attacks[{name!r}] must be a callable (model, inputs, labels) -> Tensor or a pair "
             f"(callable, norm), got {type(entry).__name__}"
         )
+    settings = _settings_of(attack)
     if norm is None:
-        norm = _norm_of(attack) or threat.norm
+        norm = settings.get("norm") or threat.norm
     check_choice(f"norm of attacks[{name!r}]", norm, get_args(Distance))
+    if "random_state" in settings and settings["random_state"] is None:
+        attack = partial(attack, random_state=random_state)
     return AttackSpec(attack, norm)
 
 
-def _norm_of(attack: Any) -> Distance | None:
-    """The norm that an attack of ours works in: its argument, or its name's ending."""
+def _settings_of(attack: Any) -> dict[str, Any]:
+    """Every argument of an attack of ours, with the norm that its name tells; of others, none."""
     settings: dict[str, Any] = {}
     while isinstance(attack, partial):
         settings = {**attack.keywords, **settings}
         attack = attack.func
-    if getattr(attack, "__name__", None) not in attacks.__all__:
-        return None
-    default = inspect.signature(attack).parameters.get("norm")
-    if default is not None:
-        return settings.get("norm", default.default)
-    ending = attack.__name__.rpartition("_")[2]
-    return ending if ending in get_args(Distance) else _MINIMISED.get(attack.__name__)
+    name = getattr(attack, "__name__", "")
+    if name not in attacks.__all__ or getattr(attacks, name) is not attack:
+        return {}
+    ending = name.rpartition("_")[2]
+    told = ending if ending in get_args(Distance) else _MINIMISED.get(name)
+    parameters = inspect.signature(attack).parameters
+    defaults = {key: parameter.default for key, parameter in parameters.items()}
+    return {"norm": told, **defaults, **settings}
 
 
 _MINIMISED: dict[str, Distance] = {"ddn": "l2", "jsma": "l0"}

@@ -81,7 +81,9 @@ class RobustnessReport:
     costs : mapping from str to Cost
         What the clean pass, the judging of returned points and the diagnosis spent in all.
     random_state : int
-        The seed; with it and the same data and versions the evaluation can be repeated.
+        The seed; with it, the same data, versions and ``chunk_size`` the evaluation can be
+        repeated, as long as attacks that are not of this package draw from PyTorch's global
+        generators.
     versions : mapping from str to str
         Of distillguard, Python and PyTorch.
     examples : tuple of Example

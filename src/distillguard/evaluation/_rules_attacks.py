@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ._findings import RARE, SIGNIFICANCE, STRAY, WIDE_GAP, Finding, common, share
+from ._findings import RARE, SIGNIFICANCE, STRAY, WIDE_GAP, Finding, common, share, stray
 from ._observations import Observations
 from ._statistics import significant_difference
 
@@ -57,7 +57,7 @@ def one_step_beats_iterative(seen: Observations) -> Finding | None:
     found, missed = seen.only_one_step, seen.only_iterative
     if (
         found is None
-        or not common(found, seen.sampled, STRAY)
+        or not stray(found, seen.sampled)
         or not significant_difference(found, missed or 0, SIGNIFICANCE)
         or found < (missed or 0)
     ):
@@ -130,7 +130,7 @@ def rivals(seen: Observations) -> list[Finding]:
             figures={"share": found / seen.sampled},
         )
         for rival in RIVALS
-        if (found := rival.found(seen)) is not None and common(found, seen.sampled, STRAY)
+        if (found := rival.found(seen)) is not None and stray(found, seen.sampled)
     ]
 
 
@@ -140,9 +140,7 @@ def more_budget_does_not_help(seen: Observations) -> Finding | None:
     if len(stands) < 2:
         return None
     falls = any(
-        common(lost, seen.sampled, STRAY)
-        and lost > won
-        and significant_difference(lost, won, SIGNIFICANCE)
+        stray(lost, seen.sampled) and lost > won and significant_difference(lost, won, SIGNIFICANCE)
         for lost, won in zip(seen.budget_lost, seen.budget_won, strict=True)
     )
     stays = common(stands[-1], seen.sampled, WIDE_GAP) and stands[-1] >= stands[0]
@@ -192,7 +190,7 @@ def unbounded_attack_fails(seen: Observations) -> Finding | None:
 def more_steps_help(seen: Observations) -> Finding | None:
     """The attacks passed had not converged (Carlini 2019; Pintor 2022, indicator 4)."""
     found, left = seen.longer_fools, seen.attacks_stand
-    if found is None or left is None or not common(found, seen.sampled, STRAY):
+    if found is None or left is None or not stray(found, seen.sampled):
         return None
     return Finding(
         code="more-steps-help",

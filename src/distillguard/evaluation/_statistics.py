@@ -11,6 +11,14 @@ def wilson(count: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def lower_bound(count: int, n: int, level: float) -> float:
+    """One-sided lower bound of a share (Clopper and Pearson 1934), exact however small n is."""
+    from scipy.stats import binomtest
+
+    tested = binomtest(count, n, alternative="greater")
+    return float(tested.proportion_ci(confidence_level=1 - level, method="exact").low)
+
+
 def significant_difference(only_first: int, only_second: int, level: float) -> bool:
     """McNemar's exact test on paired outcomes, by those in which the two differ."""
     discordant = only_first + only_second

@@ -39,13 +39,18 @@ def headline(report: "RobustnessReport") -> str:
 
 
 def refuted_accuracy(report: "RobustnessReport") -> float | None:
-    """The figure that must not be quoted: the report's own, or what the cross-entropy would say."""
-    if report.quoted_accuracy < report.robust_accuracy:
-        return report.robust_accuracy
-    for finding in report.findings:
-        if finding.code == "margin-beats-cross-entropy":
-            return report.clean_accuracy * finding.figures["withstand_cross_entropy"]
-    return None
+    """The figure that must not be quoted: the report's own, or what the cross-entropy would say.
+
+    None where neither exceeds the figure to quote as printed.
+    """
+    candidates = [report.robust_accuracy]
+    candidates += [
+        report.clean_accuracy * finding.figures["withstand_cross_entropy"]
+        for finding in report.findings
+        if finding.code == "margin-beats-cross-entropy"
+    ]
+    quoted = report.quoted_accuracy
+    return next((c for c in candidates if c > quoted and percent(c) != percent(quoted)), None)
 
 
 def found_more(report: "RobustnessReport") -> str:
