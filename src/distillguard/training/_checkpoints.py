@@ -73,12 +73,11 @@ class Checkpoints:
     def _begun(self) -> State | None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "run.ckpt"
-        if not path.exists():
-            if strays := sorted(self.folder.glob("*.ckpt")):
-                raise SaveError(
-                    f"checkpoint_dir must be empty or hold a run, got {strays[0].name} without "
-                    f"run.ckpt in {str(self.folder)!r}"
-                )
+        if not path.exists() and (strays := sorted(self.folder.glob("*.ckpt"))):
+            raise SaveError(
+                f"checkpoint_dir must be empty or hold a run, got {strays[0].name} without "
+                f"run.ckpt in {str(self.folder)!r}"
+            )
         for unfinished in self.folder.iterdir():
             if _UNFINISHED.fullmatch(unfinished.name):
                 unfinished.unlink()
