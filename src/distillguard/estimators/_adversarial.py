@@ -201,7 +201,7 @@ class AdversarialTrainer(RobustClassifier):
         recipe : {"bartoldson2024"}
             Which settings: those of the largest run of Bartoldson et al. 2024 [1]_, which reached
             73.7 % under AutoAttack on CIFAR-10 with a WideResNet-94-16 of SiLU units
-            (``functools.partial(networks.wide_resnet, depth=94, widen_factor=16)``), 500 million
+            (``functools.partial(networks.wide_resnet, depth=94, width=16)``), 500 million
             synthetic images and 10,000 epochs of 25 batches.
         module : nn.Module, callable or None, default=None
             The network to train.
