@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from distillguard import attacks, evaluate
-from distillguard.evaluation import AttackSpec
+from distillguard.evaluation import AttackSpec, gradient_histogram
 
 
 def identity(model, inputs, labels):
@@ -397,3 +397,28 @@ def test_an_unfitted_estimator_is_refused():
     estimator = types.SimpleNamespace(fit=None)
     with pytest.raises(NotFittedError, match="model must be fitted before it is evaluated"):
         evaluate(estimator, np.zeros((2, 2)), [0, 1], epsilon=0.1)
+
+
+@pytest.mark.parametrize("made_inside", [True, False])
+def test_under_inference_mode_the_report_is_the_same(halfspace, examples, made_inside):
+    inputs, labels = examples(20)
+    settings = {"epsilon": 0.03, "attacks": "quick", "random_state": 0}
+    expected = evaluate(halfspace, inputs, labels, **settings)
+    bars = gradient_histogram(halfspace, inputs)
+    with torch.inference_mode():
+        if made_inside:
+            inputs, labels = inputs.clone(), labels.clone()
+        report = evaluate(halfspace, inputs, labels, **settings)
+        assert gradient_histogram(halfspace, inputs).counts.tolist() == bars.counts.tolist()
+        assert torch.is_inference_mode_enabled()
+    assert report.observations == expected.observations
+
+
+def test_inputs_that_require_a_gradient_are_detached(halfspace, examples):
+    inputs, labels = examples(20)
+    settings = {"epsilon": 0.03, "attacks": "quick", "random_state": 0}
+    expected = evaluate(halfspace, inputs, labels, **settings)
+    report = evaluate(halfspace, inputs.requires_grad_(), labels, **settings)
+    assert report.observations == expected.observations
+    assert inputs.grad is None
+    assert not any(e.original.requires_grad for e in report.examples)

@@ -1,12 +1,16 @@
 """Asking a model for logits, with every question counted."""
 
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .._batches import batches
 from .._typing import Model
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class CountedModel(nn.Module):
@@ -53,6 +57,11 @@ class CountedModel(nn.Module):
         forwards, backwards = self.counts
         self.counts[:] = [0, 0]
         return forwards, backwards
+
+
+def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function ask for gradients, whatever grad mode its caller is in."""
+    return torch.inference_mode(False)(torch.enable_grad()(function))
 
 
 def logits_of(model: Model, inputs: Tensor, dtype: torch.dtype, batch_size: int) -> Tensor:

@@ -19,7 +19,7 @@ from .._validation import (
     check_positive,
     check_random_state,
 )
-from ._asking import CountedModel
+from ._asking import CountedModel, with_gradients
 from ._diagnosis import diagnose
 from ._judge import ThreatModel
 from ._presets import named, preset
@@ -35,6 +35,7 @@ from ._stream import Chunk, LabelEncoder, chunks
 from ._subject import Subject, subject_of
 
 
+@with_gradients
 def evaluate(
     model: Any,
     X: Any,

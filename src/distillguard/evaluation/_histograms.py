@@ -10,7 +10,7 @@ from torch import Tensor
 from .._modes import borrowed, device_of, dtype_of
 from .._validation import check_positive
 from ..functional import softmax
-from ._asking import logits_of
+from ._asking import logits_of, with_gradients
 from ._subject import subject_of
 
 GRADIENT_EDGES = (0.0, 1e-40, 1e-35, 1e-30, 1e-25, 1e-20, 1e-15, 1e-10, 1e-5, 1e-3, 1.0)
@@ -36,6 +36,7 @@ class Histogram(NamedTuple):
     quantity: str
 
 
+@with_gradients
 def gradient_histogram(
     model: Any,
     inputs: Tensor,
@@ -93,7 +94,7 @@ def gradient_histogram(
     dtype, parts = dtype_of(network, inputs.dtype), []
     with borrowed(network, 0):
         for batch in inputs.to(device_of(network, inputs.device)).split(batch_size):
-            points = batch.detach().to(dtype).requires_grad_()
+            points = batch.detach().to(dtype, copy=True).requires_grad_()
             outputs = softmax(network(points), temperature)
             total = torch.zeros(len(batch), device=batch.device, dtype=torch.float64)
             for output in outputs.unbind(dim=1):

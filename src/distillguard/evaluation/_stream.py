@@ -103,7 +103,7 @@ def _regrouped(
     held: list[tuple[Tensor, Tensor]] = []
     count = 0
     for inputs, labels in batches:
-        held.append((inputs, encode(labels)))
+        held.append((inputs.detach(), encode(labels)))
         count += len(inputs)
         while count >= size:
             joined = tuple(torch.cat(parts) for parts in zip(*held, strict=True))
