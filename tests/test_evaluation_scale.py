@@ -193,3 +193,12 @@ def test_a_sample_holds_the_examples_of_smallest_key_however_they_come(chunk):
         sample.add(part, square=part**2)
     assert sample["key"].tolist() == list(range(-25, -15))
     assert sample["square"].tolist() == [key**2 for key in range(-25, -15)]
+
+
+def test_the_place_of_the_state_is_made_or_refused_before_any_attack(halfspace, examples, tmp_path):
+    settings = {"epsilon": 0.05, "attacks": {"none": interrupted_after(0, None)}}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(halfspace, *examples(4), state_file=tmp_path / "new" / "state", **settings)
+    assert (tmp_path / "new").is_dir()
+    with pytest.raises(ValueError, match="state_file must be the path of a file, got the folder"):
+        evaluate(halfspace, *examples(4), state_file=tmp_path, **settings)

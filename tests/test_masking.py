@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+import types
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -513,3 +514,35 @@ def test_every_finding_has_a_page():
     codes = set(re.findall(r'"([a-z]+(?:-[a-z]+){1,5})"', sources))
     assert len(codes) == 14
     assert codes <= {page.stem for page in pages.glob("*.md")}
+
+
+def test_a_probe_that_fails_costs_its_own_observations_alone(networks, digits):
+    def broken(model, error):
+        def call(inputs):
+            raise error
+
+        return call
+
+    model = networks["undefended"]
+    _, whole = codes_of(model, digits)
+    _, report = codes_of(model, digits, surrogate=broken(model, RuntimeError("lost")))
+    assert report.observations.only_transfer is None
+    assert dict(report.observations.failed) == {"transfer": "RuntimeError: lost"}
+    assert replace(report.observations, failed={}) == whole.observations
+    for text in (str(report), report.to_markdown(), report.to_html()):
+        assert "transfer (RuntimeError: lost)" in " ".join(text.split())
+    assert type(report).from_json(report.to_json()) == report
+    with pytest.raises(KeyboardInterrupt):
+        codes_of(model, digits, surrogate=broken(model, KeyboardInterrupt))
+
+
+def test_an_estimator_may_be_the_surrogate_and_a_wrong_one_is_refused_first(networks, digits):
+    model = networks["undefended"]
+    fitted = types.SimpleNamespace(fit=None, student_=model)
+    assert codes_of(model, digits, surrogate=fitted)[1].observations.only_transfer is not None
+
+    def never(model, inputs, labels):
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="surrogate must be a module, a callable"):
+        codes_of(model, digits, surrogate=3, attacks={"never": never})

@@ -1,6 +1,7 @@
 """Measuring what tells a robust model from a failed attack; the rules are elsewhere."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -47,6 +48,18 @@ class Probe:
     labels: Tensor
     left: Tensor
     """Which examples have withstood everything so far, the caller's attacks included."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    """What could not be measured, and why."""
+
+    def measured(self, name: str, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Measure something; an error costs this measurement, not those before and after it."""
+        try:
+            return ask()
+        # The model and the surrogate are foreign code, which may raise anything.
+        except Exception as error:
+            self.failed[name] = f"{type(error).__name__}: {error}"
+            return {}
 
     def stands(
         self, attack: Attack, chosen: Tensor | None = None, threat: ThreatModel | None = None
@@ -116,28 +129,51 @@ def diagnose(
 
 def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
     """What is seen of the probe's examples: counts, but for the largest gap between logits."""
-    run, left = probe.run, probe.left
-    found = stability(probe)
-    flat, gradients = vanished_gradients(run.model, probe.inputs, probe.labels, run.batch_size)
-    found["differentiable"] = flat is not None
-    found |= gradients
-    white_box = torch.ones_like(probe.labels, dtype=torch.bool)
-    if flat is not None:
-        white_box, by_loss = losses(probe)
-        found |= by_loss | budgets(probe, flat) | longer(probe, left)
-    found |= without_gradients(probe, white_box)
-    if surrogate is not None:
-        found["only_transfer"] = transfer(probe, surrogate, white_box)
+    left = probe.left
+    whole = torch.ones_like(probe.labels, dtype=torch.bool)
+    seen: dict[str, Tensor] = {"white box": whole}
+
+    def gradients() -> dict[str, Any]:
+        flat, found = vanished_gradients(
+            probe.run.model, probe.inputs, probe.labels, probe.run.batch_size
+        )
+        if flat is not None:
+            seen["flat"] = flat
+        return {"differentiable": flat is not None, **found}
+
+    def by_loss() -> dict[str, Any]:
+        # Without it, nothing can be said to beat it.
+        del seen["white box"]
+        seen["white box"], found = losses(probe)
+        return found
+
+    found = probe.measured("stability", lambda: stability(probe))
+    found |= probe.measured("gradients", gradients)
+    if found.get("differentiable", True):
+        found |= probe.measured("cross-entropy and margin", by_loss)
+        found |= probe.measured("longer attack", lambda: longer(probe, left))
+    if "flat" in seen:
+        found |= probe.measured("budgets", lambda: budgets(probe, seen["flat"]))
+    if "white box" in seen:
+        missed = seen["white box"]
+        found |= probe.measured("random points", lambda: random_points(probe, missed))
+        found |= probe.measured("random search", lambda: random_search(probe, missed))
+        if surrogate is not None:
+            found |= probe.measured("transfer", lambda: transfer(probe, surrogate, missed))
     found["attacks_stand"], found["all_stand"] = count(left), count(probe.left)
+    found["failed"] = probe.failed
     return found
 
 
 def combined(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """The measurements of several processes as one: counts add up, the largest gap counts."""
-    whole = dict(parts[0])
+    failed = {name: why for part in parts for name, why in part["failed"].items()}
+    # What one process could not measure is not known of the whole.
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    whole = {name: parts[0][name] for name in names} | {"failed": failed}
     for part in parts[1:]:
-        for name, value in part.items():
-            known = whole[name]
+        for name in names:
+            known, value = whole[name], part[name]
             if name == "logit_gap":
                 whole[name] = max(known, value)
             elif name == "differentiable":
@@ -244,13 +280,17 @@ def longer(probe: Probe, left: Tensor) -> dict[str, Any]:
     return {"longer_fools": count(left & ~probe.stands(attack, left))}
 
 
-def without_gradients(probe: Probe, white_box: Tensor) -> dict[str, Any]:
-    """What random points and a random search find among the examples that PGD left."""
-    found = {"only_noise": count(white_box & ~probe.stands(partial(noise, probe.run), white_box))}
-    if probe.run.threat.norm in ("linf", "l2"):
-        search = partial(attacks.square, queries=QUERIES, **probe.budget())
-        found["only_black_box"] = count(white_box & ~probe.stands(search, white_box))
-    return found
+def random_points(probe: Probe, white_box: Tensor) -> dict[str, Any]:
+    """What random points find among the examples that PGD left."""
+    return {"only_noise": count(white_box & ~probe.stands(partial(noise, probe.run), white_box))}
+
+
+def random_search(probe: Probe, white_box: Tensor) -> dict[str, Any]:
+    """What a random search finds among them; Square has none in l1."""
+    if probe.run.threat.norm == "l1":
+        return {}
+    search = partial(attacks.square, queries=QUERIES, **probe.budget())
+    return {"only_black_box": count(white_box & ~probe.stands(search, white_box))}
 
 
 def noise(run: Run, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -266,7 +306,7 @@ def noise(run: Run, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
     return best
 
 
-def transfer(probe: Probe, surrogate: Model, white_box: Tensor) -> int:
+def transfer(probe: Probe, surrogate: Model, white_box: Tensor) -> dict[str, Any]:
     """What adversarial examples of another model find among the examples that PGD left."""
 
     def attack(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -280,7 +320,7 @@ def transfer(probe: Probe, surrogate: Model, white_box: Tensor) -> int:
             **probe.budget(),
         )
 
-    return count(white_box & ~probe.stands(attack, white_box))
+    return {"only_transfer": count(white_box & ~probe.stands(attack, white_box))}
 
 
 def count(chosen: Tensor) -> int:

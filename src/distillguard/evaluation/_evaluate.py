@@ -48,7 +48,7 @@ def evaluate(
     bounds: Bounds = (0.0, 1.0),
     batch_size: int = 256,
     chunk_size: int = 1024,
-    surrogate: Model | None = None,
+    surrogate: Any = None,
     state_file: str | PathLike[str] | None = None,
     random_state: int | None = None,
     progress: bool = False,
@@ -89,7 +89,7 @@ def evaluate(
     chunk_size : int, default=1024
         Examples handed to an attack at once. Memory grows with it; results of the attacks of
         this package do not change.
-    surrogate : nn.Module or callable, optional
+    surrogate : nn.Module, callable or fitted estimator, optional
         Another model for the same task, undefended at best. Its adversarial examples are tried
         on ``model``; where they beat attacks on ``model`` itself, those were blind.
     state_file : path-like, optional
@@ -151,10 +151,14 @@ def evaluate(
     check_at_least("chunk_size", chunk_size, 1)
     check_random_state(random_state)
     subject = subject_of(model)
+    if surrogate is not None:
+        surrogate = subject_of(surrogate, "surrogate").model
     state = None if state_file is None else StateFile(state_file)
     processes = joined()
     if state is not None and processes.count > 1:
         state.path = state.path.with_name(f"{state.path.name}.{processes.rank}")
+    if state is not None:
+        state.prepare()
     if random_state is None and state is not None:
         random_state = state.random_state()
     seed = processes.agreed(draw_seed(random_state))

@@ -1,6 +1,7 @@
 """What the diagnosis measured: the numbers that the rules read, and nothing else."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,13 @@ class Observations:
     probabilities: bool = False
     """Whether the model returned probabilities; their logarithms were then evaluated."""
 
-    logit_gap: float = 0.0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """What the diagnosis could not measure, and why."""
+
+    logit_gap: float | None = None
     """Largest l2 distance between normalised logits of the same input, over five passes."""
 
-    changed: int = 0
+    changed: int | None = None
     """Examples whose class differed in one of the five passes."""
 
     differentiable: bool | None = None

@@ -67,7 +67,7 @@ def saturated_softmax(seen: Observations) -> Finding | None:
 
 def unstable_predictions(seen: Observations) -> Finding | None:
     """The same input gives different logits (AutoAttack's flag for randomised models)."""
-    if seen.logit_gap <= STABLE:
+    if seen.logit_gap is None or seen.changed is None or seen.logit_gap <= STABLE:
         return None
     return Finding(
         code="unstable-predictions",

@@ -24,6 +24,15 @@ class StateFile:
         self.path = Path(path)
         self.settings: dict[str, Any] = {}
 
+    def prepare(self) -> None:
+        """Make the folder, and refuse a place that cannot be written to before work is lost."""
+        if self.path.is_dir():
+            raise ValueError(f"state_file must be the path of a file, got the folder {self.path}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.path.with_name(self.path.name + ".new")
+        fresh.touch()
+        fresh.unlink()
+
     def random_state(self) -> int | None:
         """The seed of the interrupted run, if there is one to go on with."""
         return self._content()[0]["settings"]["seed"] if self.path.exists() else None

@@ -15,7 +15,7 @@ class Subject(NamedTuple):
     name: str
 
 
-def subject_of(model: Any) -> Subject:
+def subject_of(model: Any, argument: str = "model") -> Subject:
     """Take the logits out of a fitted estimator; a model or callable is taken as it is."""
     for attribute in ("student_", "network_"):  # what predicts, in every estimator of ours
         if hasattr(model, attribute):
@@ -24,10 +24,10 @@ def subject_of(model: Any) -> Subject:
     if hasattr(model, "fit") and not isinstance(model, nn.Module):
         from sklearn.exceptions import NotFittedError
 
-        raise NotFittedError(f"model must be fitted before it is evaluated, got {model!r}")
+        raise NotFittedError(f"{argument} must be fitted before it is evaluated, got {model!r}")
     if not callable(model):
         raise TypeError(
-            "model must be a module, a callable from inputs to logits or a fitted estimator, "
+            f"{argument} must be a module, a callable from inputs to logits or a fitted estimator, "
             f"got {type(model).__name__}"
         )
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "")

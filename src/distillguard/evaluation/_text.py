@@ -164,6 +164,12 @@ def notes(report: "RobustnessReport") -> list[str]:
         + ", ".join(f"{name} {version}" for name, version in report.versions.items())
         + ".",
     ]
+    if report.observations.failed:
+        lines.append(
+            "The diagnosis is incomplete, and findings may be missing. It could not measure "
+            + "; ".join(f"{name} ({why})" for name, why in report.observations.failed.items())
+            + "."
+        )
     for row in report.attacks:
         if row.error:
             lines.append(f"{row.name} did not run: {row.error}")
