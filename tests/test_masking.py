@@ -546,3 +546,12 @@ def test_an_estimator_may_be_the_surrogate_and_a_wrong_one_is_refused_first(netw
 
     with pytest.raises(TypeError, match="surrogate must be a module, a callable"):
         codes_of(model, digits, surrogate=3, attacks={"never": never})
+
+
+def test_no_gradient_attack_is_named_where_none_could_run(networks, digits):
+    model = Wrapped(networks["undefended"], before=torch.Tensor.detach)
+    _, report = codes_of(model, digits, attacks={"fgsm": fgsm_only})
+    (rival,) = (f for f in report.findings if f.code == "black-box-beats-white-box")
+    assert "PGD" not in rival.evidence
+    assert "no gradient attack could run" in rival.evidence
+    assert "mislead" not in rival.meaning

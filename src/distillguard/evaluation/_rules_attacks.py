@@ -114,18 +114,24 @@ RIVALS = (
 
 def rivals(seen: Observations) -> list[Finding]:
     """Attacks that see less of the model must not find what PGD on either loss misses."""
+    if seen.differentiable is False:
+        missed = "where no gradient attack could run"
+        meaning = (
+            "The model has no gradient, and yet adversarial examples that are found without one. "
+            "What is left standing was not attacked by gradients and is not robust for that."
+        )
+    else:
+        missed = "that PGD on the cross-entropy and on the margin both miss"
+        meaning = (
+            "An attack that sees less of the model does better than attacks that see all of "
+            "it. The gradients mislead, and what gradient attacks leave standing is not robust."
+        )
     return [
         Finding(
             code=rival.code,
             severity="severe",
-            evidence=(
-                f"{rival.name} {share(found, seen.sampled)} that PGD on the cross-entropy and on "
-                "the margin both miss"
-            ),
-            meaning=(
-                "An attack that sees less of the model does better than attacks that see all of "
-                "it. The gradients mislead, and what gradient attacks leave standing is not robust."
-            ),
+            evidence=f"{rival.name} {share(found, seen.sampled)} {missed}",
+            meaning=meaning,
             remedy=rival.remedy,
             figures={"share": found / seen.sampled},
         )
