@@ -66,7 +66,8 @@ def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
 
 def logits_of(model: Model, inputs: Tensor, dtype: torch.dtype, batch_size: int) -> Tensor:
     """Logits of all examples, in batches, without a graph, in at least single precision."""
+    # Copied, so that a model that writes into its input harms nobody.
     with torch.no_grad():
-        parts = [model(batch.to(dtype)) for batch in batches(inputs, batch_size)]
+        parts = [model(batch.to(dtype, copy=True)) for batch in batches(inputs, batch_size)]
     logits = torch.cat(parts)
     return logits.float() if logits.element_size() < 4 else logits
