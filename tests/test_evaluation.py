@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -364,6 +365,21 @@ def test_a_plain_callable_and_one_example_are_enough():
         ({"attacks": "strongest"}, ValueError, "attacks must be one of 'quick', 'standard'"),
         ({"attacks": {}}, ValueError, "attacks must hold at least one attack"),
         ({"attacks": [identity]}, TypeError, "attacks must be a preset's name or a mapping"),
+        (
+            {"attacks": {1: identity, "1": identity}},
+            ValueError,
+            r"attacks must have names that differ as text, got \[1, '1'\]",
+        ),
+        (
+            {"attacks": {"diagnosis": identity}},
+            ValueError,
+            "attacks must have other names than .*, got 'diagnosis'",
+        ),
+        (
+            {"model": LogisticRegression().fit([[0.0], [1.0]], [0, 1])},
+            TypeError,
+            "model must be an estimator of distillguard, .*, got a fitted LogisticRegression; pass",
+        ),
         ({"attacks": {"a": 3}}, TypeError, r"attacks\['a'\] must be a callable"),
         ({"attacks": {"a": (identity, "l9")}}, ValueError, r"norm of attacks\['a'\] must be one"),
         ({"attacks": {"a": lambda m, x, y: x[:1]}}, ValueError, "'a' must return one point per"),
@@ -422,3 +438,23 @@ def test_inputs_that_require_a_gradient_are_detached(halfspace, examples):
     assert report.observations == expected.observations
     assert inputs.grad is None
     assert not any(e.original.requires_grad for e in report.examples)
+
+
+def test_a_model_that_writes_into_its_input_leaves_the_examples_to_the_attacks(halfspace, examples):
+    inputs, labels = examples(20)
+    kept = inputs.clone()
+
+    def scribbling(inputs):
+        logits = halfspace(inputs)
+        if not inputs.requires_grad:
+            inputs.sub_(0.5).mul_(2)
+        return logits
+
+    def watched(model, inputs, labels):
+        met.append(inputs.clone())
+        return inputs
+
+    met = []
+    evaluate(scribbling, inputs, labels, epsilon=0.03, attacks={"watched": watched})
+    assert torch.equal(inputs, kept)
+    assert torch.equal(met[0], kept)

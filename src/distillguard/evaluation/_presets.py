@@ -11,6 +11,7 @@ from .._validation import check_choice
 from ._judge import ThreatModel
 
 PRESETS = ("quick", "standard")
+RESERVED = ("clean pass", "judging", "diagnosis")
 
 
 class AttackSpec(NamedTuple):
@@ -91,6 +92,15 @@ def named(given: Any, threat: ThreatModel, random_state: int) -> dict[str, Attac
         )
     if not given:
         raise ValueError("attacks must hold at least one attack, got an empty mapping")
+    names = [str(name) for name in given]
+    if len(set(names)) < len(names):
+        raise ValueError(f"attacks must have names that differ as text, got {list(given)!r}")
+    for name in names:
+        if name in RESERVED:
+            raise ValueError(
+                f"attacks must have other names than {', '.join(map(repr, RESERVED))}, which "
+                f"the report's costs go by, got {name!r}"
+            )
     return {
         str(name): _spec(str(name), entry, threat, random_state) for name, entry in given.items()
     }

@@ -22,6 +22,12 @@ def subject_of(model: Any, argument: str = "model") -> Subject:
             network = getattr(model, attribute)
             return Subject(network, getattr(model, "classes_", None), type(model).__name__)
     if hasattr(model, "fit") and not isinstance(model, nn.Module):
+        if any(name.endswith("_") and not name.startswith("_") for name in vars(model)):
+            raise TypeError(
+                f"{argument} must be an estimator of distillguard, a module or a callable from "
+                f"inputs to logits, got a fitted {type(model).__name__}; pass a function of tensors "
+                "that returns its logits, or the distillguard estimator inside it"
+            )
         from sklearn.exceptions import NotFittedError
 
         raise NotFittedError(f"{argument} must be fitted before it is evaluated, got {model!r}")
