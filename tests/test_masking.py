@@ -212,6 +212,20 @@ def test_a_softmax_rounded_to_one_at_the_top_is_not_saturated():
         assert int((other == 0).sum()) == saturated == report.observations.saturated
 
 
+@pytest.mark.parametrize("ending", [lambda z: z, lambda z: z.softmax(dim=1)])
+@pytest.mark.parametrize(
+    ("dtype", "gap", "zero"),
+    [(torch.float32, 298.0, 100), (torch.float64, 298.0, 0), (torch.float64, 800.0, 100)],
+)
+def test_a_softmax_is_saturated_in_the_dtype_of_the_model(ending, dtype, gap, zero):
+    def model(inputs):
+        return ending(gap * torch.stack([inputs[:, 0], inputs[:, 1] - 1], dim=1))
+
+    inputs, labels = torch.ones(100, 2, dtype=dtype), torch.zeros(100).long()
+    report = evaluate(model, inputs, labels, epsilon=0.1, attacks="quick")
+    assert report.observations.saturated == zero
+
+
 def test_a_model_without_correct_examples_has_nothing_to_diagnose(halfspace, examples):
     inputs, labels = examples(20)
     report = evaluate(halfspace, inputs, 1 - labels, epsilon=0.1)

@@ -1,5 +1,6 @@
 """Asking a model for logits, with every question counted."""
 
+import math
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -36,7 +37,10 @@ class CountedModel(nn.Module):
             kind = type(logits).__name__
             raise TypeError(f"model must return a torch.Tensor of logits, got {kind}")
         if self.takes_logarithm:
-            logits = logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
+            # A probability of 0 becomes a logit whose softmax is 0 again.
+            zero = 2 * math.log(torch.finfo(logits.dtype).tiny)
+            kept = logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
+            logits = torch.where(logits > 0, kept, zero)
         if logits.requires_grad:
             logits.register_hook(self._went_back)
         if self.watch is not None:

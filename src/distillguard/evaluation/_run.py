@@ -19,9 +19,6 @@ from ._presets import AttackSpec
 from ._records import Records
 from ._stream import Chunk
 
-SMALLEST_EXPONENT = 103.97
-"""Logits this far below the largest get a float32 probability of exactly 0: -log(2**-150)."""
-
 
 @dataclass
 class Run:
@@ -135,15 +132,14 @@ class Run:
 def clean_columns(logits: Tensor, labels: Tensor, places: Tensor) -> dict[str, Tensor]:
     """What the clean pass tells about each example."""
     predicted = logits.argmax(dim=1)
-    runner_up = logits.scatter(1, predicted[:, None], -torch.inf).amax(dim=1)
-    lead = logits.amax(dim=1) - runner_up
+    others = torch.softmax(logits, dim=1).scatter(1, predicted[:, None], 0)
     return {
         "index": places,
         "label": labels,
         "predicted": predicted,
         "margin": margin_loss(logits, labels).double(),
         "magnitude": logits.abs().double().mean(dim=1),
-        "saturated": lead > SMALLEST_EXPONENT,
+        "saturated": (others == 0).all(dim=1),
     }
 
 

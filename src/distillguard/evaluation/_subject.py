@@ -25,8 +25,8 @@ def subject_of(model: Any, argument: str = "model") -> Subject:
         if any(name.endswith("_") and not name.startswith("_") for name in vars(model)):
             raise TypeError(
                 f"{argument} must be an estimator of distillguard, a module or a callable from "
-                f"inputs to logits, got a fitted {type(model).__name__}; pass a function of tensors "
-                "that returns its logits, or the distillguard estimator inside it"
+                f"inputs to logits, got a fitted {type(model).__name__}; pass a function of "
+                "tensors that returns its logits, or the distillguard estimator inside it"
             )
         from sklearn.exceptions import NotFittedError
 
