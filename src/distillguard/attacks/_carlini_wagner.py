@@ -112,11 +112,6 @@ def schedule(steps: int, racers: int = RACERS) -> tuple[Run, ...]:
     return (*runs, Run(0, rest, LAST_STEPS[2], False))
 
 
-def in_full_precision(inputs: Tensor) -> Tensor:
-    """Half precision would swallow the steps."""
-    return inputs.float() if inputs.element_size() < 4 else inputs
-
-
 @dataclass(frozen=True)
 class Race:
     """The state machine behind the attacks."""
@@ -129,7 +124,6 @@ class Race:
 
     def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> RaceState:
         """Place every example at its input."""
-        exact = in_full_precision(inputs)
         far = self.farthest(inputs)
         columns = inputs[:, None].expand(-1, RACERS, *inputs.shape[1:])
         zeros = torch.zeros_like(labels)
@@ -143,7 +137,7 @@ class Race:
             run=zeros,
             racer=zeros,
             current=self.descent.enter(inputs, inputs, self.bounds),
-            mean=torch.zeros_like(exact),
+            mean=torch.zeros_like(inputs),
             square=torch.zeros_like(far),
             first_step=torch.full_like(far, COLD_STEP),
             reach=far,
@@ -164,7 +158,7 @@ class Race:
         missing = self.confidence - success_margin(logits, state.labels, self.targeted)
         reached = (missing <= 0) & (missing < self.confidence)
 
-        delta = in_full_precision(point) - in_full_precision(state.inputs)
+        delta = point - state.inputs
         gradient = unblocked(gradient.to(delta), point, self.bounds)
         distance = size(delta, self.descent.norm)
         linearised = lacking.clamp(min=0) / size(gradient, self.descent.dual)
@@ -287,8 +281,7 @@ class Race:
     def farthest(self, inputs: Tensor) -> Tensor:
         """Distance to the farthest point within bounds."""
         low, high = self.bounds
-        exact = in_full_precision(inputs)
-        return size(torch.maximum(exact - low, high - exact), self.descent.norm)
+        return size(torch.maximum(inputs - low, high - inputs), self.descent.norm)
 
 
 def _column(table: Tensor, column: Tensor) -> Tensor:
