@@ -27,8 +27,11 @@ at 0.1 about that of the softmax in an undefended network, and T times it in a d
 TURN = 16
 """As long as a targeted run has reached nothing, the largest of the rivals and the smooth maximum
 of all take turns of so many iterates."""
-GROWTH = 1.02
-"""What the reach is multiplied by at every further iterate of a run that reaches nothing."""
+LEAST_REACH = 1e-3
+"""The least distance that a slope is believed to foretell, as a share of the farthest."""
+PATIENCE, GROWTH = 8, 1.3
+"""After so many iterates of a run that reaches nothing, each further one multiplies the reach:
+where the slope falls on the way, the boundary lies farther than it foretells."""
 PRUNED = 1.3
 """A class that came no closer than this many times the closest is given up."""
 COLD_STEP, WARM_STEP = 1.0, 0.3
@@ -140,7 +143,7 @@ class Race:
             mean=torch.zeros_like(inputs),
             square=torch.zeros_like(far),
             first_step=torch.full_like(far, COLD_STEP),
-            reach=far,
+            reach=LEAST_REACH * far,
             best=inputs,
             best_distance=torch.full_like(far, math.inf),
             misses=zeros,
@@ -164,10 +167,9 @@ class Race:
         linearised = lacking.clamp(min=0) / size(gradient, self.descent.dual)
         cold = (state.taken == 0) & state.best_distance.isinf()
         closer = reached & (distance < state.best_distance)
-        known = torch.where(cold, linearised.fmin(state.reach), state.reach)
-        lost = state.best_distance.isinf() & ~reached & (state.misses >= TURN)
-        if bool(lost.any()):
-            known = torch.where(lost, (GROWTH * known).fmin(self.farthest(state.inputs)), known)
+        known = torch.where(cold, linearised.fmax(state.reach), state.reach)
+        lost = state.best_distance.isinf() & ~reached & (state.misses >= PATIENCE)
+        known = torch.where(lost, GROWTH * known, known).fmin(self.farthest(state.inputs))
         state = state._replace(
             reach=torch.where(closer, distance, known),
             best=torch.where(per_example(closer, point), point, state.best),
@@ -252,7 +254,7 @@ class Race:
             mean=torch.zeros_like(state.mean),
             square=torch.zeros_like(state.square),
             first_step=torch.where(distance.isinf(), COLD_STEP, WARM_STEP).to(distance),
-            reach=distance.fmin(self.farthest(state.inputs)),
+            reach=torch.where(distance.isinf(), state.reach, distance),
             best=point,
             best_distance=distance,
             misses=torch.zeros_like(state.misses),

@@ -109,7 +109,8 @@ def deepfool(
     Notes
     -----
     Only gaps of logits and their gradients enter: multiplying the logits by a positive number
-    changes nothing, so that a distillation temperature is no obstacle.
+    changes nothing, so that a distillation temperature is no obstacle. Steps know no bounds, to
+    which only their sum is cut: in l2, pixels at a bound with a huge slope across it hold it up.
 
     References
     ----------

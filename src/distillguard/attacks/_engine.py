@@ -105,7 +105,9 @@ def value_and_jacobian(
         torch.autograd.grad(each, points, retain_graph=each is not sums[-1], allow_unused=True)[0]
         for each in sums
     ]
-    return logits.detach(), torch.stack([_finite(check_gradient(each)) for each in gradients], dim=1)
+    return logits.detach(), torch.stack(
+        [_finite(check_gradient(each)) for each in gradients], dim=1
+    )
 
 
 def _finite(gradient: Tensor) -> Tensor:
