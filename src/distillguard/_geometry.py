@@ -40,7 +40,21 @@ def size(delta: Tensor, norm: Distance) -> Tensor:
         return flat.new_zeros(len(flat))
     if norm == "l0":
         return (flat != 0).sum(dim=1).to(flat.dtype)
-    return torch.linalg.vector_norm(flat, ord=_ORDERS[norm], dim=1)
+    length = torch.linalg.vector_norm(flat, ord=_ORDERS[norm], dim=1)
+    return length if norm != "l2" or _squares_fit(length) else _scaled_length(flat)
+
+
+def _squares_fit(length: Tensor) -> bool:
+    """Whether no square of what was summed left the range of the dtype, or most of its digits."""
+    tiny = torch.finfo(length.dtype).tiny ** 0.5 * 1e4
+    return bool(((length > tiny) & (length < math.inf)).all())
+
+
+def _scaled_length(flat: Tensor) -> Tensor:
+    """Divide by the largest entry before squaring."""
+    largest = torch.linalg.vector_norm(flat, ord=math.inf, dim=1)
+    divisor = torch.where((largest > 0) & (largest < math.inf), largest, 1)
+    return torch.linalg.vector_norm(flat / divisor[:, None], dim=1) * divisor
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ def borrowed(model: Model, seed: int | None = None) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()] if module else []
     wanted = [(p, p.requires_grad) for p in module.parameters()] if module else []
     devices = {p.device for p, _ in wanted if p.device.type == "cuda"}
+    if module is None and torch.cuda.is_initialized():
+        # What a function asks is not known: it may draw on any device that is in use.
+        devices = {torch.device("cuda", index) for index in range(torch.cuda.device_count())}
 
     with isolated_random_state(devices, seed), torch.inference_mode(False), torch.enable_grad():
         try:

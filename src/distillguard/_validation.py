@@ -58,7 +58,7 @@ def check_finite(name: str, value: Any) -> None:
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Refuse everything but one of ``choices``."""
-    if value not in choices:
+    if not any(value is each or value == each for each in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
@@ -189,12 +189,14 @@ def check_gradient(gradient: Tensor | None) -> Tensor:
 
 
 def look_like_probabilities(logits: Tensor) -> bool:
-    """Whether every row is in [0, 1] and sums to 1, within 1e-5 (AutoAttack's flag)."""
+    """Whether every row is in [0, 1] and sums to 1, within 1e-5 (AutoAttack's flag) or rounding."""
     if not len(logits):
         return False
+    # Each probability is rounded by half an eps of itself, and they sum to 1.
+    slack = max(1e-5, torch.finfo(logits.dtype).eps)
     values = logits.detach().float()
-    in_range = bool(((values > -1e-5) & (values < 1 + 1e-5)).all())
-    return in_range and bool(((values.sum(dim=1) - 1).abs() < 1e-5).all())
+    in_range = bool(((values > -slack) & (values < 1 + slack)).all())
+    return in_range and bool(((values.sum(dim=1) - 1).abs() < slack).all())
 
 
 def _check_real(name: str, value: Any) -> None:

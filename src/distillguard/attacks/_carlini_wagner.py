@@ -27,8 +27,11 @@ at 0.1 about that of the softmax in an undefended network, and T times it in a d
 TURN = 16
 """As long as a targeted run has reached nothing, the largest of the rivals and the smooth maximum
 of all take turns of so many iterates."""
-GROWTH = 1.02
-"""What the reach is multiplied by at every further iterate of a run that reaches nothing."""
+LEAST_REACH = 1e-3
+"""The least distance that a slope is believed to foretell, as a share of the farthest."""
+PATIENCE, GROWTH = 8, 1.3
+"""After so many iterates of a run that reaches nothing, each further one multiplies the reach:
+where the slope falls on the way, the boundary lies farther than it foretells."""
 PRUNED = 1.3
 """A class that came no closer than this many times the closest is given up."""
 COLD_STEP, WARM_STEP = 1.0, 0.3
@@ -112,11 +115,6 @@ def schedule(steps: int, racers: int = RACERS) -> tuple[Run, ...]:
     return (*runs, Run(0, rest, LAST_STEPS[2], False))
 
 
-def in_full_precision(inputs: Tensor) -> Tensor:
-    """Half precision would swallow the steps."""
-    return inputs.float() if inputs.element_size() < 4 else inputs
-
-
 @dataclass(frozen=True)
 class Race:
     """The state machine behind the attacks."""
@@ -129,7 +127,6 @@ class Race:
 
     def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> RaceState:
         """Place every example at its input."""
-        exact = in_full_precision(inputs)
         far = self.farthest(inputs)
         columns = inputs[:, None].expand(-1, RACERS, *inputs.shape[1:])
         zeros = torch.zeros_like(labels)
@@ -143,10 +140,10 @@ class Race:
             run=zeros,
             racer=zeros,
             current=self.descent.enter(inputs, inputs, self.bounds),
-            mean=torch.zeros_like(exact),
+            mean=torch.zeros_like(inputs),
             square=torch.zeros_like(far),
             first_step=torch.full_like(far, COLD_STEP),
-            reach=far,
+            reach=LEAST_REACH * far,
             best=inputs,
             best_distance=torch.full_like(far, math.inf),
             misses=zeros,
@@ -164,16 +161,15 @@ class Race:
         missing = self.confidence - success_margin(logits, state.labels, self.targeted)
         reached = (missing <= 0) & (missing < self.confidence)
 
-        delta = in_full_precision(point) - in_full_precision(state.inputs)
+        delta = point - state.inputs
         gradient = unblocked(gradient.to(delta), point, self.bounds)
         distance = size(delta, self.descent.norm)
         linearised = lacking.clamp(min=0) / size(gradient, self.descent.dual)
         cold = (state.taken == 0) & state.best_distance.isinf()
         closer = reached & (distance < state.best_distance)
-        known = torch.where(cold, linearised.fmin(state.reach), state.reach)
-        lost = state.best_distance.isinf() & ~reached & (state.misses >= TURN)
-        if bool(lost.any()):
-            known = torch.where(lost, (GROWTH * known).fmin(self.farthest(state.inputs)), known)
+        known = torch.where(cold, linearised.fmax(state.reach), state.reach)
+        lost = state.best_distance.isinf() & ~reached & (state.misses >= PATIENCE)
+        known = torch.where(lost, GROWTH * known, known).fmin(self.farthest(state.inputs))
         state = state._replace(
             reach=torch.where(closer, distance, known),
             best=torch.where(per_example(closer, point), point, state.best),
@@ -258,7 +254,7 @@ class Race:
             mean=torch.zeros_like(state.mean),
             square=torch.zeros_like(state.square),
             first_step=torch.where(distance.isinf(), COLD_STEP, WARM_STEP).to(distance),
-            reach=distance.fmin(self.farthest(state.inputs)),
+            reach=torch.where(distance.isinf(), state.reach, distance),
             best=point,
             best_distance=distance,
             misses=torch.zeros_like(state.misses),
@@ -287,8 +283,7 @@ class Race:
     def farthest(self, inputs: Tensor) -> Tensor:
         """Distance to the farthest point within bounds."""
         low, high = self.bounds
-        exact = in_full_precision(inputs)
-        return size(torch.maximum(exact - low, high - exact), self.descent.norm)
+        return size(torch.maximum(inputs - low, high - inputs), self.descent.norm)
 
 
 def _column(table: Tensor, column: Tensor) -> Tensor:

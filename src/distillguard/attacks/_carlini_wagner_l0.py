@@ -10,7 +10,6 @@ from torch import Tensor
 from .._geometry import per_example, size
 from .._typing import Bounds, Model
 from .._validation import check_at_least, check_choice, check_not_negative
-from ._carlini_wagner import in_full_precision
 from ._carlini_wagner_l0_paper import SPARE, AllowedSet
 from ._carlini_wagner_paper import Aim, Tightening
 from ._engine import Algorithm, run, value_and_gradient
@@ -199,18 +198,17 @@ class SparseDescent:
 
     def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> SparseState:
         """Begin at the input."""
-        exact = in_full_precision(inputs)
         return SparseState(
             inputs=inputs,
             labels=labels,
             current=inputs,
-            mean=torch.zeros_like(exact),
-            square=torch.zeros_like(exact),
-            threshold=exact.new_full((len(exact),), FIRST_THRESHOLD),
+            mean=torch.zeros_like(inputs),
+            square=torch.zeros_like(inputs),
+            threshold=inputs.new_full((len(inputs),), FIRST_THRESHOLD),
             best=inputs,
-            best_count=exact.new_full((len(exact),), math.inf),
+            best_count=inputs.new_full((len(inputs),), math.inf),
             taken=torch.zeros_like(labels),
-            **Trial.none(exact, labels)._asdict(),
+            **Trial.none(inputs, labels)._asdict(),
         )
 
     def step(self, model: Model, state: SparseState) -> SparseState:
@@ -219,8 +217,8 @@ class SparseDescent:
         margin = self.margin(logits, state.labels)
         reached = (margin >= self.confidence) & (margin > 0)
 
-        inputs, (low, high) = in_full_precision(state.inputs), self.bounds
-        delta = (in_full_precision(state.current) - inputs) / (high - low)
+        inputs, (low, high) = state.inputs, self.bounds
+        delta = (state.current - inputs) / (high - low)
         count = size(delta, "l0")
         fewer = reached & (count < state.best_count)
         trial = state.trial.weighed(fewer, gradient.to(delta), delta)
@@ -248,7 +246,7 @@ class SparseDescent:
         self, state: SparseState, delta: Tensor, gradient: Tensor, reached: Tensor
     ) -> SparseState:
         """Take one step of Adam, up the margin or down the count, and take back what is small."""
-        inputs, (low, high) = in_full_precision(state.inputs), self.bounds
+        inputs, (low, high) = state.inputs, self.bounds
         square = delta**2
         counted = 2 * delta * SMOOTHNESS / (square + SMOOTHNESS) ** 2
         slope = torch.where(per_example(reached, delta), counted, -gradient)

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._geometry import ball, per_example, size
 from .._typing import Bounds, Distance, Model
 from .._validation import check_at_least, check_choice, check_not_negative
-from ._carlini_wagner import RACERS, Race, RaceState, in_full_precision, schedule
+from ._carlini_wagner import RACERS, Race, RaceState, schedule
 from ._carlini_wagner_l2_paper import BinarySearch
 from ._carlini_wagner_paper import Aim
 from ._engine import Algorithm, run
@@ -112,7 +112,7 @@ def carlini_wagner_l2(
     Tensor of shape (n, ...)
         Adversarial examples, like ``inputs`` and within ``bounds`` exactly: of all iterates with
         the wanted margin the closest. An example without any comes back unchanged, and so does
-        one that the model misclassifies already.
+        one that has the margin already.
 
     Raises
     ------
@@ -182,7 +182,7 @@ class AdamInTanhSpace:
     def enter(self, inputs: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
         """Return w at points within bounds."""
         low, high = bounds
-        share = (in_full_precision(points) - low) / (high - low)
+        share = (points - low) / (high - low)
         return torch.atanh((2 * share - 1).clamp(-1, 1) * math.tanh(EDGE))
 
     def leave(self, inputs: Tensor, current: Tensor, bounds: Bounds) -> Tensor:
@@ -190,7 +190,7 @@ class AdamInTanhSpace:
         low, high = bounds
         origin = self.enter(inputs, inputs, bounds)
         moved = (current.tanh() - origin.tanh()) * (high - low) / (2 * math.tanh(EDGE))
-        return (in_full_precision(inputs) + moved).clamp(low, high).to(inputs)
+        return (inputs + moved).clamp(low, high)
 
     def moved(
         self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor, bounds: Bounds

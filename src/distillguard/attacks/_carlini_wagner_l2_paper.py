@@ -8,7 +8,6 @@ from torch import Tensor
 
 from .._geometry import per_example, size
 from .._typing import Model
-from ._carlini_wagner import in_full_precision
 from ._carlini_wagner_paper import Aim, adam, exchanged, in_tanh_space
 
 SEARCH_STEPS = 9
@@ -54,8 +53,7 @@ class BinarySearch:
 
     def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> SearchState:
         """Begin at the input with a small c."""
-        exact = in_full_precision(inputs)
-        each = exact.new_zeros(len(exact))
+        each = inputs.new_zeros(len(inputs))
         return SearchState(
             inputs=inputs,
             labels=labels,
@@ -67,8 +65,8 @@ class BinarySearch:
             taken=torch.zeros_like(labels),
             checked_loss=torch.full_like(each, torch.inf),
             w=self.aim.enter(inputs),
-            mean=torch.zeros_like(exact),
-            square=torch.zeros_like(exact),
+            mean=torch.zeros_like(inputs),
+            square=torch.zeros_like(inputs),
             best=inputs,
             best_distance=torch.full_like(each, torch.inf),
         )

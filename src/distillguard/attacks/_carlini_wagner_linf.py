@@ -9,7 +9,7 @@ from torch import Tensor
 from .._geometry import ball, per_example, size
 from .._typing import Bounds, Distance, Model
 from .._validation import check_at_least, check_choice, check_not_negative
-from ._carlini_wagner import RACERS, Race, RaceState, in_full_precision, schedule
+from ._carlini_wagner import RACERS, Race, RaceState, schedule
 from ._carlini_wagner_linf_paper import LargestChange
 from ._carlini_wagner_paper import Aim, Tightening
 from ._engine import Algorithm, run
@@ -161,11 +161,11 @@ class SignsWithinALimit:
 
     def enter(self, inputs: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
         """Work on the points themselves."""
-        return in_full_precision(points)
+        return points
 
     def leave(self, inputs: Tensor, current: Tensor, bounds: Bounds) -> Tensor:
         """Return the iterate as an input."""
-        return current.to(inputs)
+        return current
 
     def moved(
         self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor, bounds: Bounds
@@ -179,5 +179,5 @@ class SignsWithinALimit:
         mean = torch.lerp(unit, state.mean, MEAN_DECAY)
         ahead = delta + per_example(relative * limit, delta) * mean.sign()
         within = ball("linf").project(ahead, limit)
-        current = (in_full_precision(state.inputs) + within).clamp(*bounds)
+        current = (state.inputs + within).clamp(*bounds)
         return state._replace(current=current, mean=mean, reach=limit)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .._geometry import per_example, size
 from .._typing import Bounds, Distance, Model
-from ._carlini_wagner import in_full_precision
 from ._engine import value_and_gradient
 from ._losses import success_margin
 
@@ -51,14 +50,14 @@ class Aim:
     def enter(self, points: Tensor) -> Tensor:
         """Return w at points within bounds (section V-B)."""
         low, high = self.bounds
-        share = (in_full_precision(points) - low) / (high - low)
+        share = (points - low) / (high - low)
         return torch.atanh((2 * share - 1).clamp(-1, 1) * SHRINKAGE)
 
     def leave(self, inputs: Tensor, w: Tensor) -> Tensor:
         """Return the points at w: the change that w makes, added to the exact input."""
         low, high = self.bounds
         change = (w.tanh() - self.enter(inputs).tanh()) * (high - low) / 2
-        return (in_full_precision(inputs) + change).clamp(low, high).to(inputs)
+        return (inputs + change).clamp(low, high)
 
     def judge(self, model: Model, inputs: Tensor, labels: Tensor, w: Tensor) -> Judged:
         """Ask the model about the iterates."""
@@ -67,7 +66,7 @@ class Aim:
         logits, gradient = value_and_gradient(model, point, self.margin, labels)
         margin = self.margin(logits, labels)
 
-        delta = (in_full_precision(point) - in_full_precision(inputs)) / (high - low)
+        delta = (point - inputs) / (high - low)
         f = (self.confidence + self.spare - margin).clamp(min=0)
         active = per_example(f > 0, gradient)
         return Judged(
@@ -177,9 +176,8 @@ class Tightening:
 
     def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> TightenedState:
         """Begin at the input, with everything allowed."""
-        exact = in_full_precision(inputs)
-        limit = self.limit.widest(exact)
-        each = exact.new_zeros(len(exact))
+        limit = self.limit.widest(inputs)
+        each = inputs.new_zeros(len(inputs))
         return TightenedState(
             inputs=inputs,
             labels=labels,
@@ -188,8 +186,8 @@ class Tightening:
             c=torch.full_like(each, self.limit.first_c),
             taken=torch.zeros_like(labels),
             w=self.aim.enter(inputs),
-            mean=torch.zeros_like(exact),
-            square=torch.zeros_like(exact),
+            mean=torch.zeros_like(inputs),
+            square=torch.zeros_like(inputs),
             age=torch.zeros_like(labels),
             best=inputs,
             best_distance=torch.full_like(each, torch.inf),

@@ -13,10 +13,11 @@ from ._engine import run, value, value_and_jacobian
 from ._losses import success_margin
 
 LEAST_STEP = 1e-5
-"""Share of the width of the bounds that a step moves at least.
+"""Share of the width of the bounds that the first step moves at least; each further one twice that.
 
-Without it a point on the boundary itself, where the linear distance is 0, stays for ever. The
-authors' code adds 1e-4 to every step to that end.
+Without it a point on the boundary itself, where the linear distance is 0, stays for ever, and so
+does one whose step half precision swallows, or that ties there. The authors' code adds 1e-4 to
+every step to that end.
 """
 
 DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1"}
@@ -108,7 +109,8 @@ def deepfool(
     Notes
     -----
     Only gaps of logits and their gradients enter: multiplying the logits by a positive number
-    changes nothing, so that a distillation temperature is no obstacle.
+    changes nothing, so that a distillation temperature is no obstacle. Steps know no bounds, to
+    which only their sum is cut: in l2, pixels at a bound with a huge slope across it hold it up.
 
     References
     ----------
@@ -188,7 +190,7 @@ class DeepFool:
         """Judge the current point and step to the nearest boundary; the last is only judged."""
         if bool((state.taken < self.steps).any()):
             logits, jacobian = value_and_jacobian(model, state.current, self.gaps, state.labels)
-            move = self.shortest(self.gaps(logits, state.labels), jacobian)
+            move = self.shortest(self.gaps(logits, state.labels), jacobian, state.taken)
         else:
             logits, move = value(model, state.current), torch.zeros_like(state.current)
 
@@ -219,13 +221,14 @@ class DeepFool:
         rivals = min(self.n_candidates, logits.shape[1] - 1)
         return others.topk(rivals, dim=1).values - labelled
 
-    def shortest(self, gaps: Tensor, jacobian: Tensor) -> Tensor:
+    def shortest(self, gaps: Tensor, jacobian: Tensor, taken: Tensor) -> Tensor:
         """Step onto the nearest of the k linearised boundaries; nowhere if all are flat."""
         steepness = size(jacobian.flatten(0, 1), DUAL[self.norm]).view_as(gaps)
         distances = torch.where(steepness > 0, gaps.abs() / steepness, torch.inf)
         distance, nearest = distances.min(dim=1)
 
-        least = LEAST_STEP * (self.bounds[1] - self.bounds[0])
-        length = torch.where(distance.isfinite(), distance, 0).clamp(min=least)
+        width = self.bounds[1] - self.bounds[0]
+        least = (LEAST_STEP * width * torch.exp2(taken.to(distance))).clamp(max=width)
+        length = torch.where(distance.isfinite(), distance, 0).maximum(least)
         slope = jacobian[torch.arange(len(jacobian), device=jacobian.device), nearest]
         return per_example(length, slope).to(slope) * ball(self.norm).steepest(slope)

@@ -105,7 +105,18 @@ def value_and_jacobian(
         torch.autograd.grad(each, points, retain_graph=each is not sums[-1], allow_unused=True)[0]
         for each in sums
     ]
-    return logits.detach(), torch.stack([check_gradient(each) for each in gradients], dim=1)
+    return logits.detach(), torch.stack(
+        [_finite(check_gradient(each)) for each in gradients], dim=1
+    )
+
+
+def _finite(gradient: Tensor) -> Tensor:
+    """A slope without end becomes one that outweighs all others and whose square is finite.
+
+    At an exact zero the square root has such a slope, and NaN where nothing depends on it.
+    """
+    highest = torch.finfo(gradient.dtype).max ** 0.5 / max(1, gradient[0].numel())
+    return gradient.nan_to_num(nan=0.0, posinf=highest, neginf=-highest)
 
 
 def value(model: Model, points: Tensor) -> Tensor:
@@ -124,14 +135,15 @@ def _run(
     bar: "tqdm[None]",
 ) -> Tensor:
     device = device_of(model, inputs.device)
-    ask = _Asked(model, dtype_of(model, inputs.dtype), labels)
+    ask = _Asked(model, inputs.dtype, dtype_of(model, inputs.dtype), labels)
     inputs = inputs.detach()
     adversarial = inputs.clone()
 
     def start(examples: Tensor) -> State:
         # Indexing copies: a tensor made under inference_mode could not take part in autograd.
         fresh = inputs[examples].to(device)
-        return algorithm.start(fresh, labels[examples].to(device), example_keys(fresh, seed))
+        keys = example_keys(fresh, seed)
+        return algorithm.start(_in_single(fresh), labels[examples].to(device), keys)
 
     examples = torch.arange(min(batch_size, len(inputs)))
     following = len(examples)
@@ -164,24 +176,35 @@ def _run(
 
 
 class _Asked:
-    """The model as attacks see it: called in its own dtype, its first answer checked."""
+    """The model as attacks see it: called in its own dtype, its first answer checked.
 
-    def __init__(self, model: Model, dtype: torch.dtype, labels: Tensor) -> None:
+    It is asked about points as the caller gets them, rounded to the dtype of his inputs, and in
+    a copy, which it may work on in place.
+    """
+
+    def __init__(
+        self, model: Model, rounding: torch.dtype, dtype: torch.dtype, labels: Tensor
+    ) -> None:
         self.model = model
+        self.rounding = rounding
         self.dtype = dtype
         self.labels = labels
         self.checked = False
 
     def __call__(self, points: Tensor) -> Tensor:
-        parts = few_sizes(points.to(self.dtype))
+        parts = few_sizes(points.to(self.rounding).to(self.dtype, copy=True))
         answers = [self.model(part) for part in parts]
         if not self.checked:
             check_logits(answers[0], len(parts[0]))
             check_label_range(self.labels, answers[0].shape[1])
             self.checked = True
         logits = torch.cat(answers) if len(answers) > 1 else answers[0]
-        # Half precision is for the network; margins of its logits are compared in single.
-        return logits.float() if logits.element_size() < 4 else logits
+        return _in_single(logits)
+
+
+def _in_single(values: Tensor) -> Tensor:
+    """Half precision is for the network: it would swallow small steps and small margins."""
+    return values.float() if values.element_size() < 4 else values
 
 
 def rows(state: State, places: Tensor) -> State:
