@@ -1,15 +1,20 @@
 """Any kind of training data as one thing: a source of batches."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import (
     DataLoader,
     Dataset,
 )
+
+from ._validation import check_label_range
 
 PREDICTION_BATCH = 512
 
@@ -20,6 +25,38 @@ class Batch(NamedTuple):
     inputs: Tensor
     labels: Tensor
     indices: Tensor | None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What examples are held to, wherever they come from; None is not known yet."""
+
+    classes: NDArray[Any] | None = None
+
+    def labels(self, labels: Tensor) -> Tensor:
+        """Integer labels as indices of their classes; others are refused."""
+        labels = as_classes(labels)
+        if self.classes is None:
+            return labels
+        if self._counted:
+            check_label_range(labels, len(self.classes))
+            return labels
+        values, inverse = labels.unique(return_inverse=True)
+        found = [self._places.get(value, -1) for value in values.tolist()]
+        if -1 in found:
+            raise ValueError(f"labels must be known classes, got {values[found.index(-1)].item()}")
+        return torch.tensor(found, dtype=torch.int64, device=labels.device)[inverse]
+
+    @cached_property
+    def _counted(self) -> bool:
+        """Whether the classes are their own indices."""
+        assert self.classes is not None
+        return self.classes.tolist() == list(range(len(self.classes)))
+
+    @cached_property
+    def _places(self) -> dict[Any, int]:
+        assert self.classes is not None
+        return {value: place for place, value in enumerate(self.classes.tolist())}
 
 
 class Source(Protocol):

@@ -1,8 +1,9 @@
 """Where batches come from: memory, a loader, unlabelled examples, two sources mixed."""
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,8 +19,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from ._data import PREDICTION_BATCH, Batch, Source, as_classes, as_floating, input_batches, pair
-from ._validation import check_label_range
+from ._data import PREDICTION_BATCH, Batch, Expected, Source, as_floating, input_batches, pair
 
 
 class TensorSource:
@@ -70,6 +70,12 @@ class TensorSource:
         """The first examples."""
         return next(self.in_order())
 
+    def held_to(self, expected: Expected) -> Self:
+        """The same memory, all of it looked at here and now."""
+        source = copy(self)
+        source.labels = expected.labels(self.labels)
+        return source
+
     def subset(self, rows: Tensor) -> "TensorSource":
         """Some of the examples, as a source of its own over the same memory."""
         return TensorSource(self.inputs, self.labels, self.batch_size, self.seed, rows)
@@ -100,7 +106,7 @@ class LoaderSource:
     def __init__(self, loader: "DataLoader[Any]") -> None:
         indexed = _indexed(loader)
         self.loader = loader if indexed is None else indexed
-        self.n_classes: int | None = None  # once known, every batch is held to it
+        self.expected = Expected()
         self.identified = indexed is not None
         self.divided = _divided(self.loader)
         self.n_batches = _length(self.loader)
@@ -129,16 +135,20 @@ class LoaderSource:
             raise ValueError("X must hold at least one example, got an empty loader")
         return self._first
 
+    def held_to(self, expected: Expected) -> Self:
+        """The same loader; every batch is looked at as it comes."""
+        source = copy(self)
+        source.expected = expected
+        return source
+
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
         return _generators(self.loader)
 
     def _batch(self, inputs: Tensor, labels: Tensor, indices: Tensor | None) -> Batch:
-        inputs, labels = as_floating(inputs), as_classes(labels)
+        inputs, labels = as_floating(inputs), self.expected.labels(labels)
         if not inputs.isfinite().all():
             raise ValueError("inputs must be finite, got NaN or infinity")
-        if self.n_classes is not None:
-            check_label_range(labels, self.n_classes)
         return Batch(inputs, labels, indices)
 
 
@@ -231,14 +241,16 @@ def _cut(source: Source, batch_size: int) -> Source:
     return TensorSource(source.inputs, source.labels, batch_size, source.seed, source.rows)
 
 
-def source_of(data: "DataLoader[Any] | Dataset[Any]", batch_size: int, seed: int) -> Source:
+def source_of(
+    data: "DataLoader[Any] | Dataset[Any]", batch_size: int, seed: int
+) -> TensorSource | LoaderSource:
     """A loader keeps its own batches; a data set is given shuffled ones."""
+    source: TensorSource | LoaderSource
     if isinstance(data, DataLoader):
-        source: Source = LoaderSource(data)
+        source = LoaderSource(data)
         empty = not isinstance(data.dataset, IterableDataset) and len(data) == 0
     elif isinstance(data, TensorDataset):
-        inputs, labels = pair(data.tensors)
-        source = TensorSource(inputs, as_classes(labels), batch_size, seed)
+        source = TensorSource(*pair(data.tensors), batch_size, seed).held_to(Expected())
         empty = len(data) == 0
     else:
         shuffle = not isinstance(data, IterableDataset)

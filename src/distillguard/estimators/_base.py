@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from .. import functional, networks
-from .._data import PREDICTION_BATCH, Source, input_batches, seen_classes
+from .._data import PREDICTION_BATCH, Expected, Source, input_batches, seen_classes
 from .._modes import borrowed, fitted_to, isolated_random_state
 from .._random import draw_seed
-from .._sources import LoaderSource, TensorSource, source_of
+from .._sources import TensorSource, source_of
 from .._validation import (
     check_at_least,
     check_in_unit_interval,
-    check_label_range,
     check_logits,
     check_positive,
 )
@@ -143,7 +142,8 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
         if y is None and isinstance(X, DataLoader | Dataset):
             check_is_fitted(self)
             right = seen = 0
-            for batch in source_of(X, self.batch_size, 0).in_order():
+            source = source_of(X, self.batch_size, 0).held_to(Expected(self.classes_))
+            for batch in source.in_order():
                 logits = self._forward(getattr(self, self._predictor), batch.inputs)
                 right += int((logits.argmax(dim=1) == batch.labels.cpu()).sum())
                 seen += len(batch.labels)
@@ -217,9 +217,7 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
     def _other_source(self, name: str, data: Any, seed: int) -> Source:
         """Check more labelled examples, for validation or training, against the training data."""
         if isinstance(data, DataLoader | Dataset):
-            source = source_of(data, self.batch_size, seed)
-            if isinstance(source, LoaderSource):
-                source.n_classes = len(self.classes_)
+            source = source_of(data, self.batch_size, seed).held_to(Expected(self.classes_))
         elif isinstance(data, tuple | list) and len(data) == 2:
             X, y = (v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in data)
             _refuse_bytes(X)
@@ -250,8 +248,8 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
                 raise ValueError("y must be None when X yields pairs (inputs, labels), got labels")
             source = source_of(X, self.batch_size, seed)
             self._learn_shape(source.first().inputs.shape[1:])
-            self._learn_classes(source)
-            return source
+            self.classes_ = np.arange(self._n_classes(source))
+            return source.held_to(Expected(self.classes_))
 
         if isinstance(X, Tensor):
             X, y = X.detach().cpu().numpy(), y.cpu().numpy() if isinstance(y, Tensor) else y
@@ -266,18 +264,12 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
         self._learn_shape(X.shape[1:])
         return TensorSource(as_tensor(X), torch.from_numpy(indices), self.batch_size, seed)
 
-    def _learn_classes(self, source: Source) -> None:
-        """Take the classes from the network's width, or by a pass over the labels without one."""
+    def _n_classes(self, source: Source) -> int:
+        """The network's width, or by a pass over the labels without a network."""
         if isinstance(self.module, nn.Module):
             inputs = source.first().inputs[:2]
-            n_classes = self._forward(deepcopy(self.module), inputs).shape[1]
-        else:
-            n_classes = int(seen_classes(source.in_order()).max()) + 1
-        self.classes_ = np.arange(n_classes)
-        if isinstance(source, LoaderSource):
-            source.n_classes = n_classes
-        elif isinstance(source, TensorSource):
-            check_label_range(source.labels, n_classes)
+            return self._forward(deepcopy(self.module), inputs).shape[1]
+        return int(seen_classes(source.in_order()).max()) + 1
 
     def _learn_shape(self, shape: Sequence[int]) -> None:
         self.input_shape_ = tuple(shape)
