@@ -28,10 +28,11 @@ from .._validation import (
     check_logits,
     check_positive,
 )
+from ..exceptions import DivergenceError
 from ..training import Checkpoints, Epoch, Runtime
 from ._fitting import Fitting
 from ._nested import NestedParameters
-from ._portable import Portable
+from ._portable import Portable, networks_of
 
 NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
 DTYPES = (np.float32, np.float64)
@@ -177,6 +178,10 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
     @contextmanager
     def _fitting(self, X: Any, y: Any, validation: Any = None) -> Iterator[Fitting]:
         """Check parameters and data; inside, random numbers are the fit's own."""
+        with self._unchanged_if_refused():
+            yield from self._prepared(X, y, validation)
+
+    def _prepared(self, X: Any, y: Any, validation: Any) -> Iterator[Fitting]:
         self._check_parameters()
         runtime = Runtime(self.device, self.precision, self.compile)
         checkpoints, seed = None, None
@@ -194,6 +199,25 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
             fitting = Fitting(self, runtime, source, held, checkpoints, seed)
             self.history_ = fitting.history
             yield fitting
+
+    @contextmanager
+    def _unchanged_if_refused(self) -> Iterator[None]:
+        """A fit that breaks off leaves what was fitted before, unless it is training's own fault.
+
+        What a warm start trains is a copy, so that nothing but attributes has to be put back.
+        """
+        before = dict(vars(self))
+        try:
+            if self.warm_start:
+                for name in networks_of(type(self)).keys() & vars(self).keys():
+                    setattr(self, name, deepcopy(getattr(self, name)))
+            yield
+        except DivergenceError:
+            raise
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _held_out(self, source: Source) -> tuple[Source, Source | None]:
         """Split off the validation examples for early stopping."""

@@ -1,0 +1,93 @@
+"""Fitting again: what a refused fit leaves, what a warm start goes on from."""
+
+import numpy as np
+import pytest
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from distillguard import (
+    AdversarialTrainer,
+    DefensiveDistiller,
+    RobustDistiller,
+    UndefendedClassifier,
+    datasets,
+)
+
+KINDS = [UndefendedClassifier, DefensiveDistiller, AdversarialTrainer, RobustDistiller]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = datasets.load_digits("train")
+    return X[:200], y[:200]
+
+
+class BadInTheEnd(Dataset):
+    """A label that the network does not know, after three good batches."""
+
+    def __init__(self, X, y):
+        self.X, self.y = X, y.clone()
+        self.y[-1] = 77
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.X[i], self.y[i]
+
+
+def fail(record, network):
+    raise KeyboardInterrupt
+
+
+class Fails:
+    on_epoch = staticmethod(fail)
+
+
+REFUSED = {
+    "another shape of module": ({"module": nn.Linear(3, 2)}, lambda X, y: (X, y)),
+    "another width of module": (
+        {"module": nn.Sequential(nn.Flatten(), nn.Linear(64, 7))},
+        lambda X, y: (X, y),
+    ),
+    "NaN": ({}, lambda X, y: (X[:, :, 1:] * float("nan"), y)),
+    "one class": ({}, lambda X, y: (X[:, :, 1:], y * 0)),
+    "labels too few": ({}, lambda X, y: (X[:, :, 1:], y[1:])),
+    "a bad parameter": ({"max_epochs": 0}, lambda X, y: (X, y)),
+    "a bad optimiser": ({"optimizer": "magic"}, lambda X, y: (X[:, :, 1:], y + 3)),
+    "a bad last batch": (
+        {"module": nn.Sequential(nn.Flatten(), nn.Linear(64, 10))},
+        lambda X, y: (DataLoader(BadInTheEnd(X, y), 50),),
+    ),
+    "an interrupt": ({"callbacks": [Fails()]}, lambda X, y: (X, y % 5)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_a_fit_that_is_refused_leaves_the_estimator_as_it_was(digits, kind, warm_start):
+    X, y = digits
+    estimator = kind(max_epochs=1, random_state=0, warm_start=warm_start).fit(X, y)
+    told = {name: value for name, value in vars(estimator).items() if name.endswith("_")}
+    history, logits = list(estimator.history_), estimator.decision_function(X)
+    for settings, data in REFUSED.values():
+        if warm_start and "module" in settings:
+            continue  # the module is there already
+        kept = {name: getattr(estimator, name) for name in settings}
+        with pytest.raises((ValueError, TypeError, RuntimeError, KeyboardInterrupt)):
+            estimator.set_params(**settings).fit(*data(X, y))
+        estimator.set_params(**kept)
+        after = {name: value for name, value in vars(estimator).items() if name.endswith("_")}
+        assert after.keys() == told.keys()
+        assert all(after[name] is told[name] for name in told)
+        assert estimator.history_ == history
+        np.testing.assert_array_equal(estimator.decision_function(X), logits)
+
+
+def test_a_first_fit_that_is_refused_leaves_an_unfitted_estimator(digits):
+    X, y = digits
+    estimator = UndefendedClassifier(optimizer="magic")
+    before = dict(vars(estimator))
+    with pytest.raises(ValueError, match="optimizer must be"):
+        estimator.fit(X, y)
+    assert vars(estimator) == before
