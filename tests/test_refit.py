@@ -91,3 +91,19 @@ def test_a_first_fit_that_is_refused_leaves_an_unfitted_estimator(digits):
     with pytest.raises(ValueError, match="optimizer must be"):
         estimator.fit(X, y)
     assert vars(estimator) == before
+
+
+# --- warm starts --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_warm_start_needs_the_classes_and_the_shape_of_the_last_fit(digits, kind):
+    X, y = digits
+    estimator = kind(max_epochs=1, random_state=0, warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match=r"y must hold the classes of the last fit .* got \[1, 2"):
+        estimator.fit(X, y + 1)
+    with pytest.raises(ValueError, match=r"y must hold the classes of the last fit .* got \[0, 1"):
+        estimator.fit(X, y % 3)
+    with pytest.raises(ValueError, match=r"X must hold .* \(1, 8, 8\) .* got \(1, 7, 8\)"):
+        estimator.fit(X[:, :, 1:], y)
+    assert estimator.fit(X, y).score(X, y) > 0.1

@@ -189,8 +189,11 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
             checkpoints = Checkpoints(self.checkpoint_dir, runtime.processes)
             seed = checkpoints.seed
         seed = runtime.processes.agreed(self._seed() if seed is None else seed)
+        last = dict(vars(self))
         with isolated_random_state(runtime.cuda, seed):
             source = self._training_source(X, y, seed)
+            if self.warm_start and self._predictor in last:
+                self._check_same_kind(last["classes_"], last["input_shape_"])
             held: Source | None
             if validation is None:
                 source, held = self._held_out(source)
@@ -199,6 +202,20 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
             fitting = Fitting(self, runtime, source, held, checkpoints, seed)
             self.history_ = fitting.history
             yield fitting
+
+    def _check_same_kind(self, classes: NDArray[Any], shape: tuple[int, ...]) -> None:
+        """Refuse examples that the networks of the last fit cannot go on with."""
+        remedy = "set warm_start=False to start anew"
+        if self.input_shape_ != shape:
+            raise ValueError(
+                f"X must hold examples of shape {shape} as in the last fit with warm_start=True, "
+                f"got {self.input_shape_}; {remedy}"
+            )
+        if not np.array_equal(self.classes_, classes):
+            raise ValueError(
+                f"y must hold the classes of the last fit with warm_start=True, "
+                f"{classes.tolist()}, got {self.classes_.tolist()}; {remedy}"
+            )
 
     @contextmanager
     def _unchanged_if_refused(self) -> Iterator[None]:
