@@ -228,7 +228,8 @@ class DefensiveDistiller(NetworkClassifier):
             else:
                 teacher, student = self._initial_networks(fitting.source)
             self.teacher_, self.student_ = teacher, student
-            fitting.begin(teacher=teacher, student=student)
+            prefit = teacher if self.prefit_teacher else None
+            fitting.begin(prefit, teacher=teacher, student=student)
 
             unit = self._logit_unit()
             if not self.prefit_teacher:

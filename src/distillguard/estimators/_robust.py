@@ -253,7 +253,7 @@ class RobustDistiller(RobustClassifier):
             if not (self.warm_start and hasattr(self, "student_")):
                 self.student_ = self._built(self.module, fitting.source)
                 self.teacher_ = self._initial_teacher(prefit, fitting)
-            fitting.begin(teacher=self.teacher_, student=self.student_)
+            fitting.begin(prefit, teacher=self.teacher_, student=self.student_)
 
             adversary = self._adversary(fitting)
             if prefit is None:
