@@ -32,6 +32,19 @@ class Expected:
     """What examples are held to, wherever they come from; None is not known yet."""
 
     classes: NDArray[Any] | None = None
+    shape: tuple[int, ...] | None = None
+
+    def inputs(self, inputs: Tensor) -> Tensor:
+        """Inputs as floating point; others are refused."""
+        inputs = as_floating(inputs)
+        if not inputs.isfinite().all():
+            raise ValueError("inputs must be finite, got NaN or infinity")
+        if self.shape is not None and tuple(inputs.shape[1:]) != self.shape:
+            raise ValueError(
+                f"X must hold examples of shape {self.shape} as in fit, "
+                f"got {tuple(inputs.shape[1:])}"
+            )
+        return inputs
 
     def labels(self, labels: Tensor) -> Tensor:
         """Integer labels as indices of their classes; others are refused."""
@@ -86,8 +99,8 @@ class Source(Protocol):
 
 def pair(item: Any) -> tuple[Tensor, Tensor]:
     """The inputs and labels of what a loader or data set yields."""
-    if isinstance(item, list | tuple) and len(item) >= 2:
-        inputs, labels = item[0], item[1]
+    if isinstance(item, list | tuple) and len(item) == 2:
+        inputs, labels = item
         if isinstance(inputs, Tensor) and isinstance(labels, Tensor):
             if len(inputs) != len(labels) or labels.ndim != 1:
                 raise ValueError(

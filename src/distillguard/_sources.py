@@ -74,6 +74,8 @@ class TensorSource:
         """The same memory, all of it looked at here and now."""
         source = copy(self)
         source.labels = expected.labels(self.labels)
+        for inputs in self.inputs.split(PREDICTION_BATCH):
+            expected.inputs(inputs)
         return source
 
     def subset(self, rows: Tensor) -> "TensorSource":
@@ -116,7 +118,8 @@ class LoaderSource:
         """One pass as the loader gives it."""
         _start(self.loader, number)
         for item in self.loader:
-            yield self._batch(*pair(item), item[2] if self.identified else None)
+            indices = item[2] if self.identified else None
+            yield self._batch(*pair(item[:2] if self.identified else item), indices)
 
     def in_order(self) -> Iterator[Batch]:
         """By index where examples are identified, as the loader gives them otherwise."""
@@ -146,10 +149,7 @@ class LoaderSource:
         return _generators(self.loader)
 
     def _batch(self, inputs: Tensor, labels: Tensor, indices: Tensor | None) -> Batch:
-        inputs, labels = as_floating(inputs), self.expected.labels(labels)
-        if not inputs.isfinite().all():
-            raise ValueError("inputs must be finite, got NaN or infinity")
-        return Batch(inputs, labels, indices)
+        return Batch(self.expected.inputs(inputs), self.expected.labels(labels), indices)
 
 
 class UnlabelledSource:

@@ -141,15 +141,21 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
             Share of right predictions, in [0, 1].
         """
         if y is None and isinstance(X, DataLoader | Dataset):
-            check_is_fitted(self)
-            right = seen = 0
-            source = source_of(X, self.batch_size, 0).held_to(Expected(self.classes_))
-            for batch in source.in_order():
+            if sample_weight is not None:
+                raise ValueError("sample_weight must be None when X yields pairs, got weights")
+            return self._score_of_pairs(X)
+        return float(super().score(X, np.asarray(y), sample_weight))
+
+    def _score_of_pairs(self, X: Any) -> float:
+        check_is_fitted(self)
+        right = seen = 0
+        expected = Expected(self.classes_, self.input_shape_)
+        with isolated_random_state([], None):  # a loader that shuffles draws from it
+            for batch in source_of(X, self.batch_size, 0).held_to(expected).in_order():
                 logits = self._forward(getattr(self, self._predictor), batch.inputs)
                 right += int((logits.argmax(dim=1) == batch.labels.cpu()).sum())
                 seen += len(batch.labels)
-            return right / seen
-        return float(super().score(X, np.asarray(y), sample_weight))
+        return right / seen
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -163,6 +169,10 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
         check_at_least("patience", self.patience, 1)
         check_positive("learning_rate", self.learning_rate)
         check_in_unit_interval("validation_fraction", self.validation_fraction)
+        if self.validation_fraction in (0, 1):
+            raise ValueError(
+                f"validation_fraction must be above 0 and below 1, got {self.validation_fraction!r}"
+            )
         if self.early_stopping not in (True, False, "loss", "accuracy"):
             raise ValueError(
                 "early_stopping must be True, False, 'loss' or 'accuracy', got "
@@ -260,7 +270,7 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
         if isinstance(data, DataLoader | Dataset):
             source = source_of(data, self.batch_size, seed).held_to(Expected(self.classes_))
         elif isinstance(data, tuple | list) and len(data) == 2:
-            X, y = (v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in data)
+            X, y = map(_as_array, data)
             _refuse_bytes(X)
             X, y = check_X_y(X, y, allow_nd=True, dtype=DTYPES)
             unknown = np.setdiff1d(y, self.classes_)
@@ -290,18 +300,18 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
             source = source_of(X, self.batch_size, seed)
             self._learn_shape(source.first().inputs.shape[1:])
             self.classes_ = np.arange(self._n_classes(source))
-            return source.held_to(Expected(self.classes_))
+            self.__dict__.pop("feature_names_in_", None)
+            source = source.held_to(Expected(self.classes_))
+            if isinstance(source, TensorSource):
+                _refuse_one_class(source.labels.unique())
+            return source
 
-        if isinstance(X, Tensor):
-            X, y = X.detach().cpu().numpy(), y.cpu().numpy() if isinstance(y, Tensor) else y
+        X, y = _as_array(X), _as_array(y)
         _refuse_bytes(X)
         X, y = validate_data(self, X, y, allow_nd=True, dtype=DTYPES)
         check_classification_targets(y)
         self.classes_, indices = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y must hold at least two classes, got one class: {self.classes_.item()!r}"
-            )
+        _refuse_one_class(self.classes_)
         self._learn_shape(X.shape[1:])
         return TensorSource(as_tensor(X), torch.from_numpy(indices), self.batch_size, seed)
 
@@ -310,7 +320,9 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
         if isinstance(self.module, nn.Module):
             inputs = source.first().inputs[:2]
             return self._forward(deepcopy(self.module), inputs).shape[1]
-        return int(seen_classes(source.in_order()).max()) + 1
+        seen = seen_classes(source.in_order())
+        _refuse_one_class(seen)
+        return int(seen.max()) + 1
 
     def _learn_shape(self, shape: Sequence[int]) -> None:
         self.input_shape_ = tuple(shape)
@@ -351,10 +363,9 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
     def _checked_batches(self, X: Any) -> Iterator[Tensor]:
         """Batches of what is to be predicted, checked against what was fitted."""
         if isinstance(X, DataLoader | Dataset):
-            yield from input_batches(X)
+            yield from map(Expected(shape=self.input_shape_).inputs, input_batches(X))
             return
-        if isinstance(X, Tensor):
-            X = X.detach().cpu().numpy()
+        X = _as_array(X)
         _refuse_bytes(X)
         # An array is checked and converted some megabytes at a time: one mapped from a file is
         # then never in memory as a whole, whatever its dtype.
@@ -399,7 +410,23 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
     with warnings.catch_warnings():
         # Nothing here writes to the data, so that it is read-only is no danger.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+        # A view that runs backwards is nothing that torch knows.
+        return torch.from_numpy(array if min(array.strides, default=0) >= 0 else array.copy())
+
+
+def _as_array(data: Any) -> Any:
+    """A tensor as an array, in float32 where NumPy does not know the dtype; others as they are."""
+    if not isinstance(data, Tensor):
+        return data
+    data = data.detach().cpu()
+    return (data.float() if data.dtype == torch.bfloat16 else data).numpy()
+
+
+def _refuse_one_class(classes: Any) -> None:
+    if len(classes) < 2:
+        raise ValueError(
+            f"y must hold at least two classes, got one class: {classes.tolist()[0]!r}"
+        )
 
 
 def filled(inputs: Tensor, size: int) -> Tensor:
