@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch.utils.data import (
     Dataset,
 )
 
-from ._validation import check_label_range
+from ._typing import Bounds
+from ._validation import check_label_range, check_range
 
 PREDICTION_BATCH = 512
 
@@ -33,6 +34,8 @@ class Expected:
 
     classes: NDArray[Any] | None = None
     shape: tuple[int, ...] | None = None
+    bounds: Bounds | None = None
+    name: str = "X"
 
     def inputs(self, inputs: Tensor) -> Tensor:
         """Inputs as floating point; others are refused."""
@@ -41,9 +44,11 @@ class Expected:
             raise ValueError("inputs must be finite, got NaN or infinity")
         if self.shape is not None and tuple(inputs.shape[1:]) != self.shape:
             raise ValueError(
-                f"X must hold examples of shape {self.shape} as in fit, "
+                f"{self.name} must hold examples of shape {self.shape} as in fit, "
                 f"got {tuple(inputs.shape[1:])}"
             )
+        if self.bounds is not None:
+            check_range(self.name, inputs, self.bounds)
         return inputs
 
     def labels(self, labels: Tensor) -> Tensor:
@@ -89,6 +94,9 @@ class Source(Protocol):
 
     def first(self) -> Batch:
         """Some examples to look at before training."""
+
+    def within(self, name: str, bounds: Bounds) -> Self:
+        """The same examples, called ``name``, held to ``bounds``."""
 
     divided: bool
     """Whether the processes of a run on several read different batches already."""

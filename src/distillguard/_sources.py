@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from copy import copy
+from dataclasses import replace
 from itertools import count
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ from torch.utils.data import (
 )
 
 from ._data import PREDICTION_BATCH, Batch, Expected, Source, as_floating, input_batches, pair
+from ._typing import Bounds
+from ._validation import check_range
 
 
 class TensorSource:
@@ -77,6 +80,12 @@ class TensorSource:
         for inputs in self.inputs.split(PREDICTION_BATCH):
             expected.inputs(inputs)
         return source
+
+    def within(self, name: str, bounds: Bounds) -> Self:
+        """The same memory, all of it looked at here and now."""
+        for inputs in self.inputs.split(PREDICTION_BATCH):
+            check_range(name, inputs, bounds)
+        return self
 
     def subset(self, rows: Tensor) -> "TensorSource":
         """Some of the examples, as a source of its own over the same memory."""
@@ -144,6 +153,12 @@ class LoaderSource:
         source.expected = expected
         return source
 
+    def within(self, name: str, bounds: Bounds) -> Self:
+        """The same loader; every batch is looked at as it comes."""
+        expected = replace(self.expected, name=name, bounds=bounds)
+        expected.inputs(self.first().inputs)
+        return self.held_to(expected)
+
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
         return _generators(self.loader)
@@ -165,7 +180,7 @@ class UnlabelledSource:
     ) -> None:
         if not isinstance(data, DataLoader):
             data = DataLoader(data, batch_size, shuffle=not isinstance(data, IterableDataset))
-        self.loader, self.label = data, label
+        self.loader, self.label, self.expected = data, label, Expected()
         self.divided = _divided(data)
         self.n_batches = _length(data)
 
@@ -173,6 +188,7 @@ class UnlabelledSource:
         """One pass as the loader gives it."""
         _start(self.loader, number)
         for inputs in input_batches(self.loader):
+            inputs = self.expected.inputs(inputs)
             yield Batch(inputs, self.label(inputs), None)
 
     def in_order(self) -> Iterator[Batch]:
@@ -183,6 +199,12 @@ class UnlabelledSource:
         """A first batch."""
         return next(self.epoch(0))
 
+    def within(self, name: str, bounds: Bounds) -> Self:
+        """The same loader; every batch is looked at as it comes."""
+        source = copy(self)
+        source.expected = replace(self.expected, name=name, bounds=bounds)
+        return source
+
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
         return _generators(self.loader)
@@ -192,16 +214,16 @@ class MixedSource:
     """Batches of which a share comes from a second source, which goes on where an epoch ends.
 
     Sources in memory are cut so that a mixed batch is as large as theirs were; loaders keep
-    their own batches. Which of the second source's examples an epoch uses is a function of the
-    epoch's number, so that a run can start again at any.
+    their own batches, and what is in memory is cut to the share beside them. Which of the second
+    source's examples an epoch uses is a function of the epoch's number, so that a run can start
+    again at any.
     """
 
     identified, divided = False, False
 
     def __init__(self, source: Source, extra: Source, fraction: float) -> None:
-        whole = getattr(source, "batch_size", 0)
-        second = min(max(1, round(fraction * whole)), max(1, whole - 1))
-        self.source, self.extra = _cut(source, whole - second), _cut(extra, second)
+        first, second = _sizes(source, extra, fraction)
+        self.source, self.extra = _cut(source, first), _cut(extra, second)
         self.n_batches = self.source.n_batches
         if self.n_batches is None:
             raise ValueError("extra must be None for a data set X without a length")
@@ -222,6 +244,13 @@ class MixedSource:
         """The first source's."""
         return self.source.first()
 
+    def within(self, name: str, bounds: Bounds) -> Self:
+        """Both are held to them."""
+        source = copy(self)
+        source.source = self.source.within(name, bounds)
+        source.extra = self.extra.within("extra", bounds)
+        return source
+
     def generators(self) -> list[torch.Generator]:
         """Those of both."""
         return [*self.source.generators(), *self.extra.generators()]
@@ -233,6 +262,25 @@ class MixedSource:
         # Reading a loader only to skip what was used would cost too much: it starts anew.
         for number in count(used + 1):
             yield from self.extra.epoch(number)
+
+
+def _sizes(source: Source, extra: Source, fraction: float) -> tuple[int, int]:
+    """How many examples of a mixed batch come from either source."""
+    if isinstance(source, TensorSource) and isinstance(extra, TensorSource):
+        whole = source.batch_size
+        second = min(max(1, round(fraction * whole)), max(1, whole - 1))
+        return whole - second, second
+    if isinstance(source, TensorSource):
+        second = _batch_size(extra)
+        return max(1, round(second * (1 - fraction) / fraction)), second
+    first = _batch_size(source)
+    return first, max(1, round(first * fraction / (1 - fraction)))
+
+
+def _batch_size(source: Source) -> int:
+    sampler = getattr(getattr(source, "loader", None), "batch_sampler", None)
+    size = getattr(sampler, "batch_size", None)
+    return len(source.first().labels) if size is None else int(size)
 
 
 def _cut(source: Source, batch_size: int) -> Source:

@@ -248,7 +248,8 @@ class AdversarialTrainer(RobustClassifier):
         extra : DataLoader, Dataset or pair (X, y), optional
             More labelled examples, such as synthetic ones, that make up ``extra_fraction`` of
             every batch. An epoch is one pass over ``X``; the extra examples go on from epoch to
-            epoch. DataLoaders keep their own batch sizes, and with them the fraction.
+            epoch. A DataLoader or Dataset keeps its own batches and what is in memory is cut to
+            the fraction beside them; of two loaders the batch sizes decide.
 
         Returns
         -------
@@ -271,11 +272,13 @@ class AdversarialTrainer(RobustClassifier):
             if not (self.warm_start and hasattr(self, "network_")):
                 self.network_ = self._built(self.module, fitting.source)
             fitting.begin(network=self.network_)
+            adversary = self._adversary(fitting)
             source = fitting.source
             if extra is not None:
                 more = self._other_source("extra", extra, fitting.seed)
+                more = more.within("extra", adversary.ascent.bounds)
                 source = MixedSource(source, more, self.extra_fraction)
-            objective = self._objective(self._adversary(fitting))
+            objective = self._objective(adversary)
             fitting.train("network", self.network_, objective, source=source)
         self.n_iter_ = len(self.history_)
         return self

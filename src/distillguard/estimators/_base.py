@@ -270,8 +270,8 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
         if isinstance(data, DataLoader | Dataset):
             source = source_of(data, self.batch_size, seed).held_to(Expected(self.classes_))
         elif isinstance(data, tuple | list) and len(data) == 2:
-            X, y = map(_as_array, data)
-            _refuse_bytes(X)
+            X, y = map(as_array, data)
+            refuse_bytes(X)
             X, y = check_X_y(X, y, allow_nd=True, dtype=DTYPES)
             unknown = np.setdiff1d(y, self.classes_)
             if len(unknown):
@@ -306,8 +306,8 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
                 _refuse_one_class(source.labels.unique())
             return source
 
-        X, y = _as_array(X), _as_array(y)
-        _refuse_bytes(X)
+        X, y = as_array(X), as_array(y)
+        refuse_bytes(X)
         X, y = validate_data(self, X, y, allow_nd=True, dtype=DTYPES)
         check_classification_targets(y)
         self.classes_, indices = np.unique(y, return_inverse=True)
@@ -365,8 +365,8 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
         if isinstance(X, DataLoader | Dataset):
             yield from map(Expected(shape=self.input_shape_).inputs, input_batches(X))
             return
-        X = _as_array(X)
-        _refuse_bytes(X)
+        X = as_array(X)
+        refuse_bytes(X)
         # An array is checked and converted some megabytes at a time: one mapped from a file is
         # then never in memory as a whole, whatever its dtype.
         streams = isinstance(X, np.ndarray) and X.ndim > 1 and len(X) > 0
@@ -414,7 +414,7 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array if min(array.strides, default=0) >= 0 else array.copy())
 
 
-def _as_array(data: Any) -> Any:
+def as_array(data: Any) -> Any:
     """A tensor as an array, in float32 where NumPy does not know the dtype; others as they are."""
     if not isinstance(data, Tensor):
         return data
@@ -442,8 +442,10 @@ def _ask(network: nn.Module, inputs: Tensor) -> Tensor:
     return logits.cpu() if logits.element_size() >= 4 else logits.cpu().float()
 
 
-def _refuse_bytes(X: Any) -> None:
+def refuse_bytes(X: Any, name: str = "X") -> None:
+    """Refuse images stored as bytes, which would be taken for numbers up to 255."""
     if getattr(X, "dtype", None) == np.uint8 and X.ndim > 2:
         raise TypeError(
-            "X must be floating point, got uint8 images; divide by 255, for instance X / 255.0"
+            f"{name} must be floating point, got uint8 images; divide by 255, for instance "
+            f"{name} / 255.0"
         )

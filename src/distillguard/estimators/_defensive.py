@@ -235,9 +235,10 @@ class DefensiveDistiller(NetworkClassifier):
             if not self.prefit_teacher:
                 objective = hard_label_objective(self.temperature)
                 fitting.train("teacher", teacher, objective, unit)
+            teacher.to(fitting.runtime.device).eval()
             source = fitting.source
             if transfer is not None:
-                source = transfer_source(self, transfer, teacher, fitting)
+                source = transfer_source(self, "transfer", transfer, teacher, fitting)
             taught = TeacherLogits(teacher, source, fitting.runtime)
             fitting.train("student", student, self._student_objective(taught), unit, source)
 
