@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -11,7 +12,9 @@ from distillguard import (
     RobustDistiller,
     UndefendedClassifier,
     datasets,
+    load,
 )
+from distillguard.exceptions import MissingDataError
 
 KINDS = [UndefendedClassifier, DefensiveDistiller, AdversarialTrainer, RobustDistiller]
 
@@ -107,3 +110,45 @@ def test_a_warm_start_needs_the_classes_and_the_shape_of_the_last_fit(digits, ki
     with pytest.raises(ValueError, match=r"X must hold .* \(1, 8, 8\) .* got \(1, 7, 8\)"):
         estimator.fit(X[:, :, 1:], y)
     assert estimator.fit(X, y).score(X, y) > 0.1
+
+
+# --- what training needs ------------------------------------------------------------------------
+
+
+def test_a_frozen_module_is_refused(digits):
+    frozen = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(False)
+    with pytest.raises(ValueError, match="module must have parameters to train, got none"):
+        UndefendedClassifier(frozen).fit(*digits)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_fit_trains_where_gradients_are_off(digits, mode):
+    with mode():
+        inside = UndefendedClassifier(max_epochs=1, random_state=0).fit(*digits)
+        assert not torch.is_grad_enabled()
+    outside = UndefendedClassifier(max_epochs=1, random_state=0).fit(*digits)
+    np.testing.assert_array_equal(
+        inside.decision_function(digits[0]), outside.decision_function(digits[0])
+    )
+
+
+@pytest.mark.parametrize("callback", [3, print, Fails], ids=["number", "function", "class"])
+def test_what_is_no_callback_is_refused(digits, callback):
+    with pytest.raises(TypeError, match="callbacks must hold objects with a method on_epoch, got"):
+        UndefendedClassifier(callbacks=[callback]).fit(*digits)
+
+
+def test_mart_refuses_the_label_smoothing_that_its_loss_has_not(digits):
+    with pytest.raises(ValueError, match="label_smoothing must be 0 with objective='mart'"):
+        AdversarialTrainer(objective="mart", label_smoothing=0.1).fit(*digits)
+
+
+def test_a_save_is_loaded_to_the_device_that_there_is(digits, tmp_path):
+    UndefendedClassifier(max_epochs=1).fit(*digits).save(tmp_path)
+    assert load(tmp_path, device="auto").predict(digits[0]).shape == (200,)
+
+
+def test_an_empty_folder_of_cifar10_is_missing_data(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(MissingDataError, match="load_cifar10 found neither"):
+        datasets.load_cifar10("test", root=tmp_path)

@@ -286,6 +286,11 @@ class AdversarialTrainer(RobustClassifier):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_choice("objective", self.objective, OBJECTIVES)
+        if self.objective == "mart" and self.label_smoothing:
+            raise ValueError(
+                "label_smoothing must be 0 with objective='mart', whose loss has none, "
+                f"got {self.label_smoothing!r}"
+            )
         if self.beta is not None:
             check_not_negative("beta", self.beta)
 

@@ -178,6 +178,11 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
                 "early_stopping must be True, False, 'loss' or 'accuracy', got "
                 f"{self.early_stopping!r}"
             )
+        for callback in self.callbacks or ():
+            if isinstance(callback, type) or not callable(getattr(callback, "on_epoch", None)):
+                raise TypeError(
+                    f"callbacks must hold objects with a method on_epoch, got {callback!r}"
+                )
         if self.gradient_clip is not None:
             check_positive("gradient_clip", self.gradient_clip)
         if self.weight_averaging is not None:
@@ -188,7 +193,8 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
     @contextmanager
     def _fitting(self, X: Any, y: Any, validation: Any = None) -> Iterator[Fitting]:
         """Check parameters and data; inside, random numbers are the fit's own."""
-        with self._unchanged_if_refused():
+        grads = torch.inference_mode(False), torch.enable_grad()
+        with self._unchanged_if_refused(), grads[0], grads[1]:
             yield from self._prepared(X, y, validation)
 
     def _prepared(self, X: Any, y: Any, validation: Any) -> Iterator[Fitting]:

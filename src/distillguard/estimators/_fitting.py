@@ -72,6 +72,8 @@ class Fitting:
     ) -> None:
         """Train ``network`` in place for one stage; ``training/_head.py`` explains the unit."""
         estimator, source = self.estimator, source or self.source
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ValueError("module must have parameters to train, got none that needs a gradient")
         inputs = self.source.first().inputs[:2]
         plan = Plan(
             stage=stage,
