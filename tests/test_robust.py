@@ -329,6 +329,12 @@ def test_without_bounds_the_extremes_of_the_data_are_kept(digits):
     assert max(high for _, high in seen) == 2.0
 
 
+def test_validation_data_in_memory_may_reach_farther_than_x(digits):
+    X, y = digits
+    fitted = quick(max_epochs=1).fit(X[:64] / 2, y[:64], validation=(X[64:128], y[64:128]))
+    assert "validation_robust_accuracy" in fitted.history_[-1]
+
+
 def test_a_loader_outside_the_unit_interval_must_name_its_bounds(digits):
     X, y = digits
     loader = DataLoader(TensorDataset(4 * X[:64] - 2, y[:64]), 32)

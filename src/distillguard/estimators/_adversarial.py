@@ -46,8 +46,9 @@ class AdversarialTrainer(RobustClassifier):
     step_size : float, optional
         Their length, ``epsilon / 4`` if not given.
     bounds : tuple of float, optional
-        Lowest and highest value an input may take. If not given, the extremes of the training
-        inputs where these are in memory, and (0, 1) for loaders and data sets.
+        Lowest and highest value an input may take. If not given, the extremes of ``X`` and
+        of the validation data where these are in memory, and (0, 1) for loaders and data sets.
+        All data must keep to them, ``extra`` too.
     attack : callable, optional
         ``(network, inputs, labels) -> Tensor`` in place of the inner ascent, such as a
         ``functools.partial`` of a function of :mod:`distillguard.attacks`.

@@ -96,18 +96,19 @@ class RobustClassifier(NetworkClassifier):
 
     def _adversary(self, fitting: Fitting) -> Adversary:
         size = self.epsilon / 4 if self.step_size is None else self.step_size
-        bounds = self._bounds_of(fitting.source)
+        bounds = self._bounds_of(fitting.source, fitting.validation)
         fitting.source = fitting.source.within("X", bounds)
         if fitting.validation is not None:
             fitting.validation = fitting.validation.within("validation", bounds)
         ascent = Ascent(self.norm, float(self.epsilon), self.steps, float(size), bounds)
         return Adversary(ascent, self.attack, self.batch_statistics, fitting.runtime)
 
-    def _bounds_of(self, source: Source) -> Bounds:
+    def _bounds_of(self, source: Source, *others: Source | None) -> Bounds:
         """The bounds given; else the extremes of data in memory, and [0, 1] for a loader's."""
         if self.bounds is not None:
             return float(self.bounds[0]), float(self.bounds[1])
-        if isinstance(source, TensorSource):
-            low, high = source.inputs.aminmax()
-            return low.item(), high.item()
-        return 0.0, 1.0
+        if not isinstance(source, TensorSource):
+            return 0.0, 1.0
+        held = [each.inputs for each in (source, *others) if isinstance(each, TensorSource)]
+        extremes = [extreme.item() for inputs in held for extreme in inputs.aminmax()]
+        return min(extremes), max(extremes)
