@@ -2,6 +2,8 @@
 
 Trains a small CNN undefended and by defensive distillation (T = 100), then by TRADES, then half as
 wide by RSLAD from the TRADES network, evaluates all four at linf 0.1, and writes one comparison.
+Fashion-MNIST is read from files (see ``distillguard.datasets.load_fashion_mnist``); the digits of
+``--data mnist5k`` need none.
 
     python examples/what_came_after.py [--out build/after] [--data fashion] [--epochs 4]
         [--train 20000] [--images 200] [--attacks standard]

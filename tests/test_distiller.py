@@ -96,6 +96,13 @@ def test_the_student_learns_the_teachers_soft_labels_not_the_hard_ones(digits):
     assert np.mean(fitted.predict(X) == y.numpy()) > 0.95
 
 
+def test_a_trained_teacher_ends_in_eval_mode_and_the_given_one_as_it_was(digits):
+    given = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).train()
+    fitted = small(teacher=given, prefit_teacher=True).fit(*digits)
+    assert not any(part.training for part in fitted.teacher_.modules())
+    assert all(part.training for part in given.modules())
+
+
 def test_weight_one_at_temperature_one_is_training_on_hard_labels_alone(digits):
     fitted = small(temperature=1.0, hard_label_weight=1.0).fit(*digits)
     baseline = UndefendedClassifier(max_epochs=2, random_state=0).fit(*digits)

@@ -7,6 +7,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from distillguard import functional
 from distillguard.functional import (
     cross_entropy,
     distillation_loss,
@@ -251,3 +252,14 @@ def test_soft_targets_of_another_shape_are_refused():
 def test_a_label_that_is_no_class_is_never_passed_over(loss, label):
     with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
         loss(random_logits(1), torch.tensor([label]))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "margin_loss", "dlr_loss", "mart_loss"])
+def test_labels_of_another_length_or_dtype_are_refused(name):
+    logits = torch.zeros(4, 3)
+    given = (logits, logits) if name == "mart_loss" else (logits,)
+    loss = getattr(functional, name)
+    with pytest.raises(ValueError, match=r"labels must have shape \(4,\)"):
+        loss(*given, torch.tensor([0]))
+    with pytest.raises(TypeError, match=r"labels must have dtype torch.int64, got torch.int32"):
+        loss(*given, torch.zeros(4, dtype=torch.int32))

@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from distillguard import (
     AdversarialTrainer,
@@ -252,6 +252,46 @@ def test_a_folder_of_other_data_or_another_network_is_refused(digits, tmp_path):
         estimator(checkpoint_dir=tmp_path, max_epochs=1).fit(X.flip(0), y)
     with pytest.raises(SaveError, match=r"same 1\.weight of the teacher"):
         DefensiveDistiller(**SETTINGS | {"checkpoint_dir": tmp_path, "max_epochs": 1}).fit(X, y)
+
+
+def test_one_corrected_label_makes_another_run(tmp_path):
+    X, y = datasets.load_digits("train")
+    corrected = y.clone()
+    corrected[-1] = (y[-1] + 1) % 10
+    loaders = [DataLoader(TensorDataset(X, labels), 500) for labels in (y, corrected)]
+    for name, first, second in (
+        ("arrays", (X, y), (X, corrected)),
+        ("loader", loaders[:1], loaders[1:]),
+    ):
+        settings = {"max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path / name}
+        UndefendedClassifier(**settings).fit(*first)
+        UndefendedClassifier(**settings).fit(*first)
+        with pytest.raises(SaveError, match="with the same data"):
+            UndefendedClassifier(**settings).fit(*second)
+
+
+def test_another_layer_without_weights_makes_another_run(digits, tmp_path):
+    def with_layer(layer):
+        def network(shape, n_classes):
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), layer, nn.Linear(8, n_classes))
+
+        return UndefendedClassifier(network, max_epochs=1, checkpoint_dir=tmp_path)
+
+    with_layer(nn.ReLU()).fit(*digits)
+    for other in (nn.Tanh(), nn.Dropout(0.1)):
+        with pytest.raises(SaveError, match="with the same layers of the network"):
+            with_layer(other).fit(*digits)
+
+
+@pytest.mark.parametrize("kind", [DefensiveDistiller, RobustDistiller])
+def test_another_trained_teacher_makes_another_run(digits, tmp_path, kind):
+    settings = {"max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
+    settings |= {"prefit_teacher": True} if kind is DefensiveDistiller else {"steps": 1}
+    one, other = (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2))
+    kind(teacher=one, **settings).fit(*digits)
+    kind(teacher=one, **settings).fit(*digits)
+    with pytest.raises(SaveError, match="with the same weights of the teacher"):
+        kind(teacher=other, **settings).fit(*digits)
 
 
 def test_no_code_in_a_checkpoint_is_run(tmp_path):

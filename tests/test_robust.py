@@ -329,6 +329,12 @@ def test_without_bounds_the_extremes_of_the_data_are_kept(digits):
     assert max(high for _, high in seen) == 2.0
 
 
+def test_validation_data_in_memory_may_reach_farther_than_x(digits):
+    X, y = digits
+    fitted = quick(max_epochs=1).fit(X[:64] / 2, y[:64], validation=(X[64:128], y[64:128]))
+    assert "validation_robust_accuracy" in fitted.history_[-1]
+
+
 def test_a_loader_outside_the_unit_interval_must_name_its_bounds(digits):
     X, y = digits
     loader = DataLoader(TensorDataset(4 * X[:64] - 2, y[:64]), 32)
@@ -411,6 +417,82 @@ def test_extra_examples_of_a_student_are_labelled_by_the_teacher(digits, trades,
     quick(RobustDistiller, **settings).fit(X[:100], y[:100], extra=FORMS[form](X[100:200]))
     expected = trades.predict(X[100:200]).tolist()
     assert [told[row.numpy().tobytes()] for row in X[100:200]] == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(100, None), (None, 60), (100, 60)], ids=["X", "extra", "both"]
+)
+def test_the_share_of_extra_examples_holds_for_loaders(digits, first, second):
+    X, y = digits[0][:200], digits[1][:200]
+    marked = torch.ones(300, 1, 8, 8), torch.zeros(300, dtype=torch.int64)
+    shares = []
+
+    def attack(network, inputs, labels):
+        shares.append((inputs == 1).flatten(1).all(1).double().mean().item())
+        return inputs
+
+    def given(data, size):
+        return data if size is None else DataLoader(TensorDataset(*data), size)
+
+    fitted = quick(attack=attack, extra_fraction=0.6, max_epochs=1, batch_size=100)
+    fitted.fit(given((X, y), first), extra=given(marked, second))
+    # Two loaders keep their own batches.
+    assert shares[0] == pytest.approx(60 / 160 if first and second else 0.6, abs=0.01)
+
+
+OUTSIDE = {
+    "pair": lambda X, y: (X, y),
+    "TensorDataset": TensorDataset,
+    "loader": lambda X, y: DataLoader(TensorDataset(X, y), 50),
+}
+
+
+@pytest.mark.parametrize("form", OUTSIDE)
+def test_bounds_hold_for_the_last_example_of_all_data(digits, held, form):
+    X, y = digits[0][:120], digits[1][:120]
+    outside = X.clone()
+    outside[-1, 0, 0, 0] = 1.5
+    spoilt = OUTSIDE[form](outside, y)
+    trainer = quick(bounds=(0.0, 1.0), max_epochs=1)
+    for name, call in {
+        "X": lambda: trainer.fit(spoilt),
+        "validation": lambda: trainer.fit(X, y, validation=spoilt),
+        "extra": lambda: trainer.fit(X, y, extra=spoilt),
+    }.items():
+        with pytest.raises(ValueError, match=rf"{name} must be within bounds \(0.0, 1.0\)"):
+            call()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_bounds_hold_for_extra_examples_of_a_student(digits, trades, form):
+    X, y = digits[0][:120], digits[1][:120]
+    outside = X.clone()
+    outside[-1, 0, 0, 0] = 1.5
+    student = quick(RobustDistiller, teacher=trades, max_epochs=3, batch_size=40)
+    with pytest.raises(ValueError, match=r"extra must be within bounds \(0.0, 1.0\)"):
+        student.fit(X, y, extra=FORMS[form](outside))
+
+
+def test_extra_examples_are_refused_as_bytes_or_as_a_pair(digits, trades):
+    X, y = digits[0][:60], digits[1][:60]
+    student = quick(RobustDistiller, teacher=trades, max_epochs=1)
+    for data in ((X * 255).byte(), (X * 255).byte().numpy()):
+        with pytest.raises(TypeError, match="extra must be floating point, got uint8 images"):
+            student.fit(X, y, extra=data)
+    with pytest.raises(TypeError, match="extra must be examples without labels, got a tuple"):
+        student.fit(X, y, extra=(X, y))
+
+
+@pytest.mark.parametrize("fraction", [0, 1.0])
+def test_a_share_of_nothing_or_all_is_refused(digits, fraction):
+    with pytest.raises(ValueError, match="extra_fraction must be above 0 and below 1, got"):
+        quick(extra_fraction=fraction).fit(*digits)
+
+
+def test_a_teacher_of_other_classes_is_refused(digits, trades):
+    X, y = digits[0][:60], digits[1][:60]
+    with pytest.raises(ValueError, match=r"teacher must know the classes of y, \[1, .* got \[0"):
+        quick(RobustDistiller, teacher=trades).fit(X, y + 1)
 
 
 def test_the_recipe_is_the_published_configuration():

@@ -1,15 +1,21 @@
 """Any kind of training data as one thing: a source of batches."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import (
     DataLoader,
     Dataset,
 )
+
+from ._typing import Bounds
+from ._validation import check_label_range, check_range
 
 PREDICTION_BATCH = 512
 
@@ -20,6 +26,55 @@ class Batch(NamedTuple):
     inputs: Tensor
     labels: Tensor
     indices: Tensor | None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What examples are held to, wherever they come from; None is not known yet."""
+
+    classes: NDArray[Any] | None = None
+    shape: tuple[int, ...] | None = None
+    bounds: Bounds | None = None
+    name: str = "X"
+
+    def inputs(self, inputs: Tensor) -> Tensor:
+        """Inputs as floating point; others are refused."""
+        inputs = as_floating(inputs)
+        if not inputs.isfinite().all():
+            raise ValueError("inputs must be finite, got NaN or infinity")
+        if self.shape is not None and tuple(inputs.shape[1:]) != self.shape:
+            raise ValueError(
+                f"{self.name} must hold examples of shape {self.shape} as in fit, "
+                f"got {tuple(inputs.shape[1:])}"
+            )
+        if self.bounds is not None:
+            check_range(self.name, inputs, self.bounds)
+        return inputs
+
+    def labels(self, labels: Tensor) -> Tensor:
+        """Integer labels as indices of their classes; others are refused."""
+        labels = as_classes(labels)
+        if self.classes is None:
+            return labels
+        if self._counted:
+            check_label_range(labels, len(self.classes))
+            return labels
+        values, inverse = labels.unique(return_inverse=True)
+        found = [self._places.get(value, -1) for value in values.tolist()]
+        if -1 in found:
+            raise ValueError(f"labels must be known classes, got {values[found.index(-1)].item()}")
+        return torch.tensor(found, dtype=torch.int64, device=labels.device)[inverse]
+
+    @cached_property
+    def _counted(self) -> bool:
+        """Whether the classes are their own indices."""
+        assert self.classes is not None
+        return self.classes.tolist() == list(range(len(self.classes)))
+
+    @cached_property
+    def _places(self) -> dict[Any, int]:
+        assert self.classes is not None
+        return {value: place for place, value in enumerate(self.classes.tolist())}
 
 
 class Source(Protocol):
@@ -40,6 +95,9 @@ class Source(Protocol):
     def first(self) -> Batch:
         """Some examples to look at before training."""
 
+    def within(self, name: str, bounds: Bounds) -> Self:
+        """The same examples, called ``name``, held to ``bounds``."""
+
     divided: bool
     """Whether the processes of a run on several read different batches already."""
 
@@ -49,8 +107,8 @@ class Source(Protocol):
 
 def pair(item: Any) -> tuple[Tensor, Tensor]:
     """The inputs and labels of what a loader or data set yields."""
-    if isinstance(item, list | tuple) and len(item) >= 2:
-        inputs, labels = item[0], item[1]
+    if isinstance(item, list | tuple) and len(item) == 2:
+        inputs, labels = item
         if isinstance(inputs, Tensor) and isinstance(labels, Tensor):
             if len(inputs) != len(labels) or labels.ndim != 1:
                 raise ValueError(

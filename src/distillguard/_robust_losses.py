@@ -7,7 +7,12 @@ adversarial inputs; :math:`\operatorname{KL}(a \| b) = \sum_i a_i \log (a_i / b_
 import torch
 from torch import Tensor
 
-from ._validation import check_in_unit_interval, check_not_negative, check_positive
+from ._validation import (
+    check_in_unit_interval,
+    check_labels,
+    check_not_negative,
+    check_positive,
+)
 
 __all__ = [
     "adaad_loss",
@@ -99,6 +104,7 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.
     tensor([0.2269])
     """
     check_in_unit_interval("smoothing", smoothing)
+    check_labels(labels, logits)
     log_p = torch.log_softmax(logits, dim=1)
     hard = -log_p.gather(1, labels[:, None]).squeeze(1)
     return hard if smoothing == 0 else (1 - smoothing) * hard - smoothing * log_p.mean(dim=1)
@@ -204,6 +210,7 @@ def mart_loss(
     tensor([1.3863])
     """
     check_not_negative("beta", beta)
+    check_labels(labels, adversarial_logits)
     log_p = torch.log_softmax(adversarial_logits, dim=1)
     right = log_p.gather(1, labels[:, None]).squeeze(1)
     others = log_p.scatter(1, labels[:, None], -torch.inf)
@@ -338,6 +345,7 @@ def iad_loss(
     _check_alike(
         teacher_adversarial_logits=teacher_adversarial_logits, adversarial_logits=adversarial_logits
     )
+    check_labels(labels, teacher_adversarial_logits)
     right = torch.softmax(teacher_adversarial_logits, dim=1).gather(1, labels[:, None]).squeeze(1)
     trust = right**beta
     taught = kl_divergence(adversarial_logits, teacher_logits)

@@ -1,8 +1,10 @@
 """Where batches come from: memory, a loader, unlabelled examples, two sources mixed."""
 
 from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,8 +20,9 @@ from torch.utils.data import (
     default_collate,
 )
 
-from ._data import PREDICTION_BATCH, Batch, Source, as_classes, as_floating, input_batches, pair
-from ._validation import check_label_range
+from ._data import PREDICTION_BATCH, Batch, Expected, Source, as_floating, input_batches, pair
+from ._typing import Bounds
+from ._validation import check_range
 
 
 class TensorSource:
@@ -70,6 +73,20 @@ class TensorSource:
         """The first examples."""
         return next(self.in_order())
 
+    def held_to(self, expected: Expected) -> Self:
+        """The same memory, all of it looked at here and now."""
+        source = copy(self)
+        source.labels = expected.labels(self.labels)
+        for inputs in self.inputs.split(PREDICTION_BATCH):
+            expected.inputs(inputs)
+        return source
+
+    def within(self, name: str, bounds: Bounds) -> Self:
+        """The same memory, all of it looked at here and now."""
+        for inputs in self.inputs.split(PREDICTION_BATCH):
+            check_range(name, inputs, bounds)
+        return self
+
     def subset(self, rows: Tensor) -> "TensorSource":
         """Some of the examples, as a source of its own over the same memory."""
         return TensorSource(self.inputs, self.labels, self.batch_size, self.seed, rows)
@@ -100,7 +117,7 @@ class LoaderSource:
     def __init__(self, loader: "DataLoader[Any]") -> None:
         indexed = _indexed(loader)
         self.loader = loader if indexed is None else indexed
-        self.n_classes: int | None = None  # once known, every batch is held to it
+        self.expected = Expected()
         self.identified = indexed is not None
         self.divided = _divided(self.loader)
         self.n_batches = _length(self.loader)
@@ -110,7 +127,8 @@ class LoaderSource:
         """One pass as the loader gives it."""
         _start(self.loader, number)
         for item in self.loader:
-            yield self._batch(*pair(item), item[2] if self.identified else None)
+            indices = item[2] if self.identified else None
+            yield self._batch(*pair(item[:2] if self.identified else item), indices)
 
     def in_order(self) -> Iterator[Batch]:
         """By index where examples are identified, as the loader gives them otherwise."""
@@ -129,17 +147,24 @@ class LoaderSource:
             raise ValueError("X must hold at least one example, got an empty loader")
         return self._first
 
+    def held_to(self, expected: Expected) -> Self:
+        """The same loader; every batch is looked at as it comes."""
+        source = copy(self)
+        source.expected = expected
+        return source
+
+    def within(self, name: str, bounds: Bounds) -> Self:
+        """The same loader; every batch is looked at as it comes."""
+        expected = replace(self.expected, name=name, bounds=bounds)
+        expected.inputs(self.first().inputs)
+        return self.held_to(expected)
+
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
         return _generators(self.loader)
 
     def _batch(self, inputs: Tensor, labels: Tensor, indices: Tensor | None) -> Batch:
-        inputs, labels = as_floating(inputs), as_classes(labels)
-        if not inputs.isfinite().all():
-            raise ValueError("inputs must be finite, got NaN or infinity")
-        if self.n_classes is not None:
-            check_label_range(labels, self.n_classes)
-        return Batch(inputs, labels, indices)
+        return Batch(self.expected.inputs(inputs), self.expected.labels(labels), indices)
 
 
 class UnlabelledSource:
@@ -155,7 +180,7 @@ class UnlabelledSource:
     ) -> None:
         if not isinstance(data, DataLoader):
             data = DataLoader(data, batch_size, shuffle=not isinstance(data, IterableDataset))
-        self.loader, self.label = data, label
+        self.loader, self.label, self.expected = data, label, Expected()
         self.divided = _divided(data)
         self.n_batches = _length(data)
 
@@ -163,6 +188,7 @@ class UnlabelledSource:
         """One pass as the loader gives it."""
         _start(self.loader, number)
         for inputs in input_batches(self.loader):
+            inputs = self.expected.inputs(inputs)
             yield Batch(inputs, self.label(inputs), None)
 
     def in_order(self) -> Iterator[Batch]:
@@ -173,6 +199,12 @@ class UnlabelledSource:
         """A first batch."""
         return next(self.epoch(0))
 
+    def within(self, name: str, bounds: Bounds) -> Self:
+        """The same loader; every batch is looked at as it comes."""
+        source = copy(self)
+        source.expected = replace(self.expected, name=name, bounds=bounds)
+        return source
+
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
         return _generators(self.loader)
@@ -182,16 +214,16 @@ class MixedSource:
     """Batches of which a share comes from a second source, which goes on where an epoch ends.
 
     Sources in memory are cut so that a mixed batch is as large as theirs were; loaders keep
-    their own batches. Which of the second source's examples an epoch uses is a function of the
-    epoch's number, so that a run can start again at any.
+    their own batches, and what is in memory is cut to the share beside them. Which of the second
+    source's examples an epoch uses is a function of the epoch's number, so that a run can start
+    again at any.
     """
 
     identified, divided = False, False
 
     def __init__(self, source: Source, extra: Source, fraction: float) -> None:
-        whole = getattr(source, "batch_size", 0)
-        second = min(max(1, round(fraction * whole)), max(1, whole - 1))
-        self.source, self.extra = _cut(source, whole - second), _cut(extra, second)
+        first, second = _sizes(source, extra, fraction)
+        self.source, self.extra = _cut(source, first), _cut(extra, second)
         self.n_batches = self.source.n_batches
         if self.n_batches is None:
             raise ValueError("extra must be None for a data set X without a length")
@@ -212,6 +244,13 @@ class MixedSource:
         """The first source's."""
         return self.source.first()
 
+    def within(self, name: str, bounds: Bounds) -> Self:
+        """Both are held to them."""
+        source = copy(self)
+        source.source = self.source.within(name, bounds)
+        source.extra = self.extra.within("extra", bounds)
+        return source
+
     def generators(self) -> list[torch.Generator]:
         """Those of both."""
         return [*self.source.generators(), *self.extra.generators()]
@@ -225,20 +264,41 @@ class MixedSource:
             yield from self.extra.epoch(number)
 
 
+def _sizes(source: Source, extra: Source, fraction: float) -> tuple[int, int]:
+    """How many examples of a mixed batch come from either source."""
+    if isinstance(source, TensorSource) and isinstance(extra, TensorSource):
+        whole = source.batch_size
+        second = min(max(1, round(fraction * whole)), max(1, whole - 1))
+        return whole - second, second
+    if isinstance(source, TensorSource):
+        second = _batch_size(extra)
+        return max(1, round(second * (1 - fraction) / fraction)), second
+    first = _batch_size(source)
+    return first, max(1, round(first * fraction / (1 - fraction)))
+
+
+def _batch_size(source: Source) -> int:
+    sampler = getattr(getattr(source, "loader", None), "batch_sampler", None)
+    size = getattr(sampler, "batch_size", None)
+    return len(source.first().labels) if size is None else int(size)
+
+
 def _cut(source: Source, batch_size: int) -> Source:
     if not isinstance(source, TensorSource):
         return source
     return TensorSource(source.inputs, source.labels, batch_size, source.seed, source.rows)
 
 
-def source_of(data: "DataLoader[Any] | Dataset[Any]", batch_size: int, seed: int) -> Source:
+def source_of(
+    data: "DataLoader[Any] | Dataset[Any]", batch_size: int, seed: int
+) -> TensorSource | LoaderSource:
     """A loader keeps its own batches; a data set is given shuffled ones."""
+    source: TensorSource | LoaderSource
     if isinstance(data, DataLoader):
-        source: Source = LoaderSource(data)
+        source = LoaderSource(data)
         empty = not isinstance(data.dataset, IterableDataset) and len(data) == 0
     elif isinstance(data, TensorDataset):
-        inputs, labels = pair(data.tensors)
-        source = TensorSource(inputs, as_classes(labels), batch_size, seed)
+        source = TensorSource(*pair(data.tensors), batch_size, seed).held_to(Expected())
         empty = len(data) == 0
     else:
         shuffle = not isinstance(data, IterableDataset)

@@ -278,7 +278,7 @@ def load_cifar10(
     binary, python = folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"
     if binary.is_dir():
         parts = [read_cifar10_binary(binary, part) for part in _parts(split)]
-    elif python.is_dir() or download:
+    elif (python.is_dir() and any(python.iterdir())) or download:
         parts = [_read_cifar10_python(folder, part, download) for part in _parts(split)]
     else:
         raise MissingDataError(

@@ -20,7 +20,7 @@ from ._robust_losses import (
     smoothed_cross_entropy,
     trades_loss,
 )
-from ._validation import check_in_unit_interval, check_positive
+from ._validation import check_in_unit_interval, check_labels, check_positive
 
 __all__ = [
     "adaad_loss",
@@ -247,6 +247,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Tensor of shape (n,)
         One loss per example, in nats.
 
+    Raises
+    ------
+    TypeError
+        If ``labels`` is not an int64 tensor.
+    ValueError
+        If ``labels`` is not of shape (n,).
+
     Examples
     --------
     >>> import torch
@@ -254,6 +261,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     >>> cross_entropy(torch.tensor([[0.0, 0.0], [500.0, 0.0]]), torch.tensor([0, 1]))
     tensor([  0.6931, 500.0000])
     """
+    check_labels(labels, logits)
     # Not F.cross_entropy: a label of -100 would be left out in silence.
     return -torch.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
 
@@ -277,6 +285,13 @@ def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Tensor of shape (n,)
         One margin per example, in units of the logits.
 
+    Raises
+    ------
+    TypeError
+        If ``labels`` is not an int64 tensor.
+    ValueError
+        If ``labels`` is not of shape (n,).
+
     References
     ----------
     .. [1] N. Carlini and D. Wagner, "Towards Evaluating the Robustness of Neural
@@ -289,6 +304,7 @@ def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
     >>> margin_loss(torch.tensor([[-5.0, -1.0, -3.0]]), torch.tensor([1]))
     tensor([-2.])
     """
+    check_labels(labels, logits)
     labelled = labels[:, None]
     others = logits.scatter(1, labelled, -math.inf)
     return others.amax(dim=1) - logits.gather(1, labelled).squeeze(1)
@@ -314,6 +330,13 @@ def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     -------
     Tensor of shape (n,)
         One value per example, positive exactly when misclassified.
+
+    Raises
+    ------
+    TypeError
+        If ``labels`` is not an int64 tensor.
+    ValueError
+        If ``labels`` is not of shape (n,).
 
     References
     ----------

@@ -76,7 +76,7 @@ def load(
     teacher : nn.Module, callable or fitted estimator, optional
         The same for the teacher, where the estimator was given another network for it.
     device : str, default="cpu"
-        Where the networks are put: a torch device.
+        Where the networks are put: a torch device, or ``"auto"`` for CUDA if there is any.
 
     Returns
     -------
@@ -109,6 +109,8 @@ def load(
     >>> bool((loaded.decision_function(X) == distiller.decision_function(X)).all())
     True
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest = _storage.read_manifest(path)
     _check_form(manifest, _FORM, "")
     kind = _kind(manifest)

@@ -46,8 +46,9 @@ class AdversarialTrainer(RobustClassifier):
     step_size : float, optional
         Their length, ``epsilon / 4`` if not given.
     bounds : tuple of float, optional
-        Lowest and highest value an input may take. If not given, the extremes of the training
-        inputs where these are in memory, and (0, 1) for loaders and data sets.
+        Lowest and highest value an input may take. If not given, the extremes of ``X`` and
+        of the validation data where these are in memory, and (0, 1) for loaders and data sets.
+        All data must keep to them, ``extra`` too.
     attack : callable, optional
         ``(network, inputs, labels) -> Tensor`` in place of the inner ascent, such as a
         ``functools.partial`` of a function of :mod:`distillguard.attacks`.
@@ -248,7 +249,8 @@ class AdversarialTrainer(RobustClassifier):
         extra : DataLoader, Dataset or pair (X, y), optional
             More labelled examples, such as synthetic ones, that make up ``extra_fraction`` of
             every batch. An epoch is one pass over ``X``; the extra examples go on from epoch to
-            epoch. DataLoaders keep their own batch sizes, and with them the fraction.
+            epoch. A DataLoader or Dataset keeps its own batches and what is in memory is cut to
+            the fraction beside them; of two loaders the batch sizes decide.
 
         Returns
         -------
@@ -271,11 +273,13 @@ class AdversarialTrainer(RobustClassifier):
             if not (self.warm_start and hasattr(self, "network_")):
                 self.network_ = self._built(self.module, fitting.source)
             fitting.begin(network=self.network_)
+            adversary = self._adversary(fitting)
             source = fitting.source
             if extra is not None:
                 more = self._other_source("extra", extra, fitting.seed)
+                more = more.within("extra", adversary.ascent.bounds)
                 source = MixedSource(source, more, self.extra_fraction)
-            objective = self._objective(self._adversary(fitting))
+            objective = self._objective(adversary)
             fitting.train("network", self.network_, objective, source=source)
         self.n_iter_ = len(self.history_)
         return self
@@ -283,6 +287,11 @@ class AdversarialTrainer(RobustClassifier):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_choice("objective", self.objective, OBJECTIVES)
+        if self.objective == "mart" and self.label_smoothing:
+            raise ValueError(
+                "label_smoothing must be 0 with objective='mart', whose loss has none, "
+                f"got {self.label_smoothing!r}"
+            )
         if self.beta is not None:
             check_not_negative("beta", self.beta)
 

@@ -17,7 +17,6 @@ from .._validation import (
     check_norm,
     check_not_negative,
     check_positive,
-    check_range,
 )
 from ..training import Ascent, Runtime, attacked
 from ._base import NetworkClassifier
@@ -74,6 +73,7 @@ class RobustClassifier(NetworkClassifier):
     batch_statistics: bool
     weight_perturbation: float
     label_smoothing: float
+    extra_fraction: float
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -88,23 +88,27 @@ class RobustClassifier(NetworkClassifier):
             raise TypeError(f"attack must be None or callable, got {type(self.attack).__name__}")
         check_not_negative("weight_perturbation", self.weight_perturbation)
         check_in_unit_interval("label_smoothing", self.label_smoothing)
+        check_in_unit_interval("extra_fraction", self.extra_fraction)
+        if self.extra_fraction in (0, 1):
+            raise ValueError(
+                f"extra_fraction must be above 0 and below 1, got {self.extra_fraction!r}"
+            )
 
     def _adversary(self, fitting: Fitting) -> Adversary:
         size = self.epsilon / 4 if self.step_size is None else self.step_size
-        bounds = self._bounds_of(fitting.source)
+        bounds = self._bounds_of(fitting.source, fitting.validation)
+        fitting.source = fitting.source.within("X", bounds)
+        if fitting.validation is not None:
+            fitting.validation = fitting.validation.within("validation", bounds)
         ascent = Ascent(self.norm, float(self.epsilon), self.steps, float(size), bounds)
         return Adversary(ascent, self.attack, self.batch_statistics, fitting.runtime)
 
-    def _bounds_of(self, source: Source) -> Bounds:
+    def _bounds_of(self, source: Source, *others: Source | None) -> Bounds:
         """The bounds given; else the extremes of data in memory, and [0, 1] for a loader's."""
         if self.bounds is not None:
-            bounds = (float(self.bounds[0]), float(self.bounds[1]))
-            if isinstance(source, TensorSource):
-                check_range("X", source.inputs, bounds)
-        elif isinstance(source, TensorSource):
-            low, high = source.inputs.aminmax()
-            return low.item(), high.item()
-        else:
-            bounds = (0.0, 1.0)
-        check_range("X", source.first().inputs, bounds)
-        return bounds
+            return float(self.bounds[0]), float(self.bounds[1])
+        if not isinstance(source, TensorSource):
+            return 0.0, 1.0
+        held = [each.inputs for each in (source, *others) if isinstance(each, TensorSource)]
+        extremes = [extreme.item() for inputs in held for extreme in inputs.aminmax()]
+        return min(extremes), max(extremes)

@@ -18,21 +18,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from .. import functional, networks
-from .._data import PREDICTION_BATCH, Source, input_batches, seen_classes
+from .._data import PREDICTION_BATCH, Expected, Source, input_batches, seen_classes
 from .._modes import borrowed, fitted_to, isolated_random_state
 from .._random import draw_seed
-from .._sources import LoaderSource, TensorSource, source_of
+from .._sources import TensorSource, source_of
 from .._validation import (
     check_at_least,
     check_in_unit_interval,
-    check_label_range,
     check_logits,
     check_positive,
 )
+from ..exceptions import DivergenceError
 from ..training import Checkpoints, Epoch, Runtime
 from ._fitting import Fitting
 from ._nested import NestedParameters
-from ._portable import Portable
+from ._portable import Portable, networks_of
 
 NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
 DTYPES = (np.float32, np.float64)
@@ -141,14 +141,21 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
             Share of right predictions, in [0, 1].
         """
         if y is None and isinstance(X, DataLoader | Dataset):
-            check_is_fitted(self)
-            right = seen = 0
-            for batch in source_of(X, self.batch_size, 0).in_order():
+            if sample_weight is not None:
+                raise ValueError("sample_weight must be None when X yields pairs, got weights")
+            return self._score_of_pairs(X)
+        return float(super().score(X, np.asarray(y), sample_weight))
+
+    def _score_of_pairs(self, X: Any) -> float:
+        check_is_fitted(self)
+        right = seen = 0
+        expected = Expected(self.classes_, self.input_shape_)
+        with isolated_random_state([], None):  # a loader that shuffles draws from it
+            for batch in source_of(X, self.batch_size, 0).held_to(expected).in_order():
                 logits = self._forward(getattr(self, self._predictor), batch.inputs)
                 right += int((logits.argmax(dim=1) == batch.labels.cpu()).sum())
                 seen += len(batch.labels)
-            return right / seen
-        return float(super().score(X, np.asarray(y), sample_weight))
+        return right / seen
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -162,11 +169,20 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
         check_at_least("patience", self.patience, 1)
         check_positive("learning_rate", self.learning_rate)
         check_in_unit_interval("validation_fraction", self.validation_fraction)
+        if self.validation_fraction in (0, 1):
+            raise ValueError(
+                f"validation_fraction must be above 0 and below 1, got {self.validation_fraction!r}"
+            )
         if self.early_stopping not in (True, False, "loss", "accuracy"):
             raise ValueError(
                 "early_stopping must be True, False, 'loss' or 'accuracy', got "
                 f"{self.early_stopping!r}"
             )
+        for callback in self.callbacks or ():
+            if isinstance(callback, type) or not callable(getattr(callback, "on_epoch", None)):
+                raise TypeError(
+                    f"callbacks must hold objects with a method on_epoch, got {callback!r}"
+                )
         if self.gradient_clip is not None:
             check_positive("gradient_clip", self.gradient_clip)
         if self.weight_averaging is not None:
@@ -177,6 +193,11 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
     @contextmanager
     def _fitting(self, X: Any, y: Any, validation: Any = None) -> Iterator[Fitting]:
         """Check parameters and data; inside, random numbers are the fit's own."""
+        grads = torch.inference_mode(False), torch.enable_grad()
+        with self._unchanged_if_refused(), grads[0], grads[1]:
+            yield from self._prepared(X, y, validation)
+
+    def _prepared(self, X: Any, y: Any, validation: Any) -> Iterator[Fitting]:
         self._check_parameters()
         runtime = Runtime(self.device, self.precision, self.compile)
         checkpoints, seed = None, None
@@ -184,8 +205,11 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
             checkpoints = Checkpoints(self.checkpoint_dir, runtime.processes)
             seed = checkpoints.seed
         seed = runtime.processes.agreed(self._seed() if seed is None else seed)
+        last = dict(vars(self))
         with isolated_random_state(runtime.cuda, seed):
             source = self._training_source(X, y, seed)
+            if self.warm_start and self._predictor in last:
+                self._check_same_kind(last["classes_"], last["input_shape_"])
             held: Source | None
             if validation is None:
                 source, held = self._held_out(source)
@@ -194,6 +218,39 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
             fitting = Fitting(self, runtime, source, held, checkpoints, seed)
             self.history_ = fitting.history
             yield fitting
+
+    def _check_same_kind(self, classes: NDArray[Any], shape: tuple[int, ...]) -> None:
+        """Refuse examples that the networks of the last fit cannot go on with."""
+        remedy = "set warm_start=False to start anew"
+        if self.input_shape_ != shape:
+            raise ValueError(
+                f"X must hold examples of shape {shape} as in the last fit with warm_start=True, "
+                f"got {self.input_shape_}; {remedy}"
+            )
+        if not np.array_equal(self.classes_, classes):
+            raise ValueError(
+                f"y must hold the classes of the last fit with warm_start=True, "
+                f"{classes.tolist()}, got {self.classes_.tolist()}; {remedy}"
+            )
+
+    @contextmanager
+    def _unchanged_if_refused(self) -> Iterator[None]:
+        """A fit that breaks off leaves what was fitted before, unless it is training's own fault.
+
+        What a warm start trains is a copy, so that nothing but attributes has to be put back.
+        """
+        before = dict(vars(self))
+        try:
+            if self.warm_start:
+                for name in networks_of(type(self)).keys() & vars(self).keys():
+                    setattr(self, name, deepcopy(getattr(self, name)))
+            yield
+        except DivergenceError:
+            raise
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _held_out(self, source: Source) -> tuple[Source, Source | None]:
         """Split off the validation examples for early stopping."""
@@ -217,12 +274,10 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
     def _other_source(self, name: str, data: Any, seed: int) -> Source:
         """Check more labelled examples, for validation or training, against the training data."""
         if isinstance(data, DataLoader | Dataset):
-            source = source_of(data, self.batch_size, seed)
-            if isinstance(source, LoaderSource):
-                source.n_classes = len(self.classes_)
+            source = source_of(data, self.batch_size, seed).held_to(Expected(self.classes_))
         elif isinstance(data, tuple | list) and len(data) == 2:
-            X, y = (v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in data)
-            _refuse_bytes(X)
+            X, y = map(as_array, data)
+            refuse_bytes(X)
             X, y = check_X_y(X, y, allow_nd=True, dtype=DTYPES)
             unknown = np.setdiff1d(y, self.classes_)
             if len(unknown):
@@ -250,34 +305,30 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
                 raise ValueError("y must be None when X yields pairs (inputs, labels), got labels")
             source = source_of(X, self.batch_size, seed)
             self._learn_shape(source.first().inputs.shape[1:])
-            self._learn_classes(source)
+            self.classes_ = np.arange(self._n_classes(source))
+            self.__dict__.pop("feature_names_in_", None)
+            source = source.held_to(Expected(self.classes_))
+            if isinstance(source, TensorSource):
+                _refuse_one_class(source.labels.unique())
             return source
 
-        if isinstance(X, Tensor):
-            X, y = X.detach().cpu().numpy(), y.cpu().numpy() if isinstance(y, Tensor) else y
-        _refuse_bytes(X)
+        X, y = as_array(X), as_array(y)
+        refuse_bytes(X)
         X, y = validate_data(self, X, y, allow_nd=True, dtype=DTYPES)
         check_classification_targets(y)
         self.classes_, indices = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y must hold at least two classes, got one class: {self.classes_.item()!r}"
-            )
+        _refuse_one_class(self.classes_)
         self._learn_shape(X.shape[1:])
         return TensorSource(as_tensor(X), torch.from_numpy(indices), self.batch_size, seed)
 
-    def _learn_classes(self, source: Source) -> None:
-        """Take the classes from the network's width, or by a pass over the labels without one."""
+    def _n_classes(self, source: Source) -> int:
+        """The network's width, or by a pass over the labels without a network."""
         if isinstance(self.module, nn.Module):
             inputs = source.first().inputs[:2]
-            n_classes = self._forward(deepcopy(self.module), inputs).shape[1]
-        else:
-            n_classes = int(seen_classes(source.in_order()).max()) + 1
-        self.classes_ = np.arange(n_classes)
-        if isinstance(source, LoaderSource):
-            source.n_classes = n_classes
-        elif isinstance(source, TensorSource):
-            check_label_range(source.labels, n_classes)
+            return self._forward(deepcopy(self.module), inputs).shape[1]
+        seen = seen_classes(source.in_order())
+        _refuse_one_class(seen)
+        return int(seen.max()) + 1
 
     def _learn_shape(self, shape: Sequence[int]) -> None:
         self.input_shape_ = tuple(shape)
@@ -318,11 +369,10 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
     def _checked_batches(self, X: Any) -> Iterator[Tensor]:
         """Batches of what is to be predicted, checked against what was fitted."""
         if isinstance(X, DataLoader | Dataset):
-            yield from input_batches(X)
+            yield from map(Expected(shape=self.input_shape_).inputs, input_batches(X))
             return
-        if isinstance(X, Tensor):
-            X = X.detach().cpu().numpy()
-        _refuse_bytes(X)
+        X = as_array(X)
+        refuse_bytes(X)
         # An array is checked and converted some megabytes at a time: one mapped from a file is
         # then never in memory as a whole, whatever its dtype.
         streams = isinstance(X, np.ndarray) and X.ndim > 1 and len(X) > 0
@@ -366,7 +416,23 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
     with warnings.catch_warnings():
         # Nothing here writes to the data, so that it is read-only is no danger.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+        # A view that runs backwards is nothing that torch knows.
+        return torch.from_numpy(array if min(array.strides, default=0) >= 0 else array.copy())
+
+
+def as_array(data: Any) -> Any:
+    """A tensor as an array, in float32 where NumPy does not know the dtype; others as they are."""
+    if not isinstance(data, Tensor):
+        return data
+    data = data.detach().cpu()
+    return (data.float() if data.dtype == torch.bfloat16 else data).numpy()
+
+
+def _refuse_one_class(classes: Any) -> None:
+    if len(classes) < 2:
+        raise ValueError(
+            f"y must hold at least two classes, got one class: {classes.tolist()[0]!r}"
+        )
 
 
 def filled(inputs: Tensor, size: int) -> Tensor:
@@ -382,8 +448,10 @@ def _ask(network: nn.Module, inputs: Tensor) -> Tensor:
     return logits.cpu() if logits.element_size() >= 4 else logits.cpu().float()
 
 
-def _refuse_bytes(X: Any) -> None:
+def refuse_bytes(X: Any, name: str = "X") -> None:
+    """Refuse images stored as bytes, which would be taken for numbers up to 255."""
     if getattr(X, "dtype", None) == np.uint8 and X.ndim > 2:
         raise TypeError(
-            "X must be floating point, got uint8 images; divide by 255, for instance X / 255.0"
+            f"{name} must be floating point, got uint8 images; divide by 255, for instance "
+            f"{name} / 255.0"
         )

@@ -228,15 +228,17 @@ class DefensiveDistiller(NetworkClassifier):
             else:
                 teacher, student = self._initial_networks(fitting.source)
             self.teacher_, self.student_ = teacher, student
-            fitting.begin(teacher=teacher, student=student)
+            prefit = teacher if self.prefit_teacher else None
+            fitting.begin(prefit, teacher=teacher, student=student)
 
             unit = self._logit_unit()
             if not self.prefit_teacher:
                 objective = hard_label_objective(self.temperature)
                 fitting.train("teacher", teacher, objective, unit)
+            teacher.to(fitting.runtime.device).eval()
             source = fitting.source
             if transfer is not None:
-                source = transfer_source(self, transfer, teacher, fitting)
+                source = transfer_source(self, "transfer", transfer, teacher, fitting)
             taught = TeacherLogits(teacher, source, fitting.runtime)
             fitting.train("student", student, self._student_objective(taught), unit, source)
 

@@ -1,10 +1,12 @@
 """One fit of an estimator: its data, its runtime, and the stages that train its networks."""
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .. import functional
 from .._data import Batch, Source
@@ -46,11 +48,17 @@ class Fitting:
         self.checkpoints, self.seed = checkpoints, seed
         self.history: list[Epoch] = []
 
-    def begin(self, **networks: nn.Module) -> None:
-        """Give the networks the weights that the run of the checkpoint folder started from."""
+    def begin(self, prefit: nn.Module | None = None, **networks: nn.Module) -> None:
+        """Give the networks the weights that the run of the checkpoint folder started from.
+
+        Initial weights may differ from that run's; those of a ``prefit`` teacher may not.
+        """
         if self.checkpoints is not None:
             start = {name: network.state_dict() for name, network in networks.items()}
-            stored = self.checkpoints.begin(self._settings(networks), start, self.seed)
+            settings = self._settings(networks)
+            if prefit is not None:
+                settings["weights of the teacher"] = _digest(prefit.state_dict().values())
+            stored = self.checkpoints.begin(settings, start, self.seed)
             for name, network in networks.items():
                 network.load_state_dict(stored[name])
 
@@ -64,6 +72,8 @@ class Fitting:
     ) -> None:
         """Train ``network`` in place for one stage; ``training/_head.py`` explains the unit."""
         estimator, source = self.estimator, source or self.source
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ValueError("module must have parameters to train, got none that needs a gradient")
         inputs = self.source.first().inputs[:2]
         plan = Plan(
             stage=stage,
@@ -110,13 +120,17 @@ class Fitting:
         for name, network in networks.items():
             for key, value in network.state_dict().items():
                 settings[f"{key} of the {name}"] = str(tuple(value.shape))
+            # Layers without weights count too; where an object lies in memory does not.
+            layers = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
+            settings[f"layers of the {name}"] = hashlib.sha256(layers.encode()).hexdigest()[:16]
         settings["estimator"] = type(self.estimator).__name__
         settings["processes"] = str(self.runtime.processes.count)
         settings["number of batches"] = str(self.source.n_batches)
-        if self.source.identified:
-            first = self.source.first()
-            content = first.inputs.contiguous().numpy().tobytes() + first.labels.numpy().tobytes()
-            settings["data"] = hashlib.sha256(content).hexdigest()[:16]
+        for name, source in (("data", self.source), ("validation data", self.validation)):
+            if source is not None and source.identified:
+                settings[name] = _digest(
+                    part for batch in source.in_order() for part in (batch.inputs, batch.labels)
+                )
         return settings
 
 
@@ -128,6 +142,13 @@ def hard_label_objective(temperature: float) -> Objective:
         return Scored(functional.cross_entropy(logits / temperature, batch.labels), logits)
 
     return objective
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _described(value: Any) -> str:

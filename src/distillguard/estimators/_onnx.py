@@ -35,7 +35,7 @@ def export(
     with borrowed(plain), isolated_random_state([], None), torch.no_grad(), _quiet():
         program = torch.onnx.export(
             plain,
-            (torch.rand(2, *input_shape),),
+            (torch.rand(2, *input_shape, dtype=torch.float32),),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=["inputs"],
@@ -60,7 +60,7 @@ def _check_same(network: nn.Module, written: Path, input_shape: Sequence[int]) -
     session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     for n in (1, 2, 7):
-        inputs = torch.rand(n, *input_shape, generator=generator)
+        inputs = torch.rand(n, *input_shape, generator=generator, dtype=torch.float32)
         expected: Tensor = network(inputs)
         found = torch.from_numpy(session.run(["logits"], {"inputs": inputs.numpy()})[0])
         worst = (found - expected).abs().max().item() if found.shape == expected.shape else None

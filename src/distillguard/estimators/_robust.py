@@ -5,6 +5,7 @@ from copy import deepcopy
 from os import PathLike
 from typing import Any, Self
 
+import numpy as np
 from torch import Tensor, nn
 
 from .. import functional
@@ -253,7 +254,7 @@ class RobustDistiller(RobustClassifier):
             if not (self.warm_start and hasattr(self, "student_")):
                 self.student_ = self._built(self.module, fitting.source)
                 self.teacher_ = self._initial_teacher(prefit, fitting)
-            fitting.begin(teacher=self.teacher_, student=self.student_)
+            fitting.begin(prefit, teacher=self.teacher_, student=self.student_)
 
             adversary = self._adversary(fitting)
             if prefit is None:
@@ -265,7 +266,8 @@ class RobustDistiller(RobustClassifier):
             self.teacher_.to(fitting.runtime.device).eval()
             source = fitting.source
             if extra is not None:
-                more = transfer_source(self, extra, self.teacher_, fitting)
+                more = transfer_source(self, "extra", extra, self.teacher_, fitting)
+                more = more.within("extra", adversary.ascent.bounds)
                 source = MixedSource(source, more, self.extra_fraction)
             taught = TeacherLogits(self.teacher_, source, fitting.runtime)
             fitting.train(
@@ -290,6 +292,12 @@ class RobustDistiller(RobustClassifier):
             network = getattr(self.teacher, self.teacher._predictor, None)
             if network is None:
                 raise ValueError("teacher must be fitted, got an estimator that is not")
+            known = self.teacher.classes_
+            if not np.array_equal(known, self.classes_):
+                raise ValueError(
+                    f"teacher must know the classes of y, {self.classes_.tolist()}, "
+                    f"got {known.tolist()}"
+                )
             found: nn.Module = network
             return found
         return self.teacher if isinstance(self.teacher, nn.Module) else None

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from .._data import Batch, Source, input_batches
 from .._sources import TensorSource, UnlabelledSource
 from ..training import Runtime
+from ._base import as_array, refuse_bytes
 from ._fitting import Fitting
 
 if TYPE_CHECKING:
@@ -36,15 +37,19 @@ class TeacherLogits:
 
 
 def transfer_source(
-    estimator: "NetworkClassifier", transfer: Any, teacher: nn.Module, fitting: Fitting
+    estimator: "NetworkClassifier", name: str, data: Any, teacher: nn.Module, fitting: Fitting
 ) -> Source:
     """A transfer set, with the teacher's predictions for labels."""
+    if isinstance(data, tuple):
+        raise TypeError(f"{name} must be examples without labels, got a tuple; pass X alone")
 
     def label(inputs: Tensor) -> Tensor:
         return fitting.runtime.look(teacher, inputs).argmax(dim=1).cpu()
 
-    if isinstance(transfer, DataLoader | Dataset):
-        return UnlabelledSource(transfer, label, estimator.batch_size)
-    X = estimator._checked(transfer.cpu().numpy() if isinstance(transfer, Tensor) else transfer)
+    if isinstance(data, DataLoader | Dataset):
+        return UnlabelledSource(data, label, estimator.batch_size)
+    data = as_array(data)
+    refuse_bytes(data, name)
+    X = estimator._checked(data)
     labels = torch.cat([label(inputs) for inputs in input_batches(X)])
     return TensorSource(X, labels, estimator.batch_size, fitting.seed)

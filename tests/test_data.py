@@ -1,0 +1,169 @@
+"""Examples from memory, data sets and loaders are held to the same rules."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from distillguard import UndefendedClassifier, datasets
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = datasets.load_digits("train")
+    return X[:300], y[:300]
+
+
+def baseline(**settings):
+    return UndefendedClassifier(**{"max_epochs": 2, "random_state": 0, **settings})
+
+
+class Pairs(Dataset):
+    """Examples that cannot be identified: only asked for one by one."""
+
+    def __init__(self, X, y):
+        self.X, self.y = X, y
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.X[i], self.y[i]
+
+
+FORMS = {
+    "data set": Pairs,
+    "TensorDataset": TensorDataset,
+    "loader": lambda X, y: DataLoader(Pairs(X, y), 70),
+    "plain loader": lambda X, y: DataLoader(TensorDataset(X, y), 70),
+}
+
+
+# --- labels -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_of_loaders_are_looked_up_in_the_classes_like_those_of_arrays(digits, form):
+    X, y = digits
+    fitted = baseline(max_epochs=5).fit(X, y + 1)
+    assert fitted.score(FORMS[form](X, y + 1)) == fitted.score(X, y + 1) > 0.5
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_validation_labels_of_loaders_are_looked_up_in_the_classes(digits, form):
+    X, y = digits
+    fitted = baseline().fit(X, 3 * y - 7, validation=FORMS[form](X, 3 * y - 7))
+    last = fitted.history_[-1]
+    assert last["validation_accuracy"] == pytest.approx(fitted.score(X, 3 * y - 7))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_that_are_no_classes_are_refused(digits, form):
+    X, y = digits
+    fitted = baseline().fit(X, y + 1)
+    with pytest.raises(ValueError, match="labels must be known classes, got 0"):
+        fitted.score(FORMS[form](X, y))
+    with pytest.raises(ValueError, match="labels must be known classes, got 0"):
+        baseline().fit(X, y + 1, validation=FORMS[form](X, y))
+    named = baseline().fit(X, np.array(list("abcdefghij"))[y])
+    with pytest.raises(ValueError, match="labels must be known classes, got 0"):
+        named.score(FORMS[form](X, y))
+
+
+# --- what is refused wherever it comes from ------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_values_that_are_not_finite_are_refused(digits, form):
+    X, y = digits
+    fitted, spoilt = baseline().fit(X, y), X.clone()
+    spoilt[-1, 0, 0, 0] = torch.nan
+    for call in (
+        lambda: baseline().fit(FORMS[form](spoilt, y)),
+        lambda: baseline().fit(X, y, validation=FORMS[form](spoilt, y)),
+        lambda: fitted.predict(FORMS[form](spoilt, y)),
+        lambda: fitted.score(FORMS[form](spoilt, y)),
+    ):
+        with pytest.raises(ValueError, match="inputs must be finite, got NaN or infinity"):
+            call()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_class_alone_is_refused(digits, form):
+    X, y = digits
+    with pytest.raises(ValueError, match="at least two classes, got one class: 4"):
+        baseline().fit(FORMS[form](X, y * 0 + 4))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_examples_of_another_shape_are_refused_in_prediction(digits, form):
+    X, y = digits
+    fitted = baseline().fit(X, y)
+    for call in (fitted.predict, fitted.score):
+        with pytest.raises(ValueError, match=r"X must hold examples of shape \(1, 8, 8\)"):
+            call(FORMS[form](X[:, :, 1:], y))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_third_part_of_a_batch_is_refused_rather_than_dropped(digits, form):
+    X, y = digits
+
+    class Triples(Pairs):
+        def __getitem__(self, i):
+            return *super().__getitem__(i), 1.0
+
+    data = {
+        "data set": Triples(X, y),
+        "TensorDataset": TensorDataset(X, y, y),
+        "loader": DataLoader(Triples(X, y), 70),
+        "plain loader": DataLoader(TensorDataset(X, y, y), 70),
+    }[form]
+    with pytest.raises(TypeError, match=r"pairs of tensors .* Tensor, Tensor, Tensor"):
+        baseline().fit(data)
+
+
+def test_weights_are_refused_where_a_loader_holds_the_examples(digits):
+    fitted = baseline().fit(*digits)
+    with pytest.raises(ValueError, match="sample_weight must be None when X yields pairs"):
+        fitted.score(DataLoader(TensorDataset(*digits), 70), sample_weight=np.ones(300))
+
+
+@pytest.mark.parametrize("form", ["loader", "plain loader"])
+def test_the_score_on_a_shuffled_loader_leaves_the_global_generator_alone(digits, form):
+    fitted = baseline().fit(*digits)
+    loader = DataLoader(FORMS[form](*digits).dataset, 70, shuffle=True)
+    before = torch.get_rng_state()
+    assert fitted.score(loader) == fitted.score(*digits)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- memory of every kind ------------------------------------------------------------------------
+
+
+def test_arrays_read_backwards_and_16_bit_floats_are_taken(digits):
+    X, y = digits
+    backwards = X.numpy()[:, :, ::-1]
+    straight = baseline().fit(backwards.copy(), y)
+    fitted = baseline().fit(backwards, y)
+    np.testing.assert_array_equal(
+        fitted.decision_function(backwards), straight.decision_function(backwards.copy())
+    )
+    # Sixteenths are exact in all of them.
+    sixteen = baseline().fit(X.bfloat16(), y)
+    np.testing.assert_array_equal(
+        sixteen.decision_function(X.bfloat16()), baseline().fit(X, y).decision_function(X)
+    )
+
+
+def test_names_of_features_are_forgotten_by_a_fit_without_names(digits):
+    pandas = pytest.importorskip("pandas")
+    X, y = digits[0].flatten(1), digits[1]
+    fitted = baseline().fit(pandas.DataFrame(X.numpy()).rename(columns=str), y)
+    assert len(fitted.feature_names_in_) == 64
+    assert not hasattr(fitted.fit(TensorDataset(X, y)), "feature_names_in_")
+
+
+@pytest.mark.parametrize("fraction", [0, 1.0])
+def test_a_validation_fraction_of_nothing_or_all_is_refused(digits, fraction):
+    with pytest.raises(ValueError, match="validation_fraction must be above 0 and below 1, got"):
+        baseline(validation_fraction=fraction, early_stopping=True).fit(*digits)
