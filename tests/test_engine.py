@@ -175,6 +175,33 @@ def test_a_model_is_asked_in_its_dtype_and_answers_in_single_at_least(weights, a
     assert adversarial.dtype == torch.float32
 
 
+@pytest.mark.parametrize("inputs_dtype", [torch.bfloat16, torch.float16])
+def test_points_are_held_in_single_and_asked_about_as_the_caller_gets_them(inputs_dtype):
+    held = []
+
+    class Spy(Countdown):
+        def step(self, model, state: CountdownState) -> CountdownState:
+            held.append(state.inputs.dtype)
+            model(state.inputs + 1e-3)
+            return state._replace(asked=state.asked + 1)
+
+    model, inputs = Ledger(), torch.full((1, 2), 0.7, dtype=inputs_dtype)
+    adversarial = run(
+        Spy(),
+        model,
+        inputs,
+        torch.tensor([1]),
+        bounds=(0.0, 1.0),
+        batch_size=1,
+        random_state=0,
+        progress=False,
+    )
+    assert held == [torch.float32]
+    rounded = (inputs.float() + 1e-3).to(inputs_dtype)
+    assert torch.equal(model.questions[0], rounded[:, 0].float())
+    assert adversarial.dtype == inputs_dtype
+
+
 def test_keys_belong_to_the_example_and_the_seed():
     keys = {}
 

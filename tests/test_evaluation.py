@@ -2,6 +2,7 @@
 
 import math
 import types
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -236,7 +237,12 @@ def test_arrays_tensors_datasets_and_loaders_give_one_result(halfspace, examples
         assert report.robust_accuracy == expected.robust_accuracy
         assert report.attacks[0].median_distance == expected.attacks[0].median_distance
         assert report.attacks[0].backwards == expected.attacks[0].backwards
-        assert report.observations == expected.observations
+        # Logits of other batches differ by their kernels' rounding, and their mean with them.
+        seen = asdict(report.observations)
+        assert seen == {
+            name: pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
+            for name, value in asdict(expected.observations).items()
+        }
         assert [e.distance for e in report.examples] == [e.distance for e in expected.examples]
 
 
