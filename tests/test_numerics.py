@@ -114,7 +114,7 @@ def test_a_slope_without_end_is_followed(root, name):
     assert (net(adversarial).argmax(dim=1) != y).float().mean() >= 0.95
 
 
-@pytest.mark.parametrize("shift", [1e-3, 1e-4, 1e-6])
+@pytest.mark.parametrize("shift", [1e-3, 1e-4, 1e-6, 0.0])
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("name", ["carlini_wagner_l2", "carlini_wagner_linf"])
 def test_a_slope_that_falls_on_the_way_does_not_hide_the_boundary(steep, name, targeted, shift):
