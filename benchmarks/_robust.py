@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks._common import quick_precision
 from distillguard import AdversarialTrainer, datasets, load, networks
 
 CACHE = Path(__file__).parent / ".cache"
@@ -23,7 +24,7 @@ COMMON: dict[str, Any] = {
     "learning_rate": 2e-3,
     "lr_scheduler": "cosine",
     "bounds": (0.0, 1.0),
-    "precision": "bf16-mixed",
+    "precision": quick_precision(),
 }
 
 Examples = tuple[Tensor, Tensor]
@@ -45,7 +46,7 @@ def settings(data: str, seed: int) -> dict[str, Any]:
 def trades(data: str, cache: Path = CACHE, epochs: int | None = None) -> AdversarialTrainer:
     """The network of Carlini and Wagner trained by TRADES, read from the cache if it is there."""
     told = settings(data, 0) | ({} if epochs is None else {"max_epochs": epochs})
-    folder = cache / f"{data}-trades-{told['max_epochs']}"
+    folder = cache / f"{data}-trades-{told['max_epochs']}-{told['precision']}"
     if not folder.exists():
         print(f"training by TRADES for {told['max_epochs']} epochs", flush=True)
         trainer = AdversarialTrainer(WHOLE, beta=5.0, **told)

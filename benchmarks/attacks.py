@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import _attacks_checks, _attacks_readme
-from benchmarks._common import Counted, circumstances, load, save, table
+from benchmarks._common import Counted, circumstances, load, quick_precision, save, table
 from benchmarks._peers import BARE, MODULES, OURS, PACKAGES, imported, next_class
 from benchmarks._robust import CACHE, trades
 from benchmarks._robust import SETTINGS as ROBUST
@@ -75,7 +75,8 @@ def training(name: str, data: str) -> str:
     """Say how a network is made, so that no row outlives a change of that."""
     about = DATA[data]
     robust = name == "adversarially trained"
-    return "TRADES" if robust else f"{about.made_by}, {about.recipe}"
+    made = "TRADES" if robust else f"{about.made_by}, {about.recipe}"
+    return f"{made}, {quick_precision()}"
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._common import circumstances, load, save, table
+from benchmarks._common import circumstances, load, quick_precision, save, table
 from distillguard import AdversarialTrainer, attacks, datasets, functional
 from distillguard._layers import papernot
 from distillguard.scaling_laws import Fit, LossDisplay, ParametricLaw
@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     "max_epochs": 1,
     "learning_rate": 2e-3,
     "lr_scheduler": "cosine",
-    "precision": "bf16-mixed",
+    "precision": quick_precision(),
 }
 PASSES = 10 * 3 + 2 * 3
 """Forward passes' worth of work per example: ten attack steps, then clean and adversarial."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from benchmarks._common import quick_precision
 from benchmarks.papers._smoothing import Smoothed
 from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, networks
 from distillguard._geometry import size
@@ -124,6 +125,8 @@ class Lab:
     temperatures: Sequence[int] = TEMPERATURES
     most: int | None = None
     """No more images than this, whatever a claim wants: for trying out."""
+    precision: str = field(default_factory=quick_precision)
+    """Of the training."""
     spent: dict[str, float] = field(default_factory=dict)
     """Processor seconds behind each kept thing that was asked for."""
     computed: float = 0.0
@@ -150,7 +153,7 @@ class Lab:
             "training_images": images,
             "optimizer": str(self.about.recipe),
             "network": self.about.made_by,
-            "precision": "bf16-mixed",
+            "precision": self.precision,
         }
 
     def bare(self) -> "Lab":
@@ -185,7 +188,7 @@ class Lab:
 
     def _path(self, name: str) -> Path:
         rate, momentum, _ = self.about.recipe
-        how = f"{self.epochs}-sgd-{rate:g}-{momentum:g}-dropout-once"
+        how = f"{self.epochs}-sgd-{rate:g}-{momentum:g}-dropout-once-{self.precision}"
         prefix = f"{self.data}{'-full' if self.full else ''}-{how}"
         return self.cache / f"{prefix}-{name}.pt".replace(" ", "_").replace("/", "by")
 
@@ -218,7 +221,7 @@ class Lab:
 
     def _trained(self, kind: str, seed: int) -> dict[str, Tensor]:
         X, y = self.train
-        settings: dict[str, Any] = {"max_epochs": self.epochs, "precision": "bf16-mixed"}
+        settings: dict[str, Any] = {"max_epochs": self.epochs, "precision": self.precision}
         settings |= self.about.recipe.settings
         estimator: Any
         if kind in HALVES:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks._common import quick_precision
 from benchmarks.papers._claim import Row
 from benchmarks.papers._lab import CLASSES, Examples, Lab, logits_of
 from distillguard import DefensiveDistiller, UndefendedClassifier
@@ -48,7 +49,7 @@ def large(input_shape: tuple[int, ...], n_classes: int, width: int = 1200) -> nn
 def training(lab: Lab, seed: int) -> dict[str, Any]:
     """Settings of a student's training."""
     epochs = max(2 * lab.epochs // 5, 1)
-    return {"max_epochs": epochs, "precision": "bf16-mixed", "random_state": seed}
+    return {"max_epochs": epochs, "precision": quick_precision(), "random_state": seed}
 
 
 def teacher_state(lab: Lab, seed: int) -> dict[str, Tensor]:
