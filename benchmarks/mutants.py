@@ -752,6 +752,14 @@ FAULTS = [
     ),
     # The scaling laws, and what targeted attacks do while they have nothing.
     Fault(
+        "a run forgets the reach of the failed one before",
+        "attacks/_carlini_wagner.py",
+        "torch.where(distance.isinf(), state.reach, distance)",
+        "torch.where(distance.isinf(), LEAST_REACH * self.farthest(state.inputs), distance)",
+        ("test_numerics.py",),
+        "foretells",
+    ),
+    Fault(
         "reach stays while nothing is reached",
         "attacks/_carlini_wagner.py",
         "GROWTH = 8, 1.3",

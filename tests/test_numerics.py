@@ -124,6 +124,38 @@ def test_a_slope_that_falls_on_the_way_does_not_hide_the_boundary(steep, name, t
     assert ((net(adversarial).argmax(dim=1) == labels) == targeted).all()
 
 
+class Planes(nn.Module):
+    """Class 0 leads by ``1 - (t / t0)^p`` along the nearest of three normals: steep, then flat."""
+
+    START, POWER = 1e-9, 0.25
+
+    def __init__(self, normals: Tensor, middle: float, reach: float) -> None:
+        super().__init__()
+        self.normals, self.middle = normals, middle
+        self.whole = reach**self.POWER
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        along = (inputs - self.middle) @ self.normals.T + self.START
+        # The distance at which a rival draws level, exactly: t = reach - START.
+        rivals = 1 + along.clamp(min=self.START / 2) ** self.POWER / self.whole
+        return torch.cat([inputs.new_full((len(inputs), 1), 2.0), rivals], dim=1)
+
+
+@pytest.mark.parametrize("reach", [0.1, 0.4, 0.8])
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_boundary_far_beyond_what_the_slope_foretells_is_found_as_closely(norm, reach):
+    dual = 2 if norm == "l2" else 1
+    generator = torch.Generator().manual_seed(0)
+    normals = torch.randn(3, 64, generator=generator)
+    normals /= normals.norm(p=dual, dim=1, keepdim=True)
+    reach = reach if norm == "l2" else reach / 2
+    net = Planes(normals, 0.5, reach)
+    X = torch.full((1, 64), 0.5)
+    adversarial = MINIMUM_DISTANCE[f"carlini_wagner_{norm}"](net, X, torch.tensor([0]))
+    assert net(adversarial).argmax() != 0
+    assert size(adversarial - X, norm).item() == pytest.approx(reach, rel=0.01)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("momentum", [0.0, 1.0])
 def test_a_slope_without_end_never_gives_nan(root, norm, momentum):
