@@ -14,7 +14,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from distillguard import attacks, evaluate
-from distillguard.evaluation import AttackSpec, gradient_histogram
+from distillguard.evaluation import (
+    AttackSpec,
+    confidence_histogram,
+    gradient_histogram,
+    robustness_curve,
+    transfer_matrix,
+)
 
 
 def identity(model, inputs, labels):
@@ -434,6 +440,25 @@ def test_under_inference_mode_the_report_is_the_same(halfspace, examples, made_i
         assert gradient_histogram(halfspace, inputs).counts.tolist() == bars.counts.tolist()
         assert torch.is_inference_mode_enabled()
     assert report.observations == expected.observations
+
+
+def test_curves_and_matrices_come_out_under_inference_mode_too(halfspace, examples):
+    inputs, labels = examples(20)
+    near = partial(attacks.deepfool, norm="l2")
+    models = {"a": halfspace, "b": halfspace}
+
+    def measured():
+        curve = robustness_curve(
+            halfspace, inputs, labels, minimum_distance={"near": near}, norm="l2"
+        )
+        matrix = transfer_matrix(models, near, inputs, labels)
+        return curve.epsilons.tolist(), matrix.tolist(), confidence_histogram(halfspace, inputs)
+
+    expected = measured()
+    with torch.inference_mode():
+        inside = measured()
+    assert inside[:2] == expected[:2]
+    assert inside[2].counts.tolist() == expected[2].counts.tolist()
 
 
 def test_inputs_that_require_a_gradient_are_detached(halfspace, examples):

@@ -361,6 +361,79 @@ def test_a_network_that_shows_it_raises_the_finding(
     assert not codes & undefended(settings)
 
 
+class OverTheBatch(nn.Module):
+    """A network whose logits are normalised by whatever batch they are in, or by what is kept."""
+
+    def __init__(self, model, kept=None):
+        super().__init__()
+        self.model, self.kept = model, kept
+
+    def forward(self, inputs):
+        logits = self.model(inputs)
+        mean, deviation = self.kept or (logits.mean(dim=0), logits.std(dim=0, correction=0))
+        return (logits - mean) / (deviation + 1)
+
+
+def test_a_model_that_answers_by_its_batch_is_found(networks, digits):
+    model = networks["undefended"]
+    _, report = codes_of(OverTheBatch(model), digits, n=15)
+    (finding,) = (f for f in report.findings if f.code == "unstable-predictions")
+    assert "depends on the others in its batch" in finding.meaning
+
+    # The same by hand: the right examples alone, and with their mirror images, in one batch each.
+    asked, (_, (inputs, labels)) = OverTheBatch(model), digits
+    x = inputs[:15][asked(inputs[:15]).argmax(dim=1) == labels[:15]]
+    assert report.observations.sampled == len(x)
+    alone, mirrored = asked(x), asked(torch.cat([x, 1 - x]))[: len(x)]
+    moved = (alone.argmax(dim=1) != mirrored.argmax(dim=1)).sum().item()
+    assert report.observations.batch_changed == moved
+    unit = nn.functional.normalize
+    gap = (unit(alone) - unit(mirrored)).norm(dim=1).max().item()
+    assert report.observations.batch_gap == pytest.approx(gap, rel=1e-3)
+
+    frozen, report = codes_of(OverTheBatch(model, kept=(2.0, 1.0)), digits)
+    assert "unstable-predictions" not in frozen
+    assert report.observations.batch_gap < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_by_other_kernels_is_no_dependence_on_the_batch(networks, digits, dtype):
+    model = copy.deepcopy(networks["undefended"]).to(dtype)
+    raised, report = codes_of(model, digits)
+    assert "unstable-predictions" not in raised
+    assert report.observations.batch_changed is not None
+
+
+def test_a_softmax_inside_the_model_is_told_from_flatness(networks, digits):
+    """Probabilities of exactly 0 lose the gradient before any loss; in float64 they are not 0."""
+    loud = Wrapped(networks["undefended"], after=lambda z: (30 * z).softmax(dim=1))
+    _, report = codes_of(loud, digits)
+    (finding,) = (f for f in report.findings if f.code == "zero-gradients")
+    assert finding.figures["share_float64"] < finding.figures["share"] / 2
+    assert finding.figures["share_scaled"] > finding.figures["share"] / 2
+    assert "inside the model" in finding.meaning
+    assert "BPDA" not in finding.remedy
+
+
+@pytest.mark.parametrize("throughout", [True, False])
+def test_gradients_that_are_not_defined_are_counted(networks, digits, throughout):
+    def rooted(x):
+        # Where a pixel is 0, backward multiplies the root's infinite slope by the 0 of where().
+        roots = torch.where(x > 0, x.sqrt(), 0.0)
+        return roots + 0 * (x * 0).sum(dim=1, keepdim=True).sqrt() if throughout else roots
+
+    model, (_, (inputs, labels)) = Wrapped(networks["undefended"], before=rooted), digits
+    _, report = codes_of(model, digits)
+    right = model(inputs[:150]).argmax(dim=1) == labels[:150]
+    x = inputs[:150][right].requires_grad_()
+    cross_entropy(model(x), labels[:150][right]).sum().backward()
+    assert report.observations.nan_gradients == int(x.grad.isnan().any(dim=1).sum()) > 100
+    assert report.observations.zero_gradients == (right.sum().item() if throughout else 0)
+    (finding,) = (f for f in report.findings if f.code == "zero-gradients")
+    assert "not defined" in finding.meaning
+    assert finding.figures["share_nan"] == report.observations.nan_gradients / right.sum().item()
+
+
 def test_dropout_left_in_train_mode_is_switched_off_rather_than_found(networks, digits):
     model = nn.Sequential(networks["undefended"], nn.Dropout(0.5)).train()
     assert codes_of(model, digits)[0] == set()

@@ -1,106 +1,29 @@
 """Measuring what tells a robust model from a failed attack; the rules are elsewhere."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import attacks
-from .._geometry import ball, per_example
-from .._modes import device_of, dtype_of
+from .._modes import device_of
 from .._processes import ALONE, Processes
-from .._random import example_keys
-from .._typing import Attack, Model
-from ._asking import logits_of
+from .._typing import Model
 from ._gradients import vanished_gradients
-from ._judge import ThreatModel, judge
 from ._observations import Observations
+from ._probes import (
+    Probe,
+    budgets,
+    count,
+    longer,
+    losses,
+    random_points,
+    random_search,
+    transfer,
+)
 from ._records import Cost
 from ._run import Run
 from ._shards import together
-
-STEPS = 20
-"""Steps of the probing attacks: enough to converge on an undefended network."""
-
-LONGER_STEPS = 100
-"""Steps of the attack that must not find what the caller's attacks left."""
-
-PASSES = 5
-"""How often a model is asked the same question (AutoAttack's flag for randomised models)."""
-
-DRAWS = 50
-"""Random points of the ball for each example."""
-
-QUERIES = 200
-"""Steps of the random search that needs no gradients."""
-
-
-@dataclass
-class Probe:
-    """The sampled examples, and how to ask whether they withstand an attack."""
-
-    run: Run
-    inputs: Tensor
-    labels: Tensor
-    left: Tensor
-    """Which examples have withstood everything so far, the caller's attacks included."""
-
-    failed: dict[str, str] = field(default_factory=dict)
-    """What could not be measured, and why."""
-
-    def measured(self, name: str, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Measure something; an error costs this measurement, not those before and after it."""
-        try:
-            return ask()
-        # The model and the surrogate are foreign code, which may raise anything.
-        except Exception as error:
-            self.failed[name] = f"{type(error).__name__}: {error}"
-            return {}
-
-    def stands(
-        self, attack: Attack, chosen: Tensor | None = None, threat: ThreatModel | None = None
-    ) -> Tensor:
-        """Which examples withstand an attack; only the ``chosen`` ones are attacked."""
-        if chosen is None:
-            chosen = torch.ones_like(self.labels, dtype=torch.bool)
-        stands = torch.ones_like(chosen)
-        inputs, labels = self.inputs[chosen], self.labels[chosen]
-        if len(inputs):
-            verdict = judge(
-                self.run.model,
-                "probe",
-                attack(self.run.model, inputs, labels),
-                inputs,
-                labels,
-                threat=threat or self.run.threat,
-                own_norm=self.run.threat.norm,
-                dtype=dtype_of(self.run.model, inputs.dtype),
-                batch_size=self.run.batch_size,
-            )
-            stands[chosen] = ~verdict.fooled
-        if threat is None:
-            self.left = self.left & stands
-        return stands
-
-    def budget(self, threat: ThreatModel | None = None) -> dict[str, Any]:
-        """Arguments that all budget attacks take."""
-        threat = threat or self.run.threat
-        return {
-            "epsilon": threat.epsilon,
-            "norm": threat.norm,
-            "bounds": threat.bounds,
-            "batch_size": self.run.batch_size,
-            "random_state": self.run.seed,
-        }
-
-    def pgd(self, loss: str, steps: int = STEPS, threat: ThreatModel | None = None) -> Attack:
-        """PGD that follows gradients alone: what random points find is another question."""
-        budget = self.budget(threat)
-        return partial(attacks.pgd, loss=loss, steps=steps, redraw=False, **budget)
+from ._stability import elsewhere, repeated
 
 
 def diagnose(
@@ -128,7 +51,7 @@ def diagnose(
 
 
 def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
-    """What is seen of the probe's examples: counts, but for the largest gap between logits."""
+    """What is seen of the probe's examples: counts, but for the largest gaps between logits."""
     left = probe.left
     whole = torch.ones_like(probe.labels, dtype=torch.bool)
     seen: dict[str, Tensor] = {"white box": whole}
@@ -147,7 +70,8 @@ def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
         seen["white box"], found = losses(probe)
         return found
 
-    found = probe.measured("stability", lambda: stability(probe))
+    found = probe.measured("stability", lambda: repeated(probe))
+    found |= probe.measured("other batches", lambda: elsewhere(probe))
     found |= probe.measured("gradients", gradients)
     if found.get("differentiable", True):
         found |= probe.measured("cross-entropy and margin", by_loss)
@@ -166,7 +90,7 @@ def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
 
 
 def combined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The measurements of several processes as one: counts add up, the largest gap counts."""
+    """The measurements of several processes as one: counts add up, the largest gaps count."""
     failed = {name: why for part in parts for name, why in part["failed"].items()}
     # What one process could not measure is not known of the whole.
     names = [name for name in parts[0] if all(name in part for part in parts)]
@@ -174,7 +98,7 @@ def combined(parts: list[dict[str, Any]]) -> dict[str, Any]:
     for part in parts[1:]:
         for name in names:
             known, value = whole[name], part[name]
-            if name == "logit_gap":
+            if name in ("logit_gap", "batch_gap"):
                 whole[name] = max(known, value)
             elif name == "differentiable":
                 whole[name] = known and value
@@ -203,68 +127,6 @@ def clean_observations(run: Run) -> dict[str, Any]:
     }
 
 
-def stability(probe: Probe) -> dict[str, Any]:
-    """Ask the same question several times."""
-    run, dtype = probe.run, dtype_of(probe.run.model, probe.inputs.dtype)
-    passes = [
-        logits_of(run.model, probe.inputs, dtype, run.batch_size).double() for _ in range(PASSES)
-    ]
-    units = torch.stack([torch.nn.functional.normalize(logits, dim=1) for logits in passes])
-    classes = torch.stack([logits.argmax(dim=1) for logits in passes])
-    return {
-        "logit_gap": (units - units[0]).norm(dim=2).max().item(),
-        "changed": int((classes != classes[0]).any(dim=0).sum()),
-    }
-
-
-def losses(probe: Probe) -> tuple[Tensor, dict[str, Any]]:
-    """Send one step and many up the cross-entropy and up the margin."""
-    names = ("cross_entropy", "margin")
-    cross, margin = (probe.stands(probe.pgd(loss)) for loss in names)
-    one_step = torch.ones_like(cross)
-    for loss in names:
-        one_step &= probe.stands(partial(attacks.fgsm, loss=loss, **probe.budget()))
-    iterative = cross & margin
-    return iterative, {
-        "cross_entropy_stands": count(cross),
-        "margin_stands": count(margin),
-        "only_margin": count(cross & ~margin),
-        "only_cross_entropy": count(margin & ~cross),
-        "only_one_step": count(iterative & ~one_step),
-        "only_iterative": count(one_step & ~iterative),
-    }
-
-
-def budgets(probe: Probe, flat: Tensor) -> dict[str, Any]:
-    """Give PGD on the margin the threat model's radius, twice that, and the whole range.
-
-    The cross-entropy may try the wider radius too, where it is ``flat``.
-    """
-    threat = probe.run.threat
-    reach = threat.bounds[1] - threat.bounds[0]
-    dimension = probe.inputs[0].numel()
-    whole = reach * {"linf": 1.0, "l2": dimension**0.5, "l1": float(dimension)}[threat.norm]
-    radii = [radius for radius in (threat.epsilon, 2 * threat.epsilon) if radius < whole]
-    radii.append(whole)
-
-    def stand(loss: str, radius: float, chosen: Tensor | None = None) -> Tensor:
-        wider = threat._replace(epsilon=radius)
-        return probe.stands(probe.pgd(loss, threat=wider), chosen, wider)
-
-    stands = [stand("margin", radius) for radius in radii]
-    pairs = list(pairwise(stands))
-    widest = max(len(radii) - 2, 0)
-    only_margin = flat & ~stands[widest]
-    return {
-        "blind": count(only_margin & stand("cross_entropy", radii[widest], only_margin)),
-        "blind_within": radii[widest],
-        "budgets": tuple(radii),
-        "budget_stands": tuple(count(part) for part in stands),
-        "budget_lost": tuple(count(wide & ~narrow) for narrow, wide in pairs),
-        "budget_won": tuple(count(narrow & ~wide) for narrow, wide in pairs),
-    }
-
-
 def withstood(run: Run) -> Tensor:
     """Which of the sampled examples withstand the caller's attacks."""
     places = run.records.sample["index"]
@@ -272,57 +134,3 @@ def withstood(run: Run) -> Tensor:
     for name in run.attacks:
         left &= ~run.records.of(name, "fooled")[places]
     return left
-
-
-def longer(probe: Probe, left: Tensor) -> dict[str, Any]:
-    """Attack what the caller's attacks left, for longer than they usually run."""
-    attack = probe.pgd("margin", LONGER_STEPS)
-    return {"longer_fools": count(left & ~probe.stands(attack, left))}
-
-
-def random_points(probe: Probe, white_box: Tensor) -> dict[str, Any]:
-    """What random points find among the examples that PGD left."""
-    return {"only_noise": count(white_box & ~probe.stands(partial(noise, probe.run), white_box))}
-
-
-def random_search(probe: Probe, white_box: Tensor) -> dict[str, Any]:
-    """What a random search finds among them; Square has none in l1."""
-    if probe.run.threat.norm == "l1":
-        return {}
-    search = partial(attacks.square, queries=QUERIES, **probe.budget())
-    return {"only_black_box": count(white_box & ~probe.stands(search, white_box))}
-
-
-def noise(run: Run, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Return a random point of the ball that fools the model, of several drawn, or the input."""
-    threat, keys = run.threat, example_keys(inputs, run.seed)
-    dtype = dtype_of(model, inputs.dtype)
-    best = inputs
-    for draw in range(DRAWS):
-        delta = threat.epsilon * ball(threat.norm).sample(inputs, keys, draw)
-        points = (inputs + delta).clamp(*threat.bounds)
-        fooled = logits_of(model, points, dtype, run.batch_size).argmax(dim=1) != labels
-        best = torch.where(per_example(fooled, inputs), points, best)
-    return best
-
-
-def transfer(probe: Probe, surrogate: Model, white_box: Tensor) -> dict[str, Any]:
-    """What adversarial examples of another model find among the examples that PGD left."""
-
-    def attack(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
-        return attacks.pgd(
-            surrogate,
-            inputs,
-            labels,
-            loss="margin",
-            steps=STEPS,
-            early_stop=False,
-            **probe.budget(),
-        )
-
-    return {"only_transfer": count(white_box & ~probe.stands(attack, white_box))}
-
-
-def count(chosen: Tensor) -> int:
-    """How many examples are chosen."""
-    return int(chosen.sum())

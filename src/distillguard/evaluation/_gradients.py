@@ -1,9 +1,9 @@
-"""Counting input gradients that are exactly zero, and finding out why they are."""
+"""Counting input gradients that nothing can follow, and finding out why they are so."""
 
 import copy
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,42 +19,56 @@ from ._asking import CountedModel
 def vanished_gradients(
     model: CountedModel, inputs: Tensor, labels: Tensor, batch_size: int
 ) -> tuple[Tensor | None, dict[str, Any]]:
-    """Where the gradient is 0 (None: there is no gradient), and three counts that tell why."""
+    """Where the gradient is 0 (None: there is no gradient), and four counts that tell why."""
 
-    def zero(model: Model, dtype: torch.dtype, scale: Callable[[Tensor], Tensor]) -> Tensor:
+    def lost(model: Model, dtype: torch.dtype, scale: Callable[[Tensor], Tensor]) -> Lost:
         pairs = zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
-        return torch.cat([vanished(model, x.to(dtype), y, scale) for x, y in pairs])
+        parts = [lost_gradients(model, x.to(dtype), y, scale) for x, y in pairs]
+        return Lost(*map(torch.cat, zip(*parts, strict=True)))
 
     dtype = dtype_of(model, inputs.dtype)
     try:
-        plain = zero(model, dtype, unchanged)
-        scaled = zero(model, dtype, by_range)
+        plain = lost(model, dtype, unchanged)
+        scaled = lost(model, dtype, by_range)
     except NoGradientError:
         return None, {}
     exact = None
     if isinstance(model.model, nn.Module):
         # Foreign code never promised another dtype, and may raise anything in it.
         with suppress(Exception):
-            exact = zero(in_double(model, model.model), torch.float64, unchanged)
-    return plain, {
-        "zero_gradients": int(plain.sum()),
-        "zero_gradients_scaled": int(scaled.sum()),
-        "zero_gradients_double": None if exact is None else int(exact.sum()),
+            exact = lost(in_double(model, model.model), torch.float64, unchanged)
+    return plain.zero, {
+        "zero_gradients": int(plain.zero.sum()),
+        "zero_gradients_scaled": int(scaled.zero.sum()),
+        "zero_gradients_double": None if exact is None else int(exact.zero.sum()),
+        "nan_gradients": int(plain.nan.sum()),
     }
 
 
-def vanished(
+class Lost(NamedTuple):
+    """Which examples have nothing to follow, (n,) each."""
+
+    zero: Tensor
+    """Nothing but zeros, and NaN, which attacks take for zeros."""
+
+    nan: Tensor
+    """A NaN somewhere."""
+
+
+def lost_gradients(
     model: Model, inputs: Tensor, labels: Tensor, scale: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Which examples have an input gradient of exactly 0."""
+) -> Lost:
+    """Look at the input gradients of a batch."""
     inputs = inputs.detach().requires_grad_()
-    logits = model(inputs)
+    # A leaf of the graph may not be written into; some models do so.
+    logits = model(inputs.clone())
     check_differentiable(logits)
     loss = cross_entropy(scale(logits), labels).sum()
     (gradient,) = torch.autograd.grad(loss, inputs, allow_unused=True)
     if gradient is None:
         raise NoGradientError
-    return (gradient.flatten(1) == 0).all(dim=1)
+    flat = gradient.flatten(1)
+    return Lost(((flat == 0) | flat.isnan()).all(dim=1), flat.isnan().any(dim=1))
 
 
 def unchanged(logits: Tensor) -> Tensor:

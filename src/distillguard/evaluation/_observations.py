@@ -41,17 +41,26 @@ class Observations:
     changed: int | None = None
     """Examples whose class differed in one of the five passes."""
 
+    batch_gap: float | None = None
+    """The same distance between the logits in the one batch and in another."""
+
+    batch_changed: int | None = None
+    """Examples whose class differed between the two."""
+
     differentiable: bool | None = None
     """Whether autograd can trace the output back to the input."""
 
     zero_gradients: int | None = None
-    """Examples whose input gradient of the cross-entropy is exactly 0."""
+    """Examples whose input gradient of the cross-entropy is exactly 0 (or NaN) throughout."""
 
     zero_gradients_double: int | None = None
     """The same with the model in float64."""
 
     zero_gradients_scaled: int | None = None
     """The same on logits divided by their range, example by example."""
+
+    nan_gradients: int | None = None
+    """Examples whose input gradient of the cross-entropy has a NaN in it."""
 
     cross_entropy_stands: int | None = None
     """Examples that withstand PGD on the cross-entropy."""

@@ -1,16 +1,23 @@
 """Rules about the model itself: what its outputs and gradients are like."""
 
-from ._findings import RARE, STABLE, Finding, common, share
+from typing import NamedTuple
+
+from ._findings import ELSEWHERE, RARE, STABLE, Finding, common, share
 from ._observations import Observations
 
 
 def zero_gradients(seen: Observations) -> Finding | None:
     """The cross-entropy is exactly flat around some of the examples (Carlini and Wagner 2016)."""
-    count = seen.zero_gradients
-    if count is None or not common(count, seen.sampled, RARE):
+    count, nan = seen.zero_gradients, seen.nan_gradients or 0
+    if count is None or not common(max(count, nan), seen.sampled, RARE):
         return None
     scaled, double = seen.zero_gradients_scaled or 0, seen.zero_gradients_double
-    underflow = scaled < count / 2
+    if nan > count / 2:
+        cause = UNDEFINED
+    elif scaled < count / 2:
+        cause = UNDERFLOW
+    else:
+        cause = INNER_UNDERFLOW if double is not None and double < count / 2 else FLAT
     evidence = (
         f"the cross-entropy's input gradient is exactly 0 on {share(count, seen.sampled)}; "
         f"with the logits divided by their range on {share(scaled, seen.sampled)}"
@@ -19,23 +26,45 @@ def zero_gradients(seen: Observations) -> Finding | None:
     if double is not None:
         evidence += f", with the model in float64 on {share(double, seen.sampled)}"
         figures["share_float64"] = double / seen.sampled
-    meaning = (
-        "The gradient underflows: the logits are so far apart that the softmax is exactly "
-        "one-hot. Attacks that follow the cross-entropy stand still there, whatever the network "
-        "is worth."
-        if underflow
-        else "The network itself is flat around these inputs, whatever the loss: something in it "
-        "quantises, thresholds or cuts its input off. Gradient attacks of any kind stand still "
-        "there."
-    )
-    remedy = (
-        "Quote attacks on logits (margin, DLR, Carlini-Wagner), or divide the logits by the "
-        "training temperature before the loss."
-        if underflow
-        else "Attack through a differentiable stand-in for the flat part (BPDA), and add an attack "
-        "without gradients."
-    )
-    return Finding("zero-gradients", "severe", evidence, meaning, remedy, figures)
+    if nan:
+        evidence += f"; it has a NaN in it on {share(nan, seen.sampled)}"
+        figures["share_nan"] = nan / seen.sampled
+    return Finding("zero-gradients", "severe", evidence, cause.meaning, cause.remedy, figures)
+
+
+class Cause(NamedTuple):
+    """Why a gradient is lost."""
+
+    meaning: str
+    remedy: str
+
+
+UNDERFLOW = Cause(
+    "The gradient underflows: the logits are so far apart that the softmax is exactly one-hot. "
+    "Attacks that follow the cross-entropy stand still there, whatever the network is worth.",
+    "Quote attacks on logits (margin, DLR, Carlini-Wagner), or divide the logits by the training "
+    "temperature before the loss.",
+)
+INNER_UNDERFLOW = Cause(
+    "The gradient underflows inside the model, before its output: in float64 it is there. A "
+    "softmax or a sigmoid that is exactly 0 or 1 does that. Gradient attacks of any kind stand "
+    "still there, whatever the network is worth.",
+    "Take the softmax out of the model and attack its logits; where that cannot be done, attack "
+    "the model in float64, and add an attack without gradients.",
+)
+FLAT = Cause(
+    "The network itself is flat around these inputs, whatever the loss: something in it "
+    "quantises, thresholds or cuts its input off. Gradient attacks of any kind stand still there.",
+    "Attack through a differentiable stand-in for the flat part (BPDA), and add an attack without "
+    "gradients.",
+)
+UNDEFINED = Cause(
+    "The gradient is not defined: something in the model divides 0 by 0 on its way back, such as "
+    "a root or a norm at 0, or a where() over a branch that is infinite. Attacks take NaN for 0 "
+    "and do not see these inputs move.",
+    "Give the operation a small constant, or clamp before it rather than select after it, and add "
+    "an attack without gradients.",
+)
 
 
 def saturated_softmax(seen: Observations) -> Finding | None:
@@ -67,26 +96,48 @@ def saturated_softmax(seen: Observations) -> Finding | None:
 
 def unstable_predictions(seen: Observations) -> Finding | None:
     """The same input gives different logits (AutoAttack's flag for randomised models)."""
-    if seen.logit_gap is None or seen.changed is None or seen.logit_gap <= STABLE:
+    if seen.logit_gap is not None and seen.changed is not None and seen.logit_gap > STABLE:
+        return Finding(
+            code="unstable-predictions",
+            severity="severe",
+            evidence=(
+                f"the same input gave normalised logits up to {seen.logit_gap:.2g} apart over five "
+                f"passes (rounding explains {STABLE:g}); {share(seen.changed, seen.sampled)} "
+                "changed their class"
+            ),
+            meaning=(
+                "The model draws random numbers. A gradient is one draw's gradient, an attack that "
+                "fails may succeed on the next draw, and every accuracy here is one draw's too."
+            ),
+            remedy=(
+                "Attack the average over many draws (EOT), judge each example by many draws, and "
+                "report the undefended twin beside it. If the randomness is not meant, switch it "
+                "off: look for dropout called with training=True."
+            ),
+            figures={"logit_gap": seen.logit_gap, "changed": seen.changed / seen.sampled},
+        )
+    if seen.batch_gap is None or seen.batch_changed is None or seen.batch_gap <= ELSEWHERE:
         return None
     return Finding(
         code="unstable-predictions",
         severity="severe",
         evidence=(
-            f"the same input gave normalised logits up to {seen.logit_gap:.2g} apart over five "
-            f"passes (rounding explains {STABLE:g}); {share(seen.changed, seen.sampled)} changed "
-            "their class"
+            f"the same input gave normalised logits up to {seen.batch_gap:.2g} apart among other "
+            f"examples (rounding explains {ELSEWHERE:g}); "
+            f"{share(seen.batch_changed, seen.sampled)} changed their class"
         ),
         meaning=(
-            "The model draws random numbers. A gradient is one draw's gradient, an attack that "
-            "fails may succeed on the next draw, and every accuracy here is one draw's too."
+            "The model's answer about an example depends on the others in its batch. An attack "
+            "moves all of them at once and is judged on them together, so that a point may fool "
+            "in one batch and not in the next, and every accuracy here is that of one batch size "
+            "and one order."
         ),
         remedy=(
-            "Attack the average over many draws (EOT), judge each example by many draws, and "
-            "report the undefended twin beside it. If the randomness is not meant, switch it off: "
-            "look for dropout called with training=True."
+            "Look for what is computed over the batch: BatchNorm called with training=True or "
+            "without running statistics, or a mean, a norm or a rank over the first axis. Freeze "
+            "it at the values of the training data."
         ),
-        figures={"logit_gap": seen.logit_gap, "changed": seen.changed / seen.sampled},
+        figures={"batch_gap": seen.batch_gap, "batch_changed": seen.batch_changed / seen.sampled},
     )
 
 
