@@ -40,10 +40,9 @@ def quick_precision() -> str:
 
     Without instructions for it, bfloat16 is emulated, and slower than float32 by far.
     """
-    if torch.cuda.is_available():
-        return "bf16-mixed"
-    found = torch.cpu.get_capabilities()
-    native = any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    from distillguard.training._runtime import native_bfloat16
+
+    native = torch.cuda.is_available() or native_bfloat16()
     return "bf16-mixed" if native else "32-true"
 
 

@@ -675,21 +675,21 @@ FAULTS = [
     ),
     Fault(
         "ARD without the square of the temperature",
-        "_robust_losses.py",
+        "_robust_distillation_losses.py",
         "soft = temperature**2 * kl",
         "soft = kl",
         ("test_robust.py",),
     ),
     Fault(
         "AdaAD's teacher asked at the clean inputs",
-        "_robust_losses.py",
+        "_robust_distillation_losses.py",
         "adversarial = kl_divergence(adversarial_logits, teacher_adversarial_logits)",
         "adversarial = kl_divergence(adversarial_logits, teacher_logits)",
         ("test_robust.py",),
     ),
     Fault(
         "IAD's trust from the clean inputs",
-        "_robust_losses.py",
+        "_robust_distillation_losses.py",
         "right = torch.softmax(teacher_adversarial_logits, dim=1)",
         "right = torch.softmax(teacher_logits, dim=1)",
         ("test_robust.py",),
@@ -731,7 +731,7 @@ FAULTS = [
     ),
     Fault(
         "extra examples start anew in every epoch",
-        "_sources.py",
+        "_mixed.py",
         "more = self._from((number - 1) * (self.n_batches or 0))",
         "more = self._from(0)",
         ("test_robust.py",),
@@ -745,7 +745,7 @@ FAULTS = [
     ),
     Fault(
         "RSLAD's weights exchanged",
-        "_robust_losses.py",
+        "_robust_distillation_losses.py",
         "return (1 - alpha) * clean + alpha * kl",
         "return alpha * clean + (1 - alpha) * kl",
         ("test_robust.py",),

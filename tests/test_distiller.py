@@ -1,6 +1,7 @@
 """What DefensiveDistiller promises beyond scikit-learn's contract."""
 
 import copy
+import pickle
 from typing import ClassVar
 
 import numpy as np
@@ -360,6 +361,24 @@ def test_divergence_is_an_error_that_leaves_the_last_good_weights(digits):
     with pytest.raises(DivergenceError, match=r"teacher diverged in epoch 1.*smaller"):
         distiller.fit(*digits)
     assert all(p.isfinite().all() for p in distiller.teacher_.parameters())
+
+
+def test_divergence_tells_the_epochs_before_it_and_the_one_that_failed(digits):
+    class Poison:
+        def on_epoch(self, record, network):
+            if record["epoch"] == 2:
+                with torch.no_grad():
+                    next(network.parameters()).mul_(1e30)
+
+    distiller = small(max_epochs=5, callbacks=[Poison()], weight_averaging=None)
+    with pytest.raises(DivergenceError, match="diverged in epoch 3") as caught:
+        distiller.fit(*digits)
+    assert [record["epoch"] for record in caught.value.history] == [1, 2, 3]
+    assert not np.isfinite(caught.value.history[-1]["loss"])
+    assert distiller.history_ == caught.value.history[:-1]
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert len(again.history) == 3
 
 
 # --- errors ------------------------------------------------------------------------------------

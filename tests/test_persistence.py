@@ -172,6 +172,21 @@ def manifest_channels_last(fitted, folder: Path) -> list[str]:
     return manifest_of(folder)["channels_last"]
 
 
+@pytest.mark.parametrize("estimator", [UndefendedClassifier, DefensiveDistiller])
+def test_lazy_layers_take_their_sizes_from_the_data_and_from_the_save(table, tmp_path, estimator):
+    def lazy():
+        return nn.Sequential(nn.LazyLinear(6), nn.ReLU(), nn.LazyLinear(len(set(table[1]))))
+
+    module = lazy()
+    fitted = estimator(module, max_epochs=2, random_state=0).fit(*table)
+    again = estimator(lambda shape, n_classes: lazy(), max_epochs=2, random_state=0).fit(*table)
+    assert np.array_equal(fitted.decision_function(table[0]), again.decision_function(table[0]))
+    assert module[0].has_uninitialized_params()
+    fitted.save(tmp_path / "lazy")
+    loaded = load(tmp_path / "lazy", module=lazy())
+    assert np.array_equal(loaded.decision_function(table[0]), fitted.decision_function(table[0]))
+
+
 def test_another_teacher_is_asked_for_and_takes_its_place(table, tmp_path):
     wide = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2))
     fitted = tiny(teacher=wide).fit(*table)

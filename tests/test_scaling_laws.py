@@ -380,6 +380,10 @@ def test_bad_runs_are_refused(change, message):
         ({"n_starts": 0}, "n_starts must be at least 1"),
         ({"n_bootstrap": -1}, "n_bootstrap must be at least 0"),
         ({"confidence": 95}, "confidence must be above 0 and below 1, got 95"),
+        (
+            {"fixed": {"A": 1.0, "B": 1.0, "E": 1.0, "alpha": 0.3, "beta": 0.3}},
+            r"fixed must leave a coefficient to fit, .* ParametricLaw\(...\) makes a law",
+        ),
         ({"flops_factor": -1.0}, "flops_factor must be a finite number above 0"),
         ({"reference_fid": -1.0}, "reference_fid must be a finite number of at least 0"),
     ],
@@ -403,6 +407,8 @@ def test_other_bad_input_is_refused():
         ParametricLaw.fit({"data": [1], "parameters": [1]})
     with pytest.raises(ValueError, match="flops must be finite and above 0, got -1"):
         law.compute_optimal([1e20, -1])
+    with pytest.raises(TypeError, match="confidence must be a number, got 'high'"):
+        ParametricLaw.fit(GOOD, confidence="high")
     with pytest.raises(TypeError, match="parameters must be numbers, got 'many'"):
         law.loss("many", 1e6)
     with pytest.raises(ValueError, match="fid must be finite and at least 0, got -2"):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -149,3 +150,25 @@ def test_importing_the_training_code_leaves_the_environment_alone():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
     )
     assert shown.stdout.strip() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision", "warned"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "bf16-mixed", True),
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "bf16-true", True),
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "32-true", False),
+        ({"avx512_bf16": True, "amx_bf16": False}, "bf16-mixed", False),
+        ({"neon": True, "bf16": True}, "bf16-mixed", False),
+        ({"neon": True, "bf16": False}, "bf16-mixed", True),
+        ({}, "bf16-mixed", False),
+    ],
+)
+def test_a_processor_that_emulates_bfloat16_is_told(monkeypatch, capabilities, precision, warned):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Runtime("cpu", precision)
+    told = [str(each.message) for each in caught if "bfloat16" in str(each.message)]
+    assert len(told) == warned
+    assert all(f"precision={precision!r}" in each for each in told)

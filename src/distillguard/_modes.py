@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ._typing import Model
 
@@ -19,7 +20,9 @@ def borrowed(model: Model, seed: int | None = None) -> Iterator[None]:
     """
     module = model if isinstance(model, nn.Module) else None
     modes = [(part, part.training) for part in module.modules()] if module else []
-    wanted = [(p, p.requires_grad) for p in module.parameters()] if module else []
+    # A lazy parameter that has no shape yet takes one in the first forward pass, and no gradient.
+    known = [p for p in module.parameters() if not is_lazy(p)] if module else []
+    wanted = [(p, p.requires_grad) for p in known]
     devices = {p.device for p, _ in wanted if p.device.type == "cuda"}
     if module is None and torch.cuda.is_initialized():
         # What a function asks is not known: it may draw on any device that is in use.

@@ -1,9 +1,8 @@
-"""Where batches come from: memory, a loader, unlabelled examples, two sources mixed."""
+"""Where batches come from: memory, a loader, unlabelled examples."""
 
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
-from itertools import count
 from typing import Any, Self
 
 import torch
@@ -20,7 +19,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from ._data import PREDICTION_BATCH, Batch, Expected, Source, as_floating, input_batches, pair
+from ._data import PREDICTION_BATCH, Batch, Expected, as_floating, input_batches, pair
 from ._typing import Bounds
 from ._validation import check_range
 
@@ -208,85 +207,6 @@ class UnlabelledSource:
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
         return _generators(self.loader)
-
-
-class MixedSource:
-    """Batches of which a share comes from a second source, which goes on where an epoch ends.
-
-    Sources in memory are cut so that a mixed batch is as large as theirs were; loaders keep
-    their own batches, and what is in memory is cut to the share beside them. Which of the second
-    source's examples an epoch uses is a function of the epoch's number, so that a run can start
-    again at any.
-    """
-
-    identified, divided = False, False
-
-    def __init__(self, source: Source, extra: Source, fraction: float) -> None:
-        first, second = _sizes(source, extra, fraction)
-        self.source, self.extra = _cut(source, first), _cut(extra, second)
-        self.n_batches = self.source.n_batches
-        if self.n_batches is None:
-            raise ValueError("extra must be None for a data set X without a length")
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """One pass over the first source."""
-        more = self._from((number - 1) * (self.n_batches or 0))
-        for batch in self.source.epoch(number):
-            other = next(more)
-            inputs = torch.cat([batch.inputs, other.inputs.to(batch.inputs.dtype)])
-            yield Batch(inputs, torch.cat([batch.labels, other.labels]), None)
-
-    def in_order(self) -> Iterator[Batch]:
-        """The first source's examples."""
-        return self.source.in_order()
-
-    def first(self) -> Batch:
-        """The first source's."""
-        return self.source.first()
-
-    def within(self, name: str, bounds: Bounds) -> Self:
-        """Both are held to them."""
-        source = copy(self)
-        source.source = self.source.within(name, bounds)
-        source.extra = self.extra.within("extra", bounds)
-        return source
-
-    def generators(self) -> list[torch.Generator]:
-        """Those of both."""
-        return [*self.source.generators(), *self.extra.generators()]
-
-    def _from(self, used: int) -> Iterator[Batch]:
-        """The second source's batches for ever, but for those used already."""
-        if isinstance(self.extra, TensorSource):
-            yield from self.extra.forever(used * self.extra.batch_size)
-        # Reading a loader only to skip what was used would cost too much: it starts anew.
-        for number in count(used + 1):
-            yield from self.extra.epoch(number)
-
-
-def _sizes(source: Source, extra: Source, fraction: float) -> tuple[int, int]:
-    """How many examples of a mixed batch come from either source."""
-    if isinstance(source, TensorSource) and isinstance(extra, TensorSource):
-        whole = source.batch_size
-        second = min(max(1, round(fraction * whole)), max(1, whole - 1))
-        return whole - second, second
-    if isinstance(source, TensorSource):
-        second = _batch_size(extra)
-        return max(1, round(second * (1 - fraction) / fraction)), second
-    first = _batch_size(source)
-    return first, max(1, round(first * fraction / (1 - fraction)))
-
-
-def _batch_size(source: Source) -> int:
-    sampler = getattr(getattr(source, "loader", None), "batch_sampler", None)
-    size = getattr(sampler, "batch_size", None)
-    return len(source.first().labels) if size is None else int(size)
-
-
-def _cut(source: Source, batch_size: int) -> Source:
-    if not isinstance(source, TensorSource):
-        return source
-    return TensorSource(source.inputs, source.labels, batch_size, source.seed, source.rows)
 
 
 def source_of(

@@ -188,6 +188,16 @@ def check_gradient(gradient: Tensor | None) -> Tensor:
     return gradient
 
 
+def check_same_shape(**two: Tensor) -> None:
+    """Refuse two tensors, given by name, of different shapes."""
+    (name, one), (other_name, other) = two.items()
+    if one.shape != other.shape:
+        raise ValueError(
+            f"{name} must have the shape of {other_name} {tuple(other.shape)}, "
+            f"got {tuple(one.shape)}"
+        )
+
+
 def look_like_probabilities(logits: Tensor) -> bool:
     """Whether every row is in [0, 1] and sums to 1, within 1e-5 (AutoAttack's flag) or rounding."""
     if not len(logits):

@@ -1,5 +1,8 @@
 """Errors and warnings that are distillguard's own; everything else is ValueError or TypeError."""
 
+from collections.abc import Sequence
+from typing import Any
+
 __all__ = [
     "DivergenceError",
     "MissingDataError",
@@ -14,7 +17,22 @@ class NoGradientError(RuntimeError):
 
 
 class DivergenceError(RuntimeError):
-    """Training left the finite numbers; the last good weights are kept."""
+    """Training left the finite numbers; the last good weights are kept.
+
+    Attributes
+    ----------
+    history : list of dict
+        The records of the network's epochs up to the one that failed, which is the last: its
+        loss tells how. The estimator's ``history_`` holds those before it.
+    """
+
+    def __init__(self, message: str, history: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.history = list(history)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the history: errors travel between processes."""
+        return type(self), (str(self), self.history)
 
 
 class MissingDataError(FileNotFoundError):

@@ -10,16 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from ._robust_losses import (
-    adaad_loss,
-    ard_loss,
-    iad_loss,
-    kl_divergence,
-    mart_loss,
-    rslad_loss,
-    smoothed_cross_entropy,
-    trades_loss,
-)
+from ._robust_distillation_losses import adaad_loss, ard_loss, iad_loss, rslad_loss
+from ._robust_losses import kl_divergence, mart_loss, smoothed_cross_entropy, trades_loss
 from ._validation import check_in_unit_interval, check_labels, check_positive
 
 __all__ = [

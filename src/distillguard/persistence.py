@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from . import _storage, estimators, networks
 from ._modes import dtype_of, isolated_random_state
@@ -330,6 +331,8 @@ def _fill(network: nn.Module, parameter: str, name: str, state: Mapping[str, Ten
     """Put the saved values into a network of the same architecture."""
     own = network.state_dict(keep_vars=True)
     for saved, ours in zip_longest(state.items(), own.items()):
+        if saved and ours and saved[0] == ours[0] and is_lazy(ours[1]):
+            continue  # it takes the saved shape
         if saved is None or ours is None or _kinds(*saved) != _kinds(*ours):
             theirs, found = (Described.of(*each) if each else "none" for each in (saved, ours))
             raise SaveError(
@@ -337,6 +340,8 @@ def _fill(network: nn.Module, parameter: str, name: str, state: Mapping[str, Ten
                 f"tensor is {theirs}, got {found}"
             )
     for key, tensor in own.items():
+        if is_lazy(tensor):
+            continue
         tensor.data = tensor.data.to(state[key].dtype)
     network.load_state_dict(dict(state))
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from .._data import Batch, Source
+from ..exceptions import DivergenceError
 from ..training import (
     Checkpoints,
     Epoch,
@@ -94,7 +95,11 @@ class Fitting:
                 estimator.optimizer, network.parameters(), estimator.learning_rate
             )
             scheduler = make_scheduler(estimator.lr_scheduler, optimizer, self._steps(source))
-            self.history += train(network, optimizer, scheduler, plan, self.runtime)
+            try:
+                self.history += train(network, optimizer, scheduler, plan, self.runtime)
+            except DivergenceError as error:
+                self.history += error.history[:-1]
+                raise
 
     def _stopping(self) -> Stopping | None:
         wish = self.estimator.early_stopping

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from .._data import Batch
-from .._sources import MixedSource
+from .._mixed import MixedSource
 from .._typing import Bounds, Norm
 from .._validation import check_choice, check_in_unit_interval, check_not_negative, check_positive
 from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, Scored, perturbed

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from .._data import Batch, Source, input_batches
 from .._sources import TensorSource, UnlabelledSource
 from ..training import Runtime
-from ._base import as_array, refuse_bytes
+from ._arrays import as_array, refuse_bytes
 from ._fitting import Fitting
 
 if TYPE_CHECKING:

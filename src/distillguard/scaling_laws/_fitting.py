@@ -178,6 +178,11 @@ def fit_form(
     unvaried = {name: value for name, value in form.unvaried().items() if name not in fixed}
     held = form.transformed({**unvaried, **fixed})
     problem = Problem(form, held, chosen.huber_delta)
+    if not len(problem.names):
+        raise ValueError(
+            f"fixed must leave a coefficient to fit, got all that the runs tell of; "
+            f"{form.law.__name__}(...) makes a law of known ones"
+        )
     if len(form.runs) <= len(problem.names):
         raise ValueError(
             f"runs must be more than the {len(problem.names)} coefficients that are fitted, got "

@@ -1,5 +1,6 @@
 """Numbers and arrays of them at the public boundary."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ def _checked(name: str, value: Any, rule: str, holds: Any) -> np.ndarray:
 
 def confidence_level(value: Any) -> float:
     """Refuse a level outside the open unit interval."""
-    if not 0 < value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"confidence must be a number, got {value!r}")
+    if not 0 < float(value) < 1:
         raise ValueError(f"confidence must be above 0 and below 1, got {value!r}")
     return float(value)

@@ -151,7 +151,8 @@ class _Stage:
             raise DivergenceError(
                 f"training of the {plan.stage} diverged in epoch {number}: the loss or a weight "
                 "is not finite. The last good weights are kept. Try a smaller learning_rate, "
-                "gradient_clip=1.0, precision='32-true', or look for extreme values in the inputs"
+                "gradient_clip=1.0, precision='32-true', or look for extreme values in the inputs",
+                [*self.history, record],
             )
         self.history.append(record)
         stop = number == plan.max_epochs

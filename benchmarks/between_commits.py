@@ -1,0 +1,135 @@
+"""Whether attacks return the same points as at another commit, and how far apart they are if not.
+
+    python -m benchmarks.between_commits COMMIT [--examples 12]
+
+Tells which rows of ``benchmarks.attacks`` a change leaves as they are: those of attacks that give
+the same points, bit for bit. Both commits attack the same networks (of ``benchmarks.papers``, on
+MNIST-5k, undefended and distilled at T = 100) and the same images, each in a process of its own;
+the other commit's source comes out of git into a temporary folder. An attack that the other commit
+does not have, or not with these settings, is left out.
+"""
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).parents[1]
+LINF: dict[str, Any] = {"norm": "linf", "epsilon": 0.1, "random_state": 0}
+ATTACKS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "fgsm": ("fgsm", "linf", {"norm": "linf", "epsilon": 0.1}),
+    "pgd": ("pgd", "linf", LINF),
+    "pgd, margin": ("pgd", "linf", {"loss": "margin", **LINF}),
+    "apgd": ("apgd", "linf", LINF),
+    "apgd, dlr": ("apgd", "linf", {"loss": "dlr", **LINF}),
+    "apgd_targeted": ("apgd_targeted", "linf", LINF),
+    "fab_targeted": ("fab_targeted", "linf", {"norm": "linf", "random_state": 0}),
+    "square": ("square", "linf", {"queries": 500, **LINF}),
+    "carlini_wagner_l2": ("carlini_wagner_l2", "l2", {}),
+    "carlini_wagner_linf": ("carlini_wagner_linf", "linf", {}),
+    "carlini_wagner_l0": ("carlini_wagner_l0", "l0", {}),
+    "ddn": ("ddn", "l2", {}),
+    "deepfool": ("deepfool", "l2", {"norm": "l2"}),
+    "jsma": ("jsma", "l0", {"targeted": True, "max_features": 112}),
+    "jsma, logits": (
+        "jsma",
+        "l0",
+        {"targeted": True, "max_features": 112, "saliency": "logits"},
+    ),
+}
+
+
+def points(given: Path, found: Path) -> None:
+    """Run every attack with whatever ``distillguard`` is on the path."""
+    from distillguard import attacks, networks
+
+    results: dict[str, Tensor] = {}
+    for kind, (state, inputs, labels) in torch.load(given, weights_only=True).items():
+        model = networks.papernot_mnist(
+            (1, 28, 28), 10, dropout=(0.5, 0.0), initial_weights="torch"
+        )
+        model.load_state_dict(state)
+        model.eval().requires_grad_(False)
+        for name, (function, _, settings) in ATTACKS.items():
+            asked = (labels + 1) % 10 if settings.get("targeted") else labels
+            try:
+                attack = getattr(attacks, function)
+                results[f"{kind}/{name}"] = attack(model, inputs, asked, **settings).detach()
+            except (AttributeError, TypeError) as error:
+                print(f"{name} is left out: {error}", flush=True)
+    torch.save(results, found)
+
+
+def compared(commit: str, examples: int) -> list[dict[str, Any]]:
+    """A row for each network and attack that both commits have."""
+    from benchmarks.attacks import CACHE, chosen_examples
+    from benchmarks.papers._lab import Lab
+    from distillguard._geometry import size
+
+    lab, asked = Lab("mnist5k", CACHE), {}
+    for kind in ("undefended", "T=100"):
+        model = lab.network(kind, 0)
+        asked[kind] = (model.state_dict(), *chosen_examples(model, lab.test, examples))
+    with tempfile.TemporaryDirectory() as folder:
+        home, given = Path(folder), Path(folder) / "given.pt"
+        torch.save(asked, given)
+        archive = subprocess.run(
+            ["git", "archive", commit, "src"], cwd=ROOT, check=True, capture_output=True
+        )
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+            tar.extractall(home, filter="data")
+        found = []
+        for source in (home / "src", ROOT / "src"):
+            place = home / f"{len(found)}.pt"
+            subprocess.run(
+                [sys.executable, __file__, "--points", given, place],
+                env=os.environ | {"PYTHONPATH": str(source)},
+                check=True,
+            )
+            found.append(torch.load(place, weights_only=True))
+    before, after = found
+
+    rows = []
+    for key in before.keys() & after.keys():
+        kind, name = key.split("/")
+        norm: Any = ATTACKS[name][1]
+        row = {"network": kind, "attack": name, "equal": torch.equal(before[key], after[key])}
+        for when, there in (("before", before[key]), ("now", after[key])):
+            row[f"mean {norm} {when}"] = size(there - asked[kind][1], norm).double().mean().item()
+        rows.append(row | {"largest difference": (before[key] - after[key]).abs().max().item()})
+    order = [f"{kind}/{name}" for kind in asked for name in ATTACKS]
+    return sorted(rows, key=lambda row: order.index(f"{row['network']}/{row['attack']}"))
+
+
+def main() -> None:
+    """Compare, print the table, write the results."""
+    from benchmarks._common import circumstances, save, table
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("commit")
+    parser.add_argument("--examples", type=int, default=12)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = compared(chosen.commit, chosen.examples)
+    save(
+        "attacks-between-commits",
+        {**circumstances(), "commit": chosen.commit, "examples": chosen.examples, "rows": rows},
+    )
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    print(table(rows, columns))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--points"]:
+        torch.set_num_threads(1)
+        points(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        main()
