@@ -294,6 +294,12 @@ def test_settings_of_pgd_against_their_rules(settings, error, message):
         ),
         (lambda x: x / 0, ValueError, "model must return finite logits, got NaN or infinity"),
         (
+            lambda x: (x + 1e6 * torch.eye(4)[0]).softmax(dim=1).log(),
+            ValueError,
+            "model must return finite logits, got -infinity, such as the logarithm of a "
+            "probability of 0; return what goes into the softmax, or its log_softmax",
+        ),
+        (
             lambda x: x.softmax(dim=1),
             ValueError,
             "model must return logits, got rows in [0, 1] that sum to 1; remove the final softmax "

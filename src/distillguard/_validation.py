@@ -157,6 +157,11 @@ def check_logits(logits: Any, n: int, name: str = "model") -> None:
     if not logits.is_floating_point():
         raise TypeError(f"{name} must return floating point logits, got {logits.dtype}")
     if not logits.isfinite().all():
+        if not logits.isnan().any() and bool((logits == -torch.inf).any()):
+            raise ValueError(
+                f"{name} must return finite logits, got -infinity, such as the logarithm of a "
+                "probability of 0; return what goes into the softmax, or its log_softmax"
+            )
         raise ValueError(f"{name} must return finite logits, got NaN or infinity")
     if look_like_probabilities(logits):
         raise ValueError(
