@@ -30,7 +30,7 @@ def report() -> None:
 def checks(rows: list[Row]) -> Iterator[Row]:
     """Judge what has been run on the same weights and images; of what has not nothing is said."""
     rows = [row for row in rows if "error" not in row]
-    alike = ("network", "examples", "weights")
+    alike = ("network", "examples", "weights", "processor")
     for same in dict.fromkeys(tuple(row[part] for part in alike) for row in rows):
         here = matching(rows, **dict(zip(alike, same, strict=True)))
         for of in (_l2, _linf, _l0, _pgd, _budgets, _jsma):

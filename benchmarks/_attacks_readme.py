@@ -50,9 +50,15 @@ def described(data: str, report: dict[str, Any]) -> str:
     """Say how the rows of one data set were taken, and compare them."""
     rows = [row for row in report["rows"] if "error" not in row]
     dates = " to ".join(_ends(sorted({row["date"] for row in rows})))
-    machines = " and ".join(sorted({f"{row['processor']}, {row['threads']}" for row in rows}))
+    by_threads = {row["threads"]: set[str]() for row in rows}
+    for row in rows:
+        by_threads[row["threads"]].add(row["processor"])
+    machines = "; ".join(
+        f"{' and '.join(sorted(names))}, {threads} thread{'s' * (threads > 1)}"
+        for threads, names in sorted(by_threads.items())
+    )
     lines = [
-        f"{data}, {dates}; {machines} thread:",
+        f"{data}, {dates}; {machines}:",
         "",
         "| network | aim | images | distillguard | | passes | s | strongest peer | | passes | s |",
         "| --- " * 2 + "| ---: " + "| --- | ---: | ---: | ---: " * 2 + "|",
@@ -66,7 +72,7 @@ def described(data: str, report: dict[str, Any]) -> str:
 def comparisons(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
     """Our headlines beside the strongest peer of the same aim; on what resists, the bare loop."""
     for ours in headlines(rows):
-        alike = ("network", "group", "kind", "examples", "weights")
+        alike = ("network", "group", "kind", "examples", "weights", "processor")
         same = matching(rows, **{part: ours[part] for part in alike})
         peers = [row for row in same if row["library"] not in (OURS, BARE)]
         if peers:

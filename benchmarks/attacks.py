@@ -14,8 +14,8 @@ the clock and of the processor (which other programs do not lengthen). Whoever i
 seconds closely takes turns: three runs each, one after the other. A row that the file holds
 for the same settings is not computed again, a network that the cache holds is not trained again,
 and a library that is not installed is left out. Training gives other weights on another machine:
-each row names them, and only rows of the same weights are compared. The last three lines print all
-rows, judge them, and write what README.md says of them.
+each row names them, and only rows of the same weights and machine are compared. The last three
+lines print all rows, judge them, and write what README.md says of them.
 """
 
 import argparse

@@ -98,7 +98,7 @@ def test_each_figure_in_the_readme_stands_in_the_results():
 def row(library, result, seconds, **changed):
     given = {"network": "undefended", "group": "l2", "kind": "least", "attack": "a", "norm": "l2"}
     given |= {"library": library, "setting": "defaults", "epsilon": None, "targeted": False}
-    given |= {"examples": 64, "weights": "a"}
+    given |= {"examples": 64, "weights": "a", "processor": "p"}
     given |= {
         "success": 1.0,
         "median": result,
@@ -115,7 +115,7 @@ def test_the_strongest_peer_is_the_nearest_then_the_fastest_and_failures_are_far
     rows += [row("adv-lib", 1.1, 9.0), row("torchattacks", 1.1, 5.0)]
     rows += [row("adv-lib", 0.5, 1.0, network="T=20"), row("adv-lib", 0.5, 1.0, kind="other")]
     rows += [ours | {"network": "T=20"}, row("adv-lib", 0.5, 1.0, examples=500)]
-    rows += [row("adv-lib", 0.5, 1.0, weights="b")]
+    rows += [row("adv-lib", 0.5, 1.0, weights="b"), row("adv-lib", 0.5, 1.0, processor="q")]
     assert [(one["library"], two["library"]) for one, two in readme.comparisons(rows)] == [
         ("distillguard", "torchattacks")
     ]
