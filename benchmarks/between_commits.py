@@ -1,12 +1,13 @@
 """Whether attacks return the same points as at another commit, and how far apart they are if not.
 
-    python -m benchmarks.between_commits COMMIT [--examples 12]
+    python -m benchmarks.between_commits [COMMIT] [--examples 12]
 
 Tells which rows of ``benchmarks.attacks`` a change leaves as they are: those of attacks that give
-the same points, bit for bit. Both commits attack the same networks (of ``benchmarks.papers``, on
-MNIST-5k, undefended and distilled at T = 100) and the same images, each in a process of its own;
-the other commit's source comes out of git into a temporary folder. An attack that the other commit
-does not have, or not with these settings, is left out.
+the same points, bit for bit. COMMIT is that of the oldest rows, unless it is told. Both commits
+attack the same networks (of ``benchmarks.papers``, on MNIST-5k, undefended and distilled at
+T = 100) and the same images, each in a process of its own; the other commit's source comes out of
+git into a temporary folder. An attack that the other commit does not have, or not with these
+settings, is left out.
 """
 
 import argparse
@@ -23,6 +24,8 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
+OLDEST_ROWS = "085ec5b"
+"""When the oldest rows of ``benchmarks.attacks`` were taken."""
 LINF: dict[str, Any] = {"norm": "linf", "epsilon": 0.1, "random_state": 0}
 ATTACKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "fgsm": ("fgsm", "linf", {"norm": "linf", "epsilon": 0.1}),
@@ -49,8 +52,10 @@ ATTACKS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 def points(given: Path, found: Path) -> None:
     """Run every attack with whatever ``distillguard`` is on the path."""
+    import distillguard
     from distillguard import attacks, networks
 
+    print(f"attacking with {Path(distillguard.__file__).parent}", flush=True)
     results: dict[str, Tensor] = {}
     for kind, (state, inputs, labels) in torch.load(given, weights_only=True).items():
         model = networks.papernot_mnist(
@@ -114,7 +119,7 @@ def main() -> None:
     from benchmarks._common import circumstances, save, table
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("commit")
+    parser.add_argument("commit", nargs="?", default=OLDEST_ROWS)
     parser.add_argument("--examples", type=int, default=12)
     chosen = parser.parse_args()
     torch.set_num_threads(1)

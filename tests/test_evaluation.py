@@ -456,6 +456,7 @@ def test_curves_and_matrices_come_out_under_inference_mode_too(halfspace, exampl
 
     expected = measured()
     with torch.inference_mode():
+        inputs, labels = inputs.clone(), labels.clone()
         inside = measured()
     assert inside[:2] == expected[:2]
     assert inside[2].counts.tolist() == expected[2].counts.tolist()

@@ -18,7 +18,7 @@ from .._validation import (
     check_norm,
     check_positive,
 )
-from ._asking import logits_of, with_gradients
+from ._asking import logits_of
 from ._judge import ThreatModel, judge
 from ._subject import subject_of
 
@@ -44,7 +44,6 @@ class RobustnessCurve(NamedTuple):
     n_examples: int
 
 
-@with_gradients
 def robustness_curve(
     model: Any,
     inputs: Tensor,

@@ -107,7 +107,6 @@ def gradient_histogram(
     return Histogram(counts, bins, "mean absolute gradient of the softmax (1 / input unit)")
 
 
-@with_gradients
 def confidence_histogram(
     model: Any, inputs: Tensor, *, temperature: float = 1.0, bins: int = 20, batch_size: int = 256
 ) -> Histogram:

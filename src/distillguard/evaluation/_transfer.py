@@ -8,11 +8,10 @@ from torch import Tensor
 
 from .._modes import borrowed, device_of, dtype_of
 from .._typing import Attack, Model
-from ._asking import logits_of, with_gradients
+from ._asking import logits_of
 from ._subject import subject_of
 
 
-@with_gradients
 def transfer_matrix(
     models: Mapping[str, Any], attack: Attack, inputs: Tensor, labels: Tensor
 ) -> np.ndarray:

@@ -54,7 +54,7 @@ class Runtime:
         if precision.startswith("bf16") and self.device.type == "cpu" and not native_bfloat16():
             warnings.warn(
                 "this processor has no bfloat16 instructions and emulates them: "
-                f"precision={precision!r} trains several times more slowly than '32-true'",
+                f"precision={precision!r} trains more slowly than '32-true'",
                 UserWarning,
                 stacklevel=2,
             )
