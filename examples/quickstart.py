@@ -50,7 +50,6 @@ def main() -> None:
     # The same network, examples, optimiser, epochs and seed: only the defence differs.
     common: dict[str, Any] = {
         "max_epochs": chosen.epochs,
-        "precision": "bf16-mixed",
         "random_state": 0,
         "verbose": True,
     }
