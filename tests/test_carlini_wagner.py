@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from conftest import Halfspace
 from distillguard._geometry import per_example, size
 from distillguard.attacks import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf
-from distillguard.attacks._thinning import Thinning, Trial
+from distillguard.attacks.carlini_wagner._prune import Thinning, Trial
 
 each_attack = pytest.mark.parametrize(
     "attack", [carlini_wagner_l2, carlini_wagner_linf, carlini_wagner_l0]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from conftest import Halfspace
 from distillguard import attacks
 from distillguard._geometry import size
-from distillguard.attacks._carlini_wagner_l0_paper import SPARE, AllowedSet
-from distillguard.attacks._carlini_wagner_l2_paper import BinarySearch
-from distillguard.attacks._carlini_wagner_linf_paper import LargestChange
-from distillguard.attacks._carlini_wagner_paper import Aim, Judged, Tightening, in_tanh_space
+from distillguard.attacks.carlini_wagner._l0_published import SPARE, AllowedSet
+from distillguard.attacks.carlini_wagner._l2_published import BinarySearch
+from distillguard.attacks.carlini_wagner._linf_published import LargestChange
+from distillguard.attacks.carlini_wagner._published import Aim, Judged, Tightening, in_tanh_space
 from distillguard.functional import margin_loss
 
 l2 = partial(attacks.carlini_wagner_l2, algorithm="paper")
@@ -218,7 +218,7 @@ def test_an_input_misclassified_already_costs_one_evaluation(attack):
 
 @pytest.mark.parametrize(("norm", "steps"), [("l2", 10_000), ("linf", 1_000), ("l0", 1_000)])
 def test_the_published_number_of_steps_is_the_default(monkeypatch, norm, steps):
-    module = importlib.import_module(f"distillguard.attacks._carlini_wagner_{norm}")
+    module = importlib.import_module(f"distillguard.attacks.carlini_wagner._{norm}")
     monkeypatch.setattr(module, "run", lambda machine, *args, **more: machine)
     attack = getattr(attacks, f"carlini_wagner_{norm}")
     assert attack(None, None, None, algorithm="paper").steps == steps

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distillguard._geometry import size
 from distillguard._random import example_keys, uniform
 from distillguard.attacks import square
-from distillguard.attacks._random_search import RandomSearch, moved_norm
+from distillguard.attacks._square import RandomSearch, moved_norm
 from distillguard.attacks._windows import Window, bumps, draw_window, mask, sides
 from distillguard.functional import margin_loss
 

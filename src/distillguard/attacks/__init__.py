@@ -7,9 +7,6 @@ perturbation and return the input unchanged where they find none. Configure an a
 
 from ._apgd import apgd
 from ._apgd_targeted import apgd_targeted
-from ._carlini_wagner_l0 import carlini_wagner_l0
-from ._carlini_wagner_l2 import carlini_wagner_l2
-from ._carlini_wagner_linf import carlini_wagner_linf
 from ._ddn import ddn
 from ._deepfool import deepfool
 from ._fab_targeted import fab_targeted
@@ -17,6 +14,7 @@ from ._fgsm import fgsm
 from ._jsma import jsma
 from ._pgd import pgd
 from ._square import square
+from .carlini_wagner import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf
 
 __all__ = [
     "apgd",

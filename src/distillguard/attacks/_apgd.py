@@ -1,7 +1,16 @@
 """Auto-PGD: projected gradient descent that sets its own step sizes (Croce and Hein 2020)."""
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 
+from .._geometry import ball, per_example, size, within_budget
 from .._typing import Bounds, Loss, Model, Norm
 from .._validation import (
     check_at_least,
@@ -9,9 +18,11 @@ from .._validation import (
     check_norm,
     check_positive,
 )
-from ._autopgd import AutoPGD
-from ._engine import run
-from ._losses import ascended_loss
+from ._engine import replaced, rows, run, value, value_and_gradient
+from ._losses import ascended_loss, success_margin
+
+MOMENTUM = 0.75
+"""Share of the new direction in a step; the rest goes on as before."""
 
 
 def apgd(
@@ -155,3 +166,215 @@ def apgd(
         random_state=random_state,
         progress=progress,
     )
+
+
+class APGDState(NamedTuple):
+    """Where each example stands; every tensor's first axis is the example."""
+
+    inputs: Tensor
+    labels: Tensor
+    keys: Tensor
+    aims: Tensor
+    """Classes that the runs move towards in turn: (n, n_targets), (n, 0) without targets."""
+    runs: Tensor
+    """How many runs the example has in all."""
+    run: Tensor
+    taken: Tensor
+    """Gradient steps taken in this run; ``steps + 1`` once it is over."""
+    current: Tensor
+    previous: Tensor
+    height: Tensor
+    """Loss at the previous iterate."""
+    peak: Tensor
+    """The run's iterate of highest loss, where it is taken up again."""
+    peak_height: Tensor
+    peak_gradient: Tensor
+    checked_height: Tensor
+    """``peak_height`` at the last checkpoint."""
+    rises: Tensor
+    """How many steps since the last checkpoint raised the loss."""
+    halved: Tensor
+    """Whether the last checkpoint halved the step size."""
+    step_size: Tensor
+    best: Tensor
+    """Of all runs, the iterate of widest margin."""
+    best_margin: Tensor
+
+
+@dataclass(frozen=True)
+class AutoPGD:
+    """The state machine behind :func:`apgd` and, with targets, :func:`apgd_targeted`."""
+
+    epsilon: float
+    norm: Norm
+    objective: Callable[[Tensor, APGDState], Tensor]
+    """From logits and state to the loss to ascend: (n,)."""
+    steps: int
+    restarts: int
+    rho: float
+    early_stop: bool
+    targeted: bool
+    bounds: Bounds
+
+    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> APGDState:
+        """Place every example at a random point of its ball."""
+        whole = torch.zeros_like(labels)
+        real = inputs.new_zeros(len(inputs), dtype=torch.promote_types(inputs.dtype, torch.float32))
+        blank = APGDState(
+            inputs=inputs,
+            labels=labels,
+            keys=keys,
+            aims=labels.new_empty(len(labels), 0),
+            runs=whole + self.restarts,
+            run=whole,
+            taken=whole,
+            current=inputs,
+            previous=inputs,
+            height=real,
+            peak=inputs,
+            peak_height=real,
+            peak_gradient=torch.zeros_like(inputs),
+            checked_height=real,
+            rises=whole,
+            halved=whole.bool(),
+            step_size=real,
+            best=inputs,
+            best_margin=real - torch.inf,
+        )
+        return self.begun(blank)
+
+    def step(self, model: Model, state: APGDState) -> APGDState:
+        """Judge the current iterate, move to the next; the last of a run is only judged."""
+        if bool((state.taken < self.steps).any()):
+            logits, gradient = value_and_gradient(
+                model, state.current, lambda logits, _: self.objective(logits, state), state.labels
+            )
+        else:
+            logits, gradient = value(model, state.current), torch.zeros_like(state.current)
+
+        state = self.judged(state, logits)
+        state = self.recorded(state, self.objective(logits, state), gradient)
+        state = self.moved(*self.checked(state, gradient))
+        return self.restarted(state)
+
+    def done(self, state: APGDState) -> Tensor:
+        """Fooled, or out of runs."""
+        over = (state.run == state.runs - 1) & (state.taken > self.steps)
+        return over | (state.best_margin > 0) if self.early_stop else over
+
+    def result(self, state: APGDState) -> Tensor:
+        """Return the iterate of widest margin."""
+        return state.best
+
+    def judged(self, state: APGDState, logits: Tensor) -> APGDState:
+        """Keep the iterate of widest margin."""
+        margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
+        better = margin > state.best_margin
+        return state._replace(
+            best=torch.where(per_example(better, state.best), state.current, state.best),
+            best_margin=torch.where(better, margin, state.best_margin),
+        )
+
+    def recorded(self, state: APGDState, height: Tensor, gradient: Tensor) -> APGDState:
+        """Keep the run's highest point, and count the steps that went up."""
+        height = height.to(state.height)
+        higher = height > state.peak_height
+        wide = per_example(higher, state.peak)
+        return state._replace(
+            rises=state.rises + (height > state.height),
+            height=height,
+            peak=torch.where(wide, state.current, state.peak),
+            peak_height=torch.where(higher, height, state.peak_height),
+            peak_gradient=torch.where(wide, gradient, state.peak_gradient),
+        )
+
+    def checked(self, state: APGDState, gradient: Tensor) -> tuple[APGDState, Tensor]:
+        """At a checkpoint, halve the step size and go back to the peak where the ascent stalls."""
+        period = checkpoint_periods(self.steps, state.taken.device)[state.taken]
+        here = period >= 0
+        oscillates = state.rises < self.rho * period
+        stuck = ~state.halved & (state.peak_height == state.checked_height)
+        halve = here & (oscillates | stuck)
+
+        state = state._replace(
+            step_size=torch.where(halve, state.step_size / 2, state.step_size),
+            rises=torch.where(here, 0, state.rises),
+            halved=torch.where(here, halve, state.halved),
+            checked_height=torch.where(here, state.peak_height, state.checked_height),
+        )
+        if not bool(halve.any()):
+            return state, gradient
+        wide = per_example(halve, gradient)
+        current = torch.where(wide, state.peak, state.current)
+        return state._replace(current=current), torch.where(wide, state.peak_gradient, gradient)
+
+    def moved(self, state: APGDState, gradient: Tensor) -> APGDState:
+        """Take a step with momentum; where nothing moves any more, the run is over."""
+        x, previous = state.current, state.previous
+        share = per_example(torch.where(state.taken > 0, MOMENTUM, 1.0).to(x), x)
+        step = per_example(state.step_size.to(x), x) * ball(self.norm).steepest(gradient)
+        ahead = self.within_budget(x + step, state.inputs)
+        following = x + share * (ahead - x) + (1 - share) * (x - previous)
+        following = self.within_budget(following, state.inputs)
+
+        # Elsewhere than at its peak the run will still be taken up there.
+        idle = unchanged(following, x)
+        if bool(idle.any()):
+            idle &= unchanged(previous, x) & unchanged(state.peak, x)
+        return state._replace(
+            current=following,
+            previous=x,
+            taken=torch.where(idle, self.steps + 1, state.taken + 1),
+        )
+
+    def restarted(self, state: APGDState) -> APGDState:
+        """Send the examples whose run is over to their next one."""
+        again = (state.taken > self.steps) & (state.run < state.runs - 1)
+        places = again.nonzero().squeeze(1)
+        if not len(places):
+            return state
+        ended = rows(state, places)
+        return replaced(state, places, self.begun(ended._replace(run=ended.run + 1)))
+
+    def begun(self, state: APGDState) -> APGDState:
+        """Forget the run before and start from a random point of the ball."""
+        inputs = state.inputs
+        delta = self.epsilon * ball(self.norm).sample(inputs, state.keys, state.run)
+        first = self.within_budget(inputs + delta, inputs)
+        return state._replace(
+            taken=torch.zeros_like(state.taken),
+            current=first,
+            previous=first,
+            height=torch.full_like(state.height, torch.inf),
+            peak=first,
+            peak_height=torch.full_like(state.height, -torch.inf),
+            checked_height=torch.full_like(state.height, -torch.inf),
+            rises=torch.zeros_like(state.rises),
+            halved=torch.zeros_like(state.halved),
+            step_size=torch.full_like(state.step_size, 2 * self.epsilon),
+        )
+
+    def within_budget(self, candidate: Tensor, inputs: Tensor) -> Tensor:
+        """Come back into the ball and the bounds."""
+        return within_budget(candidate, inputs, self.norm, self.epsilon, self.bounds)
+
+
+def unchanged(points: Tensor, others: Tensor) -> Tensor:
+    """Which examples are the same in both: (n,)."""
+    # A norm, since all(dim=1) is many times slower.
+    return size(points - others, "linf") == 0
+
+
+@cache
+def checkpoint_periods(steps: int, device: torch.device) -> Tensor:
+    """For each step, how many have passed since the checkpoint before, -1 between checkpoints."""
+    percents = [0, 22]
+    while percents[-1] < 100:
+        percents.append(percents[-1] + max(percents[-1] - percents[-2] - 3, 6))
+    checkpoints = sorted({math.ceil(p * steps / 100) for p in percents if p <= 100})
+
+    periods = torch.full((steps + 1,), -1, device=device)
+    periods[0] = 0
+    for earlier, later in pairwise(checkpoints):
+        periods[later] = later - earlier
+    return periods

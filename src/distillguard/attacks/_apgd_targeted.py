@@ -8,7 +8,7 @@ from torch import Tensor
 from .._typing import Bounds, Model, Norm
 from .._validation import check_at_least, check_in_unit_interval, check_norm, check_positive
 from ._aims import aim_of_run, choose_aims, lead
-from ._autopgd import APGDState, AutoPGD
+from ._apgd import APGDState, AutoPGD
 from ._engine import run
 
 

@@ -1,11 +1,21 @@
 """The Square attack: random search that needs no gradients (Andriushchenko et al. 2020)."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 
+from .._geometry import per_example, size, within_budget
+from .._random import uniform
 from .._typing import Bounds, Model, Norm
 from .._validation import check_at_least, check_norm, check_positive
-from ._engine import run
-from ._random_search import RandomSearch
+from ._engine import replaced, rows, run, value
+from ._losses import success_margin
+from ._windows import Window, bumps, draw_window, mask, sides, unit
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries of 10,000 after which the share of pixels is halved (section 3.3)."""
 
 
 def square(
@@ -139,3 +149,188 @@ def square(
         random_state=random_state,
         progress=progress,
     )
+
+
+class SquareState(NamedTuple):
+    """Where each example stands; every tensor's first axis is the example."""
+
+    inputs: Tensor
+    labels: Tensor
+    keys: Tensor
+    current: Tensor
+    """The proposal to ask the model about."""
+    kept: Tensor
+    """The run's best point, which proposals change."""
+    kept_margin: Tensor
+    best: Tensor
+    """The best point of all runs."""
+    best_margin: Tensor
+    asked: Tensor
+    """Queries answered in this run."""
+    run: Tensor
+
+
+@dataclass(frozen=True)
+class RandomSearch:
+    """The state machine behind :func:`square` (algorithm 1)."""
+
+    epsilon: float
+    norm: Norm
+    queries: int
+    p_init: float
+    restarts: int
+    early_stop: bool
+    targeted: bool
+    bounds: Bounds
+
+    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> SquareState:
+        """Propose the first point of each example."""
+        zeros = torch.zeros_like(labels)
+        real = torch.promote_types(inputs.dtype, torch.float32)
+        lowest = inputs.new_full((len(inputs),), -torch.inf, dtype=real)
+        state = SquareState(
+            inputs, labels, keys, inputs, inputs, lowest, inputs, lowest, zeros, zeros
+        )
+        return state._replace(current=self.first(state))
+
+    def step(self, model: Model, state: SquareState) -> SquareState:
+        """Ask about the proposal, keep it if it is better, and make the next."""
+        logits = value(model, state.current)
+        margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
+        kept, kept_margin = _better(margin, state.current, state.kept_margin, state.kept)
+        best, best_margin = _better(margin, state.current, state.best_margin, state.best)
+        state = state._replace(
+            kept=kept,
+            kept_margin=kept_margin,
+            best=best,
+            best_margin=best_margin,
+            asked=state.asked + 1,
+        )
+        return self.restarted(state._replace(current=self.proposal(state)))
+
+    def done(self, state: SquareState) -> Tensor:
+        """Fooled, or out of queries."""
+        over = (state.run == self.restarts - 1) & (state.asked >= self.queries)
+        return over | (state.best_margin > 0) if self.early_stop else over
+
+    def result(self, state: SquareState) -> Tensor:
+        """Return the point of widest margin."""
+        return state.best
+
+    def restarted(self, state: SquareState) -> SquareState:
+        """Send the examples whose run is over to another first point."""
+        again = (state.asked >= self.queries) & (state.run < self.restarts - 1)
+        places = again.nonzero().squeeze(1)
+        if not len(places):
+            return state
+        ended = rows(state, places)
+        ended = ended._replace(
+            run=ended.run + 1,
+            asked=torch.zeros_like(ended.asked),
+            kept_margin=torch.full_like(ended.kept_margin, -torch.inf),
+        )
+        return replaced(state, places, ended._replace(current=self.first(ended)))
+
+    def first(self, state: SquareState) -> Tensor:
+        """Stripes of plus and minus epsilon in linf, tiles of bumps in l2."""
+        images = as_images(state.inputs)
+        make = stripes if self.norm == "linf" else tiles
+        delta = make(images, state.keys, self.counter(state))
+        reach = self.epsilon / per_example(size(delta, self.norm), delta)
+        return self.within_budget(images + reach * delta, state)
+
+    def proposal(self, state: SquareState) -> Tensor:
+        """Change a random square of the best point."""
+        inputs, kept = as_images(state.inputs), as_images(state.kept)
+        channels, rows, columns = inputs.shape[1:]
+        drawn = uniform(state.keys, self.counter(state), 5 + channels, torch.float64)
+        sign = torch.where(drawn[:, 5:, None, None] < 0.5, -1.0, 1.0).to(inputs)
+        height, width = sides(self.share(state), rows, columns, *_SMALLEST[self.norm])
+        first = draw_window(height, width, drawn[:, :2], rows, columns)
+
+        if self.norm == "linf":
+            change = 2 * self.epsilon * sign * mask(first, rows, columns)[:, None]
+            proposed = self.within_budget(kept + change, state)
+            same = size(proposed - state.kept, "linf") == 0
+            opposite = self.within_budget(kept - change, state)
+            return torch.where(per_example(same, proposed), opposite, proposed)
+
+        second = draw_window(height, width, drawn[:, 2:4], rows, columns)
+        bump = bumps(first, drawn[:, 4] < 0.5, rows, columns)[:, None].to(inputs)
+        into, outof = (mask(window, rows, columns)[:, None] for window in (first, second))
+        delta = moved_norm(kept - inputs, sign * bump, into, outof, self.epsilon)
+        return self.within_budget(inputs + delta, state)
+
+    def share(self, state: SquareState) -> Tensor:
+        """Share of the pixels in a square at this query: (n,)."""
+        done = state.asked.double() / self.queries * 10_000
+        halvings = torch.tensor(HALVINGS, device=done.device)
+        return self.p_init * 0.5 ** (done[:, None] > halvings).sum(dim=1).double()
+
+    def counter(self, state: SquareState) -> Tensor:
+        """A number for each draw of an example, its own in each run."""
+        return state.run * (self.queries + 1) + state.asked
+
+    def within_budget(self, candidate: Tensor, state: SquareState) -> Tensor:
+        """Come back into the ball and the bounds, and into the shape of the inputs."""
+        candidate = candidate.view_as(state.inputs)
+        return within_budget(candidate, state.inputs, self.norm, self.epsilon, self.bounds)
+
+
+def as_images(inputs: Tensor) -> Tensor:
+    """View examples of any shape as (n, channels, rows, columns)."""
+    if inputs.ndim == 2:
+        return inputs[:, None, None]
+    return inputs.reshape(len(inputs), -1, *inputs.shape[-2:])
+
+
+def stripes(images: Tensor, keys: Tensor, counter: Tensor) -> Tensor:
+    """Vertical stripes of random signs (section 3.3)."""
+    channels, _, columns = images.shape[1:]
+    drawn = uniform(keys, counter, channels * columns, torch.float32)
+    sign = torch.where(drawn < 0.5, -1.0, 1.0).to(images)
+    return sign.view(-1, channels, 1, columns).expand_as(images)
+
+
+def tiles(images: Tensor, keys: Tensor, counter: Tensor) -> Tensor:
+    """A grid of five by five bumps of random sign and direction (section 3.4)."""
+    n, (channels, rows, columns) = len(images), images.shape[1:]
+    height, width = max(rows // 5, 1), max(columns // 5, 1)
+    down, beside = rows // height, columns // width
+    drawn = uniform(keys, counter, (channels + 1) * down * beside, torch.float32)
+    chosen = (drawn < 0.5).view(n, channels + 1, down, beside)
+
+    one = torch.zeros(2, dtype=torch.long, device=images.device)
+    whole = Window(one, one, one + height, one + width)
+    upright, sideways = bumps(whole, one == torch.arange(2).to(one), height, width)
+    upright, sideways = (tile.repeat(down, beside) for tile in (upright, sideways))
+    wide = chosen.repeat_interleave(height, dim=2).repeat_interleave(width, dim=3)
+    grid = torch.where(wide[:, :1], upright, sideways) * torch.where(wide[:, 1:], 1, -1)
+
+    delta = torch.zeros_like(images)
+    top, left = (rows - down * height) // 2, (columns - beside * width) // 2
+    delta[:, :, top : top + down * height, left : left + beside * width] = grid.to(delta)
+    return delta
+
+
+def moved_norm(delta: Tensor, bump: Tensor, into: Tensor, outof: Tensor, epsilon: float) -> Tensor:
+    """Gather the norm of two windows in one, as a bump upon what was there (algorithm 3)."""
+    used = (delta**2).sum(dim=(1, 2, 3), keepdim=True)
+    unused = (epsilon**2 - used).clamp(min=0) / delta.shape[1]
+    available = ((delta * (into | outof)) ** 2).sum(dim=(2, 3), keepdim=True) + unused
+    shape = bump + unit(delta * into)
+    return torch.where(into, unit(shape) * available.sqrt(), delta.masked_fill(outof, 0))
+
+
+def _better(
+    margin: Tensor, point: Tensor, best_margin: Tensor, best: Tensor
+) -> tuple[Tensor, Tensor]:
+    better = margin > best_margin
+    return (
+        torch.where(per_example(better, best), point, best),
+        torch.where(better, margin, best_margin),
+    )
+
+
+_SMALLEST = {"linf": (1, False), "l2": (3, True)}
+"""Least side of a square, and whether it must be odd."""

@@ -7,13 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .._geometry import ball, per_example, size
-from .._typing import Bounds, Distance, Model
-from .._validation import check_at_least, check_choice, check_not_negative
-from ._carlini_wagner import RACERS, Race, RaceState, schedule
-from ._carlini_wagner_l2_paper import BinarySearch
-from ._carlini_wagner_paper import Aim
-from ._engine import Algorithm, run
+from ..._geometry import ball, per_example, size
+from ..._typing import Bounds, Distance, Model
+from ..._validation import check_at_least, check_choice, check_not_negative
+from .._engine import Algorithm, run
+from ._l2_published import BinarySearch
+from ._published import Aim
+from ._race import RACERS, Race, RaceState, schedule
 
 STEPS = {"fast": 200, "paper": 10_000}
 """Where the caller names none."""

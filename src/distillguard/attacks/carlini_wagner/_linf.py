@@ -6,13 +6,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .._geometry import ball, per_example, size
-from .._typing import Bounds, Distance, Model
-from .._validation import check_at_least, check_choice, check_not_negative
-from ._carlini_wagner import RACERS, Race, RaceState, schedule
-from ._carlini_wagner_linf_paper import LargestChange
-from ._carlini_wagner_paper import Aim, Tightening
-from ._engine import Algorithm, run
+from ..._geometry import ball, per_example, size
+from ..._typing import Bounds, Distance, Model
+from ..._validation import check_at_least, check_choice, check_not_negative
+from .._engine import Algorithm, run
+from ._linf_published import LargestChange
+from ._published import Aim, Tightening
+from ._race import RACERS, Race, RaceState, schedule
 
 STEPS = {"fast": 200, "paper": 1_000}
 """Where the caller names none."""

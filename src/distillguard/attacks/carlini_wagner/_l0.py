@@ -7,14 +7,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import per_example, size
-from .._typing import Bounds, Model
-from .._validation import check_at_least, check_choice, check_not_negative
-from ._carlini_wagner_l0_paper import SPARE, AllowedSet
-from ._carlini_wagner_paper import Aim, Tightening
-from ._engine import Algorithm, run, value_and_gradient
-from ._losses import success_margin
-from ._thinning import Thinning, Trial
+from ..._geometry import per_example, size
+from ..._typing import Bounds, Model
+from ..._validation import check_at_least, check_choice, check_not_negative
+from .._engine import Algorithm, run, value_and_gradient
+from .._losses import success_margin
+from ._l0_published import SPARE, AllowedSet
+from ._prune import Thinning, Trial
+from ._published import Aim, Tightening
 
 STEPS = {"fast": 200, "paper": 1_000}
 """Where the caller names none."""

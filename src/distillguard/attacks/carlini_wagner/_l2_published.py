@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import per_example, size
-from .._typing import Model
-from ._carlini_wagner_paper import Aim, adam, exchanged, in_tanh_space
+from ..._geometry import per_example, size
+from ..._typing import Model
+from ._published import Aim, adam, exchanged, in_tanh_space
 
 SEARCH_STEPS = 9
 FIRST_C = 1e-3

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import per_example
-from .._typing import Bounds
+from ..._geometry import per_example
+from ..._typing import Bounds
 
 SINGLE, PAIRED = 32, 12
 """Of how many changes, those that matter least, each is taken back, and each pair."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._geometry import per_example, size
-from .._typing import Distance
-from ._carlini_wagner_paper import SUCCESS, Judged, TightenedState
+from ..._geometry import per_example, size
+from ..._typing import Distance
+from ._published import SUCCESS, Judged, TightenedState
 
 FIRST_TAU, LAST_TAU = 1.0, 1 / 256
 """In widths of the bounds."""

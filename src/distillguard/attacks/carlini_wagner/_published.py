@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .._geometry import per_example, size
-from .._typing import Bounds, Distance, Model
-from ._engine import value_and_gradient
-from ._losses import success_margin
+from ..._geometry import per_example, size
+from ..._typing import Bounds, Distance, Model
+from .._engine import value_and_gradient
+from .._losses import success_margin
 
 SHRINKAGE = 0.999999
 """Bounds lie at infinity in tanh space; points are drawn this much towards the middle."""

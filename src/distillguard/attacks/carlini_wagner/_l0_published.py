@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._geometry import per_example
-from .._typing import Distance
-from ._carlini_wagner_paper import SUCCESS, Judged, TightenedState, in_tanh_space
+from ..._geometry import per_example
+from ..._typing import Distance
+from ._published import SUCCESS, Judged, TightenedState, in_tanh_space
 
 SPARE = 0.01
 """Margin that f asks for beyond the confidence."""

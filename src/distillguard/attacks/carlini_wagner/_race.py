@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .._geometry import per_example, size, unblocked
-from .._typing import Bounds, Distance, Model
-from ._engine import value_and_gradient
-from ._losses import success_margin
+from ..._geometry import per_example, size, unblocked
+from ..._typing import Bounds, Distance, Model
+from .._engine import value_and_gradient
+from .._losses import success_margin
 
 RACERS = 4
 """All rivals together, and the three with the largest clean logits alone: the closest class is
