@@ -39,7 +39,7 @@ from benchmarks._robust import CACHE, trades
 from benchmarks._robust import SETTINGS as ROBUST
 from benchmarks._roster import Contender, roster
 from benchmarks.papers._lab import DATA, Lab
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 
 EPSILON = {"mnist5k": 0.3, "fashion": 0.1}
 """What the robust network is trained for, and the budget of FGSM and PGD on every network."""
@@ -122,7 +122,7 @@ def measured(
     seconds = time.perf_counter() - began[0], time.process_time() - began[1]
 
     model.eval().requires_grad_(False)
-    distance = size(points - X, contender.norm)
+    distance = lp_norm(points - X, contender.norm)
     with torch.no_grad():
         answers = model(points).argmax(dim=1)
     fooled = answers == next_class(y) if contender.targeted else answers != y

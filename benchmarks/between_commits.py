@@ -77,7 +77,7 @@ def compared(commit: str, examples: int) -> list[dict[str, Any]]:
     """A row for each network and attack that both commits have."""
     from benchmarks.attacks import CACHE, chosen_examples
     from benchmarks.papers._lab import Lab
-    from distillguard._geometry import size
+    from distillguard._geometry import lp_norm
 
     lab, asked = Lab("mnist5k", CACHE), {}
     for kind in ("undefended", "T=100"):
@@ -108,7 +108,9 @@ def compared(commit: str, examples: int) -> list[dict[str, Any]]:
         norm: Any = ATTACKS[name][1]
         row = {"network": kind, "attack": name, "equal": torch.equal(before[key], after[key])}
         for when, there in (("before", before[key]), ("now", after[key])):
-            row[f"mean {norm} {when}"] = size(there - asked[kind][1], norm).double().mean().item()
+            row[f"mean {norm} {when}"] = (
+                lp_norm(there - asked[kind][1], norm).double().mean().item()
+            )
         rows.append(row | {"largest difference": (before[key] - after[key]).abs().max().item()})
     order = [f"{kind}/{name}" for kind in asked for name in ATTACKS]
     return sorted(rows, key=lambda row: order.index(f"{row['network']}/{row['attack']}"))

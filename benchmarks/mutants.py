@@ -362,7 +362,7 @@ FAULTS = [
     Fault(
         "batch-wide norm",
         "_geometry.py",
-        'length = per_example(size(scaled, "l2"), gradient)',
+        'length = per_example(lp_norm(scaled, "l2"), gradient)',
         "length = scaled.norm()",
         ("test_geometry.py", CONTRACT),
     ),
@@ -704,7 +704,7 @@ FAULTS = [
     Fault(
         "inner attack leaves the ball",
         "training/_inner.py",
-        "points = within_budget(points.detach() + step, inputs, *budget)",
+        "points = project_to_budget(points.detach() + step, inputs, *budget)",
         "points = (points.detach() + step).clamp(*self.bounds)",
         ("test_robust.py",),
     ),
@@ -794,7 +794,7 @@ FAULTS = [
     Fault(
         "PGD stays where it has no slope",
         "attacks/_pgd.py",
-        'self.redrawn(state._replace(current=ahead), size(direction, "linf") == 0)',
+        'self.redrawn(state._replace(current=ahead), lp_norm(direction, "linf") == 0)',
         "state._replace(current=ahead)",
         ("test_pgd.py",),
         "slope",
@@ -857,8 +857,8 @@ FAULTS = [
     Fault(
         "PGD starts anew on a flat spot in spite of its momentum",
         "attacks/_pgd.py",
-        'size(direction, "linf") == 0',
-        'size(unit if self.momentum else direction, "linf") == 0',
+        'lp_norm(direction, "linf") == 0',
+        'lp_norm(unit if self.momentum else direction, "linf") == 0',
         ("test_pgd.py",),
         "momentum",
     ),

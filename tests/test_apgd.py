@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from distillguard.attacks._aims import aim_of_run, choose_aims
 from torch import Tensor, nn
 
 from distillguard.attacks import apgd, apgd_targeted
-from distillguard.attacks._aims import aim_of_run, choose_aims
 from distillguard.attacks._apgd import AutoPGD, checkpoint_periods
 from distillguard.attacks._apgd_targeted import targeted_dlr
 from distillguard.functional import cross_entropy, dlr_loss, margin_loss

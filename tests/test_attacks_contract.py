@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from conftest import Halfspace, Tangled
 from distillguard import attacks
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 from distillguard.exceptions import NoGradientError
 from distillguard.functional import margin_loss
 
@@ -336,7 +336,7 @@ def test_finds_nearly_the_smallest_perturbation_and_none_smaller(halfspace, exam
 
     adversarial = case(halfspace, inputs, labels, "strong")
 
-    distance = size(adversarial - inputs, case.norm)
+    distance = lp_norm(adversarial - inputs, case.norm)
     assert (halfspace(adversarial).argmax(dim=1) != labels).all()
     assert (distance >= least * (1 - 1e-9)).all()
     assert (distance <= least * case.row.slack).all()
@@ -363,7 +363,7 @@ def test_stays_within_bounds_exactly_and_within_epsilon_up_to_rounding(tangled, 
         delta = adversarial.double() - inputs.double()
         # Each of the twelve pixels is rounded once, by half a unit in the last place of 1.
         rounding = {"linf": 1.0, "l2": 12**0.5, "l1": 12.0}[case.norm] * torch.finfo(dtype).eps
-        assert (size(delta, case.norm) <= EPSILON[case.norm] + rounding).all()
+        assert (lp_norm(delta, case.norm) <= EPSILON[case.norm] + rounding).all()
 
 
 @each_case
@@ -462,12 +462,12 @@ def test_returns_the_best_of_all_points_that_the_model_was_asked_about(tangled, 
         mine = margin_loss(tangled(adversarial), label)
         allowed = ((points >= 0) & (points <= 1)).flatten(1).all(dim=1)
         if case.row.budget:
-            allowed &= size(points - inputs, case.norm) <= EPSILON[case.norm] * (1 + 1e-9)
+            allowed &= lp_norm(points - inputs, case.norm) <= EPSILON[case.norm] * (1 + 1e-9)
             assert mine >= margins[allowed].max() - 1e-12
         elif (fooling := allowed & (margins > 0)).any():
-            nearest = size(points[fooling] - inputs, case.norm).min()
+            nearest = lp_norm(points[fooling] - inputs, case.norm).min()
             assert mine > 0
-            assert size(adversarial - inputs, case.norm) <= nearest + 1e-12
+            assert lp_norm(adversarial - inputs, case.norm) <= nearest + 1e-12
         else:
             assert torch.equal(adversarial, inputs)
         assert (points == adversarial).flatten(1).all(dim=1).any()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Halfspace
-from distillguard._geometry import per_example, size
+from distillguard._geometry import lp_norm, per_example
 from distillguard.attacks import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf
 from distillguard.attacks.carlini_wagner._prune import Thinning, Trial
 
@@ -52,7 +52,7 @@ def least_distance(halfspace: Halfspace, inputs: Tensor) -> Tensor:
 
 
 def distance(adversarial: Tensor, inputs: Tensor) -> Tensor:
-    return size(adversarial - inputs, "l2")
+    return lp_norm(adversarial - inputs, "l2")
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def test_linf_finds_the_closest_point_of_a_half_space(examples, scale):
     adversarial = carlini_wagner_linf(model, inputs, labels)
 
     assert (model(adversarial).argmax(dim=1) != labels).all()
-    ratio = size(adversarial - inputs, "linf") / model.least_epsilon(inputs, "linf")
+    ratio = lp_norm(adversarial - inputs, "linf") / model.least_epsilon(inputs, "linf")
     assert (ratio >= 1 - 1e-9).all()
     assert ratio.max() < 1.002
 

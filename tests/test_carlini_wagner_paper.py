@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from conftest import Halfspace
 from distillguard import attacks
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 from distillguard.attacks.carlini_wagner._l0_published import SPARE, AllowedSet
 from distillguard.attacks.carlini_wagner._l2_published import BinarySearch
 from distillguard.attacks.carlini_wagner._linf_published import LargestChange
@@ -85,7 +85,7 @@ def test_the_closest_point_of_a_half_space_is_found(norm, attack, steps):
     model, inputs, labels, least = apart(norm)
     adversarial = attack(model, inputs, labels, steps=steps)
     assert (model(adversarial).argmax(dim=1) == 0).all()
-    ratio = size(adversarial - inputs, norm) / least
+    ratio = lp_norm(adversarial - inputs, norm) / least
     assert (ratio >= 1).all()
     assert ratio.max() < 1.03
 
@@ -350,7 +350,7 @@ def test_an_example_fares_the_same_in_any_batch(tangled, attack):
     together = attack(tangled, inputs, labels, steps=15)
     apart = attack(tangled, inputs.flip(0), labels.flip(0), steps=15, batch_size=3).flip(0)
     torch.testing.assert_close(apart, together, rtol=0, atol=1e-9)
-    assert size(together - inputs, "l2").unique().numel() == 4
+    assert lp_norm(together - inputs, "l2").unique().numel() == 4
 
 
 @pytest.mark.parametrize("attack", [l2, l0])

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from conftest import Halfspace, Tangled
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 from distillguard.attacks import ddn
 from distillguard.functional import margin_loss
 
@@ -94,7 +94,7 @@ def test_comes_within_a_hundredth_of_the_boundary(halfspace, examples, n_steps):
     inputs, labels = examples(16)
     least = halfspace.least_epsilon(inputs, "l2")
     adversarial = ddn(halfspace, inputs, labels, steps=n_steps, initial_norm=0.1, gamma=0.05)
-    distance = size(adversarial - inputs, "l2")
+    distance = lp_norm(adversarial - inputs, "l2")
     assert (distance >= least * (1 - 1e-9)).all()
     assert (distance <= least * 1.05).all()
     assert (distance / least).median() <= 1.01

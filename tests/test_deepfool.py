@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from conftest import Halfspace
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 from distillguard.attacks import deepfool
 from distillguard.functional import margin_loss
 
@@ -71,7 +71,7 @@ def test_one_step_reaches_a_plane_and_overshoots_by_the_share_asked_for(
     adversarial = deepfool(
         model, inputs, labels, norm=norm, steps=1, overshoot=overshoot, bounds=WIDE
     )
-    distance = size(adversarial - inputs, norm)
+    distance = lp_norm(adversarial - inputs, norm)
     expected = (1 + overshoot) * halfspace.least_epsilon(inputs, norm)
     torch.testing.assert_close(distance, expected, rtol=1e-9, atol=0)
     assert sum(map(len, model.points)) == 2 * 8
@@ -134,7 +134,7 @@ def test_a_point_on_the_boundary_itself_is_moved_across():
     labels = torch.tensor([1])
     adversarial = deepfool(model, inputs, labels)
     assert margin_loss(model(adversarial), labels) > 0
-    assert size(adversarial - inputs, "l2") < 1e-3
+    assert lp_norm(adversarial - inputs, "l2") < 1e-3
 
 
 @each_norm

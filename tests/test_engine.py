@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distillguard._batches import batches, few_sizes
 from distillguard.attacks import pgd
-from distillguard.attacks._engine import run, value, value_and_gradient, value_and_jacobian
+from distillguard.attacks._engine import logits_and_gradient, logits_and_jacobian, run
 from distillguard.functional import cross_entropy, margin_loss
 
 
@@ -115,13 +115,13 @@ def test_a_gradient_through_several_batches_is_that_of_one(tangled):
     points = torch.rand(77, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.arange(77) % 3
     tangled.eval()
-    one = value_and_gradient(tangled, points, cross_entropy, labels)
+    one = logits_and_gradient(tangled, points, cross_entropy, labels)
 
     def in_parts(points: Tensor) -> Tensor:
         return torch.cat([tangled(part) for part in few_sizes(points)])
 
     for whole, cut in zip(
-        one, value_and_gradient(in_parts, points, cross_entropy, labels), strict=True
+        one, logits_and_gradient(in_parts, points, cross_entropy, labels), strict=True
     ):
         torch.testing.assert_close(cut, whole)
 
@@ -242,7 +242,7 @@ def quadratic(points: Tensor) -> Tensor:
 def test_the_gradient_of_each_example_is_its_own_and_not_an_average():
     points, labels = torch.tensor([[0.5, 0.25], [0.5, 0.25]]).double(), torch.tensor([1, 1])
     # The margin of label 1 there: the best wrong logit is points[:, 0].
-    logits, gradient = value_and_gradient(quadratic, points, margin_loss, labels)
+    logits, gradient = logits_and_gradient(quadratic, points, margin_loss, labels)
     assert gradient.tolist() == [[0.0, -1.0], [0.0, -1.0]]
     assert logits.tolist() == [[0.3125, 0.75, 0.5]] * 2
     assert not logits.requires_grad
@@ -252,7 +252,7 @@ def test_the_gradient_of_each_example_is_its_own_and_not_an_average():
 
 def test_a_jacobian_is_one_gradient_per_output():
     points, labels = torch.tensor([[0.5, 0.25]]).double(), torch.tensor([1])
-    _, jacobian = value_and_jacobian(quadratic, points, lambda logits, labels: logits, labels)
+    _, jacobian = logits_and_jacobian(quadratic, points, lambda logits, labels: logits, labels)
     assert jacobian.tolist() == [[[1.0, 0.5], [1.0, 1.0], [1.0, 0.0]]]
 
 
@@ -260,7 +260,7 @@ def test_gradients_of_a_network_agree_with_finite_differences(tangled):
     tangled.eval()
     points = torch.rand(3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([0, 1, 2])
-    _, gradient = value_and_gradient(tangled, points, cross_entropy, labels)
+    _, gradient = logits_and_gradient(tangled, points, cross_entropy, labels)
     for pixel in range(12):
         nudge = torch.zeros(12, dtype=torch.float64)
         nudge[pixel] = 1e-6
@@ -272,7 +272,7 @@ def test_gradients_of_a_network_agree_with_finite_differences(tangled):
 
 def test_a_value_alone_leaves_no_graph(tangled):
     points = torch.rand(3, 12, dtype=torch.float64, requires_grad=True)
-    assert not value(tangled.eval(), points).requires_grad
+    assert not logits_at(tangled.eval(), points).requires_grad
 
 
 # Relations between attacks on the engine.

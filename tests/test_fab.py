@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 from distillguard.attacks import fab_targeted
 from distillguard.attacks._box_projection import step_to_hyperplane
 
@@ -151,7 +151,9 @@ def test_a_long_single_precision_problem_is_solved_to_rounding(norm):
     gap = torch.tensor([1e-3, -3.0, 500.0, -8000.0])
     exact = step_to_hyperplane(points.double(), normal.double(), gap.double(), norm, (0, 1))
     steps = step_to_hyperplane(points, normal, gap, norm, (0, 1))
-    torch.testing.assert_close(size(steps, norm).double(), size(exact, norm), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        lp_norm(steps, norm).double(), lp_norm(exact, norm), rtol=1e-5, atol=0
+    )
 
 
 def test_half_precision_is_solved_in_single():
@@ -173,11 +175,11 @@ def test_comes_within_a_hundredth_of_the_boundary_inside_the_box(halfspace, norm
     labels = halfspace(inputs).argmax(dim=1)
     gap = -halfspace.signed_distance(inputs).detach()
     normal = halfspace.w.detach().expand(12, -1)
-    least = size(step_to_hyperplane(inputs, normal, gap, norm, (0.0, 1.0)), norm)
+    least = lp_norm(step_to_hyperplane(inputs, normal, gap, norm, (0.0, 1.0)), norm)
 
     adversarial = fab_targeted(halfspace, inputs, labels, norm=norm, steps=20)
 
-    distance = size(adversarial - inputs, norm)
+    distance = lp_norm(adversarial - inputs, norm)
     assert (halfspace(adversarial).argmax(dim=1) != labels).all()
     assert (distance >= least * (1 - 1e-9)).all()
     assert (distance <= least * 1.01).all()
@@ -188,7 +190,7 @@ def test_comes_within_a_hundredth_of_a_curved_boundary(norm):
     centre = greys(8) * 0.04 + 0.48
     labels = torch.zeros(8, dtype=torch.long)
     adversarial = fab_targeted(Bowl(), centre, labels, norm=norm, steps=30)
-    distance = size(adversarial - centre, norm)
+    distance = lp_norm(adversarial - centre, norm)
     offset = centre - 0.5
     if norm == "l2":
         least = 0.3 - offset.norm(dim=1)
@@ -206,14 +208,14 @@ def test_stops_at_the_first_success_that_is_near_enough(norm, tangled):
     inputs = greys(10)
     labels = tangled.decided(inputs)
     how = {"norm": norm, "steps": 12, "random_state": 0}
-    nearest = size(fab_targeted(tangled, inputs, labels, **how) - inputs, norm)
+    nearest = lp_norm(fab_targeted(tangled, inputs, labels, **how) - inputs, norm)
     radius = 1.2 * nearest.median().item()
 
     every, few = Recording(tangled), Recording(tangled)
     fab_targeted(every, inputs, labels, **how)
     adversarial = fab_targeted(few, inputs, labels, **how, stop_within=radius)
 
-    distance = size(adversarial - inputs, norm)
+    distance = lp_norm(adversarial - inputs, norm)
     fooled = tangled.decided(adversarial) != labels
     assert (fooled & (distance <= radius))[nearest <= radius].all()
     assert few.asked < 0.8 * every.asked
@@ -268,7 +270,7 @@ def test_beta_of_one_goes_on_from_a_success_itself(norm):
     labels = torch.zeros(8, dtype=torch.long)
     how = {"norm": norm, "n_targets": 1, "steps": 30}
     usual, near = (
-        size(fab_targeted(Bowl(), inputs, labels, beta=beta, **how) - inputs, norm)
+        lp_norm(fab_targeted(Bowl(), inputs, labels, beta=beta, **how) - inputs, norm)
         for beta in (0.9, 1.0)
     )
     model = Recording(Bowl())
@@ -282,7 +284,7 @@ def test_more_classes_and_more_rounds_never_take_a_success_further(tangled):
     inputs = greys(8, seed=4)
     labels = tangled.decided(inputs)
     distances = [
-        size(
+        lp_norm(
             fab_targeted(tangled, inputs, labels, random_state=0, steps=10, **how) - inputs, "linf"
         )
         for how in ({"n_targets": 1}, {"n_targets": 3}, {"n_targets": 3, "restarts": 3})
@@ -298,8 +300,8 @@ def test_later_rounds_start_half_as_far_as_the_nearest_success(halfspace, exampl
     model = Recording(halfspace)
     first = fab_targeted(halfspace, inputs, labels, steps=4)
     fab_targeted(model, inputs, labels, steps=4, restarts=2, random_state=0)
-    near = [size(points - inputs, "linf").item() for points in model.points]
-    best = size(first - inputs, "linf").item()
+    near = [lp_norm(points - inputs, "linf").item() for points in model.points]
+    best = lp_norm(first - inputs, "linf").item()
     # Nothing but the second start is off the segment that a linear model leads along.
     along = (first - inputs).flatten(1)
     off = [
@@ -322,8 +324,8 @@ def test_targeted_finds_the_nearest_point_of_the_class(tangled, norm):
     assert reached.double().mean() > 0.5
     assert torch.equal(reached, moved)
     untargeted = fab_targeted(tangled, inputs, labels, **how)
-    distance = size(adversarial - inputs, norm)
-    assert (size(untargeted - inputs, norm) <= distance * 1.02)[reached].all()
+    distance = lp_norm(adversarial - inputs, norm)
+    assert (lp_norm(untargeted - inputs, norm) <= distance * 1.02)[reached].all()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from distillguard._geometry import ball, per_example, size
+from distillguard._geometry import ball, lp_norm, per_example
 from distillguard._random import example_keys
 
 NORMS = ("linf", "l2", "l1")
@@ -30,10 +30,10 @@ def samples(norm: str, n: int, dimension: int, dtype: torch.dtype = torch.float6
 
 def test_sizes_by_hand():
     delta = torch.tensor([[[3.0, -4.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    assert size(delta, "linf").tolist() == [4, 0]
-    assert size(delta, "l2").tolist() == [5, 0]
-    assert size(delta, "l1").tolist() == [7, 0]
-    assert size(delta, "l0").tolist() == [2, 0]
+    assert lp_norm(delta, "linf").tolist() == [4, 0]
+    assert lp_norm(delta, "l2").tolist() == [5, 0]
+    assert lp_norm(delta, "l1").tolist() == [7, 0]
+    assert lp_norm(delta, "l0").tolist() == [2, 0]
 
 
 def test_per_example_values_meet_the_first_axis():
@@ -117,15 +117,15 @@ def test_the_steepest_direction_reaches_the_dual_norm_of_the_gradient(norm):
     gradient = normal(8, 3, 20, seed=5)
     dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[norm]
     direction = ball(norm).steepest(gradient)
-    torch.testing.assert_close((gradient * direction).flatten(1).sum(1), size(gradient, dual))
-    torch.testing.assert_close(size(direction, norm), torch.ones(8).double())
+    torch.testing.assert_close((gradient * direction).flatten(1).sum(1), lp_norm(gradient, dual))
+    torch.testing.assert_close(lp_norm(direction, norm), torch.ones(8).double())
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_no_sampled_direction_ascends_faster_than_the_steepest(norm):
     gradient = normal(1, 20, seed=6)
     others = normal(2000, 20, seed=7)
-    others /= size(others, norm)[:, None]
+    others /= lp_norm(others, norm)[:, None]
     assert (others @ gradient[0]).max() <= (gradient * ball(norm).steepest(gradient)).sum()
 
 
@@ -160,7 +160,7 @@ def test_a_gradient_near_the_ends_of_float32_keeps_its_direction(norm, scale):
     direction = ball(norm).steepest(gradient)
     expected = ball(norm).steepest(gradient.double())
     torch.testing.assert_close(direction.double(), expected)
-    torch.testing.assert_close(size(direction, norm), torch.ones(1))
+    torch.testing.assert_close(lp_norm(direction, norm), torch.ones(1))
 
 
 # Samples.
@@ -170,7 +170,7 @@ def test_a_gradient_near_the_ends_of_float32_keeps_its_direction(norm, scale):
 @pytest.mark.parametrize("dimension", [1, 2, 7])
 def test_the_radius_of_a_sample_is_distributed_as_in_a_uniform_ball(norm, dimension):
     # In a ball of dimension d the share of volume within radius r is r to the power d.
-    radius = size(samples(norm, 4000, dimension), norm)
+    radius = lp_norm(samples(norm, 4000, dimension), norm)
     assert radius.max() <= 1 + 1e-12
     assert scipy.stats.kstest(radius.numpy(), lambda r: r**dimension).pvalue > 1e-3
 
@@ -207,4 +207,4 @@ def test_samples_keep_the_dtype_and_stay_in_the_ball_up_to_its_rounding(norm, dt
     points = samples(norm, 200, 30, dtype)
     assert points.dtype == dtype
     rounding = math.sqrt(30) * torch.finfo(dtype).eps
-    assert size(points.double(), norm).max() <= 1 + rounding
+    assert lp_norm(points.double(), norm).max() <= 1 + rounding

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 from distillguard.attacks import jsma
 from distillguard.attacks._jsma import best_pair
 from distillguard.functional import softmax
@@ -250,7 +250,7 @@ def test_what_changes_goes_to_a_bound_and_is_not_too_much(tangled, max_features)
         tangled, inputs, tangled.decided(inputs), change="both", max_features=max_features
     )
     changed = adversarial != inputs
-    assert (size(adversarial - inputs, "l0") <= max_features).all()
+    assert (lp_norm(adversarial - inputs, "l0") <= max_features).all()
     assert set(adversarial[changed].tolist()) == {0.0, 1.0}
 
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from distillguard import attacks
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 
 MINIMUM_DISTANCE = {
     "carlini_wagner_l2": attacks.carlini_wagner_l2,
@@ -87,7 +87,7 @@ def test_in_half_precision_every_example_is_fooled_and_about_as_closely(
     net, X, y = plain
     attack = MINIMUM_DISTANCE[name]
     norm = "l0" if name.endswith("l0") else "linf" if name.endswith("linf") else "l2"
-    exact = size(attack(net, X, y) - X, norm).median()
+    exact = lp_norm(attack(net, X, y) - X, norm).median()
 
     state = {key: value.to(model_dtype) for key, value in net.state_dict().items()}
     half = nn.Sequential(nn.Identity(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
@@ -101,7 +101,7 @@ def test_in_half_precision_every_example_is_fooled_and_about_as_closely(
     assert adversarial.dtype == inputs_dtype
     with torch.no_grad():
         assert (half(adversarial.to(model_dtype)).argmax(dim=1) != y).all()
-    distance = size(adversarial.float() - inputs.float(), norm).median()
+    distance = lp_norm(adversarial.float() - inputs.float(), norm).median()
     assert distance <= 1.1 * exact
 
 
@@ -153,7 +153,7 @@ def test_a_boundary_far_beyond_what_the_slope_foretells_is_found_as_closely(norm
     X = torch.full((1, 64), 0.5)
     adversarial = MINIMUM_DISTANCE[f"carlini_wagner_{norm}"](net, X, torch.tensor([0]))
     assert net(adversarial).argmax() != 0
-    assert size(adversarial - X, norm).item() == pytest.approx(reach, rel=0.01)
+    assert lp_norm(adversarial - X, norm).item() == pytest.approx(reach, rel=0.01)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -176,7 +176,7 @@ def test_logits_of_any_scale_are_attacked_alike(plain, name, scale):
 @pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e-18, 1.0, 1e18, 1e30])
 def test_a_length_is_right_at_every_scale(scale):
     delta = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64) * scale
-    lengths = size(delta.float(), "l2")
+    lengths = lp_norm(delta.float(), "l2")
     assert lengths[0].item() == pytest.approx(5 * scale, rel=1e-5)
     assert lengths[1] == 0
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from distillguard._geometry import ball, size
+from distillguard._geometry import ball, lp_norm
 from distillguard._random import example_keys
 from distillguard.functional import (
     cross_entropy,
@@ -133,7 +133,7 @@ def test_losses_are_finite_and_cross_entropies_not_negative(logits, seed, temper
 def test_projection_lands_in_the_ball_and_stays_there(norm, shape, seed, radius):
     delta = normal((4, *shape), seed, scale=10 * radius)
     once = ball(norm).project(delta, radius)
-    assert (size(once, norm) <= radius * (1 + 1e-12)).all()
+    assert (lp_norm(once, norm) <= radius * (1 + 1e-12)).all()
     torch.testing.assert_close(ball(norm).project(once, radius), once, rtol=1e-9, atol=1e-12)
 
 
@@ -141,7 +141,7 @@ def test_projection_lands_in_the_ball_and_stays_there(norm, shape, seed, radius)
 @given(SHAPES, SEEDS, RADII)
 def test_projection_leaves_what_is_inside(norm, shape, seed, radius):
     delta = normal((4, *shape), seed)
-    inside = delta * (0.999 * radius / size(delta, norm).amax())
+    inside = delta * (0.999 * radius / lp_norm(delta, norm).amax())
     assert torch.equal(ball(norm).project(inside, radius), inside)
 
 
@@ -150,7 +150,7 @@ def test_projection_leaves_what_is_inside(norm, shape, seed, radius):
 def test_the_nearest_point_makes_an_obtuse_angle_with_every_other(norm, shape, seed, radius):
     # The variational inequality that characterises the projection onto a convex set.
     outside, others = normal((4, *shape), seed, 3 * radius), normal((4, *shape), seed + 1)
-    inside = others * (radius / size(others, norm)).reshape(-1, *(1,) * len(shape))
+    inside = others * (radius / lp_norm(others, norm)).reshape(-1, *(1,) * len(shape))
     nearest = ball(norm).project(outside, radius)
     angle = ((outside - nearest) * (inside - nearest)).flatten(1).sum(dim=1)
     assert (angle <= 1e-9 * radius**2).all()
@@ -174,7 +174,7 @@ def test_the_clamp_after_the_projection_never_leaves_the_ball(norm, shape, seed,
     inputs = torch.rand((4, *shape), generator=generator, dtype=torch.float64)
     radius = 10.0**-bits
     delta = ball(norm).project(normal((4, *shape), seed), radius)
-    assert (size((inputs + delta).clamp(0, 1) - inputs, norm) <= radius * (1 + 1e-9)).all()
+    assert (lp_norm((inputs + delta).clamp(0, 1) - inputs, norm) <= radius * (1 + 1e-9)).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -183,7 +183,7 @@ def test_the_steepest_direction_has_size_one_at_every_scale(norm, shape, seed, e
     gradient = normal((4, *shape), seed, scale=10.0**exponent)
     gradient = torch.where(gradient == 0, 10.0**exponent, gradient)
     direction = ball(norm).steepest(gradient)
-    torch.testing.assert_close(size(direction, norm), torch.ones(4).double())
+    torch.testing.assert_close(lp_norm(direction, norm), torch.ones(4).double())
 
 
 # Random keys.

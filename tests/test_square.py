@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 from distillguard._random import example_keys, uniform
 from distillguard.attacks import square
 from distillguard.attacks._square import RandomSearch, moved_norm
@@ -176,7 +176,7 @@ def test_more_queries_never_narrow_the_margin(norm):
 def test_examples_of_any_shape_are_searched(norm, shape):
     model, inputs, adversarial = searched(norm, shape=shape, queries=150)
     delta = adversarial - inputs
-    assert size(delta, norm).item() <= EPSILON[norm] * (1 + 1e-9)
+    assert lp_norm(delta, norm).item() <= EPSILON[norm] * (1 + 1e-9)
     dual = {"linf": 1.0, "l2": 2.0}[norm]
     reachable = EPSILON[norm] * model.w.flatten().norm(p=dual)
     gain = (delta * model.w).sum()

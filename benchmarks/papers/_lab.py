@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from benchmarks._common import quick_precision
 from benchmarks.papers._smoothing import Smoothed
 from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, networks
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 from distillguard.attacks import carlini_wagner_l2, jsma
 
 Examples = tuple[Tensor, Tensor]
@@ -160,7 +160,7 @@ class Lab:
         """The same without images, to be sent to another process."""
         return replace(self, spent={}, computed=0.0)
 
-    def size(self, images: Size) -> int:
+    def lp_norm(self, images: Size) -> int:
         """How many images this time."""
         wanted = images.paper if self.full else images.default
         return wanted if self.most is None else min(wanted, self.most)
@@ -303,7 +303,7 @@ class Lab:
                 missed = points[~reached], targets[~reached]
                 adversarial[~reached] = attack(network, *missed, targeted=True, steps=patience)
                 reached = answers(network, adversarial) == targets
-            length = size(adversarial - points, norm).masked_fill(~reached, torch.inf)
+            length = lp_norm(adversarial - points, norm).masked_fill(~reached, torch.inf)
             return length.view(aims.shape).cpu()
 
         return self.remembered(f"{name}-{kind}-{seed}-{n}", compute)

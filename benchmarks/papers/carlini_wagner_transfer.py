@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.papers._claim import Claim, Row, Rows, check, comparison, main, mean, values
 from benchmarks.papers._figures import axes, line
 from benchmarks.papers._lab import HALVES, Lab, Size, answers, mean_of, random_class, share
-from distillguard._geometry import size
+from distillguard._geometry import lp_norm
 from distillguard.attacks import carlini_wagner_l2
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def measure(lab: Lab, seed: int, confidence: int) -> Row:
         source, inputs, aims, targeted=True, confidence=float(confidence)
     )
     made = answers(source, adversarial) == aims
-    row = {"made": share(made), "distance": mean_of(size(adversarial - inputs, "l2")[made])}
+    row = {"made": share(made), "distance": mean_of(lp_norm(adversarial - inputs, "l2")[made])}
     for name, model in others.items():
         said = answers(model, adversarial)[made]
         row[f"{name}_fooled"] = share(said != labels[made])

@@ -16,7 +16,7 @@ from ._typing import Bounds, Distance, Norm
 L1_SHARE = 0.01
 """Share of the coordinates that one l1 step moves (Tramer and Boneh 2019, section 4.1)."""
 
-BLOCKS = 4
+BLOCKS_PER_SIDE = 4
 """Blocks along each side of an image, for starts that are constant on each."""
 
 
@@ -33,7 +33,7 @@ class Ball(NamedTuple):
     """(delta, radius): the nearest point of the ball; the radius may differ per example."""
 
 
-def size(delta: Tensor, norm: Distance) -> Tensor:
+def lp_norm(delta: Tensor, norm: Distance) -> Tensor:
     """Return each example's norm: (n, ...) to (n,). ``"l0"`` counts the coordinates moved."""
     flat = delta.flatten(1)
     if flat.shape[1] == 0:
@@ -67,7 +67,7 @@ def ball(norm: Norm) -> Ball:
     return _BALLS[norm]
 
 
-def within_budget(
+def project_to_budget(
     candidate: Tensor, inputs: Tensor, norm: Norm, epsilon: float, bounds: Bounds
 ) -> Tensor:
     """Project onto the ball, then clamp, which moves no coordinate away from its input."""
@@ -78,17 +78,17 @@ def _column(radius: Tensor | float, like: Tensor) -> Tensor | float:
     return per_example(radius, like) if isinstance(radius, Tensor) else radius
 
 
-def unblocked(gradient: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
+def feasible_gradient(gradient: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
     """Zero the slope of coordinates that would leave the bounds."""
     low, high = bounds
     blocked = ((points <= low) & (gradient < 0)) | ((points >= high) & (gradient > 0))
     return gradient.masked_fill(blocked, 0)
 
 
-def coarse_signs(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
+def block_signs(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
     """One random sign for each sixteenth of an image's channel, each coordinate of other inputs."""
     shape = list(like.shape[1:])
-    coarse = [min(side, BLOCKS) for side in shape[-2:]] if len(shape) > 2 else shape[-2:]
+    coarse = [min(side, BLOCKS_PER_SIDE) for side in shape[-2:]] if len(shape) > 2 else shape[-2:]
     coarse = shape[:-2] + coarse
     signs = torch.where(uniform(keys, counter, math.prod(coarse), like.dtype) < 0.5, -1.0, 1.0)
     signs = signs.to(like).view(len(like), *coarse)
@@ -122,14 +122,14 @@ def _l2_sample(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
 
 def _l2_steepest(gradient: Tensor) -> Tensor:
     # Dividing by the largest entry first keeps the squares of tiny gradients from underflowing.
-    largest = per_example(size(gradient, "linf"), gradient)
+    largest = per_example(lp_norm(gradient, "linf"), gradient)
     scaled = torch.where(largest > 0, gradient / largest, 0)
-    length = per_example(size(scaled, "l2"), gradient)
+    length = per_example(lp_norm(scaled, "l2"), gradient)
     return torch.where(largest > 0, scaled / length, 0)
 
 
 def _l2_project(delta: Tensor, radius: Tensor | float) -> Tensor:
-    length = per_example(size(delta, "l2"), delta)
+    length = per_example(lp_norm(delta, "l2"), delta)
     reach = _column(radius, delta)
     return torch.where(length > reach, delta * (reach / length), delta)
 

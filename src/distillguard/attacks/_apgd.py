@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import ball, per_example, size, within_budget
+from .._geometry import ball, lp_norm, per_example, project_to_budget
 from .._typing import Bounds, Loss, Model, Norm
 from .._validation import (
     check_at_least,
@@ -18,7 +18,7 @@ from .._validation import (
     check_norm,
     check_positive,
 )
-from ._engine import replaced, rows, run, value, value_and_gradient
+from ._engine import logits_and_gradient, logits_at, put, run, take
 from ._losses import ascended_loss, success_margin
 
 MOMENTUM = 0.75
@@ -246,11 +246,11 @@ class AutoPGD:
     def step(self, model: Model, state: APGDState) -> APGDState:
         """Judge the current iterate, move to the next; the last of a run is only judged."""
         if bool((state.taken < self.steps).any()):
-            logits, gradient = value_and_gradient(
+            logits, gradient = logits_and_gradient(
                 model, state.current, lambda logits, _: self.objective(logits, state), state.labels
             )
         else:
-            logits, gradient = value(model, state.current), torch.zeros_like(state.current)
+            logits, gradient = logits_at(model, state.current), torch.zeros_like(state.current)
 
         state = self.judged(state, logits)
         state = self.recorded(state, self.objective(logits, state), gradient)
@@ -313,9 +313,9 @@ class AutoPGD:
         x, previous = state.current, state.previous
         share = per_example(torch.where(state.taken > 0, MOMENTUM, 1.0).to(x), x)
         step = per_example(state.step_size.to(x), x) * ball(self.norm).steepest(gradient)
-        ahead = self.within_budget(x + step, state.inputs)
+        ahead = self.project(x + step, state.inputs)
         following = x + share * (ahead - x) + (1 - share) * (x - previous)
-        following = self.within_budget(following, state.inputs)
+        following = self.project(following, state.inputs)
 
         # Elsewhere than at its peak the run will still be taken up there.
         idle = unchanged(following, x)
@@ -333,14 +333,14 @@ class AutoPGD:
         places = again.nonzero().squeeze(1)
         if not len(places):
             return state
-        ended = rows(state, places)
-        return replaced(state, places, self.begun(ended._replace(run=ended.run + 1)))
+        ended = take(state, places)
+        return put(state, places, self.begun(ended._replace(run=ended.run + 1)))
 
     def begun(self, state: APGDState) -> APGDState:
         """Forget the run before and start from a random point of the ball."""
         inputs = state.inputs
         delta = self.epsilon * ball(self.norm).sample(inputs, state.keys, state.run)
-        first = self.within_budget(inputs + delta, inputs)
+        first = self.project(inputs + delta, inputs)
         return state._replace(
             taken=torch.zeros_like(state.taken),
             current=first,
@@ -354,15 +354,15 @@ class AutoPGD:
             step_size=torch.full_like(state.step_size, 2 * self.epsilon),
         )
 
-    def within_budget(self, candidate: Tensor, inputs: Tensor) -> Tensor:
+    def project(self, candidate: Tensor, inputs: Tensor) -> Tensor:
         """Come back into the ball and the bounds."""
-        return within_budget(candidate, inputs, self.norm, self.epsilon, self.bounds)
+        return project_to_budget(candidate, inputs, self.norm, self.epsilon, self.bounds)
 
 
 def unchanged(points: Tensor, others: Tensor) -> Tensor:
     """Which examples are the same in both: (n,)."""
     # A norm, since all(dim=1) is many times slower.
-    return size(points - others, "linf") == 0
+    return lp_norm(points - others, "linf") == 0
 
 
 @cache

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from .._typing import Bounds, Model, Norm
 from .._validation import check_at_least, check_in_unit_interval, check_norm, check_positive
-from ._aims import aim_of_run, choose_aims, lead
 from ._apgd import APGDState, AutoPGD
 from ._engine import run
+from ._targets import lead, likeliest_targets, target_of_run
 
 
 def apgd_targeted(
@@ -126,7 +126,7 @@ def apgd_targeted(
     check_in_unit_interval("rho", rho)
 
     def objective(logits: Tensor, state: APGDState) -> Tensor:
-        aim = aim_of_run(state.aims, state.run, state.runs // restarts)
+        aim = target_of_run(state.aims, state.run, state.runs // restarts)
         return targeted_dlr(logits, lead(logits, state.labels, aim, targeted))
 
     algorithm = TargetedAutoPGD(
@@ -175,7 +175,7 @@ class TargetedAutoPGD(AutoPGD):
         first = state.run < 0
         if not bool(first.any()):
             return state
-        aims, count = choose_aims(logits, state.labels, self.n_targets, self.targeted)
+        aims, count = likeliest_targets(logits, state.labels, self.n_targets, self.targeted)
         return state._replace(
             aims=torch.where(first[:, None], aims, state.aims),
             runs=torch.where(first, count * self.restarts, state.runs),

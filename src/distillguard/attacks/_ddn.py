@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import ball, per_example, size
+from .._geometry import ball, lp_norm, per_example
 from .._typing import Bounds, Model
 from .._validation import check_at_least, check_choice, check_positive
 from ..functional import cross_entropy
-from ._engine import run, value, value_and_gradient
+from ._engine import logits_and_gradient, logits_at, run
 from ._losses import success_margin
 
 LAST_STEP_SIZE = 0.01
@@ -195,13 +195,13 @@ class DecoupledDirectionNorm:
     def step(self, model: Model, state: DDNState) -> DDNState:
         """Judge the current iterate and move to the next; the last one is only judged."""
         if bool((state.taken < self.steps).any()):
-            logits, gradient = value_and_gradient(model, state.current, self.loss, state.labels)
+            logits, gradient = logits_and_gradient(model, state.current, self.loss, state.labels)
         else:
-            logits, gradient = value(model, state.current), torch.zeros_like(state.current)
+            logits, gradient = logits_at(model, state.current), torch.zeros_like(state.current)
 
         fooled = success_margin(logits, state.labels, self.targeted) > 0
         delta = state.current - state.inputs
-        distance = size(delta, "l2")
+        distance = lp_norm(delta, "l2")
         closer = fooled & (distance < state.best_distance)
         smaller, larger = (1 - self.gamma) * state.radius, (1 + self.gamma) * state.radius
         radius = torch.where(fooled, smaller, larger).minimum(self.farthest(state.inputs))
@@ -244,4 +244,4 @@ class DecoupledDirectionNorm:
     def farthest(self, inputs: Tensor) -> Tensor:
         """Distance to the corner of the bounds that is farthest from each input."""
         low, high = self.bounds
-        return size(torch.maximum(inputs - low, high - inputs), "l2")
+        return lp_norm(torch.maximum(inputs - low, high - inputs), "l2")

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import ball, per_example, size
+from .._geometry import ball, lp_norm, per_example
 from .._typing import Bounds, Model, Norm
 from .._validation import check_at_least, check_norm, check_not_negative
-from ._engine import run, value, value_and_jacobian
+from ._engine import logits_and_jacobian, logits_at, run
 from ._losses import success_margin
 
 LEAST_STEP = 1e-5
@@ -189,10 +189,10 @@ class DeepFool:
     def step(self, model: Model, state: DeepFoolState) -> DeepFoolState:
         """Judge the current point and step to the nearest boundary; the last is only judged."""
         if bool((state.taken < self.steps).any()):
-            logits, jacobian = value_and_jacobian(model, state.current, self.gaps, state.labels)
+            logits, jacobian = logits_and_jacobian(model, state.current, self.gaps, state.labels)
             move = self.shortest(self.gaps(logits, state.labels), jacobian, state.taken)
         else:
-            logits, move = value(model, state.current), torch.zeros_like(state.current)
+            logits, move = logits_at(model, state.current), torch.zeros_like(state.current)
 
         reached = success_margin(logits, state.labels, self.targeted) > 0
         total = (state.inputs + state.total + move).clamp(*self.bounds) - state.inputs
@@ -223,7 +223,7 @@ class DeepFool:
 
     def shortest(self, gaps: Tensor, jacobian: Tensor, taken: Tensor) -> Tensor:
         """Step onto the nearest of the k linearised boundaries; nowhere if all are flat."""
-        steepness = size(jacobian.flatten(0, 1), DUAL[self.norm]).view_as(gaps)
+        steepness = lp_norm(jacobian.flatten(0, 1), DUAL[self.norm]).view_as(gaps)
         distances = torch.where(steepness > 0, gaps.abs() / steepness, torch.inf)
         distance, nearest = distances.min(dim=1)
 

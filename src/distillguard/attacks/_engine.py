@@ -79,17 +79,17 @@ def run(
         return _run(algorithm, model, inputs, labels, batch_size, seed, bar)
 
 
-def value_and_gradient(
+def logits_and_gradient(
     model: Model, points: Tensor, loss: Loss, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Logits at ``points`` and the gradient of each example's loss there, both detached."""
-    logits, jacobian = value_and_jacobian(
+    logits, jacobian = logits_and_jacobian(
         model, points, lambda logits, labels: loss(logits, labels)[:, None], labels
     )
     return logits, jacobian[:, 0]
 
 
-def value_and_jacobian(
+def logits_and_jacobian(
     model: Model, points: Tensor, outputs: Loss, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Logits at ``points`` and the gradients there of k ``outputs`` per example: (n, k, ...).
@@ -119,8 +119,8 @@ def _finite(gradient: Tensor) -> Tensor:
     return gradient.nan_to_num(nan=0.0, posinf=highest, neginf=-highest)
 
 
-def value(model: Model, points: Tensor) -> Tensor:
-    """Logits at ``points`` without a graph: a third of the cost of :func:`value_and_gradient`."""
+def logits_at(model: Model, points: Tensor) -> Tensor:
+    """Logits at ``points`` without a graph: a third of the cost of :func:`logits_and_gradient`."""
     with torch.no_grad():
         return model(points)
 
@@ -135,7 +135,7 @@ def _run(
     bar: "tqdm[None]",
 ) -> Tensor:
     device = device_of(model, inputs.device)
-    ask = _Asked(model, inputs.dtype, dtype_of(model, inputs.dtype), labels)
+    ask = _WrappedModel(model, inputs.dtype, dtype_of(model, inputs.dtype), labels)
     inputs = inputs.detach()
     adversarial = inputs.clone()
 
@@ -156,7 +156,7 @@ def _run(
             continue
 
         finished = done.nonzero().squeeze(1)
-        result = algorithm.result(rows(state, finished))
+        result = algorithm.result(take(state, finished))
         adversarial[examples[finished]] = result.detach().to(adversarial)
         bar.update(len(finished))
 
@@ -164,18 +164,18 @@ def _run(
         following += len(fresh)
         if len(fresh):
             places = finished[: len(fresh)]
-            state = replaced(state, places, start(fresh))
+            state = put(state, places, start(fresh))
             examples[places] = fresh
             done[places] = False
         if done.any():
             kept = (~done).nonzero().squeeze(1)
             examples = examples[kept]
-            state = rows(state, kept) if len(kept) else None
+            state = take(state, kept) if len(kept) else None
 
     return adversarial
 
 
-class _Asked:
+class _WrappedModel:
     """The model as attacks see it: called in its own dtype, its first answer checked.
 
     It is asked about points as the caller gets them, rounded to the dtype of his inputs, and in
@@ -207,12 +207,12 @@ def _in_single(values: Tensor) -> Tensor:
     return values.float() if values.element_size() < 4 else values
 
 
-def rows(state: State, places: Tensor) -> State:
+def take(state: State, places: Tensor) -> State:
     """Return the state of some examples alone."""
     return _rebuilt(state, [part[places.to(part.device)] for part in state])
 
 
-def replaced(state: State, places: Tensor, fresh: State) -> State:
+def put(state: State, places: Tensor, fresh: State) -> State:
     """Return the state with some examples exchanged."""
     parts = zip(state, fresh, strict=True)
     return _rebuilt(state, [old.index_copy(0, places.to(old.device), new) for old, new in parts])

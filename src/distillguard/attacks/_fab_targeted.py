@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import ball, per_example, size
+from .._geometry import ball, lp_norm, per_example
 from .._typing import Bounds, Model, Norm
 from .._validation import check_at_least, check_in_unit_interval, check_norm, check_positive
-from ._aims import aim_of_run, choose_aims, lead
 from ._box_projection import step_to_hyperplane
-from ._engine import replaced, rows, run, value, value_and_gradient
+from ._engine import logits_and_gradient, logits_at, put, run, take
 from ._losses import success_margin
+from ._targets import lead, likeliest_targets, target_of_run
 
 SEARCH_STEPS = 3
 """Evaluations of the final search on the segment between the input and the result."""
@@ -243,12 +243,12 @@ class FastAdaptiveBoundary:
             if len(places) == len(looks):
                 return self.restarted(move(model, state))
             if len(places):
-                state = replaced(state, places, move(model, rows(state, places)))
+                state = put(state, places, move(model, take(state, places)))
         return self.restarted(state)
 
     def looked(self, model: Model, state: FABState) -> FABState:
         """Judge the current point: the input, one that has probably fooled, or a run's last."""
-        logits = value(model, state.current)
+        logits = logits_at(model, state.current)
         state, margin = self.judged(self.aimed(state, logits), logits)
         x, searching, last = state.current, state.run == state.runs, state.taken >= self.steps
         retreat = (margin > 0) & ~searching & ~last
@@ -263,7 +263,7 @@ class FastAdaptiveBoundary:
 
     def stepped(self, model: Model, state: FABState) -> FABState:
         """Step to the linearised boundary; from a success that comes unexpected, retreat first."""
-        logits, gradient = value_and_gradient(
+        logits, gradient = logits_and_gradient(
             model, state.current, lambda logits, _: self.lead(logits, state), state.labels
         )
         state, margin = self.judged(state, logits)
@@ -272,7 +272,7 @@ class FastAdaptiveBoundary:
         following = torch.where(per_example(retreat, following), self.back(state), following)
 
         # Where nothing moves any more the run is over.
-        idle = ~retreat & (size(following - state.current, "linf") == 0)
+        idle = ~retreat & (lp_norm(following - state.current, "linf") == 0)
         taken = torch.where(idle, self.steps + 1, state.taken + ~retreat)
         return state._replace(
             current=following,
@@ -294,7 +294,7 @@ class FastAdaptiveBoundary:
 
     def lead(self, logits: Tensor, state: FABState) -> Tensor:
         """What is linearised: positive across the boundary to the aim. (n,)."""
-        aim = aim_of_run(state.aims, state.run, state.runs // self.restarts)
+        aim = target_of_run(state.aims, state.run, state.runs // self.restarts)
         return lead(logits, state.labels, aim, self.targeted)
 
     def aimed(self, state: FABState, logits: Tensor) -> FABState:
@@ -302,7 +302,7 @@ class FastAdaptiveBoundary:
         first = state.run < 0
         if not bool(first.any()):
             return state
-        aims, count = choose_aims(logits, state.labels, self.n_targets, self.targeted)
+        aims, count = likeliest_targets(logits, state.labels, self.n_targets, self.targeted)
         return state._replace(
             aims=torch.where(first[:, None], aims, state.aims),
             runs=torch.where(first, count * self.restarts, state.runs),
@@ -311,7 +311,7 @@ class FastAdaptiveBoundary:
     def judged(self, state: FABState, logits: Tensor) -> tuple[FABState, Tensor]:
         """Keep the nearest success, and on the way to it the furthest failure; also the margin."""
         margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
-        distance = size(state.current - state.inputs, self.norm).to(state.best_distance)
+        distance = lp_norm(state.current - state.inputs, self.norm).to(state.best_distance)
         nearer = (margin > 0) & (distance < state.best_distance)
         inner = (margin <= 0) & ((state.run < 0) | (state.run == state.runs))
         kept = state._replace(
@@ -328,15 +328,15 @@ class FastAdaptiveBoundary:
         x, inputs = state.current, state.inputs
         # A rounding error of the pixels beyond the boundary, so that a tie is left too.
         ulp = torch.finfo(x.dtype).eps * max(map(abs, self.bounds))
-        gap = ulp * size(gradient, "l1") - self.lead(logits, state)
+        gap = ulp * lp_norm(gradient, "l1") - self.lead(logits, state)
         gap_of_inputs = gap + (gradient * (x - inputs)).flatten(1).sum(dim=1)
         delta = step_to_hyperplane(x, gradient, gap, self.norm, self.bounds)
         delta_of_inputs = step_to_hyperplane(
             inputs, gradient, gap_of_inputs, self.norm, self.bounds
         )
 
-        length = size(delta, self.norm)
-        both = length + size(delta_of_inputs, self.norm)
+        length = lp_norm(delta, self.norm)
+        both = length + lp_norm(delta_of_inputs, self.norm)
         alpha = torch.where(both > 0, length / both, 0).clamp(max=self.alpha_max)
         alpha = per_example(alpha, x)
         following = (1 - alpha) * (x + self.eta * delta)
@@ -353,7 +353,7 @@ class FastAdaptiveBoundary:
         places = again.nonzero().squeeze(1)
         if not len(places):
             return state
-        ended = rows(state, places)
+        ended = take(state, places)
         ended = ended._replace(
             run=ended.run + 1,
             taken=torch.zeros_like(ended.taken),
@@ -362,12 +362,12 @@ class FastAdaptiveBoundary:
         )
         last = per_example(ended.run == ended.runs, ended.current)
         first = torch.where(last, self.on_segment(ended), self.first_iterate(ended))
-        return replaced(state, places, ended._replace(current=first))
+        return put(state, places, ended._replace(current=first))
 
     def first_iterate(self, state: FABState) -> Tensor:
         """Start at the input, in later rounds at a random point half as far as the best."""
         half_width = (self.bounds[1] - self.bounds[0]) / 2
-        radius = size(torch.full_like(state.inputs, half_width), self.norm)
+        radius = lp_norm(torch.full_like(state.inputs, half_width), self.norm)
         radius = torch.minimum(state.best_distance.to(radius), radius) / 2
         if self.stop_within:
             radius = radius.clamp(max=self.stop_within / 2)

@@ -10,7 +10,7 @@ from .._geometry import per_example
 from .._typing import Bounds, Model
 from .._validation import check_at_least, check_choice, check_positive
 from ..functional import softmax
-from ._engine import run, value, value_and_jacobian
+from ._engine import logits_and_jacobian, logits_at, run
 from ._losses import success_margin
 
 Saliency = Literal["softmax", "logits"]
@@ -187,10 +187,10 @@ class SaliencyMapAttack:
         """Judge the current point and change the most salient pair; the last is only judged."""
         able = state.changed + 2 <= self.max_features
         if bool(able.any()):
-            logits, jacobian = value_and_jacobian(model, state.current, self.outputs, state.labels)
+            logits, jacobian = logits_and_jacobian(model, state.current, self.outputs, state.labels)
             changed, found = self.changed(state, jacobian.flatten(2))
         else:
-            logits, changed, found = value(model, state.current), state.current, able
+            logits, changed, found = logits_at(model, state.current), state.current, able
 
         reached = success_margin(logits, state.labels, self.targeted) > 0
         moves = able & found & ~reached

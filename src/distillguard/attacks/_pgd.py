@@ -6,7 +6,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import ball, coarse_signs, per_example, size, unblocked, within_budget
+from .._geometry import (
+    ball,
+    block_signs,
+    feasible_gradient,
+    lp_norm,
+    per_example,
+    project_to_budget,
+)
 from .._typing import Bounds, Loss, Model, Norm
 from .._validation import (
     check_at_least,
@@ -15,7 +22,7 @@ from .._validation import (
     check_not_negative,
     check_positive,
 )
-from ._engine import run, value, value_and_gradient
+from ._engine import logits_and_gradient, logits_at, run
 from ._losses import ascended_loss, success_margin
 
 
@@ -257,9 +264,9 @@ class ProjectedGradientDescent:
     def step(self, model: Model, state: PGDState) -> PGDState:
         """Judge the current iterate and move to the next; the last one is only judged."""
         if bool((state.taken < self.steps).any()):
-            logits, gradient = value_and_gradient(model, state.current, self.loss, state.labels)
+            logits, gradient = logits_and_gradient(model, state.current, self.loss, state.labels)
         else:
-            logits, gradient = value(model, state.current), torch.zeros_like(state.current)
+            logits, gradient = logits_at(model, state.current), torch.zeros_like(state.current)
 
         margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
         better = margin > state.best_margin
@@ -286,20 +293,20 @@ class ProjectedGradientDescent:
     def moved(self, state: PGDState, gradient: Tensor) -> PGDState:
         """Take one step of steepest ascent and come back into the ball and the bounds."""
         if self.momentum:
-            scale = per_example(size(gradient, "l1"), gradient)
+            scale = per_example(lp_norm(gradient, "l1"), gradient)
             unit = torch.where(scale > 0, gradient / scale, 0)
             gradient = self.momentum * state.velocity + unit
             state = state._replace(velocity=gradient)
         if self.norm == "l1":
-            gradient = unblocked(gradient, state.current, self.bounds)
+            gradient = feasible_gradient(gradient, state.current, self.bounds)
         direction = ball(self.norm).steepest(gradient)
         if self.step_decay:
             left = 1 - (state.taken - 1).clamp(max=self.steps) / self.steps
             direction = per_example(left.to(direction), direction) * direction
         ahead = state.current + self.step_size * direction
-        ahead = within_budget(ahead, state.inputs, self.norm, self.epsilon, self.bounds)
+        ahead = project_to_budget(ahead, state.inputs, self.norm, self.epsilon, self.bounds)
 
-        return self.redrawn(state._replace(current=ahead), size(direction, "linf") == 0)
+        return self.redrawn(state._replace(current=ahead), lp_norm(direction, "linf") == 0)
 
     def redrawn(self, state: PGDState, stuck: Tensor) -> PGDState:
         """Where nothing moves, spend the steps that are left elsewhere; without a draw, end."""
@@ -333,6 +340,6 @@ class ProjectedGradientDescent:
         if not self.random_start:
             return inputs
         blocks = self.random_start == "blocks"
-        sample = coarse_signs if blocks else ball(self.norm).sample
+        sample = block_signs if blocks else ball(self.norm).sample
         delta = self.epsilon * sample(inputs, keys, run)
-        return within_budget(inputs + delta, inputs, self.norm, self.epsilon, self.bounds)
+        return project_to_budget(inputs + delta, inputs, self.norm, self.epsilon, self.bounds)

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import per_example, size, within_budget
+from .._geometry import lp_norm, per_example, project_to_budget
 from .._random import uniform
 from .._typing import Bounds, Model, Norm
 from .._validation import check_at_least, check_norm, check_positive
-from ._engine import replaced, rows, run, value
+from ._engine import logits_at, put, run, take
 from ._losses import success_margin
 from ._windows import Window, bumps, draw_window, mask, sides, unit
 
@@ -195,7 +195,7 @@ class RandomSearch:
 
     def step(self, model: Model, state: SquareState) -> SquareState:
         """Ask about the proposal, keep it if it is better, and make the next."""
-        logits = value(model, state.current)
+        logits = logits_at(model, state.current)
         margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
         kept, kept_margin = _better(margin, state.current, state.kept_margin, state.kept)
         best, best_margin = _better(margin, state.current, state.best_margin, state.best)
@@ -223,21 +223,21 @@ class RandomSearch:
         places = again.nonzero().squeeze(1)
         if not len(places):
             return state
-        ended = rows(state, places)
+        ended = take(state, places)
         ended = ended._replace(
             run=ended.run + 1,
             asked=torch.zeros_like(ended.asked),
             kept_margin=torch.full_like(ended.kept_margin, -torch.inf),
         )
-        return replaced(state, places, ended._replace(current=self.first(ended)))
+        return put(state, places, ended._replace(current=self.first(ended)))
 
     def first(self, state: SquareState) -> Tensor:
         """Stripes of plus and minus epsilon in linf, tiles of bumps in l2."""
         images = as_images(state.inputs)
         make = stripes if self.norm == "linf" else tiles
         delta = make(images, state.keys, self.counter(state))
-        reach = self.epsilon / per_example(size(delta, self.norm), delta)
-        return self.within_budget(images + reach * delta, state)
+        reach = self.epsilon / per_example(lp_norm(delta, self.norm), delta)
+        return self.project(images + reach * delta, state)
 
     def proposal(self, state: SquareState) -> Tensor:
         """Change a random square of the best point."""
@@ -250,16 +250,16 @@ class RandomSearch:
 
         if self.norm == "linf":
             change = 2 * self.epsilon * sign * mask(first, rows, columns)[:, None]
-            proposed = self.within_budget(kept + change, state)
-            same = size(proposed - state.kept, "linf") == 0
-            opposite = self.within_budget(kept - change, state)
+            proposed = self.project(kept + change, state)
+            same = lp_norm(proposed - state.kept, "linf") == 0
+            opposite = self.project(kept - change, state)
             return torch.where(per_example(same, proposed), opposite, proposed)
 
         second = draw_window(height, width, drawn[:, 2:4], rows, columns)
         bump = bumps(first, drawn[:, 4] < 0.5, rows, columns)[:, None].to(inputs)
         into, outof = (mask(window, rows, columns)[:, None] for window in (first, second))
         delta = moved_norm(kept - inputs, sign * bump, into, outof, self.epsilon)
-        return self.within_budget(inputs + delta, state)
+        return self.project(inputs + delta, state)
 
     def share(self, state: SquareState) -> Tensor:
         """Share of the pixels in a square at this query: (n,)."""
@@ -271,10 +271,10 @@ class RandomSearch:
         """A number for each draw of an example, its own in each run."""
         return state.run * (self.queries + 1) + state.asked
 
-    def within_budget(self, candidate: Tensor, state: SquareState) -> Tensor:
+    def project(self, candidate: Tensor, state: SquareState) -> Tensor:
         """Come back into the ball and the bounds, and into the shape of the inputs."""
         candidate = candidate.view_as(state.inputs)
-        return within_budget(candidate, state.inputs, self.norm, self.epsilon, self.bounds)
+        return project_to_budget(candidate, state.inputs, self.norm, self.epsilon, self.bounds)
 
 
 def as_images(inputs: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import per_example, size
+from .._geometry import lp_norm, per_example
 from .._typing import Bounds, Distance, Model, Norm
 from ._asking import logits_of
 
@@ -82,7 +82,7 @@ def _verdict(
     dtype: torch.dtype,
 ) -> Verdict:
     """Judge a batch, which keeps the differences in double precision small."""
-    legal = within_bounds(points, threat)
+    legal = is_within_bounds(points, threat)
     # An illegal point may hold NaN; the model is asked about the clean input in its place.
     asked = torch.where(per_example(legal, inputs), points, inputs)
     predicted = logits_of(model, asked, dtype, len(asked)).argmax(dim=1)
@@ -92,9 +92,9 @@ def _verdict(
         predicted=predicted,
         legal=legal,
         success=success,
-        fooled=success & within_epsilon(points, inputs, threat),
-        distance=size(delta, threat.norm),
-        own_distance=size(delta, own_norm),
+        fooled=success & is_within_epsilon(points, inputs, threat),
+        distance=lp_norm(delta, threat.norm),
+        own_distance=lp_norm(delta, own_norm),
     )
 
 
@@ -118,21 +118,21 @@ class Witness:
         wrong = logits.argmax(dim=1) != self.labels
         self.fooled |= (
             wrong
-            & within_bounds(points, self.threat)
-            & within_epsilon(points, self.inputs, self.threat)
+            & is_within_bounds(points, self.threat)
+            & is_within_epsilon(points, self.inputs, self.threat)
         )
 
 
-def within_bounds(points: Tensor, threat: ThreatModel) -> Tensor:
+def is_within_bounds(points: Tensor, threat: ThreatModel) -> Tensor:
     """Which points are finite and inside the bounds, exactly: (n,)."""
     low, high = torch.tensor(threat.bounds, dtype=points.dtype, device=points.device)
     flat = points.flatten(1)
     return ((flat >= low) & (flat <= high)).all(dim=1)
 
 
-def within_epsilon(points: Tensor, inputs: Tensor, threat: ThreatModel) -> Tensor:
+def is_within_epsilon(points: Tensor, inputs: Tensor, threat: ThreatModel) -> Tensor:
     """Which points are inside the ball, up to one rounding of the inputs' dtype: (n,)."""
-    distance = size(points.double() - inputs.double(), threat.norm)
+    distance = lp_norm(points.double() - inputs.double(), threat.norm)
     return distance <= threat.epsilon + _rounding(threat, inputs)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .._geometry import ball, within_budget
+from .._geometry import ball, project_to_budget
 from .._typing import Bounds, Norm
 
 
@@ -32,13 +32,13 @@ class Ascent:
         towards, budget = ball(self.norm), (self.norm, self.epsilon, self.bounds)
         keys = torch.randint(2**62, (len(inputs),)).to(inputs.device)
         start = self.epsilon * towards.sample(inputs, keys, 0)
-        points = within_budget(inputs + start, inputs, *budget)
+        points = project_to_budget(inputs + start, inputs, *budget)
         with torch.enable_grad():
             for _ in range(self.steps):
                 points.requires_grad_()
                 (gradient,) = torch.autograd.grad(value(points).sum(), points)
                 step = self.step_size * towards.steepest(gradient)
-                points = within_budget(points.detach() + step, inputs, *budget)
+                points = project_to_budget(points.detach() + step, inputs, *budget)
         return points.detach()
 
 

@@ -7,10 +7,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._geometry import per_example, size
+from ..._geometry import lp_norm, per_example
 from ..._typing import Bounds, Model
 from ..._validation import check_at_least, check_choice, check_not_negative
-from .._engine import Algorithm, run, value_and_gradient
+from .._engine import Algorithm, logits_and_gradient, run
 from .._losses import success_margin
 from ._l0_published import SPARE, AllowedSet
 from ._prune import Thinning, Trial
@@ -213,13 +213,13 @@ class SparseDescent:
 
     def step(self, model: Model, state: SparseState) -> SparseState:
         """Judge the current iterate and move to the next; the last one is only judged."""
-        logits, gradient = value_and_gradient(model, state.current, self.margin, state.labels)
+        logits, gradient = logits_and_gradient(model, state.current, self.margin, state.labels)
         margin = self.margin(logits, state.labels)
         reached = (margin >= self.confidence) & (margin > 0)
 
         inputs, (low, high) = state.inputs, self.bounds
         delta = (state.current - inputs) / (high - low)
-        count = size(delta, "l0")
+        count = lp_norm(delta, "l0")
         fewer = reached & (count < state.best_count)
         trial = state.trial.weighed(fewer, gradient.to(delta), delta)
         state = state._replace(
@@ -250,7 +250,7 @@ class SparseDescent:
         square = delta**2
         counted = 2 * delta * SMOOTHNESS / (square + SMOOTHNESS) ** 2
         slope = torch.where(per_example(reached, delta), counted, -gradient)
-        largest = per_example(size(slope, "linf"), slope)
+        largest = per_example(lp_norm(slope, "linf"), slope)
         slope = torch.where(largest > 0, slope / largest, 0)
         mean = torch.lerp(slope, state.mean, MEAN_DECAY)
         second = torch.lerp(slope**2, state.square, SQUARE_DECAY)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..._geometry import ball, per_example, size
+from ..._geometry import ball, lp_norm, per_example
 from ..._typing import Bounds, Distance, Model
 from ..._validation import check_at_least, check_choice, check_not_negative
 from .._engine import Algorithm, run
@@ -205,7 +205,7 @@ class AdamInTanhSpace:
         taken = state.taken.to(relative)
         mean = torch.lerp(descent, state.mean, MEAN_DECAY)
         # One second moment per example, so that a step keeps the direction of the gradient.
-        square = torch.lerp(size(descent, "l2") ** 2, state.square, SQUARE_DECAY)
+        square = torch.lerp(lp_norm(descent, "l2") ** 2, state.square, SQUARE_DECAY)
         spread = (square / (1 - SQUARE_DECAY**taken)).sqrt() * (1 - MEAN_DECAY**taken)
         length = relative * state.reach * 2 / (high - low)
         rate = torch.where(spread > 0, length / spread, 0)

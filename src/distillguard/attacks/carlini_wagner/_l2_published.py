@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._geometry import per_example, size
+from ..._geometry import lp_norm, per_example
 from ..._typing import Model
 from ._published import Aim, adam, exchanged, in_tanh_space
 
@@ -74,7 +74,7 @@ class BinarySearch:
     def step(self, model: Model, state: SearchState) -> SearchState:
         """Judge the current iterate and take a step; the last iterate of a c is only judged."""
         judged = self.aim.judge(model, state.inputs, state.labels, state.w)
-        distance = size(judged.delta, "l2")
+        distance = lp_norm(judged.delta, "l2")
         closer = judged.reached & (distance < state.best_distance)
         loss = distance**2 + state.c * judged.f
         check = state.taken % max(self.steps // CHECKS, 1) == 0

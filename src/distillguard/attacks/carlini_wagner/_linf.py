@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..._geometry import ball, per_example, size
+from ..._geometry import ball, lp_norm, per_example
 from ..._typing import Bounds, Distance, Model
 from ..._validation import check_at_least, check_choice, check_not_negative
 from .._engine import Algorithm, run
@@ -174,7 +174,7 @@ class SignsWithinALimit:
         change = LIMIT_CHANGE * relative
         limit = state.reach * torch.where(state.misses > 0, 1 + change, 1 - change)
         limit = limit.clamp(max=bounds[1] - bounds[0])
-        largest = per_example(size(gradient, "l1"), gradient)
+        largest = per_example(lp_norm(gradient, "l1"), gradient)
         unit = torch.where(largest > 0, gradient / largest, 0)
         mean = torch.lerp(unit, state.mean, MEAN_DECAY)
         ahead = delta + per_example(relative * limit, delta) * mean.sign()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..._geometry import per_example, size
+from ..._geometry import lp_norm, per_example
 from ..._typing import Distance
 from ._published import SUCCESS, Judged, TightenedState
 
@@ -41,7 +41,7 @@ class LargestChange:
 
     def tightened(self, judged: Judged, state: TightenedState) -> Tensor:
         """Shrink tau, or the largest change if that is smaller."""
-        return SHRINK * torch.minimum(state.limit, size(judged.delta, "linf"))
+        return SHRINK * torch.minimum(state.limit, lp_norm(judged.delta, "linf"))
 
     def exhausted(self, limit: Tensor) -> Tensor:
         """Which are less than a step of grey."""

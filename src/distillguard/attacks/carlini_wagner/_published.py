@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..._geometry import per_example, size
+from ..._geometry import lp_norm, per_example
 from ..._typing import Bounds, Distance, Model
-from .._engine import value_and_gradient
+from .._engine import logits_and_gradient
 from .._losses import success_margin
 
 SHRINKAGE = 0.999999
@@ -63,7 +63,7 @@ class Aim:
         """Ask the model about the iterates."""
         low, high = self.bounds
         point = self.leave(inputs, w)
-        logits, gradient = value_and_gradient(model, point, self.margin, labels)
+        logits, gradient = logits_and_gradient(model, point, self.margin, labels)
         margin = self.margin(logits, labels)
 
         delta = (point - inputs) / (high - low)
@@ -196,7 +196,7 @@ class Tightening:
     def step(self, model: Model, state: TightenedState) -> TightenedState:
         """Judge the current iterate; tighten the limit if it solves, otherwise take a step."""
         judged = self.aim.judge(model, state.inputs, state.labels, state.w)
-        distance = size(judged.delta, self.limit.norm)
+        distance = lp_norm(judged.delta, self.limit.norm)
         closer = judged.reached & (distance < state.best_distance)
         state = state._replace(
             best=exchanged(state.best, judged.point, closer),

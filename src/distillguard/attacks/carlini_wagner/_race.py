@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..._geometry import per_example, size, unblocked
+from ..._geometry import feasible_gradient, lp_norm, per_example
 from ..._typing import Bounds, Distance, Model
-from .._engine import value_and_gradient
+from .._engine import logits_and_gradient
 from .._losses import success_margin
 
 RACERS = 4
@@ -153,7 +153,7 @@ class Race:
     def step(self, model: Model, state: RaceState) -> RaceState:
         """Judge the current iterate and move on; the last of a run is only judged."""
         point = self.descent.leave(state.inputs, state.current, self.bounds)
-        logits, gradient = value_and_gradient(
+        logits, gradient = logits_and_gradient(
             model, point, lambda logits, labels: self.lead(logits, labels, state), state.labels
         )
         state = self.entered(logits, state)
@@ -162,9 +162,9 @@ class Race:
         reached = (missing <= 0) & (missing < self.confidence)
 
         delta = point - state.inputs
-        gradient = unblocked(gradient.to(delta), point, self.bounds)
-        distance = size(delta, self.descent.norm)
-        linearised = lacking.clamp(min=0) / size(gradient, self.descent.dual)
+        gradient = feasible_gradient(gradient.to(delta), point, self.bounds)
+        distance = lp_norm(delta, self.descent.norm)
+        linearised = lacking.clamp(min=0) / lp_norm(gradient, self.descent.dual)
         cold = (state.taken == 0) & state.best_distance.isinf()
         closer = reached & (distance < state.best_distance)
         known = torch.where(cold, linearised.fmax(state.reach), state.reach)
@@ -283,7 +283,7 @@ class Race:
     def farthest(self, inputs: Tensor) -> Tensor:
         """Distance to the farthest point within bounds."""
         low, high = self.bounds
-        return size(torch.maximum(inputs - low, high - inputs), self.descent.norm)
+        return lp_norm(torch.maximum(inputs - low, high - inputs), self.descent.norm)
 
 
 def _column(table: Tensor, column: Tensor) -> Tensor:

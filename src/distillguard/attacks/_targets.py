@@ -6,7 +6,7 @@ from torch import Tensor
 from ..functional import margin_loss
 
 
-def choose_aims(
+def likeliest_targets(
     logits: Tensor, labels: Tensor, n_targets: int, targeted: bool
 ) -> tuple[Tensor, int]:
     """Return each example's aims, (n, n_targets), and how many of the columns count.
@@ -21,7 +21,7 @@ def choose_aims(
     return torch.nn.functional.pad(aims, (0, n_targets - count)), count
 
 
-def aim_of_run(aims: Tensor, run: Tensor, count: Tensor) -> Tensor:
+def target_of_run(aims: Tensor, run: Tensor, count: Tensor) -> Tensor:
     """Return the class that each example moves towards: all its aims in turn, then again."""
     return aims.gather(1, (run % count)[:, None]).squeeze(1)
 
