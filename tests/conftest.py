@@ -7,11 +7,40 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
+from distillguard._boxes import boxes
+from distillguard._typing import Bounds
+from distillguard.attacks._engine import Query
+from distillguard.attacks._examples import Examples
+
 torch.set_num_threads(1)
 
 settings.register_profile("dev", max_examples=25, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
+
+
+def examples_of(
+    inputs: Tensor,
+    labels: Tensor | None = None,
+    keys: Tensor | None = None,
+    bounds: Bounds = (0.0, 1.0),
+) -> Examples:
+    """What the engine hands to an attack, of labels and keys that do not matter if not given."""
+    places = torch.arange(len(inputs))
+    return Examples(
+        places,
+        inputs,
+        torch.zeros_like(places) if labels is None else labels,
+        places if keys is None else keys,
+        *boxes(inputs, bounds, None),
+        inputs.new_zeros(len(inputs)),
+    )
+
+
+def query(model, inputs: Tensor, labels: Tensor | None = None, **settings) -> Query:
+    """A model as attacks ask it."""
+    labels = torch.zeros(len(inputs), dtype=torch.int64) if labels is None else labels
+    return Query(model, inputs.dtype, labels, **settings)
 
 
 class Halfspace(nn.Module):

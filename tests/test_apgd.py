@@ -4,17 +4,21 @@ import math
 
 import pytest
 import torch
-from distillguard.attacks._aims import aim_of_run, choose_aims
 from torch import Tensor, nn
 
+from conftest import examples_of
 from distillguard.attacks import apgd, apgd_targeted
 from distillguard.attacks._apgd import AutoPGD, checkpoint_periods
 from distillguard.attacks._apgd_targeted import targeted_dlr
+from distillguard.attacks._checks import ModelFacts
+from distillguard.attacks._targets import likeliest_targets, target_of_run
 from distillguard.functional import cross_entropy, dlr_loss, margin_loss
 
 
 class Recording:
     """A model that keeps every point it was asked about."""
+
+    facts = ModelFacts()
 
     def __init__(self, model):
         self.model = model
@@ -158,34 +162,33 @@ def test_halves_the_step_size_on_the_papers_two_conditions(rises, higher, halved
     machine = AutoPGD(
         epsilon=0.1,
         norm="linf",
-        objective=lambda logits, state: margin_loss(logits, state.labels),
+        objective=lambda logits, state: margin_loss(logits, state.examples.labels),
         steps=100,
         restarts=1,
         rho=0.75,
         early_stop=True,
         targeted=False,
-        bounds=(0.0, 1.0),
     )
     inputs, whole = greys(1), torch.zeros(1, dtype=torch.long)
-    state = machine.start(inputs, whole, whole)
+    state = machine.start(examples_of(inputs, whole, whole))
     at_checkpoint = state._replace(
-        taken=whole + 41,
-        rises=whole + rises,
-        peak=inputs + 0.01,
-        peak_height=torch.full((1,), -1.0, dtype=torch.float64),
-        checked_height=torch.full((1,), -2.0 if higher else -1.0, dtype=torch.float64),
-        halved=torch.tensor([halved_before]),
+        step=whole + 41,
+        n_improved=whole + rises,
+        best_point=inputs + 0.01,
+        best_loss=torch.full((1,), -1.0, dtype=torch.float64),
+        loss_at_checkpoint=torch.full((1,), -2.0 if higher else -1.0, dtype=torch.float64),
+        was_halved=torch.tensor([halved_before]),
     )
-    after, gradient = machine.checked(at_checkpoint, torch.ones_like(inputs))
+    after, gradient = machine.halve_at_checkpoint(at_checkpoint, torch.ones_like(inputs))
     assert after.step_size.item() == pytest.approx(0.1 if halves else 0.2)
     assert torch.equal(after.current, inputs + 0.01 if halves else state.current)
     assert torch.equal(gradient, torch.full_like(inputs, 0.0 if halves else 1.0))
-    assert after.halved.item() == halves
-    assert after.rises.item() == 0
+    assert after.was_halved.item() == halves
+    assert after.n_improved.item() == 0
 
-    between = machine.checked(at_checkpoint._replace(taken=whole + 40), inputs)[0]
+    between = machine.halve_at_checkpoint(at_checkpoint._replace(step=whole + 40), inputs)[0]
     assert between.step_size.item() == pytest.approx(0.2)
-    assert between.rises.item() == rises
+    assert between.n_improved.item() == rises
 
 
 @pytest.mark.parametrize("restarts", [1, 4])
@@ -238,7 +241,7 @@ class Decoy(nn.Module):
 
 
 def test_a_class_that_the_untargeted_attack_never_looks_at_is_tried():
-    inputs, labels = torch.full((4, 2), 0.5, dtype=torch.float64), torch.zeros(4, dtype=torch.long)
+    inputs, labels = torch.full((1, 2), 0.5, dtype=torch.float64), torch.zeros(1, dtype=torch.long)
     settings = {"epsilon": 0.07, "random_state": 0, "steps": 20}
     alone = apgd(Decoy(), inputs, labels, loss="margin", **settings)
     one = apgd_targeted(Decoy(), inputs, labels, n_targets=1, **settings)
@@ -296,10 +299,10 @@ def test_no_more_classes_are_tried_than_there_are(n_classes, restarts):
 )
 def test_aims_are_the_likeliest_wrong_classes_by_hand(n_targets, expected):
     logits = torch.tensor([[5.0, -3.0, 2.0, 1.0], [1.0, -1.0, 4.0, 0.5 + 8.0]])
-    aims, count = choose_aims(logits, torch.tensor([0, 3]), n_targets, targeted=False)
+    aims, count = likeliest_targets(logits, torch.tensor([0, 3]), n_targets, targeted=False)
     assert aims.shape == (2, n_targets)
     assert aims[:, :count].tolist() == expected
-    turns = [aim_of_run(aims, torch.full((2,), run), torch.tensor(count)) for run in range(4)]
+    turns = [target_of_run(aims, torch.full((2,), run), torch.tensor(count)) for run in range(4)]
     assert [aim[0].item() for aim in turns] == [expected[0][run % count] for run in range(4)]
 
 

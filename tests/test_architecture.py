@@ -22,7 +22,7 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 # Each layer may import the ones before it.
 LAYERS = [
     {"_typing", "exceptions"},
-    {"_validation", "_random", "_batches", "_processes", "_plot"},
+    {"_validation", "_boxes", "_random", "_batches", "_processes", "_plot"},
     {"_modes", "_robust_losses", "scaling_laws", "_layers", "_image_files", "_storage"},
     {"_robust_distillation_losses"},
     {"functional"},
@@ -188,12 +188,14 @@ def test_every_attack_has_the_one_shape(name):
     leading, own = parameters[:3], parameters[3:]
     assert [each.name for each in leading] == ["model", "inputs", "labels"]
     assert all(each.kind is inspect.Parameter.KEYWORD_ONLY for each in own)
-    assert [(each.name, each.default) for each in own[-5:]] == [
+    assert [(each.name, each.default) for each in own[-7:]] == [
         ("targeted", False),
         ("bounds", (0.0, 1.0)),
+        ("mask", None),
         ("batch_size", 256),
         ("random_state", None),
         ("progress", False),
+        ("callback", None),
     ]
 
 

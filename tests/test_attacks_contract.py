@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from conftest import Halfspace, Tangled
 from distillguard import attacks
 from distillguard._geometry import lp_norm
+from distillguard.attacks._checks import ModelFacts
 from distillguard.exceptions import NoGradientError
 from distillguard.functional import margin_loss
 
@@ -435,6 +436,8 @@ def test_an_example_fares_the_same_alone_in_any_batch_and_in_any_order(tangled, 
 
 class Recording:
     """A model that remembers what it was asked and how far it was from misclassifying."""
+
+    facts = ModelFacts()
 
     def __init__(self, model: nn.Module, label: Tensor):
         self.model = model.eval()

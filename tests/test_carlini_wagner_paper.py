@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import Halfspace
+from conftest import Halfspace, examples_of, query
 from distillguard import attacks
 from distillguard._geometry import lp_norm
+from distillguard.attacks._checks import ModelFacts
 from distillguard.attacks.carlini_wagner._l0_published import SPARE, AllowedSet
 from distillguard.attacks.carlini_wagner._l2_published import BinarySearch
 from distillguard.attacks.carlini_wagner._linf_published import LargestChange
@@ -24,11 +25,13 @@ l0 = partial(attacks.carlini_wagner_l0, algorithm="paper")
 each_attack = pytest.mark.parametrize(
     "attack", [pytest.param(l2, id="l2"), pytest.param(linf, id="linf"), pytest.param(l0, id="l0")]
 )
-AIM = Aim(confidence=0.0, targeted=False, bounds=(0.0, 1.0))
+AIM = Aim(confidence=0.0, targeted=False)
 
 
 class Counting:
     """A model that counts its evaluations."""
+
+    facts = ModelFacts()
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -142,17 +145,17 @@ def test_l2_grows_c_tenfold_until_a_success_and_then_halves_the_interval():
     inputs, labels = middle(3, pixels=1)
     needed = torch.tensor([0.03, 0.0, 1e9], dtype=torch.float64)
     machine, model = BinarySearch(steps=3, aim=AIM), Scripted(inputs)
-    state = machine.start(inputs, labels, labels)
+    state = machine.start(examples_of(inputs, labels))
 
     visited: list[list[float]] = [[], [], []]
     while not machine.done(state).all():
         for mine, c, taken, done in zip(
-            visited, state.c, state.taken, machine.done(state), strict=True
+            visited, state.c, state.step, machine.done(state), strict=True
         ):
             if taken == 0 and not done:
                 mine.append(c.item())
         model.gives_in = state.c >= needed
-        state = machine.step(model, state)
+        state = machine.step(query(model, inputs), state)
 
     assert visited == [
         pytest.approx(each, rel=1e-12)
@@ -169,16 +172,16 @@ def test_the_others_double_c_and_keep_it_when_they_tighten(limit, runs):
     inputs, labels = middle(2, pixels=3)
     needed = torch.tensor([4 * limit.first_c, 1e9], dtype=torch.float64)
     machine, model = Tightening(limit, steps=2, aim=AIM), Scripted(inputs)
-    state = machine.start(inputs, labels, labels)
+    state = machine.start(examples_of(inputs, labels))
 
     first, second = [], []
     while not machine.done(state)[1]:
-        if state.taken[1] == 0:
+        if state.step[1] == 0:
             second.append(state.c[1].item())
         if not machine.done(state)[0]:
             first.append(state.c[0].item())
         model.gives_in = state.c >= needed
-        state = machine.step(model, state)
+        state = machine.step(query(model, inputs), state)
 
     assert second == pytest.approx([limit.first_c * 2**k for k in range(runs)], rel=1e-12)
     # Two steps for each c that fails. The third solves: once for tau, for each pixel in L0.
@@ -241,7 +244,7 @@ def in_image_space(w: Tensor) -> Tensor:
 
 
 def published_loss(norm: str, w: Tensor, state, model, labels: Tensor, spare: float) -> Tensor:
-    delta = in_image_space(w) - state.inputs
+    delta = in_image_space(w) - state.examples.inputs
     f = (spare - margin_loss(model(in_image_space(w)), labels)).clamp(min=0)
     if norm == "linf":
         distance = (delta.abs() - state.limit[:, None]).clamp(min=0).sum(dim=1)
@@ -255,22 +258,22 @@ def test_the_objectives_are_the_published_ones(tangled, limit, spare):
     generator = torch.Generator().manual_seed(0)
     inputs = 0.2 + 0.6 * torch.rand(8, 12, generator=generator, dtype=torch.float64)
     labels = tangled.decided(inputs)
-    model, aim = tangled.eval(), Aim(0.0, False, (0.0, 1.0), spare)
-    state = Tightening(limit, 10, aim).start(inputs, labels, labels)
+    model, aim = tangled.eval(), Aim(0.0, False, spare)
+    state = Tightening(limit, 10, aim).start(examples_of(inputs, labels))
     state = state._replace(
         limit=torch.full_like(state.c, 0.05) if limit.norm == "linf" else inputs > 0.4,
         w=state.w + 0.2 * torch.randn(8, 12, generator=generator, dtype=torch.float64),
         c=torch.linspace(0.1, 2, 8, dtype=torch.float64),
     )
 
-    judged = aim.judge(model, inputs, labels, state.w)
+    judged = aim.judge(query(model, inputs, labels), state.examples, state.w)
     w = state.w.clone().requires_grad_()
     published_loss(limit.norm, w, state, model, labels, spare).backward()
 
     missing = spare - margin_loss(model(in_image_space(state.w)), labels)
     torch.testing.assert_close(judged.f, missing.clamp(min=0), rtol=0, atol=1e-5)
     expected = w.grad if limit.norm == "linf" else w.grad * state.limit
-    actual = in_tanh_space(limit.gradient(judged, state), state.w)
+    actual = in_tanh_space(limit.gradient(judged, state), state.w, state.examples)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
     assert (actual != 0).any()
 
@@ -280,7 +283,7 @@ def test_l2_takes_the_steps_of_torchs_adam(tangled):
     inputs = 0.2 + 0.6 * torch.rand(3, 12, generator=generator, dtype=torch.float64)
     labels = tangled.decided(inputs)
     model, machine = tangled.eval(), BinarySearch(steps=100, aim=AIM)
-    state = machine.start(inputs, labels, labels)._replace(c=inputs.new_full((3,), 0.5))
+    state = machine.start(examples_of(inputs, labels))._replace(c=inputs.new_full((3,), 0.5))
 
     w = torch.atanh((2 * inputs - 1) * 0.999999).requires_grad_()
     adam = torch.optim.Adam([w], lr=0.01)
@@ -288,9 +291,9 @@ def test_l2_takes_the_steps_of_torchs_adam(tangled):
         adam.zero_grad()
         published_loss("l2", w, state, model, labels, 0.0).backward()
         adam.step()
-        state = machine.step(model, state)
+        state = machine.step(query(model, inputs), state)
         torch.testing.assert_close(state.w, w.detach(), rtol=0, atol=1e-5)
-    assert (state.w - machine.aim.enter(inputs)).abs().min() > 0.01
+    assert (state.w - machine.aim.enter(state.examples, inputs)).abs().min() > 0.01
 
 
 # What is tightened, worked out by hand.
@@ -304,7 +307,7 @@ def judged_at(delta: list[float]) -> Judged:
 
 def tightening(limit, inputs: Tensor) -> Tightening:
     machine = Tightening(limit, 10, AIM)
-    return machine.start(inputs, torch.zeros(len(inputs), dtype=torch.int64), inputs)
+    return machine.start(examples_of(inputs))
 
 
 @pytest.mark.parametrize(("largest", "following"), [(0.7, 0.45), (0.4, 0.36)])

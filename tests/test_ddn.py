@@ -10,11 +10,14 @@ from torch.nn import functional as F
 from conftest import Halfspace, Tangled
 from distillguard._geometry import lp_norm
 from distillguard.attacks import ddn
+from distillguard.attacks._checks import ModelFacts
 from distillguard.functional import margin_loss
 
 
 class Recording:
     """A model that keeps every point it was asked about and counts the gradients drawn."""
+
+    facts = ModelFacts()
 
     def __init__(self, model):
         self.model = model

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from conftest import Halfspace
 from distillguard._geometry import lp_norm
 from distillguard.attacks import deepfool
+from distillguard.attacks._checks import ModelFacts
 from distillguard.functional import margin_loss
 
 WIDE = (-10.0, 10.0)
@@ -40,6 +41,8 @@ class Affine(nn.Module):
 
 class Counted:
     """A model that keeps the points it was asked about and counts the gradients drawn."""
+
+    facts = ModelFacts()
 
     def __init__(self, model):
         self.model = model

@@ -8,38 +8,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from conftest import examples_of, query
 from distillguard._batches import batches, few_sizes
 from distillguard.attacks import pgd
-from distillguard.attacks._engine import logits_and_gradient, logits_and_jacobian, run
+from distillguard.attacks._checks import ModelFacts
+from distillguard.attacks._engine import logits_and_gradient, logits_and_jacobian, logits_at, run
+from distillguard.attacks._examples import Examples
 from distillguard.functional import cross_entropy, margin_loss
 
 
 class CountdownState(NamedTuple):
-    inputs: Tensor
-    labels: Tensor
-    keys: Tensor
+    examples: Examples
     asked: Tensor
 
 
 class Countdown:
     """Asks the model about an example as often as its label says, and returns that count."""
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> CountdownState:
-        return CountdownState(inputs, labels, keys, torch.zeros_like(inputs))
+    facts = ModelFacts()
+
+    def start(self, examples: Examples) -> CountdownState:
+        return CountdownState(examples, torch.zeros_like(examples.inputs))
 
     def step(self, model, state: CountdownState) -> CountdownState:
-        model(state.inputs)
+        model(state.examples, state.examples.inputs)
         return state._replace(asked=state.asked + 1)
 
     def done(self, state: CountdownState) -> Tensor:
-        return state.asked.flatten(1)[:, 0] >= state.labels
+        return state.asked.flatten(1)[:, 0] >= state.examples.labels
 
     def result(self, state: CountdownState) -> Tensor:
-        return state.inputs + state.asked
+        return state.examples.inputs + state.asked
 
 
 class Ledger(nn.Module):
     """A model of many classes that remembers the rows of each question."""
+
+    facts = ModelFacts()
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,9 +57,19 @@ class Ledger(nn.Module):
         return -self.weight * torch.arange(100).to(inputs) * inputs[:, :1]
 
 
+COMMON = {
+    "targeted": False,
+    "bounds": (0.0, 1.0),
+    "mask": None,
+    "progress": False,
+    "callback": None,
+    "gradients": False,
+}
+
+
 def attack(model, lifetimes: list[int], batch_size: int, **settings):
     inputs = torch.arange(1.0, len(lifetimes) + 1)[:, None].repeat(1, 2) / 1000
-    common = {"bounds": (0.0, 1.0), "random_state": 0, "progress": False}
+    common = {**COMMON, "random_state": 0}
     labels = torch.tensor(lifetimes, dtype=torch.int64)
     adversarial = run(
         Countdown(), model, inputs, labels, batch_size=batch_size, **{**common, **settings}
@@ -115,13 +130,19 @@ def test_a_gradient_through_several_batches_is_that_of_one(tangled):
     points = torch.rand(77, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.arange(77) % 3
     tangled.eval()
-    one = logits_and_gradient(tangled, points, cross_entropy, labels)
+    one = logits_and_gradient(
+        query(tangled, points), examples_of(points, labels), points, cross_entropy
+    )
 
     def in_parts(points: Tensor) -> Tensor:
         return torch.cat([tangled(part) for part in few_sizes(points)])
 
     for whole, cut in zip(
-        one, logits_and_gradient(in_parts, points, cross_entropy, labels), strict=True
+        one,
+        logits_and_gradient(
+            query(in_parts, points), examples_of(points, labels), points, cross_entropy
+        ),
+        strict=True,
     ):
         torch.testing.assert_close(cut, whole)
 
@@ -156,7 +177,7 @@ def test_a_model_is_asked_in_its_dtype_and_answers_in_single_at_least(weights, a
 
     class Spy(Countdown):
         def step(self, model, state: CountdownState) -> CountdownState:
-            seen.append(model(state.inputs).dtype)
+            seen.append(model(state.examples, state.examples.inputs).dtype)
             return state._replace(asked=state.asked + 1)
 
     model, inputs = Ledger().to(weights), torch.full((1, 2), 0.5)
@@ -165,10 +186,9 @@ def test_a_model_is_asked_in_its_dtype_and_answers_in_single_at_least(weights, a
         model,
         inputs,
         torch.tensor([1]),
-        bounds=(0.0, 1.0),
         batch_size=1,
         random_state=0,
-        progress=False,
+        **COMMON,
     )
     assert model.questions[0].dtype == asked
     assert seen == [answered]
@@ -181,8 +201,8 @@ def test_points_are_held_in_single_and_asked_about_as_the_caller_gets_them(input
 
     class Spy(Countdown):
         def step(self, model, state: CountdownState) -> CountdownState:
-            held.append(state.inputs.dtype)
-            model(state.inputs + 1e-3)
+            held.append(state.examples.inputs.dtype)
+            model(state.examples, state.examples.inputs + 1e-3)
             return state._replace(asked=state.asked + 1)
 
     model, inputs = Ledger(), torch.full((1, 2), 0.7, dtype=inputs_dtype)
@@ -191,10 +211,9 @@ def test_points_are_held_in_single_and_asked_about_as_the_caller_gets_them(input
         model,
         inputs,
         torch.tensor([1]),
-        bounds=(0.0, 1.0),
         batch_size=1,
         random_state=0,
-        progress=False,
+        **COMMON,
     )
     assert held == [torch.float32]
     rounded = (inputs.float() + 1e-3).to(inputs_dtype)
@@ -207,8 +226,9 @@ def test_keys_belong_to_the_example_and_the_seed():
 
     class Keys(Countdown):
         def result(self, state: CountdownState) -> Tensor:
-            keys.update(zip(state.inputs[:, 0].tolist(), state.keys.tolist(), strict=True))
-            return state.inputs
+            x, keys_of = state.examples.inputs, state.examples.keys
+            keys.update(zip(*(part.tolist() for part in (x[:, 0], keys_of)), strict=True))
+            return x
 
     def collect(order: list[int], batch_size: int, seed: int) -> dict[float, int]:
         keys.clear()
@@ -218,10 +238,9 @@ def test_keys_belong_to_the_example_and_the_seed():
             Ledger(),
             inputs,
             torch.ones(len(order), dtype=torch.int64),
-            bounds=(0.0, 1.0),
             batch_size=batch_size,
             random_state=seed,
-            progress=False,
+            **COMMON,
         )
         return dict(keys)
 
@@ -242,7 +261,9 @@ def quadratic(points: Tensor) -> Tensor:
 def test_the_gradient_of_each_example_is_its_own_and_not_an_average():
     points, labels = torch.tensor([[0.5, 0.25], [0.5, 0.25]]).double(), torch.tensor([1, 1])
     # The margin of label 1 there: the best wrong logit is points[:, 0].
-    logits, gradient = logits_and_gradient(quadratic, points, margin_loss, labels)
+    logits, gradient = logits_and_gradient(
+        query(quadratic, points), examples_of(points, labels), points, margin_loss
+    )
     assert gradient.tolist() == [[0.0, -1.0], [0.0, -1.0]]
     assert logits.tolist() == [[0.3125, 0.75, 0.5]] * 2
     assert not logits.requires_grad
@@ -252,7 +273,9 @@ def test_the_gradient_of_each_example_is_its_own_and_not_an_average():
 
 def test_a_jacobian_is_one_gradient_per_output():
     points, labels = torch.tensor([[0.5, 0.25]]).double(), torch.tensor([1])
-    _, jacobian = logits_and_jacobian(quadratic, points, lambda logits, labels: logits, labels)
+    _, jacobian = logits_and_jacobian(
+        query(quadratic, points), examples_of(points, labels), points, lambda logits, labels: logits
+    )
     assert jacobian.tolist() == [[[1.0, 0.5], [1.0, 1.0], [1.0, 0.0]]]
 
 
@@ -260,7 +283,9 @@ def test_gradients_of_a_network_agree_with_finite_differences(tangled):
     tangled.eval()
     points = torch.rand(3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([0, 1, 2])
-    _, gradient = logits_and_gradient(tangled, points, cross_entropy, labels)
+    _, gradient = logits_and_gradient(
+        query(tangled, points), examples_of(points, labels), points, cross_entropy
+    )
     for pixel in range(12):
         nudge = torch.zeros(12, dtype=torch.float64)
         nudge[pixel] = 1e-6
@@ -272,7 +297,9 @@ def test_gradients_of_a_network_agree_with_finite_differences(tangled):
 
 def test_a_value_alone_leaves_no_graph(tangled):
     points = torch.rand(3, 12, dtype=torch.float64, requires_grad=True)
-    assert not logits_at(tangled.eval(), points).requires_grad
+    assert not logits_at(
+        query(tangled.eval(), points), examples_of(points.detach()), points
+    ).requires_grad
 
 
 # Relations between attacks on the engine.
@@ -287,6 +314,7 @@ def test_early_stop_spares_the_model_what_is_decided(tangled):
         questions.append(len(points))
         return tangled(points)
 
+    count.facts = ModelFacts()
     tangled.eval()
     spent, fooled = [], []
     for early_stop in (True, False):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from distillguard._geometry import lp_norm
 from distillguard.attacks import fab_targeted
 from distillguard.attacks._box_projection import step_to_hyperplane
+from distillguard.attacks._checks import ModelFacts
 
 NORMS = ["linf", "l2"]
 each_norm = pytest.mark.parametrize("norm", NORMS)
@@ -18,6 +19,8 @@ each_norm = pytest.mark.parametrize("norm", NORMS)
 
 class Recording(nn.Module):
     """A model that keeps every point it was asked about, and counts the gradients drawn."""
+
+    facts = ModelFacts()
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -86,7 +89,7 @@ def problem(seed: int, d: int, zeros: float) -> tuple[Tensor, Tensor, Tensor]:
 @settings(deadline=None, max_examples=15)
 def test_the_linf_step_is_the_one_that_linear_programming_finds(drawn):
     points, normal, gap = problem(*drawn)
-    steps = step_to_hyperplane(points, normal, gap, "linf", (0.0, 1.0))
+    steps = step_to_hyperplane(points, normal, gap, "linf", 0, 1)
     torch.testing.assert_close((normal * steps).sum(dim=1), gap)
     d = points.shape[1]
     bound = np.hstack([np.vstack([np.eye(d), -np.eye(d)]), -np.ones((2 * d, 1))])
@@ -107,7 +110,7 @@ def test_the_linf_step_is_the_one_that_linear_programming_finds(drawn):
 @settings(deadline=None, max_examples=100)
 def test_the_l2_step_meets_the_conditions_of_a_minimum(drawn):
     points, normal, gap = problem(*drawn)
-    steps = step_to_hyperplane(points, normal, gap, "l2", (0.0, 1.0))
+    steps = step_to_hyperplane(points, normal, gap, "l2", 0, 1)
     torch.testing.assert_close((normal * steps).sum(dim=1), gap)
     after = points + steps
     assert (after >= -1e-12).all()
@@ -131,7 +134,7 @@ def test_the_l2_step_meets_the_conditions_of_a_minimum(drawn):
 def test_a_hyperplane_out_of_reach_leads_to_the_nearest_corner(norm, drawn, times):
     points, normal, gap = problem(*drawn)
     gap = (gap.sign() * reach(points, normal, gap)) * times * (1 + 1e-9)
-    steps = step_to_hyperplane(points, normal, gap, norm, (0.0, 1.0))
+    steps = step_to_hyperplane(points, normal, gap, norm, 0, 1)
     towards = normal * gap.sign()[:, None]
     corner = torch.where(towards > 0, 1.0, torch.where(towards < 0, 0.0, points))
     torch.testing.assert_close(points + steps, corner, atol=1e-6, rtol=0)
@@ -140,7 +143,7 @@ def test_a_hyperplane_out_of_reach_leads_to_the_nearest_corner(norm, drawn, time
 @each_norm
 def test_no_slope_no_step(norm):
     points = greys(3)
-    steps = step_to_hyperplane(points, 0 * points, torch.tensor([1.0, -1.0, 0.0]), norm, (0, 1))
+    steps = step_to_hyperplane(points, 0 * points, torch.tensor([1.0, -1.0, 0.0]), norm, 0, 1)
     assert torch.equal(steps, 0 * points)
 
 
@@ -149,8 +152,8 @@ def test_a_long_single_precision_problem_is_solved_to_rounding(norm):
     points = greys(4, 50_000).float()
     normal = torch.randn(4, 50_000, generator=torch.Generator().manual_seed(1))
     gap = torch.tensor([1e-3, -3.0, 500.0, -8000.0])
-    exact = step_to_hyperplane(points.double(), normal.double(), gap.double(), norm, (0, 1))
-    steps = step_to_hyperplane(points, normal, gap, norm, (0, 1))
+    exact = step_to_hyperplane(points.double(), normal.double(), gap.double(), norm, 0, 1)
+    steps = step_to_hyperplane(points, normal, gap, norm, 0, 1)
     torch.testing.assert_close(
         lp_norm(steps, norm).double(), lp_norm(exact, norm), rtol=1e-5, atol=0
     )
@@ -159,7 +162,7 @@ def test_a_long_single_precision_problem_is_solved_to_rounding(norm):
 def test_half_precision_is_solved_in_single():
     points = torch.full((1, 2000), 0.5, dtype=torch.bfloat16)
     normal = torch.ones(1, 2000, dtype=torch.bfloat16)
-    step = step_to_hyperplane(points, normal, torch.tensor([200.0]), "linf", (0, 1))
+    step = step_to_hyperplane(points, normal, torch.tensor([200.0]), "linf", 0, 1)
     assert step.dtype == torch.bfloat16
     torch.testing.assert_close(step.float(), torch.full((1, 2000), 0.1), rtol=0.01, atol=0)
 
@@ -175,7 +178,7 @@ def test_comes_within_a_hundredth_of_the_boundary_inside_the_box(halfspace, norm
     labels = halfspace(inputs).argmax(dim=1)
     gap = -halfspace.signed_distance(inputs).detach()
     normal = halfspace.w.detach().expand(12, -1)
-    least = lp_norm(step_to_hyperplane(inputs, normal, gap, norm, (0.0, 1.0)), norm)
+    least = lp_norm(step_to_hyperplane(inputs, normal, gap, norm, 0, 1), norm)
 
     adversarial = fab_targeted(halfspace, inputs, labels, norm=norm, steps=20)
 

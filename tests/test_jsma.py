@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from distillguard._geometry import lp_norm
 from distillguard.attacks import jsma
+from distillguard.attacks._checks import ModelFacts
 from distillguard.attacks._jsma import best_pair
 from distillguard.functional import softmax
 
@@ -197,6 +198,8 @@ def saturated() -> tuple[Affine, Tensor, Tensor]:
 
 class Counted:
     """A model that counts the examples it is asked about and the gradients drawn from them."""
+
+    facts = ModelFacts()
 
     def __init__(self, model):
         self.model = model

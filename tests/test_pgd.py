@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from distillguard.attacks import fgsm, pgd
+from distillguard.attacks._checks import ModelFacts
 from distillguard.functional import margin_loss
 
 
 class Route:
     """The identity as a model: remembers the points it was asked about, one example's route."""
+
+    facts = ModelFacts()
 
     def __init__(self) -> None:
         self.points: list[Tensor] = []
@@ -70,6 +73,8 @@ def test_decayed_steps_shrink_linearly_over_each_run():
 
 class Seen:
     """A model of images that keeps the points it was asked about; nothing fools it."""
+
+    facts = ModelFacts()
 
     def __init__(self) -> None:
         self.points: list[Tensor] = []
@@ -297,19 +302,39 @@ def test_an_l1_step_does_not_pick_a_pixel_that_the_bounds_hold(held, sign, expec
     assert adversarial.tolist() == [expected]
 
 
-def test_identical_examples_start_at_identical_points_and_others_elsewhere():
-    starts = []
+def first_points(inputs: Tensor, labels: Tensor) -> Tensor:
+    """Where runs on the identity as a model start."""
+    starts = {}
 
-    def model(points: Tensor) -> Tensor:
-        starts.append(points.detach().clone())
-        return points * 1
+    def note(indices: Tensor, points: Tensor, logits: Tensor) -> None:
+        for index, start in zip(indices.tolist(), points, strict=True):
+            starts.setdefault(index, start)
 
-    inputs = point(0.5, 0.25).repeat(3, 1)
+    settings = {"epsilon": 0.1, "steps": 1, "random_state": 0, "callback": note}
+    pgd(lambda points: points * 1, inputs, labels, **settings)
+    return torch.stack([starts[index] for index in range(len(inputs))])
+
+
+def test_copies_of_an_example_start_at_points_of_their_own_and_the_first_as_if_alone():
+    inputs = point(0.5, 0.25).repeat(4, 1)
     inputs[2, 1] = 0.3
-    pgd(model, inputs, torch.zeros(3, dtype=torch.int64), epsilon=0.1, steps=1, random_state=0)
-    delta = starts[0] - inputs
-    assert torch.equal(delta[0], delta[1])
-    assert not torch.isclose(delta[0], delta[2]).any()
+    labels = torch.tensor([0, 0, 0, 1])
+    starts = first_points(inputs, labels)
+    assert torch.equal(starts[:1], first_points(inputs[:1], labels[:1]))
+    assert torch.equal(starts[2:3], first_points(inputs[2:3], labels[2:3]))
+    assert torch.equal(starts[0], starts[3])  # another label: another example
+    assert not torch.isclose(starts[0], starts[1]).any()
+
+
+def test_the_starts_of_copies_are_the_same_set_in_any_order():
+    inputs = point(0.5, 0.25).repeat(5, 1)
+    inputs[3, 0] = 0.1
+    labels = torch.zeros(5, dtype=torch.int64)
+    order = torch.tensor([4, 3, 1, 0, 2])
+    mixed = first_points(inputs[order], labels)
+    straight = first_points(inputs, labels)
+    assert sorted(mixed.tolist()) == sorted(straight.tolist())
+    assert len(straight.unique(dim=0)) == 5
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

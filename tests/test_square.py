@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from conftest import examples_of
 from distillguard._geometry import lp_norm
 from distillguard._random import example_keys, uniform
 from distillguard.attacks import square
+from distillguard.attacks._checks import ModelFacts
 from distillguard.attacks._square import RandomSearch, moved_norm
 from distillguard.attacks._windows import Window, bumps, draw_window, mask, sides
 from distillguard.functional import margin_loss
@@ -20,6 +22,8 @@ EPSILON = {"linf": 0.1, "l2": 1.0}
 
 class Recording(nn.Module):
     """A robust linear model that keeps what it was asked and refuses to be differentiated."""
+
+    facts = ModelFacts()
 
     def __init__(self, shape: tuple[int, ...], offset: float = 1e6):
         super().__init__()
@@ -115,12 +119,11 @@ def test_the_share_of_pixels_is_halved_as_published():
         restarts=1,
         early_stop=True,
         targeted=False,
-        bounds=(0.0, 1.0),
     )
-    state = search.start(images(1, (1, 4, 4)), torch.zeros(1).long(), torch.zeros(1).long())
+    state = search.start(examples_of(images(1, (1, 4, 4))))
     shares = {}
     for asked in (1, 10, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001, 9999):
-        shares[asked] = search.share(state._replace(asked=torch.tensor([asked]))).item()
+        shares[asked] = search._share(state._replace(asked=torch.tensor([asked]))).item()
     exponents = [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     assert list(shares.values()) == [0.8 * 0.5**k for k in exponents]
 

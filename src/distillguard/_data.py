@@ -14,8 +14,9 @@ from torch.utils.data import (
     Dataset,
 )
 
-from ._typing import Bounds
-from ._validation import check_label_range, check_range
+from ._boxes import check_range
+from ._typing import Range
+from ._validation import check_label_range
 
 PREDICTION_BATCH = 512
 
@@ -34,7 +35,7 @@ class Expected:
 
     classes: NDArray[Any] | None = None
     shape: tuple[int, ...] | None = None
-    bounds: Bounds | None = None
+    bounds: Range | None = None
     name: str = "X"
 
     def inputs(self, inputs: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class Source(Protocol):
     def first(self) -> Batch:
         """Some examples to look at before training."""
 
-    def within(self, name: str, bounds: Bounds) -> Self:
+    def within(self, name: str, bounds: Range) -> Self:
         """The same examples, called ``name``, held to ``bounds``."""
 
     divided: bool

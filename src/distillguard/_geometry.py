@@ -5,26 +5,38 @@ All functions act on perturbations of shape (n, ...) example by example.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ._random import normal, uniform
-from ._typing import Bounds, Distance, Norm
+from ._typing import Distance, Norm
 
 L1_SHARE = 0.01
 """Share of the coordinates that one l1 step moves (Tramer and Boneh 2019, section 4.1)."""
+
+HAIR = 1e-6
+"""How far inside the bounds gradients are asked for, as a share of the width."""
 
 BLOCKS_PER_SIDE = 4
 """Blocks along each side of an image, for starts that are constant on each."""
 
 
+class Sample(Protocol):
+    """How points of a ball are drawn."""
+
+    def __call__(
+        self, like: Tensor, keys: Tensor, counter: Tensor | int, free: Tensor | None = None
+    ) -> Tensor:
+        """Draw from the ball of the ``free`` coordinates, bool and broadcastable to ``like``."""
+
+
 class Ball(NamedTuple):
     """Pure functions describing the ball of one norm."""
 
-    sample: Callable[[Tensor, Tensor, Tensor | int], Tensor]
-    """(like, keys, counter): a uniform point of the unit ball for each example."""
+    sample: "Sample"
+    """A uniform point of the unit ball for each example."""
 
     steepest: Callable[[Tensor], Tensor]
     """Gradient to the direction of size 1 that ascends fastest; a zero gradient gives zero."""
@@ -68,21 +80,50 @@ def ball(norm: Norm) -> Ball:
 
 
 def project_to_budget(
-    candidate: Tensor, inputs: Tensor, norm: Norm, epsilon: float, bounds: Bounds
+    candidate: Tensor,
+    inputs: Tensor,
+    norm: Norm,
+    epsilon: float,
+    low: Tensor | float,
+    high: Tensor | float,
 ) -> Tensor:
     """Project onto the ball, then clamp, which moves no coordinate away from its input."""
-    return (inputs + ball(norm).project(candidate - inputs, epsilon)).clamp(*bounds)
+    return clamped(inputs + ball(norm).project(candidate - inputs, epsilon), low, high)
+
+
+def clamped(points: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """Clamp to bounds that are two numbers or two tensors."""
+    return points.clamp(low, high)  # type: ignore[arg-type]
 
 
 def _column(radius: Tensor | float, like: Tensor) -> Tensor | float:
     return per_example(radius, like) if isinstance(radius, Tensor) else radius
 
 
-def feasible_gradient(gradient: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
+def feasible_gradient(gradient: Tensor, points: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Zero the slope of coordinates that would leave the bounds."""
-    low, high = bounds
     blocked = ((points <= low) & (gradient < 0)) | ((points >= high) & (gradient > 0))
     return gradient.masked_fill(blocked, 0)
+
+
+def inside(points: Tensor, low: Tensor | float, high: Tensor | float, dtype: torch.dtype) -> Tensor:
+    """Move the coordinates that lie on a bound a hair inwards, where gradients are defined.
+
+    A clamp, a ReLU or a square root on the input has no slope at the bound, or an infinite one.
+    The hair is a millionth of the width of the bounds, or the least step that ``dtype`` can
+    represent there. Coordinates of no width stay.
+    """
+    low, high = (torch.as_tensor(bound).to(points) for bound in (low, high))
+    lowest, highest = low + _hair(low, high, dtype), high - _hair(high, low, dtype)
+    wide = lowest < highest
+    moved = torch.where(wide & (points <= low), lowest, points)
+    return torch.where(wide & (points >= high), highest, moved)
+
+
+def _hair(bound: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
+    kind = torch.finfo(dtype)
+    least = (kind.eps * bound.abs()).clamp(min=kind.smallest_normal)
+    return torch.maximum(HAIR * (other - bound).abs(), least)
 
 
 def block_signs(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
@@ -99,9 +140,15 @@ def block_signs(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
     return signs
 
 
-def _linf_sample(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
+def _only(free: Tensor | None, values: Tensor) -> Tensor:
+    return values if free is None else torch.where(free, values, 0)
+
+
+def _linf_sample(
+    like: Tensor, keys: Tensor, counter: Tensor | int, free: Tensor | None = None
+) -> Tensor:
     flat = uniform(keys, counter, like[0].numel(), like.dtype)
-    return (2 * flat - 1).view_as(like)
+    return _only(free, (2 * flat - 1).view_as(like))
 
 
 def _linf_project(delta: Tensor, radius: Tensor | float) -> Tensor:
@@ -111,13 +158,18 @@ def _linf_project(delta: Tensor, radius: Tensor | float) -> Tensor:
     return delta.clamp(-reach, reach)
 
 
-def _l2_sample(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
+def _l2_sample(
+    like: Tensor, keys: Tensor, counter: Tensor | int, free: Tensor | None = None
+) -> Tensor:
     dimension = like[0].numel()
     drawn = normal(keys, counter, dimension + 1, torch.float64)
-    direction = drawn[:, :dimension] / drawn[:, :dimension].norm(dim=1, keepdim=True)
+    free = _only(free, torch.ones_like(like)).flatten(1).bool()
+    direction = torch.where(free, drawn[:, :dimension], 0)
+    direction = direction / direction.norm(dim=1, keepdim=True)
     # The last normal number, through its distribution function, is the uniform that r^d needs.
     share = torch.special.ndtr(drawn[:, dimension:])
-    return (direction * share ** (1 / dimension)).to(like.dtype).view_as(like)
+    point = direction * share ** (1 / free.sum(dim=1, keepdim=True).double())
+    return torch.where(free, point, 0).to(like.dtype).view_as(like)
 
 
 def _l2_steepest(gradient: Tensor) -> Tensor:
@@ -134,10 +186,14 @@ def _l2_project(delta: Tensor, radius: Tensor | float) -> Tensor:
     return torch.where(length > reach, delta * (reach / length), delta)
 
 
-def _l1_sample(like: Tensor, keys: Tensor, counter: Tensor | int) -> Tensor:
+def _l1_sample(
+    like: Tensor, keys: Tensor, counter: Tensor | int, free: Tensor | None = None
+) -> Tensor:
     dimension = like[0].numel()
     drawn = uniform(keys, counter, 2 * dimension + 1, torch.float64)
+    free = _only(free, torch.ones_like(like)).flatten(1)
     spacings = -torch.log1p(-drawn[:, : dimension + 1])
+    spacings[:, :dimension] *= free
     magnitude = spacings[:, :dimension] / spacings.sum(dim=1, keepdim=True)
     sign = torch.where(drawn[:, dimension + 1 :] < 0.5, -1.0, 1.0)
     return (magnitude * sign).to(like.dtype).view_as(like)

@@ -9,7 +9,7 @@ import torch
 
 from ._data import Batch, Source
 from ._sources import TensorSource
-from ._typing import Bounds
+from ._typing import Range
 
 
 class MixedSource:
@@ -46,7 +46,7 @@ class MixedSource:
         """The first source's."""
         return self.source.first()
 
-    def within(self, name: str, bounds: Bounds) -> Self:
+    def within(self, name: str, bounds: Range) -> Self:
         """Both are held to them."""
         source = copy(self)
         source.source = self.source.within(name, bounds)

@@ -38,6 +38,18 @@ def example_keys(inputs: Tensor, seed: int) -> Tensor:
     return _mix(torch.cat(sums) + offset)
 
 
+def key_of_copy(keys: Tensor, labels: Tensor) -> Tensor:
+    """Give equal examples of one label keys of their own; the first of them keeps its key."""
+    pairs = _mix(keys + labels * _GOLDEN)
+    ordered, order = pairs.sort(stable=True)
+    place = torch.arange(len(keys), device=keys.device)
+    opens = torch.ones_like(ordered, dtype=torch.bool)
+    opens[1:] = ordered[1:] != ordered[:-1]
+    number = torch.empty_like(place)
+    number[order] = place - torch.where(opens, place, 0).cummax(dim=0).values
+    return torch.where(number > 0, _mix(keys + number * _GOLDEN), keys)
+
+
 def uniform(keys: Tensor, counter: Tensor | int, size: int, dtype: torch.dtype) -> Tensor:
     """Uniform numbers in [0, 1) of shape (n, size), a fresh row for each key and counter."""
     stream = _mix(keys + _GOLDEN * (torch.as_tensor(counter, device=keys.device) + 1))

@@ -19,9 +19,9 @@ from torch.utils.data import (
     default_collate,
 )
 
+from ._boxes import check_range
 from ._data import PREDICTION_BATCH, Batch, Expected, as_floating, input_batches, pair
-from ._typing import Bounds
-from ._validation import check_range
+from ._typing import Range
 
 
 class TensorSource:
@@ -80,7 +80,7 @@ class TensorSource:
             expected.inputs(inputs)
         return source
 
-    def within(self, name: str, bounds: Bounds) -> Self:
+    def within(self, name: str, bounds: Range) -> Self:
         """The same memory, all of it looked at here and now."""
         for inputs in self.inputs.split(PREDICTION_BATCH):
             check_range(name, inputs, bounds)
@@ -152,7 +152,7 @@ class LoaderSource:
         source.expected = expected
         return source
 
-    def within(self, name: str, bounds: Bounds) -> Self:
+    def within(self, name: str, bounds: Range) -> Self:
         """The same loader; every batch is looked at as it comes."""
         expected = replace(self.expected, name=name, bounds=bounds)
         expected.inputs(self.first().inputs)
@@ -198,7 +198,7 @@ class UnlabelledSource:
         """A first batch."""
         return next(self.epoch(0))
 
-    def within(self, name: str, bounds: Bounds) -> Self:
+    def within(self, name: str, bounds: Range) -> Self:
         """The same loader; every batch is looked at as it comes."""
         source = copy(self)
         source.expected = replace(self.expected, name=name, bounds=bounds)

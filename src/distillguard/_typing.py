@@ -16,4 +16,14 @@ Attack: TypeAlias = Callable[[Model, Tensor, Tensor], Tensor]
 
 Norm: TypeAlias = Literal["linf", "l2", "l1"]
 Distance: TypeAlias = Literal["linf", "l2", "l1", "l0"]
-Bounds: TypeAlias = tuple[float, float]
+Range: TypeAlias = tuple[float, float]
+"""Lowest and highest value, the same for all coordinates."""
+
+Bounds: TypeAlias = tuple[float | Tensor, float | Tensor]
+"""Lowest and highest value: two numbers, or two tensors broadcastable to one example."""
+
+Mask: TypeAlias = Tensor
+"""Bool: the coordinates that may change, in the shape of one example or of all."""
+
+Callback: TypeAlias = Callable[[Tensor, Tensor, Tensor], object]
+"""Told the places (m,), points (m, ...) and logits (m, n_classes) of a question to the model."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._typing import Bounds, Norm
+from ._typing import Norm
 from .exceptions import NoGradientError
 
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
@@ -67,17 +67,6 @@ def check_norm(norm: Any, allowed: tuple[Norm, ...] = NORMS) -> None:
     check_choice("norm", norm, allowed)
 
 
-def check_bounds(bounds: Any) -> None:
-    """Refuse bounds that are not two finite numbers, the lower first."""
-    if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
-        raise TypeError(f"bounds must be a pair (low, high), got {bounds!r}")
-    low, high = bounds
-    _check_real("bounds", low)
-    _check_real("bounds", high)
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"bounds must be finite with low below high, got {bounds!r}")
-
-
 def check_random_state(random_state: Any) -> None:
     """Refuse a seed that is neither None nor an integer of at least 0."""
     if random_state is not None:
@@ -94,8 +83,8 @@ def check_model(model: Any) -> None:
         )
 
 
-def check_inputs(inputs: Any, bounds: Bounds) -> None:
-    """Refuse inputs that are not a floating tensor of examples within ``bounds``."""
+def check_inputs(inputs: Any) -> None:
+    """Refuse inputs that are not a floating tensor of examples."""
     if not isinstance(inputs, Tensor):
         raise TypeError(f"inputs must be a torch.Tensor, got {type(inputs).__name__}")
     if not inputs.is_floating_point():
@@ -107,29 +96,6 @@ def check_inputs(inputs: Any, bounds: Bounds) -> None:
         raise ValueError(
             f"inputs must have shape (n, ...) with at least two axes, got {tuple(inputs.shape)}"
         )
-    if inputs.numel():
-        check_range("inputs", inputs, bounds)
-
-
-def check_range(name: str, values: Tensor, bounds: Bounds) -> None:
-    """Refuse values that are not finite or leave ``bounds``, and say what probably happened."""
-    extremes = torch.stack(values.detach().aminmax())
-    low, high = extremes.tolist()
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
-    # In the values' own dtype: 0.1 in float32 is a little more than 0.1 in float64.
-    lowest, highest = extremes.new_tensor(bounds).tolist()
-    if lowest <= low and high <= highest:
-        return
-    message = f"{name} must be within bounds {tuple(bounds)}, got values in [{low:.6g}, {high:.6g}]"
-    if low >= 0 and 1 < high <= 255 and tuple(bounds) == (0.0, 1.0):
-        message += "; images stored as 0 to 255 need dividing by 255"
-    elif low < 0 and tuple(bounds) == (0.0, 1.0):
-        message += (
-            "; if the data is normalised by mean and standard deviation, put the normalisation "
-            "into the model as its first layer and pass raw inputs, or pass the true bounds"
-        )
-    raise ValueError(message)
 
 
 def check_labels(labels: Any, inputs: Tensor) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._boxes import check_bounds
 from ._modes import device_of
 from ._typing import Attack, Bounds, Model
-from ._validation import check_bounds
 from .exceptions import MissingPackageError
 
 __all__ = ["attack", "to_art", "to_foolbox"]

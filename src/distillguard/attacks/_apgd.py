@@ -10,15 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import ball, lp_norm, per_example, project_to_budget
-from .._typing import Bounds, Loss, Model, Norm
+from .._geometry import ball, lp_norm, per_example
+from .._typing import Bounds, Callback, Loss, Mask, Model, Norm
 from .._validation import (
     check_at_least,
     check_in_unit_interval,
     check_norm,
     check_positive,
 )
-from ._engine import logits_and_gradient, logits_at, put, run, take
+from ._engine import Query, logits_and_gradient, put, run, select, take
+from ._examples import Examples
 from ._losses import ascended_loss, success_margin
 
 MOMENTUM = 0.75
@@ -39,9 +40,11 @@ def apgd(
     early_stop: bool = True,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Attack with Auto-PGD: gradient ascent whose step size follows its own success [1]_.
 
@@ -86,14 +89,22 @@ def apgd(
         rate is the same; without it the margin goes on growing, which transfers better.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Seed of the random starts, drawn per example. A fresh one if not given.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -105,9 +116,10 @@ def apgd(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``epsilon`` is not a finite number
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``epsilon`` is not a finite number
         above 0, ``rho`` is outside [0, 1], ``steps`` or ``restarts`` is below 1, ``norm`` or
         ``loss`` is unknown, or ``model`` returns something else than logits.
     NoGradientError
@@ -148,52 +160,53 @@ def apgd(
     algorithm = AutoPGD(
         epsilon=epsilon,
         norm=norm,
-        objective=lambda logits, state: ascended(logits, state.labels),
+        objective=lambda logits, state: ascended(logits, state.examples.labels),
         steps=steps,
         restarts=restarts,
         rho=rho,
         early_stop=early_stop,
         targeted=targeted,
-        bounds=bounds,
     )
     return run(
         algorithm,
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )
 
 
 class APGDState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
-    keys: Tensor
-    aims: Tensor
-    """Classes that the runs move towards in turn: (n, n_targets), (n, 0) without targets."""
+    examples: Examples
+    targets: Tensor
+    """Classes that the runs move towards in turn, (n, n_targets); none without targets."""
     runs: Tensor
-    """How many runs the example has in all."""
+    """How many runs the example has."""
     run: Tensor
-    taken: Tensor
-    """Gradient steps taken in this run; ``steps + 1`` once it is over."""
+    step: Tensor
+    """Gradient steps taken in this run; ``steps + 1`` once the last iterate is judged."""
     current: Tensor
     previous: Tensor
-    height: Tensor
-    """Loss at the previous iterate."""
-    peak: Tensor
-    """The run's iterate of highest loss, where it is taken up again."""
-    peak_height: Tensor
-    peak_gradient: Tensor
-    checked_height: Tensor
-    """``peak_height`` at the last checkpoint."""
-    rises: Tensor
-    """How many steps since the last checkpoint raised the loss."""
-    halved: Tensor
+    loss: Tensor
+    """Of ``current``; f in algorithm 1."""
+    best_point: Tensor
+    """The run's highest, x_max."""
+    best_loss: Tensor
+    """And its loss, f_max."""
+    best_gradient: Tensor
+    loss_at_checkpoint: Tensor
+    """What ``best_loss`` was at the last checkpoint."""
+    n_improved: Tensor
+    """Steps since the last checkpoint that raised the loss."""
+    was_halved: Tensor
     """Whether the last checkpoint halved the step size."""
     step_size: Tensor
     best: Tensor
@@ -214,149 +227,144 @@ class AutoPGD:
     rho: float
     early_stop: bool
     targeted: bool
-    bounds: Bounds
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> APGDState:
+    def start(self, examples: Examples) -> APGDState:
         """Place every example at a random point of its ball."""
+        inputs, labels = examples.inputs, examples.labels
         whole = torch.zeros_like(labels)
-        real = inputs.new_zeros(len(inputs), dtype=torch.promote_types(inputs.dtype, torch.float32))
+        real = inputs.new_zeros(len(inputs))
         blank = APGDState(
-            inputs=inputs,
-            labels=labels,
-            keys=keys,
-            aims=labels.new_empty(len(labels), 0),
+            examples=examples,
+            targets=labels.new_empty(len(labels), 0),
             runs=whole + self.restarts,
             run=whole,
-            taken=whole,
+            step=whole,
             current=inputs,
             previous=inputs,
-            height=real,
-            peak=inputs,
-            peak_height=real,
-            peak_gradient=torch.zeros_like(inputs),
-            checked_height=real,
-            rises=whole,
-            halved=whole.bool(),
+            loss=real,
+            best_point=inputs,
+            best_loss=real,
+            best_gradient=torch.zeros_like(inputs),
+            loss_at_checkpoint=real,
+            n_improved=whole,
+            was_halved=whole.bool(),
             step_size=real,
             best=inputs,
             best_margin=real - torch.inf,
         )
-        return self.begun(blank)
+        return self.start_run(blank)
 
-    def step(self, model: Model, state: APGDState) -> APGDState:
+    def step(self, model: Query, state: APGDState) -> APGDState:
         """Judge the current iterate, move to the next; the last of a run is only judged."""
-        if bool((state.taken < self.steps).any()):
-            logits, gradient = logits_and_gradient(
-                model, state.current, lambda logits, _: self.objective(logits, state), state.labels
-            )
-        else:
-            logits, gradient = logits_at(model, state.current), torch.zeros_like(state.current)
-
-        state = self.judged(state, logits)
-        state = self.recorded(state, self.objective(logits, state), gradient)
-        state = self.moved(*self.checked(state, gradient))
-        return self.restarted(state)
+        logits, gradient = logits_and_gradient(
+            model,
+            state.examples,
+            state.current,
+            lambda logits, _: self.objective(logits, state),
+            moving=state.step < self.steps,
+        )
+        state = self.keep_widest(state, logits)
+        state = self.record_loss(state, self.objective(logits, state), gradient)
+        state = self.ascend(*self.halve_at_checkpoint(state, gradient))
+        return self.restart(state)
 
     def done(self, state: APGDState) -> Tensor:
         """Fooled, or out of runs."""
-        over = (state.run == state.runs - 1) & (state.taken > self.steps)
+        over = (state.run == state.runs - 1) & (state.step > self.steps)
         return over | (state.best_margin > 0) if self.early_stop else over
 
     def result(self, state: APGDState) -> Tensor:
         """Return the iterate of widest margin."""
         return state.best
 
-    def judged(self, state: APGDState, logits: Tensor) -> APGDState:
+    def keep_widest(self, state: APGDState, logits: Tensor) -> APGDState:
         """Keep the iterate of widest margin."""
-        margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
+        margin = success_margin(logits, state.examples, self.targeted).to(state.best_margin)
         better = margin > state.best_margin
         return state._replace(
-            best=torch.where(per_example(better, state.best), state.current, state.best),
+            best=select(better, state.current, state.best),
             best_margin=torch.where(better, margin, state.best_margin),
         )
 
-    def recorded(self, state: APGDState, height: Tensor, gradient: Tensor) -> APGDState:
-        """Keep the run's highest point, and count the steps that went up."""
-        height = height.to(state.height)
-        higher = height > state.peak_height
-        wide = per_example(higher, state.peak)
+    def record_loss(self, state: APGDState, loss: Tensor, gradient: Tensor) -> APGDState:
+        """Update f_max and x_max (lines 4 and 9), and count the steps that went up."""
+        loss = loss.to(state.loss)
+        higher = loss > state.best_loss
         return state._replace(
-            rises=state.rises + (height > state.height),
-            height=height,
-            peak=torch.where(wide, state.current, state.peak),
-            peak_height=torch.where(higher, height, state.peak_height),
-            peak_gradient=torch.where(wide, gradient, state.peak_gradient),
+            n_improved=state.n_improved + (loss > state.loss),
+            loss=loss,
+            best_point=select(higher, state.current, state.best_point),
+            best_loss=torch.where(higher, loss, state.best_loss),
+            best_gradient=select(higher, gradient, state.best_gradient),
         )
 
-    def checked(self, state: APGDState, gradient: Tensor) -> tuple[APGDState, Tensor]:
-        """At a checkpoint, halve the step size and go back to the peak where the ascent stalls."""
-        period = checkpoint_periods(self.steps, state.taken.device)[state.taken]
+    def halve_at_checkpoint(self, state: APGDState, gradient: Tensor) -> tuple[APGDState, Tensor]:
+        """Where k is in W and condition 1 or 2 holds, halve the step and go to x_max (line 11)."""
+        period = checkpoint_periods(self.steps, state.step.device)[state.step]
         here = period >= 0
-        oscillates = state.rises < self.rho * period
-        stuck = ~state.halved & (state.peak_height == state.checked_height)
-        halve = here & (oscillates | stuck)
+        few_improved = state.n_improved < self.rho * period
+        stalled = ~state.was_halved & (state.best_loss == state.loss_at_checkpoint)
+        halve = here & (few_improved | stalled)
 
         state = state._replace(
             step_size=torch.where(halve, state.step_size / 2, state.step_size),
-            rises=torch.where(here, 0, state.rises),
-            halved=torch.where(here, halve, state.halved),
-            checked_height=torch.where(here, state.peak_height, state.checked_height),
+            n_improved=torch.where(here, 0, state.n_improved),
+            was_halved=torch.where(here, halve, state.was_halved),
+            loss_at_checkpoint=torch.where(here, state.best_loss, state.loss_at_checkpoint),
         )
         if not bool(halve.any()):
             return state, gradient
-        wide = per_example(halve, gradient)
-        current = torch.where(wide, state.peak, state.current)
-        return state._replace(current=current), torch.where(wide, state.peak_gradient, gradient)
+        current = select(halve, state.best_point, state.current)
+        return state._replace(current=current), select(halve, state.best_gradient, gradient)
 
-    def moved(self, state: APGDState, gradient: Tensor) -> APGDState:
-        """Take a step with momentum; where nothing moves any more, the run is over."""
+    def ascend(self, state: APGDState, gradient: Tensor) -> APGDState:
+        """Take a step with momentum (lines 7 and 8); where nothing moves, the run is over."""
         x, previous = state.current, state.previous
-        share = per_example(torch.where(state.taken > 0, MOMENTUM, 1.0).to(x), x)
+        share = per_example(torch.where(state.step > 0, MOMENTUM, 1.0).to(x), x)
         step = per_example(state.step_size.to(x), x) * ball(self.norm).steepest(gradient)
-        ahead = self.project(x + step, state.inputs)
+        ahead = self.project(x + step, state.examples)
         following = x + share * (ahead - x) + (1 - share) * (x - previous)
-        following = self.project(following, state.inputs)
+        following = self.project(following, state.examples)
 
-        # Elsewhere than at its peak the run will still be taken up there.
+        # Elsewhere than at its best point the run will still be taken up there.
         idle = unchanged(following, x)
         if bool(idle.any()):
-            idle &= unchanged(previous, x) & unchanged(state.peak, x)
+            idle &= unchanged(previous, x) & unchanged(state.best_point, x)
         return state._replace(
             current=following,
             previous=x,
-            taken=torch.where(idle, self.steps + 1, state.taken + 1),
+            step=torch.where(idle, self.steps + 1, state.step + 1),
         )
 
-    def restarted(self, state: APGDState) -> APGDState:
+    def restart(self, state: APGDState) -> APGDState:
         """Send the examples whose run is over to their next one."""
-        again = (state.taken > self.steps) & (state.run < state.runs - 1)
-        places = again.nonzero().squeeze(1)
-        if not len(places):
+        again = (state.step > self.steps) & (state.run < state.runs - 1)
+        rows = again.nonzero().squeeze(1)
+        if not len(rows):
             return state
-        ended = take(state, places)
-        return put(state, places, self.begun(ended._replace(run=ended.run + 1)))
+        ended = take(state, rows)
+        return put(state, rows, self.start_run(ended._replace(run=ended.run + 1)))
 
-    def begun(self, state: APGDState) -> APGDState:
-        """Forget the run before and start from a random point of the ball."""
-        inputs = state.inputs
-        delta = self.epsilon * ball(self.norm).sample(inputs, state.keys, state.run)
-        first = self.project(inputs + delta, inputs)
+    def start_run(self, state: APGDState) -> APGDState:
+        """Forget the run before and start from a random point of the ball (line 2)."""
+        delta = self.epsilon * state.examples.sample(self.norm, state.run)
+        first = self.project(state.examples.inputs + delta, state.examples)
         return state._replace(
-            taken=torch.zeros_like(state.taken),
+            step=torch.zeros_like(state.step),
             current=first,
             previous=first,
-            height=torch.full_like(state.height, torch.inf),
-            peak=first,
-            peak_height=torch.full_like(state.height, -torch.inf),
-            checked_height=torch.full_like(state.height, -torch.inf),
-            rises=torch.zeros_like(state.rises),
-            halved=torch.zeros_like(state.halved),
+            loss=torch.full_like(state.loss, torch.inf),
+            best_point=first,
+            best_loss=torch.full_like(state.loss, -torch.inf),
+            loss_at_checkpoint=torch.full_like(state.loss, -torch.inf),
+            n_improved=torch.zeros_like(state.n_improved),
+            was_halved=torch.zeros_like(state.was_halved),
             step_size=torch.full_like(state.step_size, 2 * self.epsilon),
         )
 
-    def project(self, candidate: Tensor, inputs: Tensor) -> Tensor:
-        """Come back into the ball and the bounds."""
-        return project_to_budget(candidate, inputs, self.norm, self.epsilon, self.bounds)
+    def project(self, candidate: Tensor, examples: Examples) -> Tensor:
+        """Come back into the ball and the bounds: P_S of algorithm 1."""
+        return examples.project(candidate, self.norm, self.epsilon)
 
 
 def unchanged(points: Tensor, others: Tensor) -> Tensor:
@@ -367,7 +375,10 @@ def unchanged(points: Tensor, others: Tensor) -> Tensor:
 
 @cache
 def checkpoint_periods(steps: int, device: torch.device) -> Tensor:
-    """For each step, how many have passed since the checkpoint before, -1 between checkpoints."""
+    """For each step, how many have passed since the checkpoint before, -1 between checkpoints.
+
+    Checkpoints lie at the steps p_j of the paper's section 3.1, in hundredths of ``steps``.
+    """
     percents = [0, 22]
     while percents[-1] < 100:
         percents.append(percents[-1] + max(percents[-1] - percents[-2] - 3, 6))

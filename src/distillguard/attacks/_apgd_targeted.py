@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._typing import Bounds, Model, Norm
+from .._typing import Bounds, Callback, Mask, Model, Norm
 from .._validation import check_at_least, check_in_unit_interval, check_norm, check_positive
 from ._apgd import APGDState, AutoPGD
-from ._engine import run
-from ._targets import lead, likeliest_targets, target_of_run
+from ._engine import run, select
+from ._examples import Examples
+from ._targets import likeliest_targets, logit_gap, target_of_run
 
 
 def apgd_targeted(
@@ -26,9 +27,11 @@ def apgd_targeted(
     early_stop: bool = True,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Attack with Auto-PGD towards each likely wrong class in turn [1]_.
 
@@ -67,14 +70,22 @@ def apgd_targeted(
         class and return the widest margin.
     targeted : bool, default=False
         Move towards ``labels``, the only class tried then, ahead of its best rival.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Seed of the random starts, drawn per example. A fresh one if not given.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -86,9 +97,10 @@ def apgd_targeted(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``epsilon`` is not a finite number
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``epsilon`` is not a finite number
         above 0, ``rho`` is outside [0, 1], ``n_targets``, ``steps`` or ``restarts`` is below 1,
         ``norm`` is unknown, or ``model`` returns something else than logits.
     NoGradientError
@@ -126,8 +138,8 @@ def apgd_targeted(
     check_in_unit_interval("rho", rho)
 
     def objective(logits: Tensor, state: APGDState) -> Tensor:
-        aim = target_of_run(state.aims, state.run, state.runs // restarts)
-        return targeted_dlr(logits, lead(logits, state.labels, aim, targeted))
+        target = target_of_run(state.targets, state.run, state.runs // restarts)
+        return targeted_dlr(logits, logit_gap(logits, state.examples.labels, target, targeted))
 
     algorithm = TargetedAutoPGD(
         epsilon=epsilon,
@@ -138,7 +150,6 @@ def apgd_targeted(
         rho=rho,
         early_stop=early_stop,
         targeted=targeted,
-        bounds=bounds,
         n_targets=n_targets,
     )
     return run(
@@ -146,45 +157,50 @@ def apgd_targeted(
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )
 
 
 @dataclass(frozen=True)
 class TargetedAutoPGD(AutoPGD):
-    """Auto-PGD whose runs have an aim each, chosen by a first look at the clean example."""
+    """Auto-PGD whose runs have a target each, chosen by a first look at the clean example."""
 
     n_targets: int
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> APGDState:
+    def start(self, examples: Examples) -> APGDState:
         """Place every example at itself, as if a run before the first had ended there."""
-        state = super().start(inputs, labels, keys)
+        state, labels = super().start(examples), examples.labels
         return state._replace(
-            aims=labels.new_zeros(len(labels), self.n_targets),
+            targets=labels.new_zeros(len(labels), self.n_targets),
             run=torch.full_like(labels, -1),
-            taken=torch.full_like(labels, self.steps),
-            current=inputs,
+            step=torch.full_like(labels, self.steps),
+            current=examples.inputs,
         )
 
-    def judged(self, state: APGDState, logits: Tensor) -> APGDState:
-        """At the first look choose the aims."""
-        state = super().judged(state, logits)
+    def keep_widest(self, state: APGDState, logits: Tensor) -> APGDState:
+        """At the first look choose the targets."""
+        state = super().keep_widest(state, logits)
         first = state.run < 0
         if not bool(first.any()):
             return state
-        aims, count = likeliest_targets(logits, state.labels, self.n_targets, self.targeted)
+        targets, count = likeliest_targets(
+            logits, state.examples.labels, self.n_targets, self.targeted
+        )
         return state._replace(
-            aims=torch.where(first[:, None], aims, state.aims),
+            targets=select(first, targets, state.targets),
             runs=torch.where(first, count * self.restarts, state.runs),
         )
 
 
-def targeted_dlr(logits: Tensor, lead: Tensor) -> Tensor:
+def targeted_dlr(logits: Tensor, gap: Tensor) -> Tensor:
     """Lead of a class in units of the spread of the largest logits (equation 7)."""
     if logits.shape[1] < 4:
-        return lead
+        return gap
     ordered = logits.topk(4, dim=1).values
-    return lead / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + 1e-12)
+    return gap / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + 1e-12)

@@ -3,11 +3,16 @@
 import torch
 from torch import Tensor
 
-from .._typing import Bounds, Norm
+from .._typing import Norm
 
 
 def step_to_hyperplane(
-    points: Tensor, normal: Tensor, gap: Tensor, norm: Norm, bounds: Bounds
+    points: Tensor,
+    normal: Tensor,
+    gap: Tensor,
+    norm: Norm,
+    low: Tensor | float,
+    high: Tensor | float,
 ) -> Tensor:
     r"""Smallest step in linf or l2 that adds ``gap`` (n,) to the product with ``normal``.
 
@@ -27,7 +32,9 @@ def step_to_hyperplane(
     x, w = points.flatten(1).to(dtype), normal.flatten(1).to(dtype)
     direction = w.sign() * gap.to(dtype).sign()[:, None]
     slope = w.abs()
-    room = torch.where(direction > 0, bounds[1] - x, x - bounds[0]).clamp(min=0)
+    lowest, highest = (torch.as_tensor(b).to(points).expand_as(points) for b in (low, high))
+    up, down = highest.flatten(1).to(dtype) - x, x - lowest.flatten(1).to(dtype)
+    room = torch.where(direction > 0, up, down).clamp(min=0)
     speed = (torch.ones_like(slope) if norm == "linf" else slope).masked_fill(direction == 0, 0)
     end = torch.where(speed > 0, room / speed, 0)
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from .._geometry import ball, lp_norm, per_example
-from .._typing import Bounds, Model
+from .._typing import Bounds, Callback, Mask, Model
 from .._validation import check_at_least, check_choice, check_positive
 from ..functional import cross_entropy
-from ._engine import logits_and_gradient, logits_at, run
+from ._engine import Query, logits_and_gradient, run, select
+from ._examples import Examples
 from ._losses import success_margin
 
 LAST_STEP_SIZE = 0.01
@@ -30,14 +31,16 @@ def ddn(
     labels: Tensor,
     *,
     steps: int = 100,
-    initial_norm: float = 1.0,
+    initial_norm: float | None = None,
     gamma: float = 0.05,
     temperature: float | Literal["auto"] = "auto",
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Attack by decoupling direction and norm: close l2 perturbations in few steps [1]_.
 
@@ -51,7 +54,8 @@ def ddn(
         \tilde x_k = \operatorname{clip}\Bigl(x + \varepsilon_k
         \frac{\delta_k}{\lVert \delta_k \rVert_2}\Bigr),
 
-    while the step size :math:`\alpha_k` falls from 1 to 0.01 along a cosine. Of all iterates,
+    while the step size :math:`\alpha_k` falls from 1 to 0.01 along a cosine, in widths of
+    ``bounds``. Of all iterates,
     the last included, the closest that fools the model is returned, without the paper's
     rounding to 256 levels.
 
@@ -67,9 +71,10 @@ def ddn(
     steps : int, default=100
         :math:`K`, gradient steps. The paper reports 100, 300 and 1000; more find smaller
         perturbations.
-    initial_norm : float, default=1.0
-        :math:`\varepsilon_0`, the first norm tried, in the units of ``inputs``. Far from the
-        final one it costs steps: with the default ``gamma`` about 45 for a factor of ten down.
+    initial_norm : float, optional
+        :math:`\varepsilon_0`, the first norm tried, in the units of ``inputs``. If not given, the
+        width of ``bounds``, the paper's 1 for images in [0, 1]. Far from the final one it costs
+        steps: with the default ``gamma`` about 45 for a factor of ten down.
     gamma : float, default=0.05
         :math:`\gamma`, in (0, 1): how fast the norm changes.
     temperature : float or "auto", default="auto"
@@ -80,14 +85,22 @@ def ddn(
         saturate, and multiplying the logits by a positive number changes nothing.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Only reaches models that draw random numbers themselves; the attack draws none.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -98,9 +111,10 @@ def ddn(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``steps`` is below 1,
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``steps`` is below 1,
         ``initial_norm`` or a given ``temperature`` is not a finite number above 0, ``gamma`` is
         outside (0, 1), or ``model`` returns something else than logits.
     NoGradientError
@@ -128,7 +142,8 @@ def ddn(
     tensor(True)
     """
     check_at_least("steps", steps, 1)
-    check_positive("initial_norm", initial_norm)
+    if initial_norm is not None:
+        check_positive("initial_norm", initial_norm)
     check_positive("gamma", gamma)
     if gamma >= 1:
         raise ValueError(f"gamma must be below 1, got {gamma!r}")
@@ -143,30 +158,31 @@ def ddn(
         gamma=gamma,
         temperature=temperature,
         targeted=targeted,
-        bounds=bounds,
     )
     return run(
         algorithm,
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )
 
 
 class DDNState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
+    examples: Examples
     current: Tensor
     radius: Tensor
     best: Tensor
     best_distance: Tensor
-    taken: Tensor
+    step: Tensor
 
 
 @dataclass(frozen=True)
@@ -174,58 +190,58 @@ class DecoupledDirectionNorm:
     """The state machine behind :func:`ddn`."""
 
     steps: int
-    initial_norm: float
+    initial_norm: float | None
     gamma: float
     temperature: float | Literal["auto"]
     targeted: bool
-    bounds: Bounds
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> DDNState:
-        """Begin at the input with the first norm to try."""
+    def start(self, examples: Examples) -> DDNState:
+        """Begin at the input with the first norm to try (algorithm 1, line 1)."""
+        inputs, scale = examples.inputs, examples.scale
         return DDNState(
-            inputs=inputs,
-            labels=labels,
+            examples=examples,
             current=inputs,
-            radius=inputs.new_full((len(inputs),), self.initial_norm),
+            radius=scale if self.initial_norm is None else scale * 0 + self.initial_norm,
             best=inputs,
-            best_distance=inputs.new_full((len(inputs),), torch.inf),
-            taken=torch.zeros_like(labels),
+            best_distance=torch.full_like(scale, torch.inf),
+            step=torch.zeros_like(examples.labels),
         )
 
-    def step(self, model: Model, state: DDNState) -> DDNState:
+    def step(self, model: Query, state: DDNState) -> DDNState:
         """Judge the current iterate and move to the next; the last one is only judged."""
-        if bool((state.taken < self.steps).any()):
-            logits, gradient = logits_and_gradient(model, state.current, self.loss, state.labels)
-        else:
-            logits, gradient = logits_at(model, state.current), torch.zeros_like(state.current)
-
-        fooled = success_margin(logits, state.labels, self.targeted) > 0
-        delta = state.current - state.inputs
+        examples = state.examples
+        logits, gradient = logits_and_gradient(
+            model, examples, state.current, self._loss, moving=state.step < self.steps
+        )
+        fooled = success_margin(logits, examples, self.targeted) > 0
+        delta = state.current - examples.inputs
         distance = lp_norm(delta, "l2")
         closer = fooled & (distance < state.best_distance)
+        # Lines 7 to 11: the norm.
         smaller, larger = (1 - self.gamma) * state.radius, (1 + self.gamma) * state.radius
-        radius = torch.where(fooled, smaller, larger).minimum(self.farthest(state.inputs))
+        radius = torch.where(fooled, smaller, larger).minimum(examples.farthest("l2"))
 
-        step_size = per_example(self.step_size(state.taken.to(delta)), delta)
+        # Lines 4 to 6 and 12: the direction.
+        step_size = per_example(examples.scale * self._step_size(state.step.to(delta)), delta)
         direction = ball("l2").steepest(delta + step_size * ball("l2").steepest(gradient))
-        ahead = state.inputs + per_example(radius, delta) * direction
+        ahead = examples.inputs + per_example(radius, delta) * direction
         return state._replace(
-            current=ahead.clamp(*self.bounds),
+            current=examples.clamp(ahead),
             radius=radius,
-            best=torch.where(per_example(closer, delta), state.current, state.best),
+            best=select(closer, state.current, state.best),
             best_distance=torch.where(closer, distance, state.best_distance),
-            taken=state.taken + 1,
+            step=state.step + 1,
         )
 
     def done(self, state: DDNState) -> Tensor:
         """Out of steps, or fooled by the input itself."""
-        return (state.taken > self.steps) | (state.best_distance == 0)
+        return (state.step > self.steps) | (state.best_distance == 0)
 
     def result(self, state: DDNState) -> Tensor:
         """Return the closest iterate that fooled the model, and the input where none did."""
         return state.best
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the cooled logits, to be ascended."""
         if isinstance(self.temperature, str):
             lowest, highest = logits.detach().aminmax(dim=1, keepdim=True)
@@ -236,12 +252,7 @@ class DecoupledDirectionNorm:
         loss = cross_entropy(logits, labels)
         return -loss if self.targeted else loss
 
-    def step_size(self, taken: Tensor) -> Tensor:
-        """From 1 to ``LAST_STEP_SIZE`` along half a cosine."""
-        falling = (1 + torch.cos(math.pi * taken / self.steps)) / 2
+    def _step_size(self, step: Tensor) -> Tensor:
+        """From 1 to ``LAST_STEP_SIZE`` along half a cosine (section 3)."""
+        falling = (1 + torch.cos(math.pi * step / self.steps)) / 2
         return LAST_STEP_SIZE + (1 - LAST_STEP_SIZE) * falling
-
-    def farthest(self, inputs: Tensor) -> Tensor:
-        """Distance to the corner of the bounds that is farthest from each input."""
-        low, high = self.bounds
-        return lp_norm(torch.maximum(inputs - low, high - inputs), "l2")

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from .._geometry import ball, lp_norm, per_example
-from .._typing import Bounds, Model, Norm
+from .._typing import Bounds, Callback, Mask, Model, Norm
 from .._validation import check_at_least, check_norm, check_not_negative
-from ._engine import logits_and_jacobian, logits_at, run
+from ._engine import Query, logits_and_jacobian, logits_at, run, select
+from ._examples import Examples
 from ._losses import success_margin
 
 LEAST_STEP = 1e-5
@@ -34,9 +35,11 @@ def deepfool(
     n_candidates: int = 10,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Attack by crossing the nearest linearised class boundary, again and again [1]_.
 
@@ -75,14 +78,22 @@ def deepfool(
     targeted : bool, default=False
         Move towards ``labels``: the only boundary is then that between the label and the
         likeliest other class.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Only reaches models that draw random numbers themselves; the attack draws none.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -93,9 +104,10 @@ def deepfool(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``steps`` or ``n_candidates`` is below
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``steps`` or ``n_candidates`` is below
         1, ``overshoot`` is negative or not finite, ``norm`` is neither ``"l2"`` nor ``"linf"``,
         or ``model`` returns something else than logits.
     NoGradientError
@@ -138,30 +150,31 @@ def deepfool(
         overshoot=overshoot,
         n_candidates=n_candidates,
         targeted=targeted,
-        bounds=bounds,
     )
     return run(
         algorithm,
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )
 
 
 class DeepFoolState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
+    examples: Examples
     total: Tensor
     """Sum of the steps, before the overshoot."""
     current: Tensor
     reached: Tensor
-    taken: Tensor
+    step: Tensor
 
 
 @dataclass(frozen=True)
@@ -173,46 +186,47 @@ class DeepFool:
     overshoot: float
     n_candidates: int
     targeted: bool
-    bounds: Bounds
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> DeepFoolState:
+    def start(self, examples: Examples) -> DeepFoolState:
         """Begin at the input."""
         return DeepFoolState(
-            inputs=inputs,
-            labels=labels,
-            total=torch.zeros_like(inputs),
-            current=inputs,
-            reached=torch.zeros_like(labels, dtype=torch.bool),
-            taken=torch.zeros_like(labels),
+            examples=examples,
+            total=torch.zeros_like(examples.inputs),
+            current=examples.inputs,
+            reached=torch.zeros_like(examples.labels, dtype=torch.bool),
+            step=torch.zeros_like(examples.labels),
         )
 
-    def step(self, model: Model, state: DeepFoolState) -> DeepFoolState:
+    def step(self, model: Query, state: DeepFoolState) -> DeepFoolState:
         """Judge the current point and step to the nearest boundary; the last is only judged."""
-        if bool((state.taken < self.steps).any()):
-            logits, jacobian = logits_and_jacobian(model, state.current, self.gaps, state.labels)
-            move = self.shortest(self.gaps(logits, state.labels), jacobian, state.taken)
+        examples, inputs = state.examples, state.examples.inputs
+        if bool((state.step < self.steps).any()):
+            logits, jacobian = logits_and_jacobian(model, examples, state.current, self._gaps)
+            gaps = self._gaps(logits, examples.labels)
+            move = self._shortest(gaps, jacobian, state.step, examples.scale)
         else:
-            logits, move = logits_at(model, state.current), torch.zeros_like(state.current)
+            logits = logits_at(model, examples, state.current)
+            move = torch.zeros_like(state.current)
 
-        reached = success_margin(logits, state.labels, self.targeted) > 0
-        total = (state.inputs + state.total + move).clamp(*self.bounds) - state.inputs
-        ahead = (state.inputs + (1 + self.overshoot) * total).clamp(*self.bounds)
+        reached = success_margin(logits, examples, self.targeted) > 0
+        total = examples.clamp(inputs + state.total + move) - inputs
+        ahead = examples.clamp(inputs + (1 + self.overshoot) * total)
         return state._replace(
             total=total,
-            current=torch.where(per_example(reached, ahead), state.current, ahead),
+            current=select(reached, state.current, ahead),
             reached=reached,
-            taken=state.taken + 1,
+            step=state.step + 1,
         )
 
     def done(self, state: DeepFoolState) -> Tensor:
         """Across a boundary, or out of steps."""
-        return state.reached | (state.taken > self.steps)
+        return state.reached | (state.step > self.steps)
 
     def result(self, state: DeepFoolState) -> Tensor:
         """Return the point across the boundary, and the input where there is none."""
-        return torch.where(per_example(state.reached, state.inputs), state.current, state.inputs)
+        return select(state.reached, state.current, state.examples.inputs)
 
-    def gaps(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _gaps(self, logits: Tensor, labels: Tensor) -> Tensor:
         """How far each class to reach is above the one to leave, in logits: (n, k)."""
         labelled = logits.gather(1, labels[:, None])
         others = logits.scatter(1, labels[:, None], -torch.inf)
@@ -221,14 +235,17 @@ class DeepFool:
         rivals = min(self.n_candidates, logits.shape[1] - 1)
         return others.topk(rivals, dim=1).values - labelled
 
-    def shortest(self, gaps: Tensor, jacobian: Tensor, taken: Tensor) -> Tensor:
-        """Step onto the nearest of the k linearised boundaries; nowhere if all are flat."""
+    def _shortest(self, gaps: Tensor, jacobian: Tensor, step: Tensor, scale: Tensor) -> Tensor:
+        """Step onto the nearest of the k linearised boundaries (algorithm 2, lines 5 to 9).
+
+        Nowhere if all are flat.
+        """
         steepness = lp_norm(jacobian.flatten(0, 1), DUAL[self.norm]).view_as(gaps)
         distances = torch.where(steepness > 0, gaps.abs() / steepness, torch.inf)
         distance, nearest = distances.min(dim=1)
 
-        width = self.bounds[1] - self.bounds[0]
-        least = (LEAST_STEP * width * torch.exp2(taken.to(distance))).clamp(max=width)
+        scale = scale.to(distance)
+        least = (LEAST_STEP * scale * torch.exp2(step.to(distance))).minimum(scale)
         length = torch.where(distance.isfinite(), distance, 0).maximum(least)
         slope = jacobian[torch.arange(len(jacobian), device=jacobian.device), nearest]
         return per_example(length, slope).to(slope) * ball(self.norm).steepest(slope)

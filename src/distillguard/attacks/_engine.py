@@ -6,19 +6,20 @@ model never sees an example whose fate is decided. Devices, dtypes, modes, rando
 progress and interruption live here, once.
 """
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .._batches import few_sizes
+from .._boxes import boxes
+from .._geometry import inside, per_example
 from .._modes import borrowed, device_of, dtype_of
-from .._random import draw_seed, example_keys
-from .._typing import Bounds, Loss, Model
+from .._random import draw_seed, example_keys, key_of_copy
+from .._typing import Bounds, Callback, Loss, Mask, Model
 from .._validation import (
     check_at_least,
-    check_bounds,
     check_differentiable,
     check_gradient,
     check_inputs,
@@ -28,21 +29,25 @@ from .._validation import (
     check_model,
     check_random_state,
 )
+from ..exceptions import NoGradientError
+from ._checks import SAMPLE, ModelFacts, examine
+from ._examples import Examples
+from ._losses import success_margin
 
-State = TypeVar("State", bound=tuple[Tensor, ...])
+State = TypeVar("State", bound=tuple[Any, ...])
 
 
 class Algorithm(Protocol[State]):
     """What an iterative attack tells the engine.
 
-    ``State`` is a named tuple of tensors whose first axis is the example; the functions are
-    pure and treat every example by itself.
+    ``State`` is a named tuple of tensors whose first axis is the example, and of such named
+    tuples; the functions are pure and treat every example by itself.
     """
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> State:
-        """Return the state before the first step; ``keys`` (n,) int64 seed each example."""
+    def start(self, examples: Examples) -> State:
+        """Return the state before the first step."""
 
-    def step(self, model: Model, state: State) -> State:
+    def step(self, model: "Query", state: State) -> State:
         """Ask the model once (or as often as the method's one step needs) and move on."""
 
     def done(self, state: State) -> Tensor:
@@ -52,62 +57,146 @@ class Algorithm(Protocol[State]):
         """Return the adversarial examples: (n, ...)."""
 
 
+class Query:
+    """The model as attacks see it: called in its own dtype, its first answer checked.
+
+    It is asked about points as the caller gets them, rounded to the dtype of his inputs, and in
+    a copy, which it may work on in place.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        given: torch.dtype,
+        labels: Tensor,
+        *,
+        targeted: bool = False,
+        callback: Callback | None = None,
+    ) -> None:
+        self.model = model
+        self.given = given
+        self.dtype = dtype_of(model, given)
+        self.labels = labels
+        self.targeted = targeted
+        self.callback = callback
+        self.facts = ModelFacts()
+        self.checked = False
+
+    def __call__(self, examples: Examples, points: Tensor) -> Tensor:
+        """Logits, in single precision at least."""
+        points = points.to(self.given)
+        logits = self.raw(points)
+        if self.callback is not None:
+            self.callback(examples.indices, points.detach().clone(), logits.detach())
+        return _in_single(logits)
+
+    def raw(self, points: Tensor) -> Tensor:
+        """Logits as the model returns them."""
+        parts = few_sizes(points.to(self.given).to(self.dtype, copy=True))
+        answers = [self.model(part) for part in parts]
+        if not self.checked:
+            check_logits(answers[0], len(parts[0]))
+            check_label_range(self.labels, answers[0].shape[1])
+            self.checked = True
+        return torch.cat(answers) if len(answers) > 1 else answers[0]
+
+    def narrowest(self) -> torch.dtype:
+        """Return the coarser of the two dtypes that points pass through."""
+        return max(self.given, self.dtype, key=lambda kind: torch.finfo(kind).eps)
+
+
 def run(
     algorithm: Algorithm[State],
     model: Model,
     inputs: Tensor,
     labels: Tensor,
     *,
+    targeted: bool,
     bounds: Bounds,
+    mask: Mask | None,
     batch_size: int,
     random_state: int | None,
     progress: bool,
+    callback: Callback | None,
+    gradients: bool = True,
 ) -> Tensor:
     """Check what the caller passed, run ``algorithm`` on every example, return like ``inputs``."""
     check_model(model)
-    check_bounds(bounds)
-    check_inputs(inputs, bounds)
+    check_inputs(inputs)
+    low, high = boxes(inputs, bounds, mask)
     check_labels(labels, inputs)
     check_at_least("batch_size", batch_size, 1)
     check_random_state(random_state)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be None or callable, got {type(callback).__name__}")
 
     seed = draw_seed(random_state)
+    query = Query(model, inputs.dtype, labels, targeted=targeted, callback=callback)
     with (
         borrowed(model, seed),
         tqdm(total=len(inputs), disable=not progress, unit="example") as bar,
     ):
-        return _run(algorithm, model, inputs, labels, batch_size, seed, bar)
+        waiting = _examples(inputs.detach(), labels, low, high, seed)
+        if len(inputs):
+            query.facts = _facts(model, query, waiting, gradients)
+        return _run(algorithm, query, waiting, batch_size, bar)
+
+
+def logits_at(model: Query, examples: Examples, points: Tensor) -> Tensor:
+    """Logits without a graph: a third of the cost of :func:`logits_and_gradient`."""
+    with torch.no_grad():
+        return model(examples, points)
 
 
 def logits_and_gradient(
-    model: Model, points: Tensor, loss: Loss, labels: Tensor
+    model: Query, examples: Examples, points: Tensor, loss: Loss, moving: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits at ``points`` and the gradient of each example's loss there, both detached."""
+    """Logits at ``points`` and the gradient of each example's loss there, both detached.
+
+    Where no example is ``moving`` on, no gradient is asked for, and it is 0.
+    """
+    if moving is not None and not bool(moving.any()):
+        return logits_at(model, examples, points), torch.zeros_like(points)
     logits, jacobian = logits_and_jacobian(
-        model, points, lambda logits, labels: loss(logits, labels)[:, None], labels
+        model, examples, points, lambda logits, labels: loss(logits, labels)[:, None]
     )
     return logits, jacobian[:, 0]
 
 
 def logits_and_jacobian(
-    model: Model, points: Tensor, outputs: Loss, labels: Tensor
+    model: Query, examples: Examples, points: Tensor, outputs: Loss
 ) -> tuple[Tensor, Tensor]:
     """Logits at ``points`` and the gradients there of k ``outputs`` per example: (n, k, ...).
 
     ``outputs`` maps logits (n, n_classes) and labels (n,) to (n, k). One forward, k backwards:
     on full batches that is faster than a vectorised backward, and every model supports it.
+
+    Of a model whose gradient is lost at the bounds, all is asked for a hair inside them; then the
+    logits of what looks like a success there are asked for again, at the point itself.
     """
-    points = points.detach().requires_grad_()
-    logits = model(points)
+    hair = model.facts.hair
+    asked = points if hair is None else inside(points, examples.low, examples.high, hair)
+    asked = asked.detach().requires_grad_()
+    logits = model(examples, asked)
     check_differentiable(logits)
-    sums = outputs(logits, labels).sum(dim=0).unbind()
+    sums = outputs(logits, examples.labels).sum(dim=0).unbind()
     gradients = [
-        torch.autograd.grad(each, points, retain_graph=each is not sums[-1], allow_unused=True)[0]
+        torch.autograd.grad(each, asked, retain_graph=each is not sums[-1], allow_unused=True)[0]
         for each in sums
     ]
-    return logits.detach(), torch.stack(
-        [_finite(check_gradient(each)) for each in gradients], dim=1
-    )
+    jacobian = torch.stack([_finite(check_gradient(each)) for each in gradients], dim=1)
+    jacobian = jacobian.masked_fill(~examples.free[:, None], 0)
+    logits = logits.detach()
+    return (logits if hair is None else _confirmed(model, examples, points, logits)), jacobian
+
+
+def _confirmed(model: Query, examples: Examples, points: Tensor, logits: Tensor) -> Tensor:
+    """Replace the logits of successes by those at the points themselves."""
+    successes = (success_margin(logits, examples, model.targeted) > 0).nonzero().squeeze(1)
+    if not len(successes):
+        return logits
+    exact = logits_at(model, take(examples, successes), points[successes])
+    return logits.index_copy(0, successes, exact)
 
 
 def _finite(gradient: Tensor) -> Tensor:
@@ -119,87 +208,88 @@ def _finite(gradient: Tensor) -> Tensor:
     return gradient.nan_to_num(nan=0.0, posinf=highest, neginf=-highest)
 
 
-def logits_at(model: Model, points: Tensor) -> Tensor:
-    """Logits at ``points`` without a graph: a third of the cost of :func:`logits_and_gradient`."""
-    with torch.no_grad():
-        return model(points)
+def _examples(inputs: Tensor, labels: Tensor, low: Tensor, high: Tensor, seed: int) -> Examples:
+    """All that the caller passed."""
+    keys = key_of_copy(example_keys(inputs, seed), labels.to(inputs.device))
+    nothing = torch.zeros(len(inputs))
+    return Examples(torch.arange(len(inputs)), inputs, labels, keys, low, high, nothing)
+
+
+def model_facts(
+    model: Model, inputs: Tensor, labels: Tensor, bounds: Bounds, mask: Mask | None, seed: int
+) -> ModelFacts:
+    """Find out what attacks have to know of a borrowed model, with or without gradients."""
+    low, high = boxes(inputs, bounds, mask)
+    query = Query(model, inputs.dtype, labels)
+    few = _few(_examples(inputs, labels, low, high, seed), device_of(model, inputs.device))
+    try:
+        return examine(query.raw, few, query.narrowest(), gradients=True)
+    except NoGradientError:
+        return examine(query.raw, few, query.narrowest(), gradients=False)
+
+
+def _few(waiting: Examples, device: torch.device) -> Examples:
+    return _on(device, take(waiting, torch.arange(min(SAMPLE, len(waiting.inputs)))))
+
+
+def _facts(model: Model, query: Query, waiting: Examples, gradients: bool) -> ModelFacts:
+    """What a caller who evaluates knows already, or what a look at a few examples tells."""
+    known = getattr(model, "facts", None)
+    if isinstance(known, ModelFacts):
+        return known
+    few = _few(waiting, device_of(model, waiting.inputs.device))
+    return examine(query.raw, few, query.narrowest(), gradients)
 
 
 def _run(
-    algorithm: Algorithm[State],
-    model: Model,
-    inputs: Tensor,
-    labels: Tensor,
-    batch_size: int,
-    seed: int,
-    bar: "tqdm[None]",
+    algorithm: Algorithm[State], query: Query, waiting: Examples, batch_size: int, bar: Any
 ) -> Tensor:
-    device = device_of(model, inputs.device)
-    ask = _WrappedModel(model, inputs.dtype, dtype_of(model, inputs.dtype), labels)
-    inputs = inputs.detach()
+    inputs = waiting.inputs
+    device = device_of(query.model, inputs.device)
     adversarial = inputs.clone()
 
-    def start(examples: Tensor) -> State:
+    def start(places: Tensor) -> State:
         # Indexing copies: a tensor made under inference_mode could not take part in autograd.
-        fresh = inputs[examples].to(device)
-        keys = example_keys(fresh, seed)
-        return algorithm.start(_in_single(fresh), labels[examples].to(device), keys)
+        fresh = _on(device, take(waiting, places))
+        rounding = torch.full_like(fresh.inputs.flatten(1)[:, 0], query.facts.rounding)
+        return algorithm.start(fresh._replace(rounding=rounding))
 
-    examples = torch.arange(min(batch_size, len(inputs)))
-    following = len(examples)
-    state = start(examples) if len(examples) else None
+    places = torch.arange(min(batch_size, len(inputs)))
+    following = len(places)
+    state = start(places) if len(places) else None
 
     while state is not None:
-        state = algorithm.step(ask, state)
+        state = algorithm.step(query, state)
         done = algorithm.done(state).cpu()
         if not done.any():
             continue
 
         finished = done.nonzero().squeeze(1)
         result = algorithm.result(take(state, finished))
-        adversarial[examples[finished]] = result.detach().to(adversarial)
+        adversarial[places[finished]] = result.detach().to(adversarial)
         bar.update(len(finished))
 
         fresh = torch.arange(following, min(following + len(finished), len(inputs)))
         following += len(fresh)
         if len(fresh):
-            places = finished[: len(fresh)]
-            state = put(state, places, start(fresh))
-            examples[places] = fresh
-            done[places] = False
+            rows = finished[: len(fresh)]
+            state = put(state, rows, start(fresh))
+            places[rows] = fresh
+            done[rows] = False
         if done.any():
             kept = (~done).nonzero().squeeze(1)
-            examples = examples[kept]
+            places = places[kept]
             state = take(state, kept) if len(kept) else None
 
     return adversarial
 
 
-class _WrappedModel:
-    """The model as attacks see it: called in its own dtype, its first answer checked.
-
-    It is asked about points as the caller gets them, rounded to the dtype of his inputs, and in
-    a copy, which it may work on in place.
-    """
-
-    def __init__(
-        self, model: Model, rounding: torch.dtype, dtype: torch.dtype, labels: Tensor
-    ) -> None:
-        self.model = model
-        self.rounding = rounding
-        self.dtype = dtype
-        self.labels = labels
-        self.checked = False
-
-    def __call__(self, points: Tensor) -> Tensor:
-        parts = few_sizes(points.to(self.rounding).to(self.dtype, copy=True))
-        answers = [self.model(part) for part in parts]
-        if not self.checked:
-            check_logits(answers[0], len(parts[0]))
-            check_label_range(self.labels, answers[0].shape[1])
-            self.checked = True
-        logits = torch.cat(answers) if len(answers) > 1 else answers[0]
-        return _in_single(logits)
+def _on(device: torch.device, examples: Examples) -> Examples:
+    """Move to the device, points in single precision at least."""
+    moved = Examples(*(part.to(device) for part in examples))
+    return moved._replace(
+        inputs=_in_single(moved.inputs), low=_in_single(moved.low), high=_in_single(moved.high)
+    )
 
 
 def _in_single(values: Tensor) -> Tensor:
@@ -207,16 +297,36 @@ def _in_single(values: Tensor) -> Tensor:
     return values.float() if values.element_size() < 4 else values
 
 
-def take(state: State, places: Tensor) -> State:
+def take(state: State, rows: Tensor) -> State:
     """Return the state of some examples alone."""
-    return _rebuilt(state, [part[places.to(part.device)] for part in state])
+    return _rebuilt(state, [_taken(part, rows) for part in state])
 
 
-def put(state: State, places: Tensor, fresh: State) -> State:
+def put(state: State, rows: Tensor, fresh: State) -> State:
     """Return the state with some examples exchanged."""
     parts = zip(state, fresh, strict=True)
-    return _rebuilt(state, [old.index_copy(0, places.to(old.device), new) for old, new in parts])
+    return _rebuilt(state, [_put(old, rows, new) for old, new in parts])
 
 
-def _rebuilt(state: State, parts: list[Tensor]) -> State:
+def select(chosen: Tensor, new: Any, old: Any) -> Any:
+    """Return ``new`` for the ``chosen`` examples (n,) and ``old`` for the others.
+
+    Of two tensors whose first axis is the example, or of two states.
+    """
+    if isinstance(old, Tensor):
+        return torch.where(per_example(chosen, old), new, old)
+    return _rebuilt(old, [select(chosen, *parts) for parts in zip(new, old, strict=True)])
+
+
+def _taken(part: Any, rows: Tensor) -> Any:
+    return part[rows.to(part.device)] if isinstance(part, Tensor) else take(part, rows)
+
+
+def _put(old: Any, rows: Tensor, new: Any) -> Any:
+    if not isinstance(old, Tensor):
+        return put(old, rows, new)
+    return old.index_copy(0, rows.to(old.device), new)
+
+
+def _rebuilt(state: State, parts: list[Any]) -> State:
     return type(state)(*parts)

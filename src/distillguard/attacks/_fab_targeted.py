@@ -6,13 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import ball, lp_norm, per_example
-from .._typing import Bounds, Model, Norm
+from .._geometry import lp_norm, per_example
+from .._typing import Bounds, Callback, Mask, Model, Norm
 from .._validation import check_at_least, check_in_unit_interval, check_norm, check_positive
 from ._box_projection import step_to_hyperplane
-from ._engine import logits_and_gradient, logits_at, put, run, take
+from ._engine import Query, logits_and_gradient, logits_at, put, run, select, take
+from ._examples import Examples
 from ._losses import success_margin
-from ._targets import lead, likeliest_targets, target_of_run
+from ._targets import likeliest_targets, logit_gap, target_of_run
 
 SEARCH_STEPS = 3
 """Evaluations of the final search on the segment between the input and the result."""
@@ -36,9 +37,11 @@ def fab_targeted(
     stop_within: float | None = None,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Attack by stepping to linearised class boundaries, close to the input [1]_.
 
@@ -85,14 +88,22 @@ def fab_targeted(
         the share of examples with a success within a radius is asked for.
     targeted : bool, default=False
         Look for the nearest point of the classes ``labels``, the only ones tried then.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Seed of the random starts, drawn per example. A fresh one if not given.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -103,9 +114,10 @@ def fab_targeted(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``alpha_max`` or ``beta`` is outside
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``alpha_max`` or ``beta`` is outside
         [0, 1], ``eta`` is below 1, ``stop_within`` is not a finite number above 0,
         ``n_targets``, ``steps`` or ``restarts`` is below 1, ``norm`` is unknown, or ``model``
         returns something else than logits.
@@ -158,50 +170,50 @@ def fab_targeted(
         beta=beta,
         stop_within=0.0 if stop_within is None else stop_within,
         targeted=targeted,
-        bounds=bounds,
     )
     return run(
         algorithm,
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )
 
 
 class FABState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
-    keys: Tensor
-    aims: Tensor
+    examples: Examples
+    targets: Tensor
     """Classes that the runs move towards in turn: (n, n_targets)."""
     runs: Tensor
     """How many runs the example has; run number ``runs`` is the final search."""
     run: Tensor
-    taken: Tensor
+    step: Tensor
     """Steps taken in this run; ``steps + 1`` once it is over."""
     retreated: Tensor
     """Whether ``current`` is a success taken a share nearer to the input."""
-    looks: Tensor
+    forward_only: Tensor
     """Whether no step is taken from ``current`` as it is, so that its gradient is not asked for."""
     current: Tensor
     best: Tensor
     """The nearest success."""
     best_distance: Tensor
     best_margin: Tensor
-    inner: Tensor
+    last_failure: Tensor
     """The furthest point of the segment to ``best`` that is known to fail."""
-    inner_margin: Tensor
+    failure_margin: Tensor
 
 
 @dataclass(frozen=True)
 class FastAdaptiveBoundary:
-    """The state machine behind :func:`fab_targeted`."""
+    """The state machine behind :func:`fab_targeted`, in the order of algorithm 1."""
 
     norm: Norm
     n_targets: int
@@ -212,171 +224,176 @@ class FastAdaptiveBoundary:
     beta: float
     stop_within: float
     targeted: bool
-    bounds: Bounds
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> FABState:
+    def start(self, examples: Examples) -> FABState:
         """Place every example at itself, as if a run before the first had ended there."""
-        whole = torch.zeros_like(labels)
-        real = inputs.new_zeros(len(inputs), dtype=torch.promote_types(inputs.dtype, torch.float32))
+        inputs, labels = examples.inputs, examples.labels
+        whole, real = torch.zeros_like(labels), inputs.new_zeros(len(inputs))
         return FABState(
-            inputs=inputs,
-            labels=labels,
-            keys=keys,
-            aims=labels.new_zeros(len(labels), self.n_targets),
+            examples=examples,
+            targets=labels.new_zeros(len(labels), self.n_targets),
             runs=whole + self.restarts,
             run=whole - 1,
-            taken=whole + self.steps,
+            step=whole + self.steps,
             retreated=whole.bool(),
-            looks=~whole.bool(),
+            forward_only=~whole.bool(),
             current=inputs,
             best=inputs,
             best_distance=real + torch.inf,
             best_margin=real,
-            inner=inputs,
-            inner_margin=real,
+            last_failure=inputs,
+            failure_margin=real,
         )
 
-    def step(self, model: Model, state: FABState) -> FABState:
-        """Look at some points, step from the others."""
-        for looks, move in ((state.looks, self.looked), (~state.looks, self.stepped)):
-            places = looks.nonzero().squeeze(1)
-            if len(places) == len(looks):
-                return self.restarted(move(model, state))
-            if len(places):
-                state = put(state, places, move(model, take(state, places)))
-        return self.restarted(state)
-
-    def looked(self, model: Model, state: FABState) -> FABState:
-        """Judge the current point: the input, one that has probably fooled, or a run's last."""
-        logits = logits_at(model, state.current)
-        state, margin = self.judged(self.aimed(state, logits), logits)
-        x, searching, last = state.current, state.run == state.runs, state.taken >= self.steps
-        retreat = (margin > 0) & ~searching & ~last
-        following = torch.where(per_example(retreat, x), self.back(state), x)
-        following = torch.where(per_example(searching, x), self.on_segment(state), following)
-        return state._replace(
-            current=following,
-            retreated=retreat,
-            looks=searching,
-            taken=state.taken + (searching | last),
-        )
-
-    def stepped(self, model: Model, state: FABState) -> FABState:
-        """Step to the linearised boundary; from a success that comes unexpected, retreat first."""
-        logits, gradient = logits_and_gradient(
-            model, state.current, lambda logits, _: self.lead(logits, state), state.labels
-        )
-        state, margin = self.judged(state, logits)
-        retreat = (margin > 0) & ~state.retreated
-        following = self.linearised(state, logits, gradient)
-        following = torch.where(per_example(retreat, following), self.back(state), following)
-
-        # Where nothing moves any more the run is over.
-        idle = ~retreat & (lp_norm(following - state.current, "linf") == 0)
-        taken = torch.where(idle, self.steps + 1, state.taken + ~retreat)
-        return state._replace(
-            current=following,
-            retreated=retreat,
-            # Once across the boundary, a step from behind it mostly leads across again.
-            looks=~retreat & (state.retreated | (taken >= self.steps)),
-            taken=taken,
-        )
+    def step(self, model: Query, state: FABState) -> FABState:
+        """Only judge some points, step from the others."""
+        ways = ((state.forward_only, self._judge_only), (~state.forward_only, self._take_step))
+        for chosen, move in ways:
+            rows = chosen.nonzero().squeeze(1)
+            if len(rows) == len(chosen):
+                return self._next_run(move(model, state))
+            if len(rows):
+                state = put(state, rows, move(model, take(state, rows)))
+        return self._next_run(state)
 
     def done(self, state: FABState) -> Tensor:
         """Near enough, or through with all runs and the final search."""
         failed = state.best_distance.isinf()
-        over = (state.run == state.runs) & ((state.taken >= SEARCH_STEPS) | failed)
+        over = (state.run == state.runs) & ((state.step >= SEARCH_STEPS) | failed)
         return over | (state.best_distance <= self.stop_within)
 
     def result(self, state: FABState) -> Tensor:
         """Return the nearest success, or the input."""
         return state.best
 
-    def lead(self, logits: Tensor, state: FABState) -> Tensor:
-        """What is linearised: positive across the boundary to the aim. (n,)."""
-        aim = target_of_run(state.aims, state.run, state.runs // self.restarts)
-        return lead(logits, state.labels, aim, self.targeted)
+    def _judge_only(self, model: Query, state: FABState) -> FABState:
+        """Judge the current point: the input, one that has probably fooled, or a run's last."""
+        logits = logits_at(model, state.examples, state.current)
+        state, margin = self._keep_nearest(self._choose_targets(state, logits), logits)
+        searching, last = state.run == state.runs, state.step >= self.steps
+        retreat = (margin > 0) & ~searching & ~last
+        following = select(retreat, self._retreat(state), state.current)
+        following = select(searching, self._segment_point(state), following)
+        return state._replace(
+            current=following,
+            retreated=retreat,
+            forward_only=searching,
+            step=state.step + (searching | last),
+        )
 
-    def aimed(self, state: FABState, logits: Tensor) -> FABState:
-        """At the first look choose the aims."""
+    def _take_step(self, model: Query, state: FABState) -> FABState:
+        """Step to the linearised boundary; from a success that comes unexpected, retreat first."""
+        logits, gradient = logits_and_gradient(
+            model, state.examples, state.current, lambda logits, _: self._gap(logits, state)
+        )
+        state, margin = self._keep_nearest(state, logits)
+        retreat = (margin > 0) & ~state.retreated
+        following = self._linearised_step(state, logits, gradient)
+        following = select(retreat, self._retreat(state), following)
+
+        # Where nothing moves any more the run is over.
+        idle = ~retreat & (lp_norm(following - state.current, "linf") == 0)
+        step = torch.where(idle, self.steps + 1, state.step + ~retreat)
+        return state._replace(
+            current=following,
+            retreated=retreat,
+            # Once across the boundary, a step from behind it mostly leads across again.
+            forward_only=~retreat & (state.retreated | (step >= self.steps)),
+            step=step,
+        )
+
+    def _gap(self, logits: Tensor, state: FABState) -> Tensor:
+        """What is linearised: positive across the boundary to the target. (n,)."""
+        target = target_of_run(state.targets, state.run, state.runs // self.restarts)
+        return logit_gap(logits, state.examples.labels, target, self.targeted)
+
+    def _choose_targets(self, state: FABState, logits: Tensor) -> FABState:
+        """At the first look choose the targets."""
         first = state.run < 0
         if not bool(first.any()):
             return state
-        aims, count = likeliest_targets(logits, state.labels, self.n_targets, self.targeted)
+        targets, count = likeliest_targets(
+            logits, state.examples.labels, self.n_targets, self.targeted
+        )
         return state._replace(
-            aims=torch.where(first[:, None], aims, state.aims),
+            targets=select(first, targets, state.targets),
             runs=torch.where(first, count * self.restarts, state.runs),
         )
 
-    def judged(self, state: FABState, logits: Tensor) -> tuple[FABState, Tensor]:
+    def _keep_nearest(self, state: FABState, logits: Tensor) -> tuple[FABState, Tensor]:
         """Keep the nearest success, and on the way to it the furthest failure; also the margin."""
-        margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
-        distance = lp_norm(state.current - state.inputs, self.norm).to(state.best_distance)
+        margin = success_margin(logits, state.examples, self.targeted).to(state.best_margin)
+        distance = lp_norm(state.current - state.examples.inputs, self.norm)
         nearer = (margin > 0) & (distance < state.best_distance)
-        inner = (margin <= 0) & ((state.run < 0) | (state.run == state.runs))
+        failure = (margin <= 0) & ((state.run < 0) | (state.run == state.runs))
         kept = state._replace(
-            best=torch.where(per_example(nearer, state.best), state.current, state.best),
+            best=select(nearer, state.current, state.best),
             best_distance=torch.where(nearer, distance, state.best_distance),
             best_margin=torch.where(nearer, margin, state.best_margin),
-            inner=torch.where(per_example(inner, state.inner), state.current, state.inner),
-            inner_margin=torch.where(inner, margin, state.inner_margin),
+            last_failure=select(failure, state.current, state.last_failure),
+            failure_margin=torch.where(failure, margin, state.failure_margin),
         )
         return kept, margin
 
-    def linearised(self, state: FABState, logits: Tensor, gradient: Tensor) -> Tensor:
-        """Step to the hyperplane where the linearised lead vanishes, pulled to the input."""
-        x, inputs = state.current, state.inputs
+    def _linearised_step(self, state: FABState, logits: Tensor, gradient: Tensor) -> Tensor:
+        """Step to the hyperplane where the linearised gap vanishes, pulled to the input."""
+        x, examples = state.current, state.examples
+        inputs, low, high = examples.inputs, examples.low, examples.high
         # A rounding error of the pixels beyond the boundary, so that a tie is left too.
-        ulp = torch.finfo(x.dtype).eps * max(map(abs, self.bounds))
-        gap = ulp * lp_norm(gradient, "l1") - self.lead(logits, state)
+        largest = torch.maximum(low.abs(), high.abs()).flatten(1).amax(dim=1)
+        gap = torch.finfo(x.dtype).eps * largest * lp_norm(gradient, "l1")
+        gap = gap - self._gap(logits, state)
         gap_of_inputs = gap + (gradient * (x - inputs)).flatten(1).sum(dim=1)
-        delta = step_to_hyperplane(x, gradient, gap, self.norm, self.bounds)
-        delta_of_inputs = step_to_hyperplane(
-            inputs, gradient, gap_of_inputs, self.norm, self.bounds
-        )
+        # Equations 7 and 8: the projections of the iterate and of the input.
+        delta = step_to_hyperplane(x, gradient, gap, self.norm, low, high)
+        delta_of_inputs = step_to_hyperplane(inputs, gradient, gap_of_inputs, self.norm, low, high)
 
+        # Equation 9: the weight alpha of the step from the input.
         length = lp_norm(delta, self.norm)
         both = length + lp_norm(delta_of_inputs, self.norm)
         alpha = torch.where(both > 0, length / both, 0).clamp(max=self.alpha_max)
         alpha = per_example(alpha, x)
         following = (1 - alpha) * (x + self.eta * delta)
         following = following + alpha * (inputs + self.eta * delta_of_inputs)
-        return following.clamp(*self.bounds)
+        return examples.clamp(following)
 
-    def back(self, state: FABState) -> Tensor:
-        """Nearer to the input by a share."""
-        return state.inputs + self.beta * (state.current - state.inputs)
+    def _retreat(self, state: FABState) -> Tensor:
+        """Nearer to the input by a share: the backward step with beta."""
+        inputs = state.examples.inputs
+        return inputs + self.beta * (state.current - inputs)
 
-    def restarted(self, state: FABState) -> FABState:
+    def _next_run(self, state: FABState) -> FABState:
         """Send the examples whose run is over to the next, after the last to the final search."""
-        again = (state.taken > self.steps) & (state.run < state.runs)
-        places = again.nonzero().squeeze(1)
-        if not len(places):
+        again = (state.step > self.steps) & (state.run < state.runs)
+        rows = again.nonzero().squeeze(1)
+        if not len(rows):
             return state
-        ended = take(state, places)
+        ended = take(state, rows)
         ended = ended._replace(
             run=ended.run + 1,
-            taken=torch.zeros_like(ended.taken),
+            step=torch.zeros_like(ended.step),
             retreated=torch.zeros_like(ended.retreated),
-            looks=ended.run + 1 == ended.runs,
+            forward_only=ended.run + 1 == ended.runs,
         )
-        last = per_example(ended.run == ended.runs, ended.current)
-        first = torch.where(last, self.on_segment(ended), self.first_iterate(ended))
-        return put(state, places, ended._replace(current=first))
+        searching = ended.run == ended.runs
+        first = select(searching, self._segment_point(ended), self._first_iterate(ended))
+        return put(state, rows, ended._replace(current=first))
 
-    def first_iterate(self, state: FABState) -> Tensor:
+    def _first_iterate(self, state: FABState) -> Tensor:
         """Start at the input, in later rounds at a random point half as far as the best."""
-        half_width = (self.bounds[1] - self.bounds[0]) / 2
-        radius = lp_norm(torch.full_like(state.inputs, half_width), self.norm)
-        radius = torch.minimum(state.best_distance.to(radius), radius) / 2
+        examples = state.examples
+        half_width = ((examples.high - examples.low) / 2).expand_as(examples.inputs)
+        radius = lp_norm(half_width, self.norm)
+        radius = torch.minimum(state.best_distance, radius) / 2
         if self.stop_within:
             radius = radius.clamp(max=self.stop_within / 2)
         radius = radius.masked_fill(state.run < state.runs // self.restarts, 0)
-        delta = ball(self.norm).sample(state.inputs, state.keys, state.run)
-        return (state.inputs + per_example(radius, delta) * delta).clamp(*self.bounds)
+        delta = examples.sample(self.norm, state.run)
+        return examples.clamp(examples.inputs + per_example(radius, delta) * delta)
 
-    def on_segment(self, state: FABState) -> Tensor:
+    def _segment_point(self, state: FABState) -> Tensor:
         """Where the margin, if it were linear, would vanish between failure and success."""
-        share = state.inner_margin / (state.inner_margin - state.best_margin)
-        share = per_example(share + BEYOND * (1 - share), state.inner).to(state.inner)
-        return (state.inner + share * (state.best - state.inner)).clamp(*self.bounds)
+        share = state.failure_margin / (state.failure_margin - state.best_margin)
+        share = per_example(share + BEYOND * (1 - share), state.last_failure)
+        failure = state.last_failure
+        return state.examples.clamp(failure + share * (state.best - failure))

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .._typing import Bounds, Loss, Model, Norm
+from .._typing import Bounds, Callback, Loss, Mask, Model, Norm
 from ._pgd import pgd
 
 
@@ -17,9 +17,11 @@ def fgsm(
     judge_last: bool = True,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Attack with one gradient step to the edge of the ball [1]_.
 
@@ -49,14 +51,22 @@ def fgsm(
         result anyway: the step is then returned as it is, as in the paper.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once.
     random_state : int, optional
         Only reaches models that draw random numbers themselves; the attack draws none.
     progress : bool, default=False
         Show a progress bar.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -67,9 +77,10 @@ def fgsm(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``epsilon`` is not a finite number
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``epsilon`` is not a finite number
         above 0, ``norm`` or ``loss`` is unknown, or ``model`` returns something else than logits.
     NoGradientError
         If autograd cannot trace the model's output back to its input.
@@ -105,7 +116,9 @@ def fgsm(
         judge_last=judge_last,
         targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )

@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import per_example
-from .._typing import Bounds, Model
+from .._typing import Bounds, Callback, Mask, Model
 from .._validation import check_at_least, check_choice, check_positive
 from ..functional import softmax
-from ._engine import logits_and_jacobian, logits_at, run
+from ._engine import Query, logits_and_jacobian, logits_at, run, select
+from ._examples import Examples
 from ._losses import success_margin
 
 Saliency = Literal["softmax", "logits"]
@@ -28,9 +28,11 @@ def jsma(
     change: Change = "increase",
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Attack by the saliency map of Papernot, setting features to a bound in pairs [1]_.
 
@@ -72,14 +74,22 @@ def jsma(
     targeted : bool, default=False
         Reach ``labels``. If not, the target is at each step the likeliest class other than the
         label, and any class other than the label is a success.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take, to which features are set.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take, to which features are set: two numbers, or
+        tensors broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Only reaches models that draw random numbers themselves; the attack draws none.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -91,9 +101,10 @@ def jsma(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``saliency`` or ``change`` is
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``saliency`` or ``change`` is
         unknown, ``temperature`` is not a finite number above 0, ``max_features`` is below 2, or
         ``model`` returns something else than logits.
     NoGradientError
@@ -141,25 +152,26 @@ def jsma(
         max_features=max_features,
         change=change,
         targeted=targeted,
-        bounds=bounds,
     )
     return run(
         algorithm,
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )
 
 
 class JSMAState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
+    examples: Examples
     current: Tensor
     changed: Tensor
     """Features changed so far."""
@@ -176,26 +188,28 @@ class SaliencyMapAttack:
     max_features: int
     change: Change
     targeted: bool
-    bounds: Bounds
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> JSMAState:
+    def start(self, examples: Examples) -> JSMAState:
         """Begin at the input, nothing changed."""
-        no = torch.zeros_like(labels, dtype=torch.bool)
-        return JSMAState(inputs, labels, inputs, torch.zeros_like(labels), no, no)
+        no = torch.zeros_like(examples.labels, dtype=torch.bool)
+        return JSMAState(examples, examples.inputs, torch.zeros_like(examples.labels), no, no)
 
-    def step(self, model: Model, state: JSMAState) -> JSMAState:
+    def step(self, model: Query, state: JSMAState) -> JSMAState:
         """Judge the current point and change the most salient pair; the last is only judged."""
         able = state.changed + 2 <= self.max_features
         if bool(able.any()):
-            logits, jacobian = logits_and_jacobian(model, state.current, self.outputs, state.labels)
-            changed, found = self.changed(state, jacobian.flatten(2))
+            logits, jacobian = logits_and_jacobian(
+                model, state.examples, state.current, self._outputs
+            )
+            changed, found = self._change(state, jacobian.flatten(2))
         else:
-            logits, changed, found = logits_at(model, state.current), state.current, able
+            logits = logits_at(model, state.examples, state.current)
+            changed, found = state.current, able
 
-        reached = success_margin(logits, state.labels, self.targeted) > 0
+        reached = success_margin(logits, state.examples, self.targeted) > 0
         moves = able & found & ~reached
         return state._replace(
-            current=torch.where(per_example(moves, changed), changed, state.current),
+            current=select(moves, changed, state.current),
             changed=state.changed + 2 * moves,
             reached=reached,
             over=~moves,
@@ -207,9 +221,9 @@ class SaliencyMapAttack:
 
     def result(self, state: JSMAState) -> Tensor:
         """Return the point that reached its aim, and the input where none did."""
-        return torch.where(per_example(state.reached, state.inputs), state.current, state.inputs)
+        return select(state.reached, state.current, state.examples.inputs)
 
-    def outputs(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _outputs(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What a pair must raise, F_t and minus all other F_j: (n, 2), or (n, 1) if they agree."""
         target = labels[:, None]
         if not self.targeted:
@@ -220,28 +234,33 @@ class SaliencyMapAttack:
         aim = logits.gather(1, target)
         return torch.cat([aim, aim - logits.sum(dim=1, keepdim=True)], dim=1)
 
-    def changed(self, state: JSMAState, slopes: Tensor) -> tuple[Tensor, Tensor]:
-        """Set the best pair to its bounds, and say where there is one; slopes are (n, 1 or 2, d).
+    def _change(self, state: JSMAState, slopes: Tensor) -> tuple[Tensor, Tensor]:
+        """Set the best pair to its bounds, and say where there is one (algorithm 3).
 
-        With two bounds each feature stands twice, and the pair of it with itself gains nothing.
+        Slopes are (n, 1 or 2, d). With two bounds each feature stands twice, and the pair of it
+        with itself gains nothing.
         """
-        low, high = self.bounds
-        aims = {"increase": [high], "decrease": [low], "both": [high, low]}[self.change]
-        flat = state.current.flatten(1)
-        fixed = flat != state.inputs.flatten(1)
+        flat, (inputs, low, high) = state.current.flatten(1), self._flat(state.examples)
+        signs = {"increase": [1], "decrease": [-1], "both": [1, -1]}[self.change]
+        bound_values = torch.stack([high if sign > 0 else low for sign in signs], dim=1)
+        fixed = (flat != inputs)[:, None] | (flat[:, None] == bound_values)
         gains = torch.cat(
             [
-                (slopes if aim == high else -slopes).masked_fill(
-                    (fixed | (flat == aim))[:, None], -torch.inf
-                )
-                for aim in aims
+                (sign * slopes).masked_fill(fixed[:, number, None], -torch.inf)
+                for number, sign in enumerate(signs)
             ],
             dim=2,
         )
         # Where there is but one output, it stands for both.
         pair, found = best_pair(gains[:, 0], gains[:, -1])
-        aim = flat.new_tensor(aims)[pair // flat.shape[1]]
-        return flat.scatter(1, pair % flat.shape[1], aim).view_as(state.current), found
+        values = bound_values.flatten(1).gather(1, pair)
+        return flat.scatter(1, pair % flat.shape[1], values).view_as(state.current), found
+
+    def _flat(self, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, lowest and highest values, (n, d) each."""
+        inputs = examples.inputs
+        low, high = examples.low.expand_as(inputs), examples.high.expand_as(inputs)
+        return inputs.flatten(1), low.flatten(1), high.flatten(1)
 
 
 def best_pair(rises: Tensor, falls: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from torch import Tensor
 from .._typing import Loss
 from .._validation import check_choice
 from ..functional import cross_entropy, dlr_loss, margin_loss
+from ._examples import Examples
 
 LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
@@ -25,10 +26,14 @@ def ascended_loss(loss: str | Loss, targeted: bool) -> Loss:
     return (lambda logits, labels: -chosen(logits, labels)) if targeted else chosen
 
 
-def success_margin(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
-    """How far the attack's aim is reached, in logits: positive exactly when it is. (n,)."""
-    margin = margin_loss(logits, labels)
-    return -margin if targeted else margin
+def success_margin(logits: Tensor, examples: Examples, targeted: bool) -> Tensor:
+    """How far the attack's aim is reached, in logits: positive when anybody would see it. (n,).
+
+    What the model's rounding may take back when it is asked in another batch does not count.
+    """
+    margin = margin_loss(logits, examples.labels)
+    doubt = examples.rounding.to(logits) * logits.abs().amax(dim=1)
+    return (-margin if targeted else margin) - doubt
 
 
 def _shape_checked(loss: Loss) -> Loss:

@@ -8,13 +8,10 @@ from torch import Tensor
 
 from .._geometry import (
     ball,
-    block_signs,
-    feasible_gradient,
     lp_norm,
     per_example,
-    project_to_budget,
 )
-from .._typing import Bounds, Loss, Model, Norm
+from .._typing import Bounds, Callback, Loss, Mask, Model, Norm
 from .._validation import (
     check_at_least,
     check_choice,
@@ -22,7 +19,8 @@ from .._validation import (
     check_not_negative,
     check_positive,
 )
-from ._engine import logits_and_gradient, logits_at, run
+from ._engine import Query, logits_and_gradient, run, select
+from ._examples import Examples
 from ._losses import ascended_loss, success_margin
 
 
@@ -45,9 +43,11 @@ def pgd(
     judge_last: bool = True,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Attack with projected gradient descent [1]_.
 
@@ -111,14 +111,22 @@ def pgd(
         the result anyway: an example that no earlier iterate fooled comes back as its last one.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Seed of the random starts, with the example's own values. A fresh one if not given.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -130,9 +138,10 @@ def pgd(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``epsilon`` or ``step_size`` is not a
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``epsilon`` or ``step_size`` is not a
         finite number above 0, ``steps`` or ``restarts`` is below 1, restarts would all be
         alike or unjudged, ``norm`` or ``loss`` is unknown, or ``model`` returns something else
         than logits.
@@ -196,31 +205,31 @@ def pgd(
         early_stop=early_stop,
         judge_last=judge_last,
         targeted=targeted,
-        bounds=bounds,
     )
     return run(
         algorithm,
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )
 
 
 class PGDState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
-    keys: Tensor
+    examples: Examples
     current: Tensor
     velocity: Tensor
     best: Tensor
     best_margin: Tensor
-    taken: Tensor
+    step: Tensor
     """Gradient steps taken in this run; ``steps + 1`` once the last iterate is judged."""
     run: Tensor
 
@@ -242,104 +251,95 @@ class ProjectedGradientDescent:
     early_stop: bool
     judge_last: bool
     targeted: bool
-    bounds: Bounds
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> PGDState:
+    def start(self, examples: Examples) -> PGDState:
         """Place every example at its first iterate."""
-        zeros = torch.zeros_like(labels)
+        inputs, zeros = examples.inputs, torch.zeros_like(examples.labels)
         return PGDState(
-            inputs=inputs,
-            labels=labels,
-            keys=keys,
-            current=self.first_iterate(inputs, keys, zeros),
+            examples=examples,
+            current=self._first_iterate(examples, zeros),
             velocity=torch.zeros_like(inputs)
             if self.momentum
             else inputs.new_empty(len(inputs), 0),
             best=inputs,
             best_margin=inputs.new_full((len(inputs),), -torch.inf),
-            taken=zeros,
+            step=zeros,
             run=zeros,
         )
 
-    def step(self, model: Model, state: PGDState) -> PGDState:
+    def step(self, model: Query, state: PGDState) -> PGDState:
         """Judge the current iterate and move to the next; the last one is only judged."""
-        if bool((state.taken < self.steps).any()):
-            logits, gradient = logits_and_gradient(model, state.current, self.loss, state.labels)
-        else:
-            logits, gradient = logits_at(model, state.current), torch.zeros_like(state.current)
-
-        margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
+        logits, gradient = logits_and_gradient(
+            model, state.examples, state.current, self.loss, moving=state.step < self.steps
+        )
+        margin = success_margin(logits, state.examples, self.targeted).to(state.best_margin)
         better = margin > state.best_margin
         state = state._replace(
-            best=torch.where(per_example(better, state.best), state.current, state.best),
+            best=select(better, state.current, state.best),
             best_margin=torch.where(better, margin, state.best_margin),
-            taken=state.taken + 1,
+            step=state.step + 1,
         )
-        return self.restarted(self.moved(state, gradient))
+        return self._restart(self._ascend(state, gradient))
 
     def done(self, state: PGDState) -> Tensor:
         """Fooled, or out of runs."""
         last = self.steps if self.judge_last else self.steps - 1
-        over = (state.run == self.restarts - 1) & (state.taken > last)
+        over = (state.run == self.restarts - 1) & (state.step > last)
         return over | (state.best_margin > 0) if self.early_stop else over
 
     def result(self, state: PGDState) -> Tensor:
         """Return the iterate of widest margin, or the one that nobody has judged."""
         if self.judge_last:
             return state.best
-        fooled = per_example(state.best_margin > 0, state.best)
-        return torch.where(fooled, state.best, state.current)
+        return select(state.best_margin > 0, state.best, state.current)
 
-    def moved(self, state: PGDState, gradient: Tensor) -> PGDState:
+    def _ascend(self, state: PGDState, gradient: Tensor) -> PGDState:
         """Take one step of steepest ascent and come back into the ball and the bounds."""
         if self.momentum:
+            # Dong et al. 2018, algorithm 1, equation 6.
             scale = per_example(lp_norm(gradient, "l1"), gradient)
             unit = torch.where(scale > 0, gradient / scale, 0)
             gradient = self.momentum * state.velocity + unit
             state = state._replace(velocity=gradient)
         if self.norm == "l1":
-            gradient = feasible_gradient(gradient, state.current, self.bounds)
+            gradient = state.examples.feasible(gradient, state.current)
         direction = ball(self.norm).steepest(gradient)
         if self.step_decay:
-            left = 1 - (state.taken - 1).clamp(max=self.steps) / self.steps
+            left = 1 - (state.step - 1).clamp(max=self.steps) / self.steps
             direction = per_example(left.to(direction), direction) * direction
+        # Madry et al. 2018, section 2.1: x^{t+1} = Pi(x^t + alpha sgn(...)).
         ahead = state.current + self.step_size * direction
-        ahead = project_to_budget(ahead, state.inputs, self.norm, self.epsilon, self.bounds)
+        ahead = state.examples.project(ahead, self.norm, self.epsilon)
+        return self._redraw(state._replace(current=ahead), lp_norm(direction, "linf") == 0)
 
-        return self.redrawn(state._replace(current=ahead), lp_norm(direction, "linf") == 0)
-
-    def redrawn(self, state: PGDState, stuck: Tensor) -> PGDState:
+    def _redraw(self, state: PGDState, stuck: Tensor) -> PGDState:
         """Where nothing moves, spend the steps that are left elsewhere; without a draw, end."""
-        stuck = stuck & (state.taken <= self.steps)
+        stuck = stuck & (state.step <= self.steps)
         if not bool(stuck.any()):
             return state
         if not self.redraw:
-            return state._replace(taken=torch.where(stuck, self.steps + 1, state.taken))
-        draw = state.run + self.restarts * state.taken
-        fresh = self.first_iterate(state.inputs, state.keys, draw)
-        fresh = torch.where(per_example(stuck, fresh), fresh, state.current)
-        return state._replace(current=fresh)
+            return state._replace(step=torch.where(stuck, self.steps + 1, state.step))
+        draw = state.run + self.restarts * state.step
+        fresh = self._first_iterate(state.examples, draw)
+        return state._replace(current=select(stuck, fresh, state.current))
 
-    def restarted(self, state: PGDState) -> PGDState:
+    def _restart(self, state: PGDState) -> PGDState:
         """Send the examples that finished a run without success to another start."""
-        again = (state.taken > self.steps) & (state.run < self.restarts - 1)
+        again = (state.step > self.steps) & (state.run < self.restarts - 1)
         if self.restarts == 1 or not bool(again.any()):
             return state
         run = state.run + again.long()
-        fresh = self.first_iterate(state.inputs, state.keys, run)
-        velocity = state.velocity.masked_fill(per_example(again, state.velocity), 0)
         return state._replace(
-            current=torch.where(per_example(again, fresh), fresh, state.current),
-            velocity=velocity,
-            taken=torch.where(again, 0, state.taken),
+            current=select(again, self._first_iterate(state.examples, run), state.current),
+            velocity=select(again, torch.zeros_like(state.velocity), state.velocity),
+            step=torch.where(again, 0, state.step),
             run=run,
         )
 
-    def first_iterate(self, inputs: Tensor, keys: Tensor, run: Tensor) -> Tensor:
+    def _first_iterate(self, examples: Examples, run: Tensor) -> Tensor:
         """Draw a point of the ball, another one for each run; or stay at the input."""
         if not self.random_start:
-            return inputs
+            return examples.inputs
         blocks = self.random_start == "blocks"
-        sample = block_signs if blocks else ball(self.norm).sample
-        delta = self.epsilon * sample(inputs, keys, run)
-        return project_to_budget(inputs + delta, inputs, self.norm, self.epsilon, self.bounds)
+        delta = examples.sample_blocks(run) if blocks else examples.sample(self.norm, run)
+        return examples.project(examples.inputs + self.epsilon * delta, self.norm, self.epsilon)

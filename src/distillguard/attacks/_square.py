@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import lp_norm, per_example, project_to_budget
+from .._geometry import lp_norm, per_example
 from .._random import uniform
-from .._typing import Bounds, Model, Norm
+from .._typing import Bounds, Callback, Mask, Model, Norm
 from .._validation import check_at_least, check_norm, check_positive
-from ._engine import logits_at, put, run, take
+from ._engine import Query, logits_at, put, run, take
+from ._examples import Examples
 from ._losses import success_margin
 from ._windows import Window, bumps, draw_window, mask, sides, unit
 
@@ -31,9 +32,11 @@ def square(
     early_stop: bool = True,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Attack by random search over squares of pixels, without gradients [1]_.
 
@@ -70,14 +73,22 @@ def square(
         the queries that are left.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Seed of all draws, made per example. A fresh one if not given.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -89,9 +100,10 @@ def square(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``epsilon`` is not a finite number
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``epsilon`` is not a finite number
         above 0, ``p_init`` is not in (0, 1], ``queries`` or ``restarts`` is below 1, ``norm`` is
         unknown, or ``model`` returns something else than logits.
 
@@ -137,26 +149,27 @@ def square(
         restarts=restarts,
         early_stop=early_stop,
         targeted=targeted,
-        bounds=bounds,
     )
     return run(
         algorithm,
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
+        gradients=False,
     )
 
 
 class SquareState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
-    keys: Tensor
+    examples: Examples
     current: Tensor
     """The proposal to ask the model about."""
     kept: Tensor
@@ -181,22 +194,18 @@ class RandomSearch:
     restarts: int
     early_stop: bool
     targeted: bool
-    bounds: Bounds
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> SquareState:
+    def start(self, examples: Examples) -> SquareState:
         """Propose the first point of each example."""
-        zeros = torch.zeros_like(labels)
-        real = torch.promote_types(inputs.dtype, torch.float32)
-        lowest = inputs.new_full((len(inputs),), -torch.inf, dtype=real)
-        state = SquareState(
-            inputs, labels, keys, inputs, inputs, lowest, inputs, lowest, zeros, zeros
-        )
-        return state._replace(current=self.first(state))
+        inputs, zeros = examples.inputs, torch.zeros_like(examples.labels)
+        lowest = inputs.new_full((len(inputs),), -torch.inf)
+        state = SquareState(examples, inputs, inputs, lowest, inputs, lowest, zeros, zeros)
+        return state._replace(current=self._first(state))
 
-    def step(self, model: Model, state: SquareState) -> SquareState:
+    def step(self, model: Query, state: SquareState) -> SquareState:
         """Ask about the proposal, keep it if it is better, and make the next."""
-        logits = logits_at(model, state.current)
-        margin = success_margin(logits, state.labels, self.targeted).to(state.best_margin)
+        logits = logits_at(model, state.examples, state.current)
+        margin = success_margin(logits, state.examples, self.targeted).to(state.best_margin)
         kept, kept_margin = _better(margin, state.current, state.kept_margin, state.kept)
         best, best_margin = _better(margin, state.current, state.best_margin, state.best)
         state = state._replace(
@@ -206,7 +215,7 @@ class RandomSearch:
             best_margin=best_margin,
             asked=state.asked + 1,
         )
-        return self.restarted(state._replace(current=self.proposal(state)))
+        return self._restart(state._replace(current=self._proposal(state)))
 
     def done(self, state: SquareState) -> Tensor:
         """Fooled, or out of queries."""
@@ -217,64 +226,71 @@ class RandomSearch:
         """Return the point of widest margin."""
         return state.best
 
-    def restarted(self, state: SquareState) -> SquareState:
+    def _restart(self, state: SquareState) -> SquareState:
         """Send the examples whose run is over to another first point."""
         again = (state.asked >= self.queries) & (state.run < self.restarts - 1)
-        places = again.nonzero().squeeze(1)
-        if not len(places):
+        rows = again.nonzero().squeeze(1)
+        if not len(rows):
             return state
-        ended = take(state, places)
+        ended = take(state, rows)
         ended = ended._replace(
             run=ended.run + 1,
             asked=torch.zeros_like(ended.asked),
             kept_margin=torch.full_like(ended.kept_margin, -torch.inf),
         )
-        return put(state, places, ended._replace(current=self.first(ended)))
+        return put(state, rows, ended._replace(current=self._first(ended)))
 
-    def first(self, state: SquareState) -> Tensor:
+    def _first(self, state: SquareState) -> Tensor:
         """Stripes of plus and minus epsilon in linf, tiles of bumps in l2."""
-        images = as_images(state.inputs)
+        images, free = self._images(state)
         make = stripes if self.norm == "linf" else tiles
-        delta = make(images, state.keys, self.counter(state))
-        reach = self.epsilon / per_example(lp_norm(delta, self.norm), delta)
-        return self.project(images + reach * delta, state)
+        delta = torch.where(free, make(images, state.examples.keys, self._counter(state)), 0)
+        length = per_example(lp_norm(delta, self.norm), delta)
+        reach = torch.where(length > 0, self.epsilon / length, 0)
+        return self._project(images + reach * delta, state)
 
-    def proposal(self, state: SquareState) -> Tensor:
+    def _proposal(self, state: SquareState) -> Tensor:
         """Change a random square of the best point."""
-        inputs, kept = as_images(state.inputs), as_images(state.kept)
+        (inputs, free), kept = self._images(state), as_images(state.kept)
         channels, rows, columns = inputs.shape[1:]
-        drawn = uniform(state.keys, self.counter(state), 5 + channels, torch.float64)
+        drawn = uniform(state.examples.keys, self._counter(state), 5 + channels, torch.float64)
         sign = torch.where(drawn[:, 5:, None, None] < 0.5, -1.0, 1.0).to(inputs)
-        height, width = sides(self.share(state), rows, columns, *_SMALLEST[self.norm])
+        height, width = sides(self._share(state), rows, columns, *_SMALLEST[self.norm])
         first = draw_window(height, width, drawn[:, :2], rows, columns)
 
         if self.norm == "linf":
             change = 2 * self.epsilon * sign * mask(first, rows, columns)[:, None]
-            proposed = self.project(kept + change, state)
+            proposed = self._project(kept + change, state)
             same = lp_norm(proposed - state.kept, "linf") == 0
-            opposite = self.project(kept - change, state)
+            opposite = self._project(kept - change, state)
             return torch.where(per_example(same, proposed), opposite, proposed)
 
         second = draw_window(height, width, drawn[:, 2:4], rows, columns)
         bump = bumps(first, drawn[:, 4] < 0.5, rows, columns)[:, None].to(inputs)
+        bump = torch.where(free, bump, 0)
         into, outof = (mask(window, rows, columns)[:, None] for window in (first, second))
         delta = moved_norm(kept - inputs, sign * bump, into, outof, self.epsilon)
-        return self.project(inputs + delta, state)
+        return self._project(inputs + delta, state)
 
-    def share(self, state: SquareState) -> Tensor:
+    def _share(self, state: SquareState) -> Tensor:
         """Share of the pixels in a square at this query: (n,)."""
         done = state.asked.double() / self.queries * 10_000
         halvings = torch.tensor(HALVINGS, device=done.device)
         return self.p_init * 0.5 ** (done[:, None] > halvings).sum(dim=1).double()
 
-    def counter(self, state: SquareState) -> Tensor:
+    def _counter(self, state: SquareState) -> Tensor:
         """A number for each draw of an example, its own in each run."""
         return state.run * (self.queries + 1) + state.asked
 
-    def project(self, candidate: Tensor, state: SquareState) -> Tensor:
+    def _project(self, candidate: Tensor, state: SquareState) -> Tensor:
         """Come back into the ball and the bounds, and into the shape of the inputs."""
-        candidate = candidate.view_as(state.inputs)
-        return project_to_budget(candidate, state.inputs, self.norm, self.epsilon, self.bounds)
+        candidate = candidate.view_as(state.current)
+        return state.examples.project(candidate, self.norm, self.epsilon)
+
+    def _images(self, state: SquareState) -> tuple[Tensor, Tensor]:
+        """View the inputs as images, and which of their pixels may change."""
+        inputs = state.examples.inputs
+        return as_images(inputs), as_images(state.examples.free.expand_as(inputs))
 
 
 def as_images(inputs: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .. import functional
 from .._data import Batch
 from .._mixed import MixedSource
-from .._typing import Bounds, Norm
+from .._typing import Norm, Range
 from .._validation import check_choice, check_not_negative
 from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, Scored, perturbed
 from ._adversary import Adversary, RobustClassifier, diverging, misled
@@ -164,7 +164,7 @@ class AdversarialTrainer(RobustClassifier):
         beta: float | None = None,
         steps: int = 10,
         step_size: float | None = None,
-        bounds: Bounds | None = None,
+        bounds: Range | None = None,
         attack: Callable[..., Tensor] | None = None,
         batch_statistics: bool = False,
         weight_perturbation: float = 0.0,

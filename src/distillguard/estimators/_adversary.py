@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
+from .._boxes import check_bounds
 from .._data import Source
 from .._sources import TensorSource
-from .._typing import Bounds, Norm
+from .._typing import Norm, Range
 from .._validation import (
     check_at_least,
-    check_bounds,
     check_in_unit_interval,
     check_norm,
     check_not_negative,
@@ -68,7 +68,7 @@ class RobustClassifier(NetworkClassifier):
     norm: Norm
     steps: int
     step_size: float | None
-    bounds: Bounds | None
+    bounds: Range | None
     attack: Any
     batch_statistics: bool
     weight_perturbation: float
@@ -103,7 +103,7 @@ class RobustClassifier(NetworkClassifier):
         ascent = Ascent(self.norm, float(self.epsilon), self.steps, float(size), bounds)
         return Adversary(ascent, self.attack, self.batch_statistics, fitting.runtime)
 
-    def _bounds_of(self, source: Source, *others: Source | None) -> Bounds:
+    def _bounds_of(self, source: Source, *others: Source | None) -> Range:
         """The bounds given; else the extremes of data in memory, and [0, 1] for a loader's."""
         if self.bounds is not None:
             return float(self.bounds[0]), float(self.bounds[1])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._batches import batches
 from .._typing import Model
+from ..attacks._checks import ModelFacts
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,6 +27,8 @@ class CountedModel(nn.Module):
         self.counts = [0, 0]
         self.takes_logarithm = False
         """Whether the model's outputs are probabilities, whose logarithms serve as logits."""
+        self.facts: ModelFacts | None = None
+        """What attacks have to know of the model, found out once for all of them."""
         self.watch: Callable[[Tensor, Tensor], None] | None = None
         """Told every question and its answer."""
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._boxes import check_bounds, check_range
 from .._modes import borrowed, device_of, dtype_of
 from .._typing import Attack, Bounds, Distance, Model, Norm
 from .._validation import (
-    check_bounds,
     check_inputs,
     check_label_range,
     check_labels,
@@ -112,7 +112,8 @@ def robustness_curve(
     """
     check_norm(norm)
     check_bounds(bounds)
-    check_inputs(inputs, bounds)
+    check_inputs(inputs)
+    check_range("inputs", inputs, bounds)
     check_labels(labels, inputs)
     for epsilon in epsilons:
         check_positive("epsilons", epsilon)

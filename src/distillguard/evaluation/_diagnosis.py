@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._modes import device_of
+from .._geometry import inside
+from .._modes import device_of, dtype_of
 from .._processes import ALONE, Processes
 from .._typing import Model
 from ._gradients import vanished_gradients
@@ -38,7 +39,8 @@ def diagnose(
     device = device_of(run.model, torch.device("cpu"))
     mine = slice(processes.rank, None, processes.count)
     inputs, labels = sample["inputs"][mine].to(device), sample["labels"][mine].to(device)
-    probe = Probe(run, inputs, labels, withstood(run)[mine].to(device))
+    threat = run.threat.of(sample["index"][mine])
+    probe = Probe(run, inputs, labels, threat, withstood(run)[mine].to(device))
     part: dict[str, Any] = {}
     if len(inputs):
         with run.accounted("diagnosis"):
@@ -57,9 +59,10 @@ def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
     seen: dict[str, Tensor] = {"white box": whole}
 
     def gradients() -> dict[str, Any]:
-        flat, found = vanished_gradients(
-            probe.run.model, probe.inputs, probe.labels, probe.run.batch_size
-        )
+        # A hair inside the bounds, where a clamp inside the model hides nothing.
+        model, low_high = probe.run.model, probe.threat.box(probe.inputs)
+        points = inside(probe.inputs, *low_high, dtype_of(model, probe.inputs.dtype))
+        flat, found = vanished_gradients(model, points, probe.labels, probe.run.batch_size)
         if flat is not None:
             seen["flat"] = flat
         return {"differentiable": flat is not None, **found}

@@ -5,16 +5,18 @@ from collections.abc import Iterator
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from .._boxes import check_bounds, checked_mask
 from .._modes import dtype_of
 from .._processes import Processes, joined
 from .._random import draw_seed, example_keys
-from .._typing import Bounds, Model, Norm
+from .._typing import Bounds, Mask, Model, Norm
 from .._validation import (
     check_at_least,
-    check_bounds,
     check_norm,
     check_positive,
     check_random_state,
@@ -46,6 +48,7 @@ def evaluate(
     attacks: Any = "standard",
     survivors_only: bool = True,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     chunk_size: int = 1024,
     surrogate: Any = None,
@@ -82,8 +85,13 @@ def evaluate(
         Run each attack only on the examples that the earlier ones did not fool. The worst case
         is the same and the cost much smaller; ``False`` gives each attack its own figures, to
         be put side by side.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors broadcastable to
+        one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or, of inputs in memory, of all.
+        Attacks of this package that are given none get it; of others, points that change
+        anything else do not count. All may if not given.
     batch_size : int, default=256
         Examples on the device at once.
     chunk_size : int, default=1024
@@ -162,7 +170,7 @@ def evaluate(
     if random_state is None and state is not None:
         random_state = state.random_state()
     seed = processes.agreed(draw_seed(random_state))
-    threat = ThreatModel(norm, float(epsilon), (float(bounds[0]), float(bounds[1])))
+    threat = ThreatModel(norm, float(epsilon), as_bounds(bounds), as_mask(mask, X))
     chosen = (
         preset(attacks, threat, batch_size=batch_size, random_state=seed)
         if isinstance(attacks, str)
@@ -172,7 +180,7 @@ def evaluate(
     if state is not None:
         records = state.resume(
             {
-                "threat model": threat,
+                "threat model": threat.described(),
                 "attacks": attacks if isinstance(attacks, str) else list(chosen),
                 "survivors_only": survivors_only,
                 "chunk_size": chunk_size,
@@ -194,6 +202,23 @@ def evaluate(
     measure(run, stream, processes, state, progress)
     run.records = gathered(run.records, processes)
     return summary(run, subject, surrogate, processes)
+
+
+def as_bounds(bounds: Bounds) -> Bounds:
+    """Two numbers or two tensors."""
+    low, high = bounds
+    if isinstance(low, Tensor | np.ndarray) or isinstance(high, Tensor | np.ndarray):
+        return torch.as_tensor(low).detach(), torch.as_tensor(high).detach()
+    return float(low), float(high)
+
+
+def as_mask(mask: Any, X: Any) -> Mask | None:
+    """Return the mask with a first axis of 1 or, of inputs in memory, n."""
+    if mask is None:
+        return None
+    shape = getattr(X, "shape", None)
+    # What a loader yields is not known yet: a mask for one of its inputs is checked with them.
+    return torch.as_tensor(mask)[None] if shape is None else checked_mask(mask, tuple(shape))
 
 
 def measure(
@@ -233,7 +258,8 @@ def summary(
         model=subject.name,
         norm=run.threat.norm,
         epsilon=run.threat.epsilon,
-        bounds=run.threat.bounds,
+        bounds=run.threat.described()["bounds"],
+        mask=run.threat.described()["mask"],
         n_examples=n,
         clean_accuracy=clean / n,
         clean_interval=wilson(clean, n),

@@ -65,13 +65,13 @@ def table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def image(values: Tensor, bounds: tuple[float, float]) -> str:
+def image(values: Tensor, bounds: tuple[Any, Any]) -> str:
     """A data URL of a picture of shape (h, w), (1, h, w) or (3, h, w); "" of anything else."""
     if values.ndim == 2:
         values = values[None]
     if values.ndim != 3 or values.shape[0] not in (1, 3):
         return ""
-    low, high = bounds
+    low, high = (torch.tensor(bound) for bound in bounds)
     pixels = ((values.float() - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
     return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
 

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._boxes import boxes
 from .._geometry import lp_norm, per_example
-from .._typing import Bounds, Distance, Model, Norm
+from .._typing import Bounds, Distance, Mask, Model, Norm
 from ._asking import logits_of
 
 _EXPONENTS = {"linf": 0.0, "l2": 0.5, "l1": 1.0}
@@ -18,6 +19,30 @@ class ThreatModel(NamedTuple):
     norm: Norm
     epsilon: float
     bounds: Bounds
+    mask: Mask | None = None
+    """Coordinates that may change: all axes of the inputs, the first one 1 or n; None for all."""
+
+    def of(self, rows: Any) -> "ThreatModel":
+        """The threat model of some examples."""
+        if self.mask is None or len(self.mask) == 1:
+            return self
+        chosen = rows.to(self.mask.device) if isinstance(rows, Tensor) else rows
+        return self._replace(mask=self.mask[chosen])
+
+    def box(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Lowest and highest values for ``inputs``, broadcastable to them."""
+        return boxes(inputs, self.bounds, self.mask)
+
+    def described(self) -> dict[str, Any]:
+        """Everything as numbers, strings and nested tuples of them."""
+        return {name: nested(value) for name, value in self._asdict().items()}
+
+
+def nested(value: Any) -> Any:
+    """Turn tensors and lists into nested tuples."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    return tuple(nested(part) for part in value) if isinstance(value, tuple | list) else value
 
 
 class Verdict(NamedTuple):
@@ -65,9 +90,11 @@ def judge(
             f"got {tuple(adversarial.shape)}"
         )
     points = adversarial.detach().to(inputs)
-    split = (each.split(batch_size) for each in (points, inputs, labels))
+    rows = torch.arange(len(points), device=points.device)
+    split = (each.split(batch_size) for each in (rows, points, inputs, labels))
     parts = [
-        _verdict(model, p, x, y, threat, own_norm, dtype) for p, x, y in zip(*split, strict=True)
+        _verdict(model, p, x, y, threat.of(row), own_norm, dtype)
+        for row, p, x, y in zip(*split, strict=True)
     ]
     return Verdict(*map(torch.cat, zip(*parts, strict=True)))
 
@@ -82,7 +109,7 @@ def _verdict(
     dtype: torch.dtype,
 ) -> Verdict:
     """Judge a batch, which keeps the differences in double precision small."""
-    legal = is_within_bounds(points, threat)
+    legal = is_within_bounds(points, inputs, threat)
     # An illegal point may hold NaN; the model is asked about the clean input in its place.
     asked = torch.where(per_example(legal, inputs), points, inputs)
     predicted = logits_of(model, asked, dtype, len(asked)).argmax(dim=1)
@@ -118,16 +145,15 @@ class Witness:
         wrong = logits.argmax(dim=1) != self.labels
         self.fooled |= (
             wrong
-            & is_within_bounds(points, self.threat)
+            & is_within_bounds(points, self.inputs, self.threat)
             & is_within_epsilon(points, self.inputs, self.threat)
         )
 
 
-def is_within_bounds(points: Tensor, threat: ThreatModel) -> Tensor:
-    """Which points are finite and inside the bounds, exactly: (n,)."""
-    low, high = torch.tensor(threat.bounds, dtype=points.dtype, device=points.device)
-    flat = points.flatten(1)
-    return ((flat >= low) & (flat <= high)).all(dim=1)
+def is_within_bounds(points: Tensor, inputs: Tensor, threat: ThreatModel) -> Tensor:
+    """Which points are finite, inside the bounds and changed by the mask alone, exactly: (n,)."""
+    low, high = threat.box(inputs)
+    return ((points >= low) & (points <= high)).flatten(1).all(dim=1)
 
 
 def is_within_epsilon(points: Tensor, inputs: Tensor, threat: ThreatModel) -> Tensor:
@@ -138,6 +164,7 @@ def is_within_epsilon(points: Tensor, inputs: Tensor, threat: ThreatModel) -> Te
 
 def _rounding(threat: ThreatModel, inputs: Tensor) -> float:
     """One rounding of every coordinate, measured in the norm."""
-    largest = max(abs(threat.bounds[0]), abs(threat.bounds[1]), threat.epsilon)
+    ends = [torch.as_tensor(bound).abs().max().item() for bound in threat.bounds]
+    largest = max(*ends, threat.epsilon)
     coordinates = inputs[0].numel() if len(inputs) else 1
     return torch.finfo(inputs.dtype).eps * largest * coordinates ** _EXPONENTS[threat.norm]

@@ -1,17 +1,19 @@
 """The attacks behind ``attacks="quick"`` and ``attacks="standard"``, and what an entry may be."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, get_args
 
+from torch import Tensor
+
 from .. import attacks
-from .._typing import Attack, Distance
+from .._typing import Attack, Distance, Mask
 from .._validation import check_choice
 from ._judge import ThreatModel
 
 PRESETS = ("quick", "standard")
-RESERVED = ("clean pass", "judging", "diagnosis")
+RESERVED = ("clean pass", "checks", "judging", "diagnosis")
 
 
 class AttackSpec(NamedTuple):
@@ -120,6 +122,14 @@ def _spec(name: str, entry: Any, threat: ThreatModel, random_state: int) -> Atta
     if "random_state" in settings and settings["random_state"] is None:
         attack = partial(attack, random_state=random_state)
     return AttackSpec(attack, norm)
+
+
+def masked(attack: Attack, mask: Mask | None) -> Attack:
+    """Tell an attack of this package which coordinates may change; others are judged by it."""
+    if mask is None or "mask" not in (settings := _settings_of(attack)):
+        return attack
+    ours: Callable[..., Tensor] = attack
+    return ours if settings["mask"] is not None else partial(ours, mask=mask)
 
 
 def _settings_of(attack: Any) -> dict[str, Any]:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from .. import attacks
-from .._geometry import ball, per_example
+from .._geometry import ball, lp_norm, per_example
 from .._modes import dtype_of
 from .._random import example_keys
 from .._typing import Attack, Model
 from ._asking import logits_of
 from ._judge import ThreatModel, judge
+from ._presets import masked
 from ._run import Run
 
 STEPS = 20
@@ -38,6 +39,8 @@ class Probe:
     run: Run
     inputs: Tensor
     labels: Tensor
+    threat: ThreatModel
+    """Theirs."""
     left: Tensor
     """Which examples have withstood everything so far, the caller's attacks included."""
 
@@ -61,14 +64,15 @@ class Probe:
             chosen = torch.ones_like(self.labels, dtype=torch.bool)
         stands = torch.ones_like(chosen)
         inputs, labels = self.inputs[chosen], self.labels[chosen]
+        few = (threat or self.threat).of(chosen)
         if len(inputs):
             verdict = judge(
                 self.run.model,
                 "probe",
-                attack(self.run.model, inputs, labels),
+                masked(attack, few.mask)(self.run.model, inputs, labels),
                 inputs,
                 labels,
-                threat=threat or self.run.threat,
+                threat=few,
                 own_norm=self.run.threat.norm,
                 dtype=dtype_of(self.run.model, inputs.dtype),
                 batch_size=self.run.batch_size,
@@ -80,7 +84,7 @@ class Probe:
 
     def budget(self, threat: ThreatModel | None = None) -> dict[str, Any]:
         """Arguments that all budget attacks take."""
-        threat = threat or self.run.threat
+        threat = threat or self.threat
         return {
             "epsilon": threat.epsilon,
             "norm": threat.norm,
@@ -118,10 +122,9 @@ def budgets(probe: Probe, flat: Tensor) -> dict[str, Any]:
 
     The cross-entropy may try the wider radius too, where it is ``flat``.
     """
-    threat = probe.run.threat
-    reach = threat.bounds[1] - threat.bounds[0]
-    dimension = probe.inputs[0].numel()
-    whole = reach * {"linf": 1.0, "l2": dimension**0.5, "l1": float(dimension)}[threat.norm]
+    threat = probe.threat
+    low, high = threat.box(probe.inputs)
+    whole = lp_norm((high - low).expand_as(probe.inputs), threat.norm).max().item()
     radii = [radius for radius in (threat.epsilon, 2 * threat.epsilon) if radius < whole]
     radii.append(whole)
 
@@ -151,7 +154,8 @@ def longer(probe: Probe, left: Tensor) -> dict[str, Any]:
 
 def random_points(probe: Probe, white_box: Tensor) -> dict[str, Any]:
     """What random points find among the examples that PGD left."""
-    return {"only_noise": count(white_box & ~probe.stands(partial(noise, probe.run), white_box))}
+    draw = partial(noise, probe.run, probe.threat.of(white_box))
+    return {"only_noise": count(white_box & ~probe.stands(draw, white_box))}
 
 
 def random_search(probe: Probe, white_box: Tensor) -> dict[str, Any]:
@@ -162,14 +166,14 @@ def random_search(probe: Probe, white_box: Tensor) -> dict[str, Any]:
     return {"only_black_box": count(white_box & ~probe.stands(search, white_box))}
 
 
-def noise(run: Run, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
+def noise(run: Run, threat: ThreatModel, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
     """Return a random point of the ball that fools the model, of several drawn, or the input."""
-    threat, keys = run.threat, example_keys(inputs, run.seed)
+    keys, (low, high) = example_keys(inputs, run.seed), threat.box(inputs)
     dtype = dtype_of(model, inputs.dtype)
     best = inputs
     for draw in range(DRAWS):
-        delta = threat.epsilon * ball(threat.norm).sample(inputs, keys, draw)
-        points = (inputs + delta).clamp(*threat.bounds)
+        delta = threat.epsilon * ball(threat.norm).sample(inputs, keys, draw, low < high)
+        points = (inputs + delta).clamp(low, high)
         fooled = logits_of(model, points, dtype, run.batch_size).argmax(dim=1) != labels
         best = torch.where(per_example(fooled, inputs), points, best)
     return best
@@ -179,15 +183,8 @@ def transfer(probe: Probe, surrogate: Model, white_box: Tensor) -> dict[str, Any
     """What adversarial examples of another model find among the examples that PGD left."""
 
     def attack(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
-        return attacks.pgd(
-            surrogate,
-            inputs,
-            labels,
-            loss="margin",
-            steps=STEPS,
-            early_stop=False,
-            **probe.budget(),
-        )
+        found = partial(attacks.pgd, loss="margin", steps=STEPS, early_stop=False, **probe.budget())
+        return masked(found, probe.threat.of(white_box).mask)(surrogate, inputs, labels)
 
     return {"only_transfer": count(white_box & ~probe.stands(attack, white_box))}
 

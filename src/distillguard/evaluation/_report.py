@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .._typing import Bounds, Norm
+from .._typing import Norm
 from ._findings import Finding
 from ._observations import Observations
 from ._records import Cost
@@ -57,8 +57,9 @@ class RobustnessReport:
     ----------
     model : str
         What was evaluated.
-    norm, epsilon, bounds
-        The threat model.
+    norm, epsilon, bounds, mask
+        The threat model. Bounds are two numbers or two nested tuples of them, the mask None or
+        nested tuples of bool, with a first axis of 1 or n.
     n_examples : int
         Examples evaluated.
     clean_accuracy : float
@@ -93,7 +94,8 @@ class RobustnessReport:
     model: str
     norm: Norm
     epsilon: float
-    bounds: Bounds
+    bounds: tuple[Any, Any]
+    mask: tuple[Any, ...] | None
     n_examples: int
     clean_accuracy: float
     clean_interval: tuple[float, float]

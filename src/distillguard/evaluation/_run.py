@@ -11,11 +11,12 @@ from torch import Tensor
 from .._modes import borrowed, device_of, dtype_of
 from .._random import example_keys
 from .._validation import check_label_range, check_logits, look_like_probabilities
+from ..attacks._engine import model_facts
 from ..exceptions import NoGradientError
 from ..functional import margin_loss
 from ._asking import CountedModel, logits_of
 from ._judge import ThreatModel, Verdict, Witness, judge
-from ._presets import AttackSpec
+from ._presets import AttackSpec, masked
 from ._records import Records
 from ._stream import Chunk
 
@@ -45,10 +46,13 @@ class Run:
         correct = logits.argmax(dim=1) == labels
         columns = clean_columns(logits, labels, chunk.places)
 
+        threat = self.threat.of(chunk.places)
+        self.examine(inputs, labels, threat)
         standing = correct.clone()
         for name, spec in self.attacks.items():
             chosen = (standing if self.survivors_only else correct).nonzero().squeeze(1)
-            verdict, silent = self.attack(name, spec, inputs[chosen], labels[chosen])
+            few = threat.of(chosen)
+            verdict, silent = self.attack(name, spec, inputs[chosen], labels[chosen], few)
             columns.update(attack_columns(name, verdict, silent, chosen, len(labels)))
             standing &= ~columns[f"{name}/fooled"]
 
@@ -73,17 +77,27 @@ class Run:
         check_label_range(labels, logits.shape[1])
         return logits
 
+    def examine(self, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> None:
+        """Find out, once, what every attack has to know of the model."""
+        if self.model.facts is not None:
+            return
+        with self.accounted("checks"):
+            self.model.facts = model_facts(
+                self.model, inputs, labels, threat.bounds, threat.mask, self.seed
+            )
+
     def attack(
-        self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor
+        self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor, threat: ThreatModel
     ) -> tuple[Verdict, Tensor]:
         """Attack some examples; judge what comes back, and what was found on the way."""
-        adversarial, witness = inputs, Witness(inputs, labels, self.threat)
+        adversarial, witness = inputs, Witness(inputs, labels, threat)
         if len(inputs) and name not in self.records.errors:
             self.model.watch = witness
             with self.accounted(name):
                 try:
                     # Cloned, so that an attack that writes into its arguments harms nobody.
-                    adversarial = spec.attack(self.model, inputs.clone(), labels.clone())
+                    attack = masked(spec.attack, threat.mask)
+                    adversarial = attack(self.model, inputs.clone(), labels.clone())
                 except NoGradientError as error:
                     self.records.errors[name] = str(error)
                 finally:
@@ -95,7 +109,7 @@ class Run:
                 adversarial,
                 inputs,
                 labels,
-                threat=self.threat,
+                threat=threat,
                 own_norm=spec.norm,
                 dtype=dtype_of(self.model, inputs.dtype),
                 batch_size=self.batch_size,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ._findings import Finding
+from ._judge import nested
 from ._observations import Observations
 from ._records import Cost
 from ._rows import AttackRow
@@ -68,10 +69,11 @@ SCHEMA: dict[str, Any] = {
             "epsilon": {"type": "number", "exclusiveMinimum": 0},
             "bounds": {
                 "type": "array",
-                "items": {"type": "number"},
+                "items": {"type": ["number", "array"]},
                 "minItems": 2,
                 "maxItems": 2,
             },
+            "mask": {"type": ["array", "null"]},
             "n_examples": {"type": "integer", "minimum": 1},
             "clean_accuracy": _SHARE,
             "clean_interval": _INTERVAL,
@@ -104,6 +106,7 @@ def parts_from(read: dict[str, Any]) -> dict[str, Any]:
     }
     for derived in ("schema_version", "headline", "quoted_accuracy"):
         del parts[derived]
+    parts["bounds"], parts["mask"] = nested(read["bounds"]), nested(read["mask"])
     parts["attacks"] = tuple(
         AttackRow(**{**entry, "robust_interval": tuple(entry["robust_interval"])})
         for entry in read["attacks"]

@@ -26,9 +26,9 @@ def elsewhere(probe: Probe) -> dict[str, Any]:
     Where every value is reflected in the middle of the bounds, whatever a batch is normalised by
     is another.
     """
-    low, high = probe.run.threat.bounds
-    backwards = probe.inputs.flip(0)
-    mixed = torch.stack([backwards, low + high - backwards], dim=1).flatten(0, 1)
+    low, high = probe.threat.box(probe.inputs)
+    mirrored = torch.where(low < high, low + high - probe.inputs, probe.inputs)
+    mixed = torch.stack([probe.inputs.flip(0), mirrored.flip(0)], dim=1).flatten(0, 1)
     gap, changed = _apart([_logits(probe, probe.inputs), _logits(probe, mixed)[::2].flip(0)])
     return {"batch_gap": gap, "batch_changed": changed}
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from .._boxes import check_range
 from .._typing import Bounds
 from .._validation import check_inputs, check_labels
 
@@ -56,7 +57,8 @@ def chunks(
     """Yield the whole set once, ``size`` examples at a time, each chunk checked."""
     start = 0
     for inputs, labels in _regrouped(_batches(X, y, dtype, size), encode, size):
-        check_inputs(inputs, bounds)
+        check_inputs(inputs)
+        check_range("inputs", inputs, bounds)
         check_labels(labels, inputs)
         yield Chunk(start + torch.arange(len(inputs)), inputs, labels)
         start += len(inputs)

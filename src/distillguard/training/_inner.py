@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .._geometry import ball, project_to_budget
-from .._typing import Bounds, Norm
+from .._geometry import ball, inside, project_to_budget
+from .._typing import Norm, Range
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,22 @@ class Ascent:
     epsilon: float
     steps: int
     step_size: float
-    bounds: Bounds
+    bounds: Range
 
     def __call__(self, inputs: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
         """Points near ``inputs`` at which ``value``, one number per example, is large."""
-        towards, budget = ball(self.norm), (self.norm, self.epsilon, self.bounds)
+        towards, budget = ball(self.norm), (self.norm, self.epsilon, *self.bounds)
         keys = torch.randint(2**62, (len(inputs),)).to(inputs.device)
         start = self.epsilon * towards.sample(inputs, keys, 0)
         points = project_to_budget(inputs + start, inputs, *budget)
         with torch.enable_grad():
             for _ in range(self.steps):
-                points.requires_grad_()
-                (gradient,) = torch.autograd.grad(value(points).sum(), points)
+                # At a bound itself a clamp inside the network would hide the gradient.
+                asked = inside(points, *self.bounds, points.dtype).requires_grad_()
+                (gradient,) = torch.autograd.grad(value(asked).sum(), asked)
                 step = self.step_size * towards.steepest(gradient)
-                points = project_to_budget(points.detach() + step, inputs, *budget)
-        return points.detach()
+                points = project_to_budget(points + step, inputs, *budget)
+        return points
 
 
 @contextmanager

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from ..._geometry import lp_norm, per_example
-from ..._typing import Bounds, Model
+from ..._typing import Bounds, Callback, Mask, Model
 from ..._validation import check_at_least, check_choice, check_not_negative
-from .._engine import Algorithm, logits_and_gradient, run
+from ...functional import margin_loss
+from .._engine import Algorithm, Query, logits_and_gradient, run, select
+from .._examples import Examples
 from .._losses import success_margin
 from ._l0_published import SPARE, AllowedSet
 from ._prune import Thinning, Trial
@@ -42,9 +44,11 @@ def carlini_wagner_l0(
     steps: int | None = None,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Look for an adversarial example that changes the fewest coordinates [1]_.
 
@@ -91,14 +95,22 @@ def carlini_wagner_l0(
         given; for each value of :math:`c` when as published, 1,000 if not given.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Only reaches models that draw random numbers themselves; the attack draws none.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -110,9 +122,10 @@ def carlini_wagner_l0(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``confidence`` is not a finite number
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``confidence`` is not a finite number
         of at least 0, ``algorithm`` is unknown, ``steps`` is below 1, or ``model`` returns
         something else than logits.
     NoGradientError
@@ -146,34 +159,36 @@ def carlini_wagner_l0(
     steps = STEPS[algorithm] if steps is None else steps
     check_at_least("steps", steps, 1)
     machine: Algorithm[Any] = (
-        Tightening(AllowedSet(), steps, Aim(confidence, targeted, bounds, SPARE))
+        Tightening(AllowedSet(), steps, Aim(confidence, targeted, SPARE))
         if algorithm == "paper"
-        else SparseDescent(steps, confidence, targeted, bounds)
+        else SparseDescent(steps, confidence, targeted)
     )
     return run(
         machine,
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )
 
 
 class SparseState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
+    examples: Examples
     current: Tensor
     mean: Tensor
     square: Tensor
     threshold: Tensor
     best: Tensor
     best_count: Tensor
-    taken: Tensor
+    step: Tensor
     """Iterates judged."""
     number: Tensor
     judged: Tensor
@@ -194,59 +209,52 @@ class SparseDescent:
     steps: int
     confidence: float
     targeted: bool
-    bounds: Bounds
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> SparseState:
+    def start(self, examples: Examples) -> SparseState:
         """Begin at the input."""
+        inputs, labels = examples.inputs, examples.labels
         return SparseState(
-            inputs=inputs,
-            labels=labels,
+            examples=examples,
             current=inputs,
             mean=torch.zeros_like(inputs),
             square=torch.zeros_like(inputs),
             threshold=inputs.new_full((len(inputs),), FIRST_THRESHOLD),
             best=inputs,
             best_count=inputs.new_full((len(inputs),), math.inf),
-            taken=torch.zeros_like(labels),
+            step=torch.zeros_like(labels),
             **Trial.none(inputs, labels)._asdict(),
         )
 
-    def step(self, model: Model, state: SparseState) -> SparseState:
+    def step(self, model: Query, state: SparseState) -> SparseState:
         """Judge the current iterate and move to the next; the last one is only judged."""
-        logits, gradient = logits_and_gradient(model, state.current, self.margin, state.labels)
-        margin = self.margin(logits, state.labels)
+        examples = state.examples
+        logits, gradient = logits_and_gradient(model, examples, state.current, self.margin)
+        margin = success_margin(logits, examples, self.targeted)
         reached = (margin >= self.confidence) & (margin > 0)
 
-        inputs, (low, high) = state.inputs, self.bounds
-        delta = (state.current - inputs) / (high - low)
+        delta = (state.current - examples.inputs) / examples.width
         count = lp_norm(delta, "l0")
         fewer = reached & (count < state.best_count)
         trial = state.trial.weighed(fewer, gradient.to(delta), delta)
         state = state._replace(
-            best=torch.where(per_example(fewer, delta), state.current, state.best),
+            best=select(fewer, state.current, state.best),
             best_count=torch.where(fewer, count, state.best_count),
-            taken=state.taken + 1,
+            step=state.step + 1,
             **trial._asdict(),
         )
         descended = self.descended(state, delta, gradient.to(delta), reached)
-        thin = (state.taken > self.descent) & state.best_count.isfinite()
+        thin = (state.step > self.descent) & state.best_count.isfinite()
         if not bool(thin.any()):
             return descended
-        tried, points = Thinning(self.bounds).moved(
-            trial, state.inputs, state.best, state.current, gradient
-        )
+        tried, points = Thinning(examples).moved(trial, state.best, state.current, gradient)
         thinned = state._replace(current=points, **tried._asdict())
-        chosen = [
-            torch.where(per_example(thin, new), new, old)
-            for old, new in zip(descended, thinned, strict=True)
-        ]
-        return SparseState(*chosen)
+        return select(thin, thinned, descended)
 
     def descended(
         self, state: SparseState, delta: Tensor, gradient: Tensor, reached: Tensor
     ) -> SparseState:
         """Take one step of Adam, up the margin or down the count, and take back what is small."""
-        inputs, (low, high) = state.inputs, self.bounds
+        examples = state.examples
         square = delta**2
         counted = 2 * delta * SMOOTHNESS / (square + SMOOTHNESS) ** 2
         slope = torch.where(per_example(reached, delta), counted, -gradient)
@@ -254,22 +262,23 @@ class SparseDescent:
         slope = torch.where(largest > 0, slope / largest, 0)
         mean = torch.lerp(slope, state.mean, MEAN_DECAY)
         second = torch.lerp(slope**2, state.square, SQUARE_DECAY)
-        taken = per_example(state.taken.to(delta), delta)
-        direction = mean / (1 - MEAN_DECAY**taken)
-        spread = (second / (1 - SQUARE_DECAY**taken)).sqrt()
-        length = self.step_size(state.taken.to(delta))
+        step = per_example(state.step.to(delta), delta)
+        direction = mean / (1 - MEAN_DECAY**step)
+        spread = (second / (1 - SQUARE_DECAY**step)).sqrt()
+        length = self.step_size(state.step.to(delta))
         ahead = delta - torch.where(spread > 0, per_example(length, delta) * direction / spread, 0)
-        ahead = (inputs + ahead * (high - low)).clamp(low, high)
+        ahead = examples.clamp(examples.inputs + ahead * examples.width)
 
         change = torch.where(reached, THRESHOLD_CHANGE, -THRESHOLD_CHANGE).to(delta) * length
         threshold = (state.threshold + change).clamp(0, 1)
-        kept = (ahead - inputs).abs() >= per_example(threshold, delta) * (high - low)
-        current = torch.where(kept, ahead, inputs).to(state.inputs)
+        least = per_example(threshold, delta) * examples.width
+        kept = (ahead - examples.inputs).abs() >= least
+        current = torch.where(kept, ahead, examples.inputs)
         return state._replace(current=current, mean=mean, square=second, threshold=threshold)
 
     def done(self, state: SparseState) -> Tensor:
         """Out of steps or of trials, or with a single change, or there before the first."""
-        return (state.taken > self.steps) | (state.best_count <= 1) | state.trial.over
+        return (state.step > self.steps) | (state.best_count <= 1) | state.trial.over
 
     def result(self, state: SparseState) -> Tensor:
         """Return the sparsest iterate with the wanted margin; the input where there is none."""
@@ -282,9 +291,10 @@ class SparseDescent:
 
     def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
         """How far the aim is reached: ascended. (n,)."""
-        return success_margin(logits, labels, self.targeted)
+        margin = margin_loss(logits, labels)
+        return -margin if self.targeted else margin
 
-    def step_size(self, taken: Tensor) -> Tensor:
+    def step_size(self, step: Tensor) -> Tensor:
         """From the first step to the last along half a cosine."""
-        falling = (1 + torch.cos(math.pi * ((taken - 1) / self.descent).clamp(max=1))) / 2
+        falling = (1 + torch.cos(math.pi * ((step - 1) / self.descent).clamp(max=1))) / 2
         return LAST_STEP + (FIRST_STEP - LAST_STEP) * falling

@@ -44,7 +44,7 @@ class AllowedSet:
     def tightened(self, judged: Judged, state: TightenedState) -> Tensor:
         """Freeze the coordinates whose change matters least."""
         delta, allowed = judged.delta.flatten(1), state.limit.flatten(1)
-        gradient = in_tanh_space(self.gradient(judged, state), state.w).flatten(1)
+        gradient = in_tanh_space(self.gradient(judged, state), state.w, state.examples).flatten(1)
         score = (delta * gradient).abs().masked_fill(~allowed, torch.inf)
         ordered, order = score.sort(dim=1, stable=True)
 

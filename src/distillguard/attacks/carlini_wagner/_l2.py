@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ..._geometry import ball, lp_norm, per_example
-from ..._typing import Bounds, Distance, Model
+from ..._typing import Bounds, Callback, Distance, Mask, Model
 from ..._validation import check_at_least, check_choice, check_not_negative
 from .._engine import Algorithm, run
+from .._examples import Examples
 from ._l2_published import BinarySearch
 from ._published import Aim
 from ._race import RACERS, Race, RaceState, schedule
@@ -37,9 +38,11 @@ def carlini_wagner_l2(
     steps: int | None = None,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Look for the closest adversarial example in L2 [1]_.
 
@@ -98,14 +101,22 @@ def carlini_wagner_l2(
         :math:`c` when as published, 10,000 if not given.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Only reaches models that draw random numbers themselves; the attack draws none.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -117,9 +128,10 @@ def carlini_wagner_l2(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``confidence`` is not a finite number
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``confidence`` is not a finite number
         of at least 0, ``algorithm`` is unknown, ``steps`` is below 1, or ``model`` returns
         something else than logits.
     NoGradientError
@@ -150,14 +162,13 @@ def carlini_wagner_l2(
     steps = STEPS[algorithm] if steps is None else steps
     check_at_least("steps", steps, 1)
     machine: Algorithm[Any] = (
-        BinarySearch(steps, Aim(confidence, targeted, bounds))
+        BinarySearch(steps, Aim(confidence, targeted))
         if algorithm == "paper"
         else Race(
             descent=AdamInTanhSpace(),
             runs=schedule(steps, 1 if targeted else RACERS),
             confidence=confidence,
             targeted=targeted,
-            bounds=bounds,
         )
     )
     return run(
@@ -165,10 +176,13 @@ def carlini_wagner_l2(
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )
 
 
@@ -179,35 +193,33 @@ class AdamInTanhSpace:
     norm: Distance = "l2"
     dual: Distance = "l2"
 
-    def enter(self, inputs: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
+    def enter(self, examples: Examples, points: Tensor) -> Tensor:
         """Return w at points within bounds."""
-        low, high = bounds
-        share = (points - low) / (high - low)
+        share = (points - examples.low) / examples.width
         return torch.atanh((2 * share - 1).clamp(-1, 1) * math.tanh(EDGE))
 
-    def leave(self, inputs: Tensor, current: Tensor, bounds: Bounds) -> Tensor:
+    def leave(self, examples: Examples, current: Tensor) -> Tensor:
         """Return the points at w."""
-        low, high = bounds
-        origin = self.enter(inputs, inputs, bounds)
-        moved = (current.tanh() - origin.tanh()) * (high - low) / (2 * math.tanh(EDGE))
-        return (inputs + moved).clamp(low, high)
+        origin = self.enter(examples, examples.inputs)
+        moved = (current.tanh() - origin.tanh()) * examples.width / (2 * math.tanh(EDGE))
+        return examples.clamp(examples.inputs + moved)
 
     def moved(
-        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor, bounds: Bounds
+        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor
     ) -> RaceState:
         """Take one step of Adam down the objective, divided by twice the distance."""
-        low, high = bounds
         unit = ball("l2").steepest
         push = torch.where(state.misses > 0, PUSH * (1 + PUSH_GROWTH * (state.misses - 1)), 0)
         descent = unit(delta) - per_example(push.to(delta), delta) * unit(gradient)
         descent = descent * (1 - state.current.tanh() ** 2)
 
-        taken = state.taken.to(relative)
+        step = state.step.to(relative)
         mean = torch.lerp(descent, state.mean, MEAN_DECAY)
         # One second moment per example, so that a step keeps the direction of the gradient.
         square = torch.lerp(lp_norm(descent, "l2") ** 2, state.square, SQUARE_DECAY)
-        spread = (square / (1 - SQUARE_DECAY**taken)).sqrt() * (1 - MEAN_DECAY**taken)
-        length = relative * state.reach * 2 / (high - low)
+        spread = (square / (1 - SQUARE_DECAY**step)).sqrt() * (1 - MEAN_DECAY**step)
+        length = relative * state.reach * 2 / state.examples.scale
         rate = torch.where(spread > 0, length / spread, 0)
-        ahead = state.current - per_example(rate, mean) * mean
+        # A step in w is one in x times the width: a narrow coordinate is to move no less.
+        ahead = state.current - per_example(rate, mean) * mean / state.examples.relative_width
         return state._replace(current=ahead.clamp(-EDGE, EDGE), mean=mean, square=square)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ..._geometry import lp_norm, per_example
-from ..._typing import Model
-from ._published import Aim, adam, exchanged, in_tanh_space
+from .._engine import Query, select
+from .._examples import Examples
+from ._published import Aim, adam, in_tanh_space
 
 SEARCH_STEPS = 9
 FIRST_C = 1e-3
@@ -24,8 +25,7 @@ STALLED = 0.9999
 class SearchState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
+    examples: Examples
     search_step: Tensor
     c: Tensor
     lower: Tensor
@@ -34,7 +34,7 @@ class SearchState(NamedTuple):
     """The smallest that succeeded."""
     found: Tensor
     """Whether this c has succeeded."""
-    taken: Tensor
+    step: Tensor
     """Iterates judged with this c."""
     checked_loss: Tensor
     w: Tensor
@@ -51,47 +51,47 @@ class BinarySearch:
     steps: int
     aim: Aim
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> SearchState:
+    def start(self, examples: Examples) -> SearchState:
         """Begin at the input with a small c."""
+        inputs, labels = examples.inputs, examples.labels
         each = inputs.new_zeros(len(inputs))
         return SearchState(
-            inputs=inputs,
-            labels=labels,
+            examples=examples,
             search_step=torch.zeros_like(labels),
             c=torch.full_like(each, FIRST_C),
             lower=each,
             upper=torch.full_like(each, torch.inf),
             found=torch.zeros_like(labels, dtype=torch.bool),
-            taken=torch.zeros_like(labels),
+            step=torch.zeros_like(labels),
             checked_loss=torch.full_like(each, torch.inf),
-            w=self.aim.enter(inputs),
+            w=self.aim.enter(examples, inputs),
             mean=torch.zeros_like(inputs),
             square=torch.zeros_like(inputs),
             best=inputs,
             best_distance=torch.full_like(each, torch.inf),
         )
 
-    def step(self, model: Model, state: SearchState) -> SearchState:
+    def step(self, model: Query, state: SearchState) -> SearchState:
         """Judge the current iterate and take a step; the last iterate of a c is only judged."""
-        judged = self.aim.judge(model, state.inputs, state.labels, state.w)
+        judged = self.aim.judge(model, state.examples, state.w)
         distance = lp_norm(judged.delta, "l2")
         closer = judged.reached & (distance < state.best_distance)
         loss = distance**2 + state.c * judged.f
-        check = state.taken % max(self.steps // CHECKS, 1) == 0
+        check = state.step % max(self.steps // CHECKS, 1) == 0
         stalled = check & (loss > STALLED * state.checked_loss)
         state = state._replace(
             found=state.found | judged.reached,
-            taken=state.taken + 1,
+            step=state.step + 1,
             checked_loss=torch.where(check, loss, state.checked_loss),
-            best=exchanged(state.best, judged.point, closer),
+            best=select(closer, judged.point, state.best),
             best_distance=torch.where(closer, distance, state.best_distance),
         )
 
         by_delta = 2 * judged.delta + per_example(state.c, judged.delta) * judged.slope
-        gradient = in_tanh_space(by_delta, state.w)
-        w, mean, square = adam(gradient, state.w, state.mean, state.square, state.taken, RATE)
+        gradient = in_tanh_space(by_delta, state.w, state.examples)
+        w, mean, square = adam(gradient, state.w, state.mean, state.square, state.step, RATE)
         moved = state._replace(w=w, mean=mean, square=square)
-        over = stalled | (state.taken > self.steps)
+        over = stalled | (state.step > self.steps)
         return self.searched(moved, over) if bool(over.any()) else moved
 
     def done(self, state: SearchState) -> Tensor:
@@ -112,12 +112,10 @@ class BinarySearch:
             lower=lower,
             upper=upper,
             found=torch.zeros_like(state.found),
-            taken=torch.zeros_like(state.taken),
+            step=torch.zeros_like(state.step),
             checked_loss=torch.full_like(state.checked_loss, torch.inf),
-            w=self.aim.enter(state.inputs),
+            w=self.aim.enter(state.examples, state.examples.inputs),
             mean=torch.zeros_like(state.mean),
             square=torch.zeros_like(state.square),
         )
-        return SearchState(
-            *(exchanged(old, new, over) for old, new in zip(state, fresh, strict=True))
-        )
+        return select(over, fresh, state)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ..._geometry import ball, lp_norm, per_example
-from ..._typing import Bounds, Distance, Model
+from ..._typing import Bounds, Callback, Distance, Mask, Model
 from ..._validation import check_at_least, check_choice, check_not_negative
 from .._engine import Algorithm, run
+from .._examples import Examples
 from ._linf_published import LargestChange
 from ._published import Aim, Tightening
 from ._race import RACERS, Race, RaceState, schedule
@@ -32,9 +33,11 @@ def carlini_wagner_linf(
     steps: int | None = None,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
     random_state: int | None = None,
     progress: bool = False,
+    callback: Callback | None = None,
 ) -> Tensor:
     r"""Look for the closest adversarial example in the maximum norm [1]_.
 
@@ -79,14 +82,22 @@ def carlini_wagner_linf(
         :math:`c` when as published, 1,000 if not given.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors
+        broadcastable to one input, such as one bound for each feature or channel.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or of all (with a first axis of 1
+        or n); the others come back bit-equal. All may if not given.
     batch_size : int, default=256
         Examples on the device at once. Memory grows with it; results do not change.
     random_state : int, optional
         Only reaches models that draw random numbers themselves; the attack draws none.
     progress : bool, default=False
         Show a progress bar that counts decided examples.
+    callback : callable, optional
+        Called at every question to the model with ``(indices, points, logits)``: places in
+        ``inputs`` (m,), the points (m, ...) in the dtype of ``inputs`` and the model's answer
+        (m, n_classes), detached. What it returns is ignored.
 
     Returns
     -------
@@ -98,9 +109,10 @@ def carlini_wagner_linf(
     Raises
     ------
     TypeError
-        If ``inputs`` is not floating point or ``labels`` is not int64.
+        If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
-        If shapes disagree, ``inputs`` leaves ``bounds``, ``confidence`` is not a finite number
+        If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
+        in the batch, ``confidence`` is not a finite number
         of at least 0, ``algorithm`` is unknown, ``steps`` is below 1, or ``model`` returns
         something else than logits.
     NoGradientError
@@ -130,14 +142,13 @@ def carlini_wagner_linf(
     steps = STEPS[algorithm] if steps is None else steps
     check_at_least("steps", steps, 1)
     machine: Algorithm[Any] = (
-        Tightening(LargestChange(), steps, Aim(confidence, targeted, bounds))
+        Tightening(LargestChange(), steps, Aim(confidence, targeted))
         if algorithm == "paper"
         else Race(
             descent=SignsWithinALimit(),
             runs=schedule(steps, 1 if targeted else RACERS),
             confidence=confidence,
             targeted=targeted,
-            bounds=bounds,
         )
     )
     return run(
@@ -145,10 +156,13 @@ def carlini_wagner_linf(
         model,
         inputs,
         labels,
+        targeted=targeted,
         bounds=bounds,
+        mask=mask,
         batch_size=batch_size,
         random_state=random_state,
         progress=progress,
+        callback=callback,
     )
 
 
@@ -159,25 +173,25 @@ class SignsWithinALimit:
     norm: Distance = "linf"
     dual: Distance = "l1"
 
-    def enter(self, inputs: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
+    def enter(self, examples: Examples, points: Tensor) -> Tensor:
         """Work on the points themselves."""
         return points
 
-    def leave(self, inputs: Tensor, current: Tensor, bounds: Bounds) -> Tensor:
+    def leave(self, examples: Examples, current: Tensor) -> Tensor:
         """Return the iterate as an input."""
         return current
 
     def moved(
-        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor, bounds: Bounds
+        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor
     ) -> RaceState:
         """Take one step by the signs of the mean gradient, within the new limit."""
         change = LIMIT_CHANGE * relative
         limit = state.reach * torch.where(state.misses > 0, 1 + change, 1 - change)
-        limit = limit.clamp(max=bounds[1] - bounds[0])
+        limit = limit.minimum(state.examples.scale)
         largest = per_example(lp_norm(gradient, "l1"), gradient)
         unit = torch.where(largest > 0, gradient / largest, 0)
         mean = torch.lerp(unit, state.mean, MEAN_DECAY)
         ahead = delta + per_example(relative * limit, delta) * mean.sign()
         within = ball("linf").project(ahead, limit)
-        current = (state.inputs + within).clamp(*bounds)
+        current = state.examples.clamp(state.examples.inputs + within)
         return state._replace(current=current, mean=mean, reach=limit)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._geometry import per_example
-from ..._typing import Bounds
+from .._engine import select
+from .._examples import Examples
 
 SINGLE, PAIRED = 32, 12
 """Of how many changes, those that matter least, each is taken back, and each pair."""
@@ -62,21 +62,22 @@ class Trial(NamedTuple):
     def weighed(self, fewer: Tensor, slope: Tensor, delta: Tensor) -> "Trial":
         """Start anew from each example that has ``fewer`` changes than the best so far."""
         importance = torch.where(delta != 0, (slope * delta).abs(), math.inf)
-        importance = torch.where(per_example(fewer, delta), importance, self.importance)
+        importance = select(fewer, importance, self.importance)
         number = torch.where(fewer, -1, self.number)
         return self._replace(importance=importance, number=number)
 
 
 @dataclass(frozen=True)
 class Thinning:
-    """The moves, for inputs within ``bounds``."""
+    """The moves."""
 
-    bounds: Bounds
+    examples: Examples
 
     def moved(
-        self, trial: Trial, inputs: Tensor, best: Tensor, current: Tensor, slope: Tensor
+        self, trial: Trial, best: Tensor, current: Tensor, slope: Tensor
     ) -> tuple[Trial, Tensor]:
         """Return the next points to judge, after ``current`` and the margin's ``slope`` there."""
+        inputs, low, high = self.examples.inputs, self.examples.low, self.examples.high
         ranks = TRIALS.to(inputs.device)[trial.number.clamp(0, len(TRIALS) - 1)]
         pair = ranks[:, 0] != ranks[:, 1]
         judged = trial.judged + 1
@@ -85,25 +86,24 @@ class Thinning:
         allowed = trial.allowed
         added = again & pair & (judged == 1)
         if bool(added.any()):
-            grown = allowed | self.promising(trial, inputs, slope)
-            allowed = torch.where(per_example(added, allowed), grown, allowed)
-        low, high = self.bounds
-        farthest = torch.where(slope > 0, high, torch.where(slope < 0, low, current)).to(inputs)
+            grown = allowed | self.promising(trial, slope)
+            allowed = select(added, grown, allowed)
+        farthest = torch.where(slope > 0, high, torch.where(slope < 0, low, current))
         pushed = torch.where(allowed, farthest, inputs)
 
         following, without = self.following(trial)
-        allowed = torch.where(per_example(again, allowed), allowed, without)
+        allowed = select(again, allowed, without)
         fresh = torch.where(without, best, inputs)
         trial = trial._replace(
             number=torch.where(again, trial.number, following),
             judged=torch.where(again, judged, 0),
             allowed=allowed,
         )
-        return trial, torch.where(per_example(again, inputs), pushed, fresh)
+        return trial, select(again, pushed, fresh)
 
-    def promising(self, trial: Trial, inputs: Tensor, slope: Tensor) -> Tensor:
+    def promising(self, trial: Trial, slope: Tensor) -> Tensor:
         """Mark the unchanged coordinate that could raise the margin most. (n, ...) bool."""
-        low, high = self.bounds
+        inputs, low, high = self.examples.inputs, self.examples.low, self.examples.high
         room = torch.where(slope > 0, high - inputs, inputs - low).to(slope)
         gain = (room * slope.abs()).masked_fill(trial.importance.isfinite(), -1).flatten(1)
         chosen = torch.zeros_like(gain, dtype=torch.bool)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from ..._geometry import lp_norm, per_example
-from ..._typing import Bounds, Distance, Model
-from .._engine import logits_and_gradient
+from ..._typing import Distance
+from ...functional import margin_loss
+from .._engine import Query, logits_and_gradient, select
+from .._examples import Examples
 from .._losses import success_margin
 
 SHRINKAGE = 0.999999
@@ -43,48 +45,47 @@ class Aim:
 
     confidence: float
     targeted: bool
-    bounds: Bounds
     spare: float = 0.0
     """Margin that f asks for beyond the confidence."""
 
-    def enter(self, points: Tensor) -> Tensor:
+    def enter(self, examples: Examples, points: Tensor) -> Tensor:
         """Return w at points within bounds (section V-B)."""
-        low, high = self.bounds
-        share = (points - low) / (high - low)
+        share = (points - examples.low) / examples.width
         return torch.atanh((2 * share - 1).clamp(-1, 1) * SHRINKAGE)
 
-    def leave(self, inputs: Tensor, w: Tensor) -> Tensor:
+    def leave(self, examples: Examples, w: Tensor) -> Tensor:
         """Return the points at w: the change that w makes, added to the exact input."""
-        low, high = self.bounds
-        change = (w.tanh() - self.enter(inputs).tanh()) * (high - low) / 2
-        return (inputs + change).clamp(low, high)
+        origin = self.enter(examples, examples.inputs)
+        change = (w.tanh() - origin.tanh()) * examples.width / 2
+        return examples.clamp(examples.inputs + change)
 
-    def judge(self, model: Model, inputs: Tensor, labels: Tensor, w: Tensor) -> Judged:
+    def judge(self, model: Query, examples: Examples, w: Tensor) -> Judged:
         """Ask the model about the iterates."""
-        low, high = self.bounds
-        point = self.leave(inputs, w)
-        logits, gradient = logits_and_gradient(model, point, self.margin, labels)
-        margin = self.margin(logits, labels)
+        point = self.leave(examples, w)
+        logits, gradient = logits_and_gradient(model, examples, point, self.margin)
+        margin = success_margin(logits, examples, self.targeted)
 
-        delta = (point - inputs) / (high - low)
+        scale = per_example(examples.scale, point)
+        delta = (point - examples.inputs) / scale
         f = (self.confidence + self.spare - margin).clamp(min=0)
         active = per_example(f > 0, gradient)
         return Judged(
             point=point,
             delta=delta,
             f=f.to(delta),
-            slope=torch.where(active, -gradient * (high - low), 0).to(delta),
+            slope=torch.where(active, -gradient * scale, 0).to(delta),
             reached=(margin >= self.confidence) & (margin > 0),
         )
 
     def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
         """How far the aim is reached: ascended. (n,)."""
-        return success_margin(logits, labels, self.targeted)
+        margin = margin_loss(logits, labels)
+        return -margin if self.targeted else margin
 
 
-def in_tanh_space(gradient: Tensor, w: Tensor) -> Tensor:
+def in_tanh_space(gradient: Tensor, w: Tensor, examples: Examples) -> Tensor:
     """Turn a gradient by delta into one by w."""
-    return gradient * (1 - w.tanh() ** 2) / 2
+    return gradient * (1 - w.tanh() ** 2) / 2 * examples.relative_width
 
 
 def adam(
@@ -98,22 +99,16 @@ def adam(
     return w - per_example(rates, w) * mean / (square.sqrt() + DENOMINATOR), mean, square
 
 
-def exchanged(old: Tensor, new: Tensor, over: Tensor) -> Tensor:
-    """Return ``old`` with the examples exchanged that are over."""
-    return torch.where(per_example(over, old), new, old)
-
-
 class TightenedState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
+    examples: Examples
     limit: Tensor
     """What the perturbation is allowed."""
     exhausted: Tensor
     """Whether no tighter limit is left to try."""
     c: Tensor
-    taken: Tensor
+    step: Tensor
     """Iterates judged with this c."""
     w: Tensor
     mean: Tensor
@@ -174,18 +169,18 @@ class Tightening:
     steps: int
     aim: Aim
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> TightenedState:
+    def start(self, examples: Examples) -> TightenedState:
         """Begin at the input, with everything allowed."""
+        inputs, labels = examples.inputs, examples.labels
         limit = self.limit.widest(inputs)
         each = inputs.new_zeros(len(inputs))
         return TightenedState(
-            inputs=inputs,
-            labels=labels,
+            examples=examples,
             limit=limit,
             exhausted=self.limit.exhausted(limit),
             c=torch.full_like(each, self.limit.first_c),
-            taken=torch.zeros_like(labels),
-            w=self.aim.enter(inputs),
+            step=torch.zeros_like(labels),
+            w=self.aim.enter(examples, inputs),
             mean=torch.zeros_like(inputs),
             square=torch.zeros_like(inputs),
             age=torch.zeros_like(labels),
@@ -193,30 +188,30 @@ class Tightening:
             best_distance=torch.full_like(each, torch.inf),
         )
 
-    def step(self, model: Model, state: TightenedState) -> TightenedState:
+    def step(self, model: Query, state: TightenedState) -> TightenedState:
         """Judge the current iterate; tighten the limit if it solves, otherwise take a step."""
-        judged = self.aim.judge(model, state.inputs, state.labels, state.w)
+        judged = self.aim.judge(model, state.examples, state.w)
         distance = lp_norm(judged.delta, self.limit.norm)
         closer = judged.reached & (distance < state.best_distance)
         state = state._replace(
-            best=exchanged(state.best, judged.point, closer),
+            best=select(closer, judged.point, state.best),
             best_distance=torch.where(closer, distance, state.best_distance),
-            taken=state.taken + 1,
+            step=state.step + 1,
             age=state.age + 1,
         )
         solved = judged.reached & self.limit.respected(judged, state)
 
-        gradient = in_tanh_space(self.limit.gradient(judged, state), state.w)
+        gradient = in_tanh_space(self.limit.gradient(judged, state), state.w, state.examples)
         w, mean, square = adam(
             gradient, state.w, state.mean, state.square, state.age, self.limit.rate
         )
-        failed = state.taken >= self.steps
+        failed = state.step >= self.steps
         moved = state._replace(
             w=w,
             mean=mean,
             square=square,
             c=torch.where(failed, FACTOR * state.c, state.c),
-            taken=torch.where(failed, 0, state.taken),
+            step=torch.where(failed, 0, state.step),
         )
         return self.tightened(judged, state, moved, solved) if bool(solved.any()) else moved
 
@@ -233,15 +228,14 @@ class Tightening:
         self, judged: Judged, state: TightenedState, moved: TightenedState, solved: Tensor
     ) -> TightenedState:
         """Start the examples that are solved again, under a tighter limit."""
-        limit = self.limit.tightened(judged, state)
+        limit, examples = self.limit.tightened(judged, state), state.examples
         fresh = state._replace(
             limit=limit,
             exhausted=self.limit.exhausted(limit),
-            taken=torch.zeros_like(state.taken),
-            w=self.aim.enter(self.limit.kept(judged.point, state.inputs, limit)),
+            step=torch.zeros_like(state.step),
+            w=self.aim.enter(examples, self.limit.kept(judged.point, examples.inputs, limit)),
             mean=torch.zeros_like(state.mean),
             square=torch.zeros_like(state.square),
             age=torch.zeros_like(state.age),
         )
-        parts = zip(moved, fresh, strict=True)
-        return TightenedState(*(exchanged(old, new, solved) for old, new in parts))
+        return select(solved, fresh, moved)

@@ -13,9 +13,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..._geometry import feasible_gradient, lp_norm, per_example
-from ..._typing import Bounds, Distance, Model
-from .._engine import logits_and_gradient
+from ..._geometry import lp_norm
+from ..._typing import Distance
+from .._engine import Query, logits_and_gradient, select
+from .._examples import Examples
 from .._losses import success_margin
 
 RACERS = 4
@@ -43,8 +44,7 @@ LAST_STEPS = 0.2, 0.05, 0.005
 class RaceState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
-    inputs: Tensor
-    labels: Tensor
+    examples: Examples
     targets: Tensor
     """The racers, (n, RACERS): a class; the label itself for all rivals together; or -1."""
     temperature: Tensor
@@ -66,7 +66,7 @@ class RaceState(NamedTuple):
     best_distance: Tensor
     misses: Tensor
     """Iterates in a row, up to this one, without the wanted margin."""
-    taken: Tensor
+    step: Tensor
     """Iterates judged in this run."""
 
 
@@ -91,14 +91,14 @@ class Descent(Protocol):
     def dual(self) -> Distance:
         """The norm by which a gradient bounds the change of the logits."""
 
-    def enter(self, inputs: Tensor, points: Tensor, bounds: Bounds) -> Tensor:
+    def enter(self, examples: Examples, points: Tensor) -> Tensor:
         """Take points of the input space to the space of the descent."""
 
-    def leave(self, inputs: Tensor, current: Tensor, bounds: Bounds) -> Tensor:
+    def leave(self, examples: Examples, current: Tensor) -> Tensor:
         """Take iterates back; one that never moved is exactly its input."""
 
     def moved(
-        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor, bounds: Bounds
+        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor
     ) -> RaceState:
         """Take one step of ``relative`` length."""
 
@@ -123,23 +123,22 @@ class Race:
     runs: tuple[Run, ...]
     confidence: float
     targeted: bool
-    bounds: Bounds
 
-    def start(self, inputs: Tensor, labels: Tensor, keys: Tensor) -> RaceState:
+    def start(self, examples: Examples) -> RaceState:
         """Place every example at its input."""
-        far = self.farthest(inputs)
+        inputs, labels = examples.inputs, examples.labels
+        far = self.farthest(examples)
         columns = inputs[:, None].expand(-1, RACERS, *inputs.shape[1:])
         zeros = torch.zeros_like(labels)
         return RaceState(
-            inputs=inputs,
-            labels=labels,
+            examples=examples,
             targets=labels.new_full((len(labels), RACERS), -1),
             temperature=torch.ones_like(far),
             distances=far.new_full((len(labels), RACERS), math.inf),
             points=columns.contiguous(),
             run=zeros,
             racer=zeros,
-            current=self.descent.enter(inputs, inputs, self.bounds),
+            current=self.descent.enter(examples, inputs),
             mean=torch.zeros_like(inputs),
             square=torch.zeros_like(far),
             first_step=torch.full_like(far, COLD_STEP),
@@ -147,39 +146,40 @@ class Race:
             best=inputs,
             best_distance=torch.full_like(far, math.inf),
             misses=zeros,
-            taken=zeros,
+            step=zeros,
         )
 
-    def step(self, model: Model, state: RaceState) -> RaceState:
+    def step(self, model: Query, state: RaceState) -> RaceState:
         """Judge the current iterate and move on; the last of a run is only judged."""
-        point = self.descent.leave(state.inputs, state.current, self.bounds)
+        examples = state.examples
+        point = self.descent.leave(examples, state.current)
         logits, gradient = logits_and_gradient(
-            model, point, lambda logits, labels: self.lead(logits, labels, state), state.labels
+            model, examples, point, lambda logits, labels: self.lead(logits, labels, state)
         )
         state = self.entered(logits, state)
-        lacking = (self.confidence - self.lead(logits, state.labels, state)).to(state.reach)
-        missing = self.confidence - success_margin(logits, state.labels, self.targeted)
+        lacking = (self.confidence - self.lead(logits, examples.labels, state)).to(state.reach)
+        missing = self.confidence - success_margin(logits, examples, self.targeted)
         reached = (missing <= 0) & (missing < self.confidence)
 
-        delta = point - state.inputs
-        gradient = feasible_gradient(gradient.to(delta), point, self.bounds)
+        delta = point - examples.inputs
+        gradient = examples.feasible(gradient.to(delta), point)
         distance = lp_norm(delta, self.descent.norm)
         linearised = lacking.clamp(min=0) / lp_norm(gradient, self.descent.dual)
-        cold = (state.taken == 0) & state.best_distance.isinf()
+        cold = (state.step == 0) & state.best_distance.isinf()
         closer = reached & (distance < state.best_distance)
         known = torch.where(cold, linearised.fmax(state.reach), state.reach)
         lost = state.best_distance.isinf() & ~reached & (state.misses >= PATIENCE)
-        known = torch.where(lost, GROWTH * known, known).fmin(self.farthest(state.inputs))
+        known = torch.where(lost, GROWTH * known, known).fmin(self.farthest(examples))
         state = state._replace(
             reach=torch.where(closer, distance, known),
-            best=torch.where(per_example(closer, point), point, state.best),
+            best=select(closer, point, state.best),
             best_distance=torch.where(closer, distance, state.best_distance),
             misses=torch.where(reached, 0, state.misses + 1),
-            taken=state.taken + 1,
+            step=state.step + 1,
         )
         relative = self.relative_step(state)
-        state = self.descent.moved(state, delta, gradient, relative, self.bounds)
-        over = state.taken >= self.of_run([run.length for run in self.runs], state)
+        state = self.descent.moved(state, delta, gradient, relative)
+        over = state.step >= self.of_run([run.length for run in self.runs], state)
         return self.turned(state, over) if bool(over.any()) else state
 
     def done(self, state: RaceState) -> Tensor:
@@ -199,17 +199,17 @@ class Race:
         together = temperature.squeeze(1) * (rivals / temperature).logsumexp(dim=1)
         if self.targeted:
             # Two rivals on both sides of the way throw the iterates to and fro between them.
-            turn = state.best_distance.isinf() & (state.taken // TURN % 2 == 1)
+            turn = state.best_distance.isinf() & (state.step // TURN % 2 == 1)
             return _column(logits, labels) - torch.where(turn, together, rivals.amax(dim=1))
         alone = _column(logits, target)
         return torch.where(target == labels, together, alone) - _column(logits, labels)
 
     def entered(self, logits: Tensor, state: RaceState) -> RaceState:
         """Name the racers and the temperature, which the very first evaluation tells."""
-        fresh = (state.run == 0) & (state.taken == 0)
+        fresh = (state.run == 0) & (state.step == 0)
         if not bool(fresh.any()):
             return state
-        racers = state.labels[:, None]
+        racers = state.examples.labels[:, None]
         rivals = logits.scatter(1, racers, -math.inf)
         if not self.targeted and logits.shape[1] > 2:
             likeliest = rivals.topk(min(RACERS, logits.shape[1]) - 1, dim=1).indices
@@ -217,7 +217,7 @@ class Race:
         absent = racers.new_full((len(racers), RACERS - racers.shape[1]), -1)
         racers = torch.cat([racers, absent], dim=1)
 
-        margin = success_margin(logits, state.labels, self.targeted).abs()
+        margin = success_margin(logits, state.examples, self.targeted).abs()
         # The second term is far below any margin that matters; it keeps the quotient finite.
         temperature = SMOOTHNESS * margin + 1e-6 * logits.abs().amax(dim=1)
         temperature = temperature.clamp(min=torch.finfo(logits.dtype).tiny).to(state.temperature)
@@ -230,7 +230,7 @@ class Race:
         """Geometric from the run's first step to its last."""
         last = self.of_run([run.last_step for run in self.runs], state).to(state.reach)
         moves = self.of_run([max(run.length - 2, 1) for run in self.runs], state)
-        share = ((state.taken - 1) / moves).to(last)
+        share = ((state.step - 1) / moves).to(last)
         return state.first_step * (last / state.first_step) ** share
 
     def of_run(self, values: list[int] | list[float], state: RaceState) -> Tensor:
@@ -241,7 +241,7 @@ class Race:
         """Enter the result of the runs that are over and send their examples on the next."""
         racing = torch.arange(RACERS, device=over.device) == state.racer[:, None]
         entered = racing & over[:, None]
-        wide = entered.reshape(*entered.shape, *(1,) * (state.inputs.ndim - 1))
+        wide = entered.reshape(*entered.shape, *(1,) * (state.best.ndim - 1))
         distances = torch.where(entered, state.best_distance[:, None], state.distances)
         points = torch.where(wide, state.best[:, None], state.points)
 
@@ -250,7 +250,7 @@ class Race:
         fresh = state._replace(
             run=following,
             racer=racer,
-            current=self.descent.enter(state.inputs, point, self.bounds),
+            current=self.descent.enter(state.examples, point),
             mean=torch.zeros_like(state.mean),
             square=torch.zeros_like(state.square),
             first_step=torch.where(distance.isinf(), COLD_STEP, WARM_STEP).to(distance),
@@ -258,13 +258,9 @@ class Race:
             best=point,
             best_distance=distance,
             misses=torch.zeros_like(state.misses),
-            taken=torch.zeros_like(state.taken),
+            step=torch.zeros_like(state.step),
         )
-        turned = [
-            torch.where(per_example(over, new), new, old)
-            for old, new in zip(state, fresh, strict=True)
-        ]
-        return RaceState(*turned)._replace(distances=distances, points=points)
+        return select(over, fresh, state)._replace(distances=distances, points=points)
 
     def following(self, state: RaceState, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next run that is worth its steps, and whose it is."""
@@ -280,10 +276,9 @@ class Race:
             racer = torch.where(taken, own, racer)
         return following, racer
 
-    def farthest(self, inputs: Tensor) -> Tensor:
+    def farthest(self, examples: Examples) -> Tensor:
         """Distance to the farthest point within bounds."""
-        low, high = self.bounds
-        return lp_norm(torch.maximum(inputs - low, high - inputs), self.descent.norm)
+        return examples.farthest(self.descent.norm)
 
 
 def _column(table: Tensor, column: Tensor) -> Tensor:

@@ -1,0 +1,143 @@
+"""Where each coordinate of each example may go: bounds and a mask as one box per example."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._typing import Bounds, Mask
+
+
+def boxes(inputs: Tensor, bounds: Bounds, mask: Mask | None) -> tuple[Tensor, Tensor]:
+    """Lowest and highest values, each (n, ...) and broadcastable to ``inputs`` (n, ...).
+
+    Coordinates that the mask excludes have both at their own value.
+
+    Raises
+    ------
+    TypeError
+        If the bounds are no pair of numbers or floating tensors, or the mask is not boolean.
+    ValueError
+        If a lowest value is above its highest, shapes do not fit, or inputs leave the bounds.
+    """
+    check_range("inputs", inputs, bounds)
+    lowest, highest = box(bounds, inputs)
+    rows = (len(inputs), *lowest.shape)
+    low, high = lowest.expand(rows), highest.expand(rows)
+    if mask is None:
+        return low, high
+    free = checked_mask(mask, inputs.shape).to(inputs.device)
+    return torch.where(free, low, inputs), torch.where(free, high, inputs)
+
+
+def box(bounds: Bounds, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Both bounds as tensors with the axes of one example of ``like`` (n, ...)."""
+    check_bounds(bounds)
+    lowest, highest = (_of_one_example(bound, like) for bound in bounds)
+    lowest, highest = torch.broadcast_tensors(lowest, highest)
+    if bool((lowest > highest).any()):
+        place = (lowest > highest).nonzero()[0].tolist()
+        raise ValueError(f"bounds must have low at most high, got low above high at {place}")
+    return lowest, highest
+
+
+def check_bounds(bounds: Any) -> None:
+    """Refuse bounds that are not two finite numbers or tensors, the lower first."""
+    if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
+        raise TypeError(f"bounds must be a pair (low, high), got {bounds!r}")
+    for bound in bounds:
+        _check_bound(bound)
+    if all(isinstance(bound, Tensor | np.ndarray) for bound in bounds):
+        return
+    numbers = [bound for bound in bounds if not isinstance(bound, Tensor | np.ndarray)]
+    if len(numbers) == 2 and not numbers[0] < numbers[1]:
+        raise ValueError(f"bounds must be finite with low below high, got {bounds!r}")
+
+
+def check_range(name: str, values: Tensor, bounds: Bounds) -> None:
+    """Refuse values that are not finite or leave ``bounds``, and say what probably happened."""
+    # In the values' own dtype: 0.1 in float32 is a little more than 0.1 in float64.
+    low, high = box(bounds, values)
+    if not values.numel():
+        return
+    least, most = torch.stack(values.detach().aminmax()).tolist()
+    if not (math.isfinite(least) and math.isfinite(most)):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    if low.numel() == high.numel() == 1 and low.item() <= least and most <= high.item():
+        return
+    outside = (values < low) | (values > high)
+    if not bool(outside.any()):
+        return
+    if any(isinstance(bound, Tensor) and bound.numel() > 1 for bound in bounds):
+        place = outside.nonzero()[0].tolist()
+        lowest, highest = (bound.expand_as(values)[tuple(place)].item() for bound in (low, high))
+        raise ValueError(
+            f"{name} must be within bounds, got {values[tuple(place)].item():.6g} at {place}, "
+            f"where bounds are [{lowest:.6g}, {highest:.6g}]"
+        )
+    numbers = tuple(float(bound) for bound in bounds)
+    message = f"{name} must be within bounds {numbers}, got values in [{least:.6g}, {most:.6g}]"
+    if least >= 0 and 1 < most <= 255 and numbers == (0.0, 1.0):
+        message += "; images stored as 0 to 255 need dividing by 255"
+    elif least < 0 and numbers == (0.0, 1.0):
+        message += (
+            "; if the data is normalised by mean and standard deviation, put the normalisation "
+            "into the model as its first layer and pass raw inputs, or pass the true bounds"
+        )
+    raise ValueError(message)
+
+
+def _check_bound(bound: Any) -> None:
+    if isinstance(bound, Tensor | np.ndarray):
+        values = torch.as_tensor(bound)
+        if values.dtype == torch.bool or values.is_complex():
+            raise TypeError(f"bounds must hold real numbers, got {values.dtype}")
+        if not bool(values.isfinite().all()):
+            raise ValueError("bounds must be finite, got NaN or infinity")
+        return
+    if isinstance(bound, bool) or not isinstance(bound, int | float | np.number):
+        raise TypeError(f"bounds must be a number or a tensor, got {bound!r}")
+    if not math.isfinite(bound):
+        raise ValueError(f"bounds must be finite with low below high, got {bound!r}")
+
+
+def _of_one_example(bound: Any, like: Tensor) -> Tensor:
+    values = torch.as_tensor(bound).to(like)
+    shape = like.shape[1:]
+    if values.ndim == like.ndim and len(values) == 1:
+        values = values[0]
+    if not _broadcasts(values.shape, shape):
+        raise ValueError(
+            f"bounds must be broadcastable to one example {tuple(shape)}, "
+            f"got shape {tuple(values.shape)}"
+        )
+    return values.reshape(*(1,) * (len(shape) - values.ndim), *values.shape)
+
+
+def checked_mask(mask: Any, shape: Sequence[int]) -> Tensor:
+    """Return the mask with all axes of inputs of ``shape`` (n, ...), the first one 1 or n.
+
+    A mask with the axes of one example holds for each; with as many axes as the inputs, its
+    first one is 1 or n.
+    """
+    if not isinstance(mask, Tensor | np.ndarray):
+        raise TypeError(f"mask must be a boolean tensor or None, got {type(mask).__name__}")
+    free = torch.as_tensor(mask)
+    if free.dtype != torch.bool:
+        raise TypeError(f"mask must have dtype torch.bool, got {free.dtype}")
+    whole = free.ndim == len(shape)
+    if not _broadcasts(free.shape, shape if whole else shape[1:]):
+        raise ValueError(
+            f"mask must have the shape of one input {tuple(shape[1:])}, or of all inputs "
+            f"{tuple(shape)} with a first axis of 1 or {shape[0]}, got {tuple(free.shape)}"
+        )
+    return free if whole else free.reshape(*(1,) * (len(shape) - free.ndim), *free.shape)
+
+
+def _broadcasts(given: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a shape can be expanded to another."""
+    pairs = zip(reversed(given), reversed(wanted), strict=False)
+    return len(given) <= len(wanted) and all(one in (1, other) for one, other in pairs)
