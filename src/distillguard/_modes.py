@@ -47,9 +47,16 @@ def borrowed(model: Model, seed: int | None = None, *, gradients: bool = True) -
     it draws the same noise each time. Works under ``no_grad`` and ``inference_mode``. Without
     ``gradients`` there are none inside. Another thread waits until this one is through.
     """
+    with isolated_random_state(_devices_of(model), seed), lent(model, gradients=gradients):
+        yield
+
+
+@contextmanager
+def lent(model: Model, *, gradients: bool = True) -> Iterator[None]:
+    """Borrow ``model`` for code that draws random numbers as ever: ``borrowed`` less those."""
     module = model if isinstance(model, nn.Module) else None
     with (
-        isolated_random_state(_devices_of(module), seed),
+        one_at_a_time(),
         torch.inference_mode(False),
         torch.set_grad_enabled(gradients),
         nullcontext() if module is None else _still(module),
@@ -82,10 +89,10 @@ def _indices(devices: Iterable[torch.device]) -> list[int]:
     return [torch.cuda.current_device() if d.index is None else d.index for d in devices]
 
 
-def _devices_of(module: nn.Module | None) -> set[torch.device]:
+def _devices_of(model: Model) -> set[torch.device]:
     """The devices besides the CPU on which a model may draw random numbers."""
-    if module is not None:
-        return {p.device for p in _known(module) if p.device.type == "cuda"}
+    if isinstance(model, nn.Module):
+        return {p.device for p in _known(model) if p.device.type == "cuda"}
     if torch.cuda.is_initialized():
         # What a function asks is not known: it may draw on any device that is in use.
         return {torch.device("cuda", index) for index in range(torch.cuda.device_count())}
@@ -119,7 +126,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     attributes = [(part, dict(vars(part))) for part, _ in modes if hasattr(part, "__dict__")]
     statistics: list[tuple[Tensor, Tensor]] = []
     try:
-        _to_eval(module)
+        to_eval(module)
         attributes = [(part, _changed(part, values)) for part, values in attributes]
         if any(map(_mode, module.modules())):
             # It means to stay in training mode, where BatchNorm keeps what it sees.
@@ -145,7 +152,7 @@ def _changed(part: nn.Module, before: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in before.items() if now.get(name) is not value}
 
 
-def _to_eval(module: nn.Module) -> None:
+def to_eval(module: nn.Module) -> None:
     """Ask for eval mode where some part is not in it; one that refuses is set part by part.
 
     Programs of torch.export refuse: theirs is the mode that they were exported in.
@@ -157,7 +164,7 @@ def _to_eval(module: nn.Module) -> None:
     except Exception:
         _set_mode(module, False)
         for child in module.children():
-            _to_eval(child)
+            to_eval(child)
 
 
 def _mode(part: nn.Module) -> bool | None:
