@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from conftest import Tangled
 from distillguard._modes import borrowed, device_of, dtype_of, isolated_random_state
+from distillguard.training import attacked
 
 
 def test_inside_every_submodule_is_in_eval_mode_and_every_parameter_frozen(tangled):
@@ -34,16 +35,130 @@ def test_an_error_inside_does_not_keep_the_model(tangled, error):
     assert tangled.hidden.weight.requires_grad
 
 
-def test_a_module_that_resists_eval_is_left_as_it_was():
+def test_a_module_that_resists_eval_is_set_part_by_part_and_left_as_it_was():
     class Resisting(Tangled):
         def eval(self) -> nn.Module:
             self.normalise.eval()
             raise RuntimeError("no eval here")
 
     model = Resisting()
-    with pytest.raises(RuntimeError, match="no eval here"), borrowed(model):
+    modes = [part.training for part in model.modules()]
+    with borrowed(model):
+        assert not any(part.training for part in model.modules())
+    assert [part.training for part in model.modules()] == modes
+
+
+def test_one_part_that_cannot_switch_keeps_no_other_from_it():
+    class Fixed(nn.Identity):
+        def train(self, mode: bool = True) -> nn.Module:
+            raise NotImplementedError
+
+    model = nn.Sequential(Fixed(), nn.Dropout(), nn.BatchNorm1d(3))
+    with borrowed(model):
+        assert not any(part.training for part in model.modules())
+    assert all(part.training for part in model.modules())
+
+
+def test_a_module_whose_own_train_does_more_is_brought_back_by_it():
+    class Doubling(nn.Linear):
+        def train(self, mode: bool = True) -> nn.Module:
+            self.factor = 2 if mode else 1
+            self.bias.requires_grad_(not mode)
+            return super().train(mode)
+
+    model = nn.Sequential(Doubling(2, 2)).train()
+    with borrowed(model):
+        assert model[0].factor == 1
+    assert model[0].factor == 2
+    assert not model[0].bias.requires_grad
+
+
+def test_what_eval_changes_comes_back_where_train_does_not_bring_it():
+    class Counting(nn.Identity):
+        switches = 0
+
+        def train(self, mode: bool = True) -> nn.Module:
+            self.switches += 1
+            return super().train(mode)
+
+    model = nn.Sequential(Counting().train())
+    with borrowed(model):
+        assert model[0].switches == 2
+    assert model[0].switches == 1
+
+
+def test_a_module_in_eval_mode_is_not_asked_for_it():
+    class Asked(nn.Identity):
+        times = 0
+
+        def train(self, mode: bool = True) -> nn.Module:
+            self.times += 1
+            return super().train(mode)
+
+    model = Asked().eval()
+    with borrowed(nn.Sequential(model).eval()):
         pass
-    assert model.normalise.training
+    assert model.times == 2  # once here, once by the container
+
+
+def test_a_part_without_a_mode_gets_none():
+    model = nn.Sequential(nn.Dropout(), nn.Identity())
+    del model[1].training
+    with borrowed(model):
+        assert not model[0].training
+    assert not hasattr(model[1], "training")
+
+
+def test_a_module_that_stays_in_training_mode_keeps_its_statistics():
+    class Restless(nn.BatchNorm1d):
+        def train(self, mode: bool = True) -> nn.Module:
+            return super().train(True)
+
+    model = Restless(3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with borrowed(model):
+        model(torch.rand(8, 3))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_an_empty_container_is_a_module_too():
+    model = nn.Sequential()
+    with borrowed(model):
+        assert not model.training
+    assert model.training
+
+
+def test_without_gradients_there_are_none_inside(tangled):
+    with torch.inference_mode(), borrowed(tangled, gradients=False):
+        assert not torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+
+
+class OnCuda(nn.GRU):
+    """A recurrent network that says that it is on a GPU."""
+
+    def parameters(self, recurse: bool = True):
+        class Far(nn.Parameter):
+            is_cuda = True
+
+        return iter([Far(torch.zeros(1))])
+
+
+def test_cudnn_leaves_gradients_of_recurrent_networks_to_others():
+    # Its RNNs refuse a backward pass in eval mode.
+    assert torch.backends.cudnn.enabled
+    with borrowed(OnCuda(2, 2)):
+        assert not torch.backends.cudnn.enabled
+    with borrowed(OnCuda(2, 2), gradients=False):
+        assert torch.backends.cudnn.enabled
+    with borrowed(nn.GRU(2, 2)):
+        assert torch.backends.cudnn.enabled
+    network = nn.Sequential(OnCuda(2, 2))
+    with attacked(network, batch_statistics=False):
+        assert not torch.backends.cudnn.enabled
+    with attacked(network, batch_statistics=True):
+        assert torch.backends.cudnn.enabled
+    assert torch.backends.cudnn.enabled
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

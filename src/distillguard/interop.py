@@ -1,94 +1,272 @@
 """Attacks of other libraries for :func:`distillguard.evaluate`, and our models for them.
 
-Nothing is imported that is not installed: an attack object is told by the package that its
-class comes from, and a library is imported when a model is handed to it. An attack that
-already is a function ``(model, inputs, labels) -> Tensor``, as adversarial-library's are, needs
-no adapter.
+Each library has its function, for each hands over models in its own way. None is imported before
+a model is handed to it. Nothing here is needed by an attack that is a function
+``(model, inputs, labels) -> Tensor`` already.
 """
 
+import functools
 import importlib
+import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ._boxes import check_bounds
-from ._modes import device_of
-from ._typing import Attack, Bounds, Model
+from ._modes import device_of, fitted_to, lent, to_eval
+from ._typing import Attack, Model, Range
+from ._validation import check_at_least, check_positive
 from .exceptions import MissingPackageError
 
-__all__ = ["attack", "to_art", "to_foolbox"]
+__all__ = [
+    "from_adv_lib",
+    "from_art",
+    "from_autoattack",
+    "from_foolbox",
+    "from_torchattacks",
+    "to_art",
+    "to_foolbox",
+]
 
 
-def attack(
-    foreign: Any, *, epsilon: float | None = None, bounds: Bounds = (0.0, 1.0), n_classes: int = 10
+def from_foolbox(
+    attack: Any, *, epsilon: float | None = None, bounds: Range = (0.0, 1.0)
 ) -> Attack:
-    """Turn an attack of another library into ``(model, inputs, labels) -> Tensor``.
+    """Take an attack of foolbox.
 
     Parameters
     ----------
-    foreign : object
-        A foolbox attack; a torchattacks or AutoAttack class, or a function of the model that
-        makes one (their objects are bound to a model); an ART attack class, or a function of
-        an ART classifier that makes one; or a function of that form already, such as those of
-        adversarial-library.
+    attack : foolbox.attacks.Attack
+        An attack with its settings, such as ``LinfPGD(steps=40)``.
     epsilon : float, optional
-        Radius, for foolbox's attacks, which are given it when they run. Without it a foolbox
-        attack looks for the smallest perturbation.
+        Radius, in the norm of the attack. Without it the attack looks for the smallest
+        perturbation, which foolbox's attacks of a fixed radius refuse.
     bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value of an input, for foolbox and ART.
-    n_classes : int, default=10
-        Number of classes, for ART.
+        Lowest and highest value of an input.
 
     Returns
     -------
     callable
-        To be put into the mapping ``attacks`` of :func:`distillguard.evaluate`. What it returns
-        is judged there like everybody's.
+        ``(model, inputs, labels) -> Tensor``, for the mapping ``attacks`` of
+        :func:`distillguard.evaluate`. The model comes back as it was.
 
     Raises
     ------
     TypeError
-        If the object is none of these.
+        If ``attack`` is a class or no attack.
+    ValueError
+        If ``epsilon`` is not a finite number above 0, or ``bounds`` are none.
+
+    Examples
+    --------
+    >>> from foolbox.attacks import LinfPGD  # doctest: +SKIP
+    >>> from distillguard import interop
+    >>> pgd = interop.from_foolbox(LinfPGD(steps=40), epsilon=0.1)  # doctest: +SKIP
+    """
+    check_bounds(bounds)
+    if epsilon is not None:
+        check_positive("epsilon", epsilon)
+    if isinstance(attack, type):
+        name = attack.__name__
+        raise TypeError(f"attack must be an object, got the class {name}; pass {name}()")
+    if _is_maker(attack) or not callable(attack):
+        raise TypeError(f"attack must be an attack of foolbox, got {_named(attack)}")
+
+    def found(model: Model, inputs: Tensor, labels: Tensor) -> Any:
+        theirs = to_foolbox(_Lent(model), bounds)
+        _, clipped, _ = attack(theirs, inputs, labels, epsilons=epsilon)
+        return clipped
+
+    return _checked(found)
+
+
+def from_torchattacks(factory: Callable[[Any], Any]) -> Attack:
+    """Take an attack of torchattacks.
+
+    Parameters
+    ----------
+    factory : callable
+        From a model to an attack on it: ``lambda model: PGD(model, eps=0.1)``, or a class of
+        attacks for its default settings.
+
+    Returns
+    -------
+    callable
+        ``(model, inputs, labels) -> Tensor``, for the mapping ``attacks`` of
+        :func:`distillguard.evaluate`. The model comes back as it was.
+
+    Raises
+    ------
+    TypeError
+        If ``factory`` is an attack, which has its model already, or cannot be called.
 
     Examples
     --------
     >>> import torch
     >>> from distillguard import evaluate, interop
-    >>> class Shift:
-    ...     def __init__(self, model):
-    ...         self.model = model
+    >>> class Shift:  # in the form of torchattacks' classes
+    ...     def __init__(self, model, by=1):
+    ...         self.model, self.by = model, by
     ...     def __call__(self, inputs, labels):
-    ...         return inputs.flip(1)
+    ...         return inputs.roll(self.by, dims=1)
     >>> model = torch.nn.Linear(2, 2, bias=False)
     >>> _ = model.weight.data.copy_(9 * torch.eye(2))
-    >>> attacks = {"shift": interop.attack(Shift)}
+    >>> attacks = {"shift": interop.from_torchattacks(lambda model: Shift(model, by=1))}
     >>> inputs, labels = torch.tensor([[0.9, 0.3]]), torch.tensor([0])
     >>> report = evaluate(model, inputs, labels, epsilon=0.7, attacks=attacks, random_state=0)
     >>> report.robust_accuracy
     0.0
     """
-    check_bounds(bounds)
-    home = _home(foreign)
-    if home == "foolbox" and not isinstance(foreign, type):
-        return _foolbox(foreign, epsilon, bounds)
-    if home == "art":
-        return _art(foreign, bounds, n_classes)
-    if isinstance(foreign, type):
-        return _bound(foreign)
-    if home in ("torchattacks", "autoattack"):
+    _check_factory(factory)
+
+    def found(model: Model, inputs: Tensor, labels: Tensor) -> Any:
+        made = factory(_Lent(model))
+        _check_made(made, callable(made), "torchattacks")
+        return made(inputs, labels)
+
+    return _checked(found)
+
+
+def from_autoattack(factory: Callable[[Any], Any]) -> Attack:
+    """Take AutoAttack in the implementation of its authors, or in one of its form.
+
+    Parameters
+    ----------
+    factory : callable
+        From a model to an object whose ``run_standard_evaluation(inputs, labels)`` attacks it:
+        ``lambda model: AutoAttack(model, norm="Linf", eps=0.1, device="cpu")``.
+
+    Returns
+    -------
+    callable
+        ``(model, inputs, labels) -> Tensor``, for the mapping ``attacks`` of
+        :func:`distillguard.evaluate`. The model comes back as it was.
+
+    Raises
+    ------
+    TypeError
+        If ``factory`` is an attack, which has its model already, or cannot be called.
+
+    Examples
+    --------
+    >>> from autoattack import AutoAttack  # doctest: +SKIP
+    >>> from distillguard import interop
+    >>> def standard(model):
+    ...     return AutoAttack(model, eps=0.1, verbose=False)
+    >>> autoattack = interop.from_autoattack(standard)
+    """
+    _check_factory(factory)
+
+    def found(model: Model, inputs: Tensor, labels: Tensor) -> Any:
+        made = factory(_Lent(model))
+        _check_made(made, hasattr(made, "run_standard_evaluation"), "AutoAttack")
+        result = made.run_standard_evaluation(inputs, labels)
+        # Some versions add the classes that the points are taken for.
+        return result[0] if isinstance(result, tuple) else result
+
+    return _checked(found)
+
+
+def from_adv_lib(function: Callable[..., Any], **settings: Any) -> Attack:
+    """Take an attack of adversarial-library.
+
+    Parameters
+    ----------
+    function : callable
+        ``(model, inputs, labels, ...) -> Tensor``, such as ``adv_lib.attacks.ddn``.
+    **settings
+        Keywords of the function.
+
+    Returns
+    -------
+    callable
+        ``(model, inputs, labels) -> Tensor``, for the mapping ``attacks`` of
+        :func:`distillguard.evaluate`. The model comes back as it was.
+
+    Raises
+    ------
+    TypeError
+        If ``function`` cannot be called, or does not take the settings.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard import interop
+    >>> def darken(model, inputs, labels, targeted=False, by=0.1):
+    ...     return (inputs - by).clamp(min=0)
+    >>> attack = interop.from_adv_lib(darken, by=0.25)
+    >>> attack(torch.nn.Linear(2, 2), torch.tensor([[0.5, 0.0]]), torch.tensor([0]))
+    tensor([[0.2500, 0.0000]])
+    """
+    if isinstance(function, type) or not callable(function):
         raise TypeError(
-            "foreign must be a class or a function from a model to an attack, got "
-            f"{type(foreign).__name__}, which is bound to a model already; pass "
-            f"lambda model: {type(foreign).__name__}(model, ...)"
+            "function must be a function (model, inputs, labels, ...) -> Tensor, "
+            f"got {_named(function)}"
         )
-    if not callable(foreign):
-        raise TypeError(f"foreign must be an attack, got {type(foreign).__name__}")
-    return _made_or_called(foreign)
+    _check_settings(function, settings)
+
+    def found(model: Model, inputs: Tensor, labels: Tensor) -> Any:
+        return function(_Lent(model), inputs, labels, **settings)
+
+    return _checked(found)
 
 
-def to_foolbox(model: nn.Module, bounds: Bounds = (0.0, 1.0)) -> Any:
+def from_art(
+    factory: Callable[[Any], Any], *, n_classes: int, bounds: Range = (0.0, 1.0)
+) -> Attack:
+    """Take an attack of the Adversarial Robustness Toolbox.
+
+    Parameters
+    ----------
+    factory : callable
+        From a classifier of the toolbox to an attack on it:
+        ``lambda classifier: ProjectedGradientDescent(classifier, eps=0.1)``, or a class of
+        attacks for its default settings. It is handed what :func:`to_art` makes of the model.
+    n_classes : int
+        Number of classes.
+    bounds : tuple of float, default=(0.0, 1.0)
+        Lowest and highest value of an input.
+
+    Returns
+    -------
+    callable
+        ``(model, inputs, labels) -> Tensor``, for the mapping ``attacks`` of
+        :func:`distillguard.evaluate`. The model comes back as it was. The toolbox works on
+        float32 arrays, so that inputs of other dtypes come back rounded to those.
+
+    Raises
+    ------
+    TypeError
+        If ``factory`` is an attack, which has its classifier already, or cannot be called.
+    ValueError
+        If ``n_classes`` is below 2, or ``bounds`` are none.
+
+    Examples
+    --------
+    >>> from art.attacks.evasion import ProjectedGradientDescent  # doctest: +SKIP
+    >>> from distillguard import interop
+    >>> def small_steps(classifier):
+    ...     return ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.01)
+    >>> pgd = interop.from_art(small_steps, n_classes=10)
+    """
+    check_bounds(bounds)
+    check_at_least("n_classes", n_classes, 2)
+    _check_factory(factory, "classifier")
+
+    def found(model: Model, inputs: Tensor, labels: Tensor) -> Any:
+        made = factory(to_art(_Lent(model), tuple(inputs.shape[1:]), n_classes, bounds))
+        generate = getattr(made, "generate", made)
+        _check_made(made, callable(generate), "the Adversarial Robustness Toolbox")
+        found = generate(inputs.cpu().float().numpy(), labels.cpu().numpy())
+        return torch.as_tensor(found)
+
+    return _checked(found)
+
+
+def to_foolbox(model: nn.Module, bounds: Range = (0.0, 1.0)) -> Any:
     """Hand a model to foolbox.
 
     Parameters
@@ -117,13 +295,14 @@ def to_foolbox(model: nn.Module, bounds: Bounds = (0.0, 1.0)) -> Any:
     Bounds(lower=0.0, upper=1.0)
     """
     foolbox = _imported("foolbox", "foolbox")
-    module = model if isinstance(model, nn.Module) else _Module(model)
+    module = model if isinstance(model, nn.Module) else _Lent(model)
     place = device_of(module, torch.device("cpu"))
-    return foolbox.PyTorchModel(module.eval(), bounds=tuple(bounds), device=place)
+    to_eval(module)
+    return foolbox.PyTorchModel(module, bounds=tuple(bounds), device=place)
 
 
 def to_art(
-    model: nn.Module, input_shape: tuple[int, ...], n_classes: int, bounds: Bounds = (0.0, 1.0)
+    model: nn.Module, input_shape: tuple[int, ...], n_classes: int, bounds: Range = (0.0, 1.0)
 ) -> Any:
     """Hand a model to the Adversarial Robustness Toolbox.
 
@@ -158,7 +337,7 @@ def to_art(
     """
     classification = _imported("art.estimators.classification", "adversarial-robustness-toolbox")
     return classification.PyTorchClassifier(
-        model=model if isinstance(model, nn.Module) else _Module(model),
+        model=model if isinstance(model, nn.Module) else _Lent(model),
         loss=nn.CrossEntropyLoss(),
         input_shape=tuple(input_shape),
         nb_classes=n_classes,
@@ -167,69 +346,86 @@ def to_art(
     )
 
 
-class _Module(nn.Module):
-    """A plain callable as the module that other libraries insist on."""
+class _Lent(nn.Module):
+    """A model as other libraries insist on: a module, whose mode is not theirs to change.
+
+    It is asked in its own dtype, whichever they compute in.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
+        self.training = False
+
+    def train(self, mode: bool = True) -> "_Lent":
+        """Leave everything as it is: the lender has seen to it."""
+        return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.model(inputs)
+        return self.model(fitted_to(self.model, inputs))
 
 
-def _home(foreign: Any) -> str:
-    kind = foreign if isinstance(foreign, type) else type(foreign)
-    return kind.__module__.partition(".")[0]
+def _checked(found: Callable[[Model, Tensor, Tensor], Any]) -> Attack:
+    """Lend the model, and return points like the inputs or refuse what is none."""
+
+    def attack(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
+        place = device_of(model, inputs.device)
+        with lent(model), torch.cuda.device(place) if place.type == "cuda" else nullcontext():
+            # Clones, for an attack may write into what it is given.
+            points = found(model, inputs.detach().clone(), labels.clone())
+        if not isinstance(points, Tensor):
+            raise TypeError(f"attack must return a torch.Tensor, got {type(points).__name__}")
+        if points.shape != inputs.shape:
+            raise ValueError(
+                f"attack must return points of the shape of its inputs, {tuple(inputs.shape)}, "
+                f"got {tuple(points.shape)}"
+            )
+        return points.detach().to(inputs)
+
+    return attack
 
 
-def _foolbox(foreign: Any, epsilon: float | None, bounds: Bounds) -> Attack:
-    def call(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
-        theirs = to_foolbox(model, bounds)  # type: ignore[arg-type]
-        _, clipped, _ = foreign(theirs, inputs, labels, epsilons=epsilon)
-        return clipped
-
-    return call
+def _is_maker(value: Any) -> bool:
+    return isinstance(value, type | functools.partial) or inspect.isroutine(value)
 
 
-def _art(foreign: Any, bounds: Bounds, n_classes: int) -> Attack:
-    def call(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
-        theirs = to_art(model, tuple(inputs.shape[1:]), n_classes, bounds)  # type: ignore[arg-type]
-        made = foreign(theirs)
-        adversarial = made.generate(inputs.cpu().numpy(), y=labels.cpu().numpy())
-        return torch.as_tensor(adversarial).to(inputs)
-
-    return call
-
-
-def _bound(make: Callable[[Any], Any]) -> Attack:
-    def call(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
-        return _run(make(model), inputs, labels)
-
-    return call
+def _check_factory(factory: Any, argument: str = "model") -> None:
+    """Refuse what cannot be given a model because it has one, and what cannot be called."""
+    if _is_maker(factory):
+        return
+    name = type(factory).__name__
+    if not callable(factory) and not _looks_bound(factory):
+        raise TypeError(f"factory must be a function from a {argument} to an attack, got {name}")
+    raise TypeError(
+        f"factory must be a function from a {argument} to an attack, got {name}, which is bound "
+        f"already; pass lambda {argument}: {name}({argument}, ...)"
+    )
 
 
-def _made_or_called(foreign: Callable[..., Any]) -> Attack:
-    """A function of one argument makes an attack for a model; one of three is an attack."""
-    import inspect
-
-    wanted = [
-        part
-        for part in inspect.signature(foreign).parameters.values()
-        if part.default is part.empty
-        and part.kind in (part.POSITIONAL_ONLY, part.POSITIONAL_OR_KEYWORD)
-    ]
-    return _bound(foreign) if len(wanted) == 1 else foreign
+def _looks_bound(value: Any) -> bool:
+    return hasattr(value, "generate") or hasattr(value, "run_standard_evaluation")
 
 
-def _run(made: Any, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Run an attack that is bound to its model."""
-    if hasattr(made, "run_standard_evaluation"):
-        return made.run_standard_evaluation(inputs, labels)
-    if hasattr(made, "generate") and _home(made) == "art":
-        adversarial = made.generate(inputs.cpu().numpy(), y=labels.cpu().numpy())
-        return torch.as_tensor(adversarial).to(inputs)
-    return made(inputs, labels)
+def _check_made(made: Any, fits: bool, library: str) -> None:
+    if not fits:
+        raise TypeError(f"factory must return an attack of {library}, got {_named(made)}")
+
+
+def _check_settings(function: Callable[..., Any], settings: dict[str, Any]) -> None:
+    """Refuse settings that the function would refuse when it is too late."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # compiled ones may have none
+        return
+    try:
+        signature.bind(None, None, None, **settings)
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise TypeError(f"settings must be keywords of {name}, got {settings}: {error}") from None
+
+
+def _named(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _imported(name: str, package: str) -> Any:

@@ -8,12 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._modes import one_at_a_time
+
 DTYPES = (np.float32, np.float64)
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
     """A tensor over the array's own memory, also where that is mapped read-only from a file."""
-    with warnings.catch_warnings():
+    with one_at_a_time(), warnings.catch_warnings():
         # Nothing here writes to the data, so that it is read-only is no danger.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         # A view that runs backwards is nothing that torch knows.

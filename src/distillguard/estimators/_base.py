@@ -12,7 +12,7 @@ from torch import nn
 
 from .. import networks
 from .._data import Source
-from .._modes import isolated_random_state
+from .._modes import isolated_random_state, one_at_a_time, unwrapped
 from .._random import draw_seed
 from .._validation import check_at_least, check_in_unit_interval, check_positive
 from ..exceptions import DivergenceError
@@ -91,7 +91,8 @@ class NetworkClassifier(TrainingData, Portable, NestedParameters, BaseEstimator)
     def _fitting(self, X: Any, y: Any, validation: Any = None) -> Iterator[Fitting]:
         """Check parameters and data; inside, random numbers are the fit's own."""
         grads = torch.inference_mode(False), torch.enable_grad()
-        with self._unchanged_if_refused(), grads[0], grads[1]:
+        # The runtime silences warnings, which it does for all threads at once.
+        with one_at_a_time(), self._unchanged_if_refused(), grads[0], grads[1]:
             yield from self._prepared(X, y, validation)
 
     def _prepared(self, X: Any, y: Any, validation: Any) -> Iterator[Fitting]:
@@ -140,7 +141,7 @@ class NetworkClassifier(TrainingData, Portable, NestedParameters, BaseEstimator)
         if module is None:
             network: nn.Module = networks.mlp(self.input_shape_, len(self.classes_))
         elif isinstance(module, nn.Module):
-            network = deepcopy(module)
+            network = deepcopy(unwrapped(module))
         elif callable(module):
             network = module(self.input_shape_, len(self.classes_))
             if not isinstance(network, nn.Module):
@@ -148,6 +149,7 @@ class NetworkClassifier(TrainingData, Portable, NestedParameters, BaseEstimator)
                     "module must be an nn.Module or a callable (input_shape, n_classes) -> "
                     f"nn.Module, got one that returns {type(network).__name__}"
                 )
+            network = unwrapped(network)
         else:
             raise TypeError(
                 "module must be an nn.Module, a callable (input_shape, n_classes) -> nn.Module "

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._modes import borrowed, isolated_random_state
+from .._modes import borrowed
 from ..exceptions import MissingPackageError
 
 TOLERANCE = 1e-4
@@ -32,7 +32,7 @@ def export(
     path = Path(path)
     # Float32 and plain layout whatever the training used: that is what runtimes run.
     plain = deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format)
-    with borrowed(plain), isolated_random_state([], None), torch.no_grad(), _quiet():
+    with borrowed(plain, gradients=False), _quiet():
         program = torch.onnx.export(
             plain,
             (torch.rand(2, *input_shape, dtype=torch.float32),),

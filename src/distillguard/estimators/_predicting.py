@@ -147,7 +147,7 @@ class Predicting(ClassifierMixin):
         # Rows of a table travel in batches of one size: matrix products of different shapes
         # round differently, and a row's logits would depend on its company.
         size = PREDICTION_BATCH if len(self.input_shape_) == 1 else 1
-        with borrowed(asked), torch.no_grad():
+        with borrowed(asked, gradients=False):
             for inputs in self._checked_batches(X):
                 yield _ask(asked, filled(inputs, size))[: len(inputs)]
 
@@ -155,7 +155,7 @@ class Predicting(ClassifierMixin):
         return torch.cat(list(self._logits_in_batches(X, network)))
 
     def _forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
-        with borrowed(network), torch.no_grad():
+        with borrowed(network, gradients=False):
             return _ask(network, inputs)
 
 

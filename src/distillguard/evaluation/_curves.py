@@ -165,7 +165,7 @@ def _radii(
             )
         return torch.where(verdict.fooled, verdict.distance.clamp(max=reach), torch.inf)
 
-    with borrowed(model, 0):
+    with borrowed(model, 0, gradients=False):
         logits = logits_of(model, inputs, dtype, batch_size)
     check_label_range(labels, logits.shape[1])
     radii = torch.where(logits.argmax(dim=1) == labels, torch.inf, 0.0).double()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .._modes import dtype_of
+from .._modes import dtype_of, unwrapped
 from .._typing import Model
 from .._validation import check_differentiable
 from ..exceptions import NoGradientError
@@ -84,4 +84,4 @@ def by_range(logits: Tensor) -> Tensor:
 
 def in_double(model: CountedModel, inner: nn.Module) -> CountedModel:
     """Copy the module inside into float64, still counted as the original."""
-    return model.around(copy.deepcopy(inner).double())
+    return model.around(copy.deepcopy(unwrapped(inner)).double())

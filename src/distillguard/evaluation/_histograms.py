@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._modes import borrowed, device_of, dtype_of
-from .._validation import check_positive
+from .._validation import check_differentiable, check_gradient, check_positive
 from ..functional import softmax
 from ._asking import logits_of, with_gradients
 from ._subject import subject_of
@@ -74,6 +74,8 @@ def gradient_histogram(
     ------
     ValueError
         If ``temperature`` is not a finite number above 0.
+    NoGradientError
+        If the model has no gradients with respect to its inputs.
 
     References
     ----------
@@ -96,10 +98,13 @@ def gradient_histogram(
         for batch in inputs.to(device_of(network, inputs.device)).split(batch_size):
             points = batch.detach().to(dtype, copy=True).requires_grad_()
             outputs = softmax(network(points), temperature)
+            check_differentiable(outputs)
             total = torch.zeros(len(batch), device=batch.device, dtype=torch.float64)
             for output in outputs.unbind(dim=1):
-                (slope,) = torch.autograd.grad(output.sum(), points, retain_graph=True)
-                total += slope.double().abs().flatten(1).mean(dim=1)
+                (slope,) = torch.autograd.grad(
+                    output.sum(), points, retain_graph=True, allow_unused=True
+                )
+                total += check_gradient(slope).double().abs().flatten(1).mean(dim=1)
             parts.append(total / outputs.shape[1])
     magnitudes = torch.cat(parts).cpu().numpy()
     bins = np.asarray(edges, dtype=np.float64)
@@ -149,7 +154,7 @@ def confidence_histogram(
     check_positive("temperature", temperature)
     network = subject_of(model).model
     points = inputs.to(device_of(network, inputs.device))
-    with borrowed(network, 0):
+    with borrowed(network, 0, gradients=False):
         logits = logits_of(network, points, dtype_of(network, inputs.dtype), batch_size)
     confidence = softmax(logits, temperature).amax(dim=1).cpu().numpy()
     counts, edges = np.histogram(confidence.clip(0, 1), bins, (0.0, 1.0))

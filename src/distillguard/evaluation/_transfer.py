@@ -58,7 +58,7 @@ def transfer_matrix(
 
     def right(network: Model, points: Tensor) -> Tensor:
         place = device_of(network, points.device)
-        with borrowed(network, 0):
+        with borrowed(network, 0, gradients=False):
             logits = logits_of(network, points.to(place), dtype_of(network, points.dtype), 256)
         return logits.argmax(dim=1).to(labels.device) == labels
 

@@ -70,7 +70,7 @@ def last_layer(network: nn.Module, inputs: Tensor) -> nn.Module | None:
 
     hooks = [m.register_forward_hook(note) for m in network.modules() if isinstance(m, _LINEAR)]
     try:
-        with borrowed(network), torch.no_grad():
+        with borrowed(network, gradients=False):
             logits = network(fitted_to(network, inputs))
     finally:
         for hook in hooks:

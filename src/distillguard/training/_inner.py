@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._geometry import ball, inside, project_to_budget
+from .._modes import differentiable
 from .._typing import Norm, Range
 
 
@@ -60,7 +61,8 @@ def attacked(network: nn.Module, batch_statistics: bool) -> Iterator[None]:
                 layer.track_running_stats = False
         else:
             network.eval()
-        yield
+        with differentiable(network):
+            yield
     finally:
         for module, mode in modes:
             module.training = mode

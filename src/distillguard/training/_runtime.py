@@ -75,7 +75,7 @@ class Runtime:
 
     def look(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """Logits of an unwrapped network in this precision, without gradients, float32 at least."""
-        with borrowed(network), torch.no_grad():
+        with borrowed(network, gradients=False):
             return self.through(network, inputs)
 
     def through(self, network: nn.Module, inputs: Tensor) -> Tensor:
