@@ -43,6 +43,25 @@ def query(model, inputs: Tensor, labels: Tensor | None = None, **settings) -> Qu
     return Query(model, inputs.dtype, labels, **settings)
 
 
+class _Deaf(torch.autograd.Function):
+    """The identity, with no gradient where a value lies at 0 or 1: PyTorch's clamp since 2.14."""
+
+    @staticmethod
+    def forward(ctx, inputs: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward((inputs > low) & (inputs < high))
+        return inputs.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (alive,) = ctx.saved_tensors
+        return gradient * alive, None, None
+
+
+def deaf(inputs: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """Return the inputs, whose gradient is lost at the bounds; on any version of PyTorch."""
+    return _Deaf.apply(inputs, low, high)
+
+
 class Halfspace(nn.Module):
     """Two classes on either side of ``w x + b = 0``: every distance has a closed form."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distillguard import _validation as check
+from distillguard._boxes import check_range
 from distillguard.attacks import fgsm, pgd
 from distillguard.exceptions import NoGradientError
 
@@ -135,20 +136,20 @@ def test_inputs_that_are_no_examples_get_told_why(inputs, error, message):
 def test_hints_are_kept_for_the_usual_bounds():
     message = "inputs must be within bounds (-1.0, 1.0), got values in [-2, 2]"
     with pytest.raises(ValueError, match=exactly(message)):
-        check.check_inputs(torch.tensor([[-2.0, 2.0]]), (-1.0, 1.0))
+        check_range("inputs", torch.tensor([[-2.0, 2.0]]), (-1.0, 1.0))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("limit", [0.1, 0.3, 0.7, 2.1])
 def test_inputs_may_lie_on_a_bound_that_their_dtype_rounds(dtype, limit):
-    check.check_inputs(torch.tensor([[-limit, limit]], dtype=dtype), (-limit, limit))
+    check_range("inputs", torch.tensor([[-limit, limit]], dtype=dtype), (-limit, limit))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_inputs_may_not_lie_beyond_a_bound_by_the_least(dtype):
     beyond = torch.nextafter(torch.tensor([[1.0]], dtype=dtype), torch.tensor(2.0, dtype=dtype))
     with pytest.raises(ValueError, match=r"^inputs must be within bounds \(0.0, 1.0\), got"):
-        check.check_inputs(beyond, UNIT)
+        check_range("inputs", beyond, UNIT)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_inputs_may_not_lie_beyond_a_bound_by_the_least(dtype):
     [
         (1.0, TypeError, "bounds must be a pair (low, high), got 1.0"),
         ((0.0, 0.5, 1.0), TypeError, "bounds must be a pair (low, high), got (0.0, 0.5, 1.0)"),
-        (("0", "1"), TypeError, "bounds must be a number, got '0'"),
+        (("0", "1"), TypeError, "bounds must be a number or a tensor, got '0'"),
         ((1.0, 0.0), ValueError, "bounds must be finite with low below high, got (1.0, 0.0)"),
         ((0.0, 0.0), ValueError, "bounds must be finite with low below high, got (0.0, 0.0)"),
         (

@@ -160,7 +160,7 @@ class Lab:
         """The same without images, to be sent to another process."""
         return replace(self, spent={}, computed=0.0)
 
-    def lp_norm(self, images: Size) -> int:
+    def size(self, images: Size) -> int:
         """How many images this time."""
         wanted = images.paper if self.full else images.default
         return wanted if self.most is None else min(wanted, self.most)

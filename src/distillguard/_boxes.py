@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ def box(bounds: Bounds, like: Tensor) -> tuple[Tensor, Tensor]:
     check_bounds(bounds)
     lowest, highest = (_of_one_example(bound, like) for bound in bounds)
     lowest, highest = torch.broadcast_tensors(lowest, highest)
+    if not bool((lowest.isfinite() & highest.isfinite()).all()):
+        raise ValueError("bounds must be finite, got NaN or infinity")
     if bool((lowest > highest).any()):
         place = (lowest > highest).nonzero()[0].tolist()
         raise ValueError(f"bounds must have low at most high, got low above high at {place}")
@@ -50,10 +53,9 @@ def check_bounds(bounds: Any) -> None:
         raise TypeError(f"bounds must be a pair (low, high), got {bounds!r}")
     for bound in bounds:
         _check_bound(bound)
-    if all(isinstance(bound, Tensor | np.ndarray) for bound in bounds):
-        return
-    numbers = [bound for bound in bounds if not isinstance(bound, Tensor | np.ndarray)]
-    if len(numbers) == 2 and not numbers[0] < numbers[1]:
+    low, high = bounds
+    numbers = not isinstance(low, Tensor | np.ndarray) and not isinstance(high, Tensor | np.ndarray)
+    if numbers and not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"bounds must be finite with low below high, got {bounds!r}")
 
 
@@ -98,14 +100,12 @@ def _check_bound(bound: Any) -> None:
         if not bool(values.isfinite().all()):
             raise ValueError("bounds must be finite, got NaN or infinity")
         return
-    if isinstance(bound, bool) or not isinstance(bound, int | float | np.number):
+    if isinstance(bound, bool) or not isinstance(bound, Real):
         raise TypeError(f"bounds must be a number or a tensor, got {bound!r}")
-    if not math.isfinite(bound):
-        raise ValueError(f"bounds must be finite with low below high, got {bound!r}")
 
 
 def _of_one_example(bound: Any, like: Tensor) -> Tensor:
-    values = torch.as_tensor(bound).to(like)
+    values = torch.as_tensor(bound, dtype=like.dtype, device=like.device)
     shape = like.shape[1:]
     if values.ndim == like.ndim and len(values) == 1:
         values = values[0]

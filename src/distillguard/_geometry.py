@@ -91,6 +91,11 @@ def project_to_budget(
     return clamped(inputs + ball(norm).project(candidate - inputs, epsilon), low, high)
 
 
+def as_like(value: Tensor | float, like: Tensor) -> Tensor:
+    """Return a number or tensor as a tensor of the dtype and device of ``like``."""
+    return value.to(like) if isinstance(value, Tensor) else like.new_tensor(value)
+
+
 def clamped(points: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """Clamp to bounds that are two numbers or two tensors."""
     return points.clamp(low, high)  # type: ignore[arg-type]
@@ -113,7 +118,7 @@ def inside(points: Tensor, low: Tensor | float, high: Tensor | float, dtype: tor
     The hair is a millionth of the width of the bounds, or the least step that ``dtype`` can
     represent there. Coordinates of no width stay.
     """
-    low, high = (torch.as_tensor(bound).to(points) for bound in (low, high))
+    low, high = as_like(low, points), as_like(high, points)
     lowest, highest = low + _hair(low, high, dtype), high - _hair(high, low, dtype)
     wide = lowest < highest
     moved = torch.where(wide & (points <= low), lowest, points)

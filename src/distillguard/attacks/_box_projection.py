@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .._geometry import as_like
 from .._typing import Norm
 
 
@@ -32,7 +33,7 @@ def step_to_hyperplane(
     x, w = points.flatten(1).to(dtype), normal.flatten(1).to(dtype)
     direction = w.sign() * gap.to(dtype).sign()[:, None]
     slope = w.abs()
-    lowest, highest = (torch.as_tensor(b).to(points).expand_as(points) for b in (low, high))
+    lowest, highest = (as_like(bound, points).expand_as(points) for bound in (low, high))
     up, down = highest.flatten(1).to(dtype) - x, x - lowest.flatten(1).to(dtype)
     room = torch.where(direction > 0, up, down).clamp(min=0)
     speed = (torch.ones_like(slope) if norm == "linf" else slope).masked_fill(direction == 0, 0)

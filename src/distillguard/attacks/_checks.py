@@ -6,6 +6,7 @@ fail in silence.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ ROUNDINGS = 32
 """Roundings by which the logits of one example may differ between batches, as sums are split."""
 HALF_ROUNDINGS = 2
 """In half precision, where sums are taken in single and rounded once."""
+KERNELS = 0.01
+"""By what share of the largest logit answers may differ: more than half precision loses."""
 SAMPLE = 16
 """Examples that are asked about."""
 DIFFERENT = 1 / 3
@@ -41,6 +44,17 @@ class ModelFacts:
 
     None where they are the same at the bounds.
     """
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        hair = None if self.hair is None else str(self.hair).removeprefix("torch.")
+        return {"rounding": self.rounding, "hair": hair}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "ModelFacts":
+        """Return what :meth:`to_plain` was given."""
+        hair = None if plain["hair"] is None else getattr(torch, plain["hair"])
+        return cls(plain["rounding"], hair)
 
 
 def examine(model: Model, examples: Examples, dtype: torch.dtype, gradients: bool) -> ModelFacts:
@@ -81,8 +95,7 @@ def check_places(model: Model, inputs: Tensor, logits: Tensor) -> None:
 
 def close(answers: Tensor, logits: Tensor) -> bool:
     """Whether two answers are equal up to the rounding of other kernels."""
-    scale = logits.abs().amax()
-    return bool(((answers - logits).abs() <= torch.finfo(logits.dtype).eps ** 0.5 * scale).all())
+    return bool(((answers - logits).abs() <= KERNELS * logits.abs().amax()).all())
 
 
 def needed_hair(model: Model, examples: Examples, dtype: torch.dtype) -> torch.dtype | None:
@@ -97,14 +110,13 @@ def needed_hair(model: Model, examples: Examples, dtype: torch.dtype) -> torch.d
     at_bound = slopes(model, points)
     near = slopes(model, inside(points, low, high, dtype))
     other = ~at_bound.isfinite() | ((at_bound - near).abs() > DIFFERENT * near.abs())
-    if hidden(points, low, high, near, other):
-        return dtype
+    found = dtype if hidden(points, low, high, near, other) else None
     # Where a dtype inside the model swallows the step, its gradient is as dead as at the bound.
     dead = (at_bound == 0) & (near == 0)
     if dtype == torch.bfloat16 or not bool(dead[len(dead) // 2 :].any()):
-        return None
+        return found
     wider = slopes(model, inside(points, low, high, torch.bfloat16))
-    return torch.bfloat16 if hidden(points, low, high, wider, dead) else None
+    return torch.bfloat16 if hidden(points, low, high, wider, dead) else found
 
 
 def sounded(examples: Examples) -> tuple[Tensor, Tensor, Tensor]:

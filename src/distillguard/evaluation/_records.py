@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..attacks._checks import ModelFacts
+
 SAMPLED = 256
 """Examples kept for the diagnosis: shares are then known to within 6 points."""
 
@@ -93,6 +95,9 @@ class Records:
 
     probabilities: bool = False
     """Whether the model's first answers were probabilities."""
+
+    facts: ModelFacts | None = None
+    """What attacks have to know of the model."""
 
     digests: list[int] = field(default_factory=list)
     """A hash of each chunk measured so far."""

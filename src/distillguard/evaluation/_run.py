@@ -35,6 +35,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.model.takes_logarithm = self.records.probabilities
+        self.model.facts = self.records.facts
 
     def add(self, chunk: Chunk) -> None:
         """Measure a chunk, keep its figures and drop its images."""
@@ -82,9 +83,10 @@ class Run:
         if self.model.facts is not None:
             return
         with self.accounted("checks"):
-            self.model.facts = model_facts(
+            self.records.facts = model_facts(
                 self.model, inputs, labels, threat.bounds, threat.mask, self.seed
             )
+        self.model.facts = self.records.facts
 
     def attack(
         self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor, threat: ThreatModel

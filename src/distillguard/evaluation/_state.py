@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .._typing import Model
+from ..attacks._checks import ModelFacts
 from ..exceptions import SaveError
 from ._records import Cost, Records
 
@@ -54,6 +55,7 @@ class StateFile:
         records.costs = {name: Cost(**cost) for name, cost in content["costs"].items()}
         records.errors = content["errors"]
         records.probabilities = content["probabilities"]
+        records.facts = ModelFacts.from_plain(content["facts"]) if content["facts"] else None
         records.digests = content["digests"]
         for key, tensor in tensors.items():
             part, _, name = key.partition(":")
@@ -83,6 +85,7 @@ class StateFile:
             "costs": {name: asdict(cost) for name, cost in records.costs.items()},
             "errors": records.errors,
             "probabilities": records.probabilities,
+            "facts": records.facts and records.facts.to_plain(),
             "digests": records.digests,
         }
         fresh = self.path.with_name(self.path.name + ".new")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..._geometry import per_example
 from ..._typing import Distance
+from .._examples import Examples
 from ._published import SUCCESS, Judged, TightenedState, in_tanh_space
 
 SPARE = 0.01
@@ -28,9 +29,9 @@ class AllowedSet:
     first_c: float = 1e-3
     largest_c: float = 2e6
 
-    def widest(self, inputs: Tensor) -> Tensor:
-        """Allow every coordinate."""
-        return torch.ones_like(inputs, dtype=torch.bool)
+    def widest(self, examples: Examples) -> Tensor:
+        """Allow every coordinate that may change."""
+        return examples.free.expand_as(examples.inputs).contiguous()
 
     def gradient(self, judged: Judged, state: TightenedState) -> Tensor:
         """Of the L2 attack's objective, by the coordinates that may change."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..._geometry import lp_norm, per_example
 from ..._typing import Distance
+from .._examples import Examples
 from ._published import SUCCESS, Judged, TightenedState
 
 FIRST_TAU, LAST_TAU = 1.0, 1 / 256
@@ -23,9 +24,9 @@ class LargestChange:
     first_c: float = 1e-5
     largest_c: float = 20.0
 
-    def widest(self, inputs: Tensor) -> Tensor:
+    def widest(self, examples: Examples) -> Tensor:
         """Return the first tau."""
-        return inputs.new_full((len(inputs),), FIRST_TAU)
+        return torch.full_like(examples.scale, FIRST_TAU)
 
     def gradient(self, judged: Judged, state: TightenedState) -> Tensor:
         """Of c f + the sum of what exceeds tau."""

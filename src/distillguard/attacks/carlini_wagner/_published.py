@@ -138,7 +138,7 @@ class Limit(Protocol):
     def largest_c(self) -> float:
         """From where on an example is given up."""
 
-    def widest(self, inputs: Tensor) -> Tensor:
+    def widest(self, examples: Examples) -> Tensor:
         """Allow everything."""
 
     def gradient(self, judged: Judged, state: TightenedState) -> Tensor:
@@ -172,7 +172,7 @@ class Tightening:
     def start(self, examples: Examples) -> TightenedState:
         """Begin at the input, with everything allowed."""
         inputs, labels = examples.inputs, examples.labels
-        limit = self.limit.widest(inputs)
+        limit = self.limit.widest(examples)
         each = inputs.new_zeros(len(inputs))
         return TightenedState(
             examples=examples,

@@ -1,0 +1,539 @@
+"""Attacks on models as people bring them: fronts without gradients, masks, units, places."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from conftest import deaf, examples_of, query
+from distillguard import attacks, datasets, evaluate
+from distillguard._geometry import inside, lp_norm
+from distillguard.attacks._checks import ModelFacts
+from distillguard.attacks._engine import logits_and_gradient
+from distillguard.functional import margin_loss
+from distillguard.training import Ascent
+from test_attacks_contract import EPSILON, cases, each_case, misclassified, pixels
+
+REPEATED = ["fab_targeted", "carlini_wagner_linf", "carlini_wagner_l2", "ddn"]
+STRONG = ["carlini_wagner_l2", "carlini_wagner_linf", "carlini_wagner_l0", "ddn", "deepfool"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A network trained on real digits, half of whose pixels lie at a bound."""
+    X, y = datasets.load_digits("train")
+    inputs, labels = (part[:60] for part in datasets.load_digits("test"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        adam = torch.optim.Adam(net.parameters(), 1e-2)
+        for _ in range(60):
+            adam.zero_grad()
+            nn.functional.cross_entropy(net(X), y).backward()
+            adam.step()
+    net.requires_grad_(False)
+    right = net(inputs).argmax(dim=1) == labels
+    return net, inputs[right], labels[right]
+
+
+# A front that changes no value within the bounds changes no verdict.
+
+
+def rounded_root(inputs: Tensor) -> Tensor:
+    return inputs.sqrt() ** 2
+
+
+FRONTS = {
+    "deaf": deaf,
+    "deaf below": partial(deaf, high=2.0),
+    "deaf above": partial(deaf, low=-1.0),
+    "ReLU": torch.relu,
+    "absolute value": torch.abs,
+    "where": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+    "root, then square": rounded_root,
+    "half of the slope": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "one column": lambda x: torch.cat([deaf(x[..., :1]), x[..., 1:]], dim=-1),
+    "normalised": lambda x: deaf((x - 0.13) / 0.31, -0.13 / 0.31, (1 - 0.13) / 0.31) * 0.31 + 0.13,
+}
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("name", [*STRONG, "fab_targeted"])
+def test_distances_behind_a_front_are_those_of_the_bare_network(digits, name, front):
+    net, inputs, labels = digits
+    norm = {"carlini_wagner_linf": "linf", "fab_targeted": "linf", "carlini_wagner_l0": "l0"}
+    settings = {"random_state": 0} | ({"steps": 40} if name != "fab_targeted" else {"steps": 15})
+    attack = partial(getattr(attacks, name), **settings)
+
+    bare = lp_norm(attack(net, inputs, labels) - inputs, norm.get(name, "l2"))
+    adversarial = attack(lambda x: net(FRONTS[front](x)), inputs, labels)
+    distance = lp_norm(adversarial - inputs, norm.get(name, "l2"))
+
+    assert (net(adversarial).argmax(dim=1) != labels).all()
+    assert distance.mean().item() == pytest.approx(bare.mean().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("front", ["deaf", "root, then square", "half of the slope"])
+@pytest.mark.parametrize("name", ["pgd", "apgd", "fgsm"])
+def test_a_budget_attack_fools_as_many_behind_a_front(digits, name, front):
+    net, inputs, labels = digits
+    attack = partial(getattr(attacks, name), epsilon=0.1, loss="margin", random_state=0)
+    fooled = [
+        (net(attack(model, inputs, labels)).argmax(dim=1) != labels).sum().item()
+        for model in (net, lambda x: net(FRONTS[front](x)))
+    ]
+    assert 0 < fooled[0] < len(inputs)
+    assert abs(fooled[1] - fooled[0]) <= 1
+
+
+@given(
+    low=st.floats(-1e3, 1e3),
+    width=st.sampled_from([1e-3, 1.0, 255.0, 1e5]),
+    dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]),
+)
+def test_a_hair_inside_is_another_number_in_every_dtype_and_unit(low, width, dtype):
+    bounds = torch.tensor([low, low + width], dtype=dtype)
+    points = bounds[None].to(torch.promote_types(dtype, torch.float32))
+    moved = inside(points, *points[0].tolist(), dtype).to(dtype)
+    if (bounds[1] - bounds[0]).double() <= 8 * torch.finfo(dtype).eps * bounds.abs().max().double():
+        return  # Hardly a number between them.
+    assert bounds[0] < moved[0, 0] < moved[0, 1] < bounds[1]
+
+
+def test_coordinates_that_lie_on_no_bound_or_may_not_change_are_not_moved():
+    points = torch.tensor([[0.0, 1e-9, 0.5, 0.3, 1.0]])
+    low, high = torch.tensor([[0, 0, 0, 0.3, 0]]), torch.tensor([[1, 1, 1, 0.3, 1]])
+    moved = inside(points, low, high, torch.float32)
+    assert (moved != points).tolist() == [[True, False, False, False, True]]
+
+
+def test_a_step_that_a_dtype_inside_the_model_swallows_is_taken_wider(digits):
+    net, inputs, labels = digits
+
+    def model(x: Tensor) -> Tensor:
+        return net(deaf(x.bfloat16()).float())
+
+    adversarial = attacks.ddn(model, inputs, labels)
+    bare = attacks.ddn(lambda x: net(x.bfloat16().float()), inputs, labels)
+    assert (model(adversarial).argmax(dim=1) != labels).all()
+    distances = [lp_norm(found - inputs, "l2").mean().item() for found in (adversarial, bare)]
+    assert distances[0] == pytest.approx(distances[1], rel=0.03)
+
+
+class Counted:
+    def __init__(self, model):
+        self.model, self.rows = model, 0
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        self.rows += len(inputs)
+        return self.model(inputs)
+
+
+@pytest.mark.parametrize("name", [*STRONG, "fab_targeted", "pgd", "apgd"])
+def test_an_ordinary_network_is_asked_at_the_points_themselves_and_no_oftener(digits, name):
+    net, inputs, labels = digits
+    settings = {"epsilon": 0.1} if "pgd" in name else {}
+    attack = partial(getattr(attacks, name), random_state=0, **settings)
+    free, known = Counted(net), Counted(net)
+    known.facts = ModelFacts(rounding=32 * torch.finfo(torch.float32).eps)
+    assert torch.equal(attack(free, inputs, labels), attack(known, inputs, labels))
+    # Four looks at 16, 16, 16 and twice 16 examples: the checks.
+    assert free.rows - known.rows <= 5 * 16
+
+
+def test_a_success_a_hair_inside_the_bounds_that_is_none_at_them_does_not_count():
+    def model(x: Tensor) -> Tensor:
+        untouched = (x[:, :1] == 0).to(x)  # what exactly 0 means to it
+        lead = deaf(x).sum(dim=1, keepdim=True) - 10 * untouched
+        return torch.cat([torch.full_like(lead, 0.5), lead], dim=1)
+
+    inputs, labels = torch.tensor([[0.0, 1.0]]), torch.tensor([0])
+    asked = query(model, inputs, labels)
+    asked.facts = ModelFacts(hair=torch.float32)
+    logits, gradient = logits_and_gradient(asked, examples_of(inputs, labels), inputs, margin_loss)
+    assert (gradient > 0).all()
+    assert torch.equal(logits, model(inputs))
+
+
+def test_the_inner_attack_of_training_sees_through_a_front(digits):
+    net, inputs, labels = digits
+    ascent = Ascent("linf", 0.1, 5, 0.05, (0.0, 1.0))
+    found = []
+    for model in (net, lambda x: net(deaf(x))):
+        torch.manual_seed(0)
+        found.append(
+            ascent(
+                inputs,
+                lambda x, m=model: nn.functional.cross_entropy(m(x), labels, reduction="none"),
+            )
+        )
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("front", [deaf, torch.relu])
+def test_evaluate_gives_the_same_figures_and_findings_behind_a_front(digits, front):
+    net, inputs, labels = digits
+    bare, behind = (
+        evaluate(model, inputs, labels, epsilon=0.08, attacks="quick", random_state=0)
+        for model in (net, lambda x: net(front(x)))
+    )
+    assert abs(bare.robust_accuracy - behind.robust_accuracy) <= 1 / len(inputs)
+    assert [each.code for each in bare.findings] == [each.code for each in behind.findings]
+
+
+def test_black_and_white_images_behind_a_front_have_gradients(digits):
+    net, inputs, _ = digits
+    inputs = inputs.round()
+    labels = net(inputs).argmax(dim=1)
+    report = evaluate(
+        lambda x: net(deaf(x)), inputs, labels, epsilon=0.1, attacks="quick", random_state=0
+    )
+    assert report.observations.zero_gradients == 0
+
+
+# Masks: what is excluded comes back bit-equal, and the rest is attacked as if it were alone.
+
+
+@each_case
+def test_coordinates_outside_the_mask_come_back_bit_equal(tangled, case):
+    inputs = pixels(6)
+    labels = tangled.decided(inputs)
+    mask = torch.rand(1, 3, 4, generator=torch.Generator().manual_seed(1)) < 0.6
+    adversarial = case(tangled, inputs, labels, mask=mask)
+    assert torch.equal(adversarial[:, ~mask], inputs[:, ~mask])
+    assert (adversarial != inputs).any()
+
+
+class Completed(nn.Module):
+    """A model of the first coordinates, to which it adds the rest of each input."""
+
+    facts = ModelFacts()
+
+    def __init__(self, model: nn.Module, rest: Tensor):
+        super().__init__()
+        self.model, self.rest = model, rest
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rest = self.rest.expand(len(inputs), -1)
+        return self.model(torch.cat([inputs, rest], dim=1))
+
+
+@pytest.mark.parametrize("case", cases(draws=False))
+def test_what_the_mask_leaves_is_attacked_as_if_it_were_the_whole_input(tangled, case):
+    if case.row.name.startswith("jsma") and case.row.settings.get("saliency") == "logits":
+        pytest.skip("equal pairs may be chosen in another order")
+    inputs = pixels(4, shape=(12,))
+    labels = tangled.decided(inputs)
+    tangled.eval().facts = ModelFacts()
+    for row in range(4):
+        whole, label = inputs[row : row + 1], labels[row : row + 1]
+        mask = torch.arange(12) < 7
+        masked = case(tangled, whole, label, mask=mask)
+        alone = case(Completed(tangled, whole[:, 7:]), whole[:, :7], label)
+        torch.testing.assert_close(masked[:, :7], alone, rtol=0, atol=1e-7)
+
+
+@each_case
+def test_a_mask_for_each_example_is_its_own(tangled, case):
+    inputs = pixels(5)
+    labels = tangled.decided(inputs)
+    masks = torch.rand(5, 1, 3, 4, generator=torch.Generator().manual_seed(2)) < 0.7
+    together = case(tangled, inputs, labels, mask=masks)
+    alone = torch.cat(
+        [case(tangled, inputs[i : i + 1], labels[i : i + 1], mask=masks[i]) for i in range(5)]
+    )
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
+
+
+@each_case
+def test_a_mask_that_leaves_nothing_returns_the_input(tangled, case):
+    inputs = pixels(3)
+    labels = tangled.decided(inputs)
+    adversarial = case.briefly(tangled, inputs, labels, mask=torch.zeros(1, dtype=torch.bool))
+    assert torch.equal(adversarial, inputs)
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (torch.ones(12), TypeError, "mask must have dtype torch.bool, got torch.float32"),
+        ([True] * 12, TypeError, "mask must be a boolean tensor or None, got list"),
+        (torch.ones(5, dtype=torch.bool), ValueError, r"mask must have the shape of one input"),
+        (torch.ones(4, 12, dtype=torch.bool), ValueError, r"with a first axis of 1 or 6, got \(4"),
+    ],
+)
+def test_a_mask_that_fits_nothing_is_refused(tangled, mask, error, message):
+    inputs = pixels(6, shape=(12,))
+    with pytest.raises(error, match=message):
+        attacks.fgsm(tangled, inputs, tangled.decided(inputs), epsilon=0.1, mask=mask)
+
+
+# Bounds by coordinate.
+
+
+@each_case
+def test_keeps_to_the_bounds_of_each_coordinate(tangled, case):
+    inputs = pixels(6)
+    labels = tangled.decided(inputs)
+    spread = 0.05 + 0.5 * torch.rand(1, 3, 4, generator=torch.Generator().manual_seed(3)).double()
+    low, high = inputs.amin(dim=0) - spread, inputs.amax(dim=0) + 0.1
+    adversarial = case(tangled, inputs, labels, bounds=(low, high))
+    assert ((adversarial >= low) & (adversarial <= high)).all()
+    assert (adversarial != inputs).any()
+
+
+@each_case
+def test_two_tensors_that_hold_one_number_are_those_numbers(tangled, case):
+    inputs = pixels(4)
+    labels = tangled.decided(inputs)
+    bounds = torch.zeros(1, 3, 4).double(), torch.tensor(1.0).double()
+    expected = case(tangled, inputs, labels)
+    torch.testing.assert_close(
+        case(tangled, inputs, labels, bounds=bounds), expected, rtol=0, atol=1e-9
+    )
+
+
+@each_case
+def test_a_coordinate_whose_bounds_meet_stays(tangled, case):
+    inputs = pixels(4)
+    inputs[:, 0, 0] = 0.25
+    labels = tangled.decided(inputs)
+    low, high = torch.zeros(1, 3, 4).double(), torch.ones(1, 3, 4).double()
+    low[0, 0], high[0, 0] = 0.25, 0.25
+    adversarial = case(tangled, inputs, labels, bounds=(low, high))
+    assert (adversarial[:, 0, 0] == 0.25).all()
+    if case.row.from_bounds:
+        assert (adversarial != inputs).any()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error", "message"),
+    [
+        ((torch.ones(12), torch.zeros(12)), ValueError, "bounds must have low at most high"),
+        ((torch.zeros(7), 1.0), ValueError, r"bounds must be broadcastable to one example \(12,"),
+        ((torch.zeros(12), float("nan")), ValueError, "bounds must be finite"),
+        ((torch.full((12,), 0.4), torch.ones(12)), ValueError, "inputs must be within bounds, got"),
+        ((1.0, 1.0), ValueError, "bounds must be finite with low below high"),
+        ((0.0, "1"), TypeError, "bounds must be a number or a tensor, got '1'"),
+    ],
+)
+def test_bounds_that_make_no_box_around_the_inputs_are_refused(tangled, bounds, error, message):
+    inputs = pixels(4, shape=(12,))
+    with pytest.raises(error, match=message):
+        attacks.fgsm(tangled, inputs, tangled.decided(inputs), epsilon=0.1, bounds=bounds)
+
+
+# Units.
+
+
+@pytest.mark.parametrize("case", cases(draws=False))
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 255.0), (-3.0, 1000.0), (2.0, 2.0**-10)])
+def test_results_do_not_depend_on_units(tangled, case, shift, scale):
+    inputs = pixels(6)
+    labels = tangled.decided(inputs)
+    tangled.eval()
+    budget = {"epsilon": scale * EPSILON[case.norm]} if case.row.budget else {}
+
+    expected = case(tangled, inputs, labels)
+    scaled = inputs * scale + shift
+    found = case(
+        lambda z: tangled((z - shift) / scale),
+        scaled,
+        labels,
+        bounds=(shift, shift + scale),
+        **budget,
+    )
+    wrong = misclassified(tangled, (found - shift) / scale, labels)
+    assert torch.equal(wrong, misclassified(tangled, expected, labels))
+    unit = 1 if case.norm == "l0" else scale
+    distance = lp_norm(found - scaled, case.norm)[wrong].mean().item() / unit
+    known = lp_norm(expected - inputs, case.norm)[wrong].mean().item()
+    assert distance == pytest.approx(known, rel=0.02)
+
+
+@pytest.mark.parametrize("high", [1.0, 255.0, 1000.0, 1e-3])
+def test_ddn_fools_every_digit_in_any_units(digits, high):
+    net, inputs, labels = digits
+
+    def model(z: Tensor) -> Tensor:
+        return net(z / high)
+
+    found = attacks.ddn(model, inputs * high, labels, bounds=(0.0, high))
+    assert (model(found).argmax(dim=1) != labels).all()
+
+
+# What the model is told and asked.
+
+
+@each_case
+def test_the_callback_hears_every_question_and_its_answer(tangled, case):
+    inputs = pixels(5, dtype=torch.float32)
+    labels = tangled.float().decided(inputs)
+    heard, rows = [], []
+    counting = Counted(tangled.eval())
+    counting.facts = ModelFacts(rounding=32 * torch.finfo(torch.float32).eps)
+
+    def listen(indices: Tensor, points: Tensor, logits: Tensor) -> None:
+        heard.append((indices, points, logits))
+        rows.append(len(points))
+
+    silent = case(tangled, inputs, labels, batch_size=3)
+    assert torch.equal(case(counting, inputs, labels, callback=listen, batch_size=3), silent)
+    assert sum(rows) == counting.rows
+    for indices, points, logits in heard:
+        assert points.dtype == inputs.dtype
+        assert points.shape[1:] == inputs.shape[1:]
+        assert not points.requires_grad
+        torch.testing.assert_close(tangled(points), logits, rtol=1e-4, atol=1e-4)
+        distance = lp_norm(points - inputs[indices], "linf")
+        assert (distance <= 1).all()
+    assert {int(i) for indices, *_ in heard for i in indices} == set(range(5))
+
+
+def test_what_a_callback_raises_reaches_the_caller(tangled):
+    inputs = pixels(2)
+
+    def stop(*question: Tensor) -> None:
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        attacks.pgd(tangled, inputs, tangled.decided(inputs), epsilon=0.1, callback=stop)
+    with pytest.raises(TypeError, match="callback must be None or callable, got int"):
+        attacks.pgd(tangled, inputs, tangled.decided(inputs), epsilon=0.1, callback=3)
+
+
+@each_case
+def test_a_model_that_answers_by_place_is_refused_with_the_remedy(tangled, case):
+    inputs = pixels(20)
+    side = torch.randn(20, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = (tangled.eval()(inputs) + side).argmax(dim=1)
+    with pytest.raises(ValueError, match=r"^model must answer each example by its own.*mask="):
+        case.briefly(lambda x: tangled(x) + side[: len(x)], inputs, labels)
+
+
+def test_side_information_travels_as_masked_coordinates(digits):
+    net, inputs, labels = digits
+    side = torch.randn(len(inputs), 10, generator=torch.Generator().manual_seed(0))
+    labels = (net(inputs) + side).argmax(dim=1)
+
+    def model(packed: Tensor) -> Tensor:
+        return net(packed[:, :64]) + packed[:, 64:]
+
+    packed = torch.cat([inputs.flatten(1), side], dim=1)
+    free = torch.arange(74) < 64
+    bounds = torch.where(free, 0.0, packed.amin()), torch.where(free, 1.0, packed.amax())
+    found = attacks.ddn(model, packed, labels, bounds=bounds, mask=free)
+    assert torch.equal(found[:, 64:], side)
+    assert (model(found).argmax(dim=1) != labels).all()
+    one_by_one = torch.cat(
+        [
+            attacks.ddn(lambda x, i=i: net(x) + side[i], inputs[i : i + 1], labels[i : i + 1])
+            for i in range(len(inputs))
+        ]
+    )
+    distance = lp_norm(one_by_one - inputs, "l2")
+    torch.testing.assert_close(lp_norm(found - packed, "l2"), distance, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_that_draws_random_numbers_is_not_taken_for_one_that_goes_by_place(tangled):
+    inputs = pixels(8)
+    labels = tangled.decided(inputs)
+    tangled.eval()
+
+    def noisy(x: Tensor) -> Tensor:
+        return tangled(x + 0.1 * torch.randn_like(x))
+
+    attacks.pgd(noisy, inputs, labels, epsilon=0.1, random_state=0)
+
+
+# A success is one that anybody can repeat.
+
+
+@pytest.mark.parametrize(
+    "name", ["fab_targeted", "carlini_wagner_linf", "carlini_wagner_l2", "ddn"]
+)
+def test_a_success_stands_alone_in_any_batch_and_in_double_precision(name):
+    X, y = datasets.load_digits("train")
+    inputs, labels = (part[:150] for part in datasets.load_digits("test"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1, stride=2),
+            nn.ReLU(), nn.Flatten(), nn.Linear(1024, 64), nn.ReLU(), nn.Linear(64, 10),
+        )  # fmt: skip
+        adam = torch.optim.Adam(net.parameters(), 3e-3)
+        for _ in range(25):
+            adam.zero_grad()
+            nn.functional.cross_entropy(net(X), y).backward()
+            adam.step()
+    net.requires_grad_(False)
+    settings = {"steps": 20} | ({"n_targets": 3} if name == "fab_targeted" else {})
+    found = getattr(attacks, name)(net, inputs, labels, random_state=0, **settings)
+    tried = (net(inputs).argmax(dim=1) == labels) & (found != inputs).flatten(1).any(dim=1)
+    found, labels = found[tried], labels[tried]
+    assert len(found) > 100
+    for size in (len(found), 32, 2, 1):
+        answers = torch.cat([net(part) for part in found.split(size)])
+        assert (answers.argmax(dim=1) != labels).all()
+    assert (net.double()(found.double()).argmax(dim=1) != labels).all()
+
+
+# evaluate.
+
+
+def test_evaluate_attacks_within_mask_and_bounds_and_judges_others_by_them(digits):
+    net, inputs, labels = digits
+    mask = torch.arange(64).view(1, 8, 8) < 32
+    everything = partial(attacks.fgsm, epsilon=0.3, loss="margin", mask=torch.ones(1, 8, 8) > 0)
+    report = evaluate(
+        net,
+        inputs,
+        labels,
+        epsilon=0.3,
+        attacks={"within": partial(attacks.fgsm, epsilon=0.3, loss="margin"), "all": everything},
+        mask=mask,
+        survivors_only=False,
+        random_state=0,
+    )
+    within = attacks.fgsm(net, inputs, labels, epsilon=0.3, loss="margin", mask=mask)
+    expected = (net(within).argmax(dim=1) == labels).double().mean().item()
+    assert report.attacks[0].robust_accuracy == pytest.approx(expected)
+    assert report.attacks[1].illegal == len(inputs)
+    assert report.attacks[1].robust_accuracy == 1
+    assert np.array(report.mask).shape == (1, *inputs.shape[1:])
+    assert type(report).from_json(report.to_json()) == report
+
+
+def test_evaluate_takes_a_mask_for_each_example_and_bounds_for_each_coordinate(digits):
+    net, inputs, labels = digits
+    masks = torch.rand(inputs.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    low, high = torch.zeros(inputs.shape[1:]), torch.full(inputs.shape[1:], 1.0)
+    seen = []
+
+    def note(indices: Tensor, points: Tensor, logits: Tensor) -> None:
+        seen.append((indices, points))
+
+    asked = {"PGD": partial(attacks.pgd, epsilon=0.3, bounds=(low, high), callback=note)}
+    settings = {"epsilon": 0.3, "mask": masks, "bounds": (low, high), "random_state": 0}
+    report = evaluate(net, inputs, labels, attacks=asked, chunk_size=16, **settings)
+    by_hand = attacks.pgd(net, inputs, labels, **settings)
+    expected = (net(by_hand).argmax(dim=1) == labels).double().mean().item()
+    assert report.robust_accuracy == pytest.approx(expected, abs=2 / len(inputs))
+    assert seen
+    whole = evaluate(net, inputs, labels, attacks="quick", **settings)
+    assert report.robust_accuracy >= whole.quoted_accuracy
+    assert type(whole).from_json(whole.to_json()) == whole
+
+
+def test_what_evaluate_finds_out_about_the_model_is_counted_apart(digits):
+    net, inputs, labels = digits
+    report = evaluate(net, inputs, labels, epsilon=0.1, attacks="quick", random_state=0)
+    assert 0 < report.costs["checks"].forwards <= 5 * 16
+    alone = Counted(net)
+    alone.facts = ModelFacts()
+    attacks.fgsm(alone, inputs, labels, epsilon=0.1, loss="margin", judge_last=False)
+    assert report.attacks[0].forwards * len(inputs) == alone.rows == len(inputs)
