@@ -327,7 +327,7 @@ def test_a_misclassified_example_is_asked_about_once(tangled):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"norm": "l1"}, "norm must be one of 'linf', 'l2', got 'l1'"),
+        ({"norm": "l0"}, "norm must be one of 'linf', 'l2', 'l1', got 'l0'"),
         ({"rho": 1.5}, r"rho must be in \[0, 1\], got 1.5"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"restarts": 0}, "restarts must be at least 1, got 0"),

@@ -12,7 +12,7 @@ from distillguard._geometry import size
 from distillguard.attacks import fab_targeted
 from distillguard.attacks._box_projection import step_to_hyperplane
 
-NORMS = ["linf", "l2"]
+NORMS = ["linf", "l2", "l1"]
 each_norm = pytest.mark.parametrize("norm", NORMS)
 
 
@@ -101,6 +101,24 @@ def test_the_linf_step_is_the_one_that_linear_programming_finds(drawn):
         )
         assert found.success
         assert step.abs().max().item() == pytest.approx(found.fun, abs=1e-9)
+
+
+@given(problems)
+@settings(deadline=None, max_examples=15)
+def test_the_l1_step_is_the_one_that_linear_programming_finds(drawn):
+    points, normal, gap = problem(*drawn)
+    steps = step_to_hyperplane(points, normal, gap, "l1", (0.0, 1.0))
+    torch.testing.assert_close((normal * steps).sum(dim=1), gap)
+    for x, w, g, step in zip(points, normal, gap, steps, strict=True):
+        up, down = ([(0, value) for value in room.tolist()] for room in (1 - x, x))
+        found = linprog(
+            np.ones(2 * len(x)),
+            A_eq=torch.cat([w, -w])[None].numpy(),
+            b_eq=[g.item()],
+            bounds=[*up, *down],
+        )
+        assert found.success
+        assert step.abs().sum().item() == pytest.approx(found.fun, abs=1e-9)
 
 
 @given(problems)
@@ -329,7 +347,7 @@ def test_targeted_finds_the_nearest_point_of_the_class(tangled, norm):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"norm": "l1"}, r"norm must be one of 'linf', 'l2', got 'l1'"),
+        ({"norm": "l0"}, r"norm must be one of 'linf', 'l2', 'l1', got 'l0'"),
         ({"n_targets": 0}, r"n_targets must be at least 1, got 0"),
         ({"steps": 0}, r"steps must be at least 1, got 0"),
         ({"restarts": 0}, r"restarts must be at least 1, got 0"),

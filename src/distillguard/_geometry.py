@@ -92,9 +92,9 @@ def ascent_step(
     follows from how many have left ``inputs``.
     """
     if norm == "l1":
-        limits = inputs.new_tensor(bounds)
+        low, high = inputs.new_tensor(bounds)
         spread = _l1.adapted_spread(points - inputs)
-        return _l1.steepest_step(points, gradient, length, *limits, spread)
+        return _l1.steepest_step(points, gradient, length, low, high, spread)
     return per_example(length.to(points), points) * ball(norm).steepest(gradient)
 
 

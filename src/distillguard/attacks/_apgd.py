@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._geometry import ball, per_example, size, within_budget
+from .._l1 import project, steepest_step
 from .._typing import Bounds, Loss, Model, Norm
 from .._validation import (
     check_at_least,
@@ -23,6 +24,24 @@ from ._losses import ascended_loss, success_margin
 
 MOMENTUM = 0.75
 """Share of the new direction in a step; the rest goes on as before."""
+
+STAGES = (0.3, 0.6)
+"""In l1: shares of a run after which the ball shrinks from three to two and to one budget."""
+
+CHECKED_EVERY = 0.04
+"""In l1: share of a stage between two checkpoints."""
+
+FIRST_SUPPORT = 0.15
+"""In l1: share of the coordinates that count as moved in the beginning."""
+
+SPARSER = 3.0
+"""In l1: by which the number of moved coordinates is divided for the next steps."""
+
+SETTLED = 0.95
+"""In l1: share of the moved coordinates below which a peak has lost some."""
+
+SHORTER, SHORTEST = 1.5, 100.0
+"""In l1: what a step size is divided by at a checkpoint at least, and the radius at most."""
 
 
 def apgd(
@@ -57,6 +76,11 @@ def apgd(
     ascent taken up again at its highest point, if too few steps since the last checkpoint went
     up or if neither :math:`\eta` nor the highest loss has changed there.
 
+    In l1 [2]_ the steps move few coordinates: a third as many as the highest point has moved.
+    A run spends 30 % of its steps in the ball of radius :math:`3\varepsilon`, 30 % in that of
+    :math:`2\varepsilon` and the others within the budget, each stage from the projection of the
+    last one's highest point. There is no momentum, and :math:`\rho` has no part in it.
+
     Parameters
     ----------
     model : callable
@@ -68,7 +92,7 @@ def apgd(
         True classes, or the classes to reach when ``targeted``.
     epsilon : float
         :math:`\varepsilon`, radius of the ball, in the units of ``inputs``.
-    norm : {"linf", "l2"}, default="linf"
+    norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the ball.
     loss : {"cross_entropy", "margin", "dlr"} or callable, default="cross_entropy"
         What to ascend: a name, or a function from ``(logits, labels)`` to one value per
@@ -128,6 +152,8 @@ def apgd(
     .. [1] F. Croce and M. Hein, "Reliable Evaluation of Adversarial Robustness with an
        Ensemble of Diverse Parameter-free Attacks", ICML 2020, algorithm 1.
        https://arxiv.org/abs/2003.01690
+    .. [2] F. Croce and M. Hein, "Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image
+       Classifiers", ICML 2021, algorithm 1. https://arxiv.org/abs/2103.01208
 
     Examples
     --------
@@ -139,13 +165,13 @@ def apgd(
     tensor([[0.4000, 0.6000]])
     """
     check_positive("epsilon", epsilon)
-    check_norm(norm, ("linf", "l2"))
+    check_norm(norm)
     check_at_least("steps", steps, 1)
     check_at_least("restarts", restarts, 1)
     check_in_unit_interval("rho", rho)
 
     ascended = ascended_loss(loss, targeted)
-    algorithm = AutoPGD(
+    algorithm = (SparseAutoPGD if norm == "l1" else AutoPGD)(
         epsilon=epsilon,
         norm=norm,
         objective=lambda logits, state: ascended(logits, state.labels),
@@ -196,6 +222,8 @@ class APGDState(NamedTuple):
     halved: Tensor
     """Whether the last checkpoint halved the step size."""
     step_size: Tensor
+    support: Tensor
+    """In l1: how many coordinates of the peak had moved at the last checkpoint."""
     best: Tensor
     """Of all runs, the iterate of widest margin."""
     best_margin: Tensor
@@ -238,6 +266,7 @@ class AutoPGD:
             rises=whole,
             halved=whole.bool(),
             step_size=real,
+            support=real,
             best=inputs,
             best_margin=real - torch.inf,
         )
@@ -357,6 +386,112 @@ class AutoPGD:
     def within_budget(self, candidate: Tensor, inputs: Tensor) -> Tensor:
         """Come back into the ball and the bounds."""
         return within_budget(candidate, inputs, self.norm, self.epsilon, self.bounds)
+
+
+@dataclass(frozen=True)
+class SparseAutoPGD(AutoPGD):
+    """Auto-PGD in l1 (Croce and Hein 2021, algorithm 1), where steps move few coordinates.
+
+    A run begins in a ball three times as large, goes on in one twice as large from the projection
+    of what it found there, and ends in that of the budget.
+    """
+
+    def judged(self, state: APGDState, logits: Tensor) -> APGDState:
+        """Keep the iterate of widest margin; those of the larger balls do not count."""
+        kept = super().judged(state, logits)
+        counts = self.radius(state.taken) == self.epsilon
+        return kept._replace(
+            best=torch.where(per_example(counts, kept.best), kept.best, state.best),
+            best_margin=torch.where(counts, kept.best_margin, state.best_margin),
+        )
+
+    def checked(self, state: APGDState, gradient: Tensor) -> tuple[APGDState, Tensor]:
+        """At a checkpoint set the step size by whether the peak has lost coordinates.
+
+        If it has, steps are long again, from the peak; if not, shorter.
+        """
+        begun, ended = stages(self.steps, state.taken.device)[:2, state.taken].long()
+        period = (CHECKED_EVERY * (ended - begun)).long().clamp(min=1)
+        here = (state.taken > begun) & ((state.taken - begun) % period == 0)
+        support = size(state.peak - state.inputs, "l0").to(state.support)
+        fewer = here & (support < SETTLED * state.support)
+        radius = self.radius(state.taken).to(state.step_size)
+        # A short stage has to come down to the shortest step too.
+        divisor = (SHORTEST ** (period / (ended - begun))).clamp(min=SHORTER)
+        shorter = torch.maximum(state.step_size / divisor, radius / SHORTEST).to(radius)
+        state = state._replace(
+            step_size=torch.where(here, torch.where(fewer, radius, shorter), state.step_size),
+            support=torch.where(here, support, state.support),
+        )
+        wide = per_example(fewer, gradient)
+        current = torch.where(wide, state.peak, state.current)
+        return state._replace(current=current), torch.where(wide, state.peak_gradient, gradient)
+
+    def moved(self, state: APGDState, gradient: Tensor) -> APGDState:
+        """Take a step, or enter the next ball; where nothing moves any more, the stage is over."""
+        x, inputs = state.current, state.inputs
+        low, high = inputs.new_tensor(self.bounds)
+        spread = (state.support / SPARSER).clamp(min=1)
+        step = steepest_step(x, gradient, state.step_size, low, high, spread)
+        radius = self.radius(state.taken)
+        following = project(x + step, inputs, radius, low, high)
+
+        idle = unchanged(following, x) & unchanged(state.peak, x)
+        ended = stages(self.steps, state.taken.device)[1, state.taken].long()
+        taken = torch.where(idle, ended, state.taken + 1)
+        state = state._replace(current=following, previous=x, taken=taken)
+        enters = (taken == ended) & (taken <= self.steps)
+        places = enters.nonzero().squeeze(1)
+        if not len(places):
+            return state
+        return replaced(state, places, self.entered(rows(state, places)))
+
+    def entered(self, state: APGDState) -> APGDState:
+        """Go on in the next ball from the projection of the peak."""
+        low, high = state.inputs.new_tensor(self.bounds)
+        radius = self.radius(state.taken)
+        first = project(state.peak, state.inputs, radius, low, high)
+        return self.placed(state, first)._replace(
+            support=size(first - state.inputs, "l0").to(state.support)
+        )
+
+    def begun(self, state: APGDState) -> APGDState:
+        """Forget the run before and start from a random point of the largest ball."""
+        inputs, whole = state.inputs, torch.zeros_like(state.taken)
+        low, high = inputs.new_tensor(self.bounds)
+        radius = self.radius(whole)
+        delta = per_example(radius, inputs) * ball("l1").sample(inputs, state.keys, state.run)
+        first = project(inputs + delta.to(inputs), inputs, radius, low, high)
+        support = torch.full_like(state.support, FIRST_SUPPORT * inputs[0].numel())
+        return self.placed(state._replace(taken=whole), first)._replace(support=support)
+
+    def placed(self, state: APGDState, first: Tensor) -> APGDState:
+        """Climb from a first point on, with steps as long as the ball's radius."""
+        return state._replace(
+            current=first,
+            previous=first,
+            height=torch.full_like(state.height, torch.inf),
+            peak=first,
+            peak_height=torch.full_like(state.height, -torch.inf),
+            step_size=self.radius(state.taken).to(state.step_size),
+        )
+
+    def radius(self, taken: Tensor) -> Tensor:
+        """Radius of the ball that an iterate belongs to: (n,)."""
+        return self.epsilon * stages(self.steps, taken.device)[2, taken.clamp(max=self.steps)]
+
+
+@cache
+def stages(steps: int, device: torch.device) -> Tensor:
+    """For each step of a run in l1: first step of its stage, of the next, and ball: (3, steps + 1).
+
+    The last stage has the last iterate too, which is only judged.
+    """
+    table = torch.zeros(3, steps + 1, dtype=torch.float64, device=device)
+    ends = [math.floor(share * steps) for share in STAGES] + [steps + 1]
+    for begun, ended, multiple in zip([0, *ends[:-1]], ends, (3.0, 2.0, 1.0), strict=True):
+        table[:, begun:ended] = table.new_tensor([[begun], [ended], [multiple]])
+    return table
 
 
 def unchanged(points: Tensor, others: Tensor) -> Tensor:

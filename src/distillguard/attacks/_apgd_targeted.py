@@ -8,7 +8,7 @@ from torch import Tensor
 from .._typing import Bounds, Model, Norm
 from .._validation import check_at_least, check_in_unit_interval, check_norm, check_positive
 from ._aims import aim_of_run, choose_aims, lead
-from ._apgd import APGDState, AutoPGD
+from ._apgd import APGDState, AutoPGD, SparseAutoPGD
 from ._engine import run
 
 
@@ -51,7 +51,7 @@ def apgd_targeted(
         True classes, or the classes to reach when ``targeted``.
     epsilon : float
         Radius of the ball, in the units of ``inputs``.
-    norm : {"linf", "l2"}, default="linf"
+    norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the ball.
     n_targets : int, default=9
         Wrong classes to try; all of them where the model has fewer.
@@ -119,7 +119,7 @@ def apgd_targeted(
     tensor([1])
     """
     check_positive("epsilon", epsilon)
-    check_norm(norm, ("linf", "l2"))
+    check_norm(norm)
     check_at_least("n_targets", n_targets, 1)
     check_at_least("steps", steps, 1)
     check_at_least("restarts", restarts, 1)
@@ -129,7 +129,7 @@ def apgd_targeted(
         aim = aim_of_run(state.aims, state.run, state.runs // restarts)
         return targeted_dlr(logits, lead(logits, state.labels, aim, targeted))
 
-    algorithm = TargetedAutoPGD(
+    algorithm = (TargetedSparseAutoPGD if norm == "l1" else TargetedAutoPGD)(
         epsilon=epsilon,
         norm=norm,
         objective=objective,
@@ -180,6 +180,11 @@ class TargetedAutoPGD(AutoPGD):
             aims=torch.where(first[:, None], aims, state.aims),
             runs=torch.where(first, count * self.restarts, state.runs),
         )
+
+
+@dataclass(frozen=True)
+class TargetedSparseAutoPGD(TargetedAutoPGD, SparseAutoPGD):
+    """The same in l1."""
 
 
 def targeted_dlr(logits: Tensor, lead: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from .._typing import Bounds, Norm
 def step_to_hyperplane(
     points: Tensor, normal: Tensor, gap: Tensor, norm: Norm, bounds: Bounds
 ) -> Tensor:
-    r"""Smallest step in linf or l2 that adds ``gap`` (n,) to the product with ``normal``.
+    r"""Smallest step that adds ``gap`` (n,) to the product with ``normal``.
 
     With :math:`w` the normal, :math:`g` the gap and :math:`r_i` the room that coordinate
     :math:`i` has before it meets its bound, the optimality conditions of
@@ -17,10 +17,11 @@ def step_to_hyperplane(
     .. math:: \min \lVert\delta\rVert \quad\text{subject to}\quad
         \langle w, \delta\rangle = g, \quad l \le x + \delta \le u
 
-    say :math:`|\delta_i| = \min(\lambda v_i, r_i)`, every coordinate towards the hyperplane,
+    in linf and l2 say :math:`|\delta_i| = \min(\lambda v_i, r_i)`, every coordinate towards the hyperplane,
     with :math:`v_i = 1` in linf, :math:`v_i = |w_i|` in l2, and 0 where :math:`w_i` is. What such
     a step adds grows with :math:`\lambda` in straight pieces that end at the sorted
-    :math:`r_i / v_i`. Where the box does not reach the hyperplane the step ends in the corner
+    :math:`r_i / v_i`. In l1 the coordinates of largest :math:`|w_i|` go to their bounds, one after
+    another, and the last of them as far as is needed. Where the box does not reach the hyperplane the step ends in the corner
     nearest to it. A normal of zeros gives a step of zeros.
     """
     dtype = torch.promote_types(points.dtype, torch.float32)
@@ -28,12 +29,28 @@ def step_to_hyperplane(
     direction = w.sign() * gap.to(dtype).sign()[:, None]
     slope = w.abs()
     room = torch.where(direction > 0, bounds[1] - x, x - bounds[0]).clamp(min=0)
+    if norm == "l1":
+        step = greedy_step(slope, room.masked_fill(direction == 0, 0), gap.to(dtype).abs())
+        return (direction * step).to(points.dtype).view_as(points)
     speed = (torch.ones_like(slope) if norm == "linf" else slope).masked_fill(direction == 0, 0)
     end = torch.where(speed > 0, room / speed, 0)
 
     pace = smallest_pace(slope * speed, end, gap.to(dtype).abs())
     step = torch.minimum(pace[:, None] * speed, room)
     return (direction * step).to(points.dtype).view_as(points)
+
+
+def greedy_step(slope: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
+    """Least sum of steps, each within its room, with ``sum(slope * step) = wanted`` if within reach.
+
+    ``slope`` and ``room`` are (n, d) and not negative, ``wanted`` (n,) too.
+    """
+    slope, order = slope.sort(dim=1, descending=True, stable=True)
+    room = room.gather(1, order)
+    gain = slope.double() * room.double()
+    left = (wanted[:, None].double() - (gain.cumsum(dim=1) - gain)).clamp(min=0)
+    step = torch.where(slope > 0, left / slope, 0).to(room).minimum(room)
+    return torch.zeros_like(room).scatter(1, order, step)
 
 
 def smallest_pace(gain: Tensor, end: Tensor, wanted: Tensor) -> Tensor:
