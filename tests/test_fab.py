@@ -201,7 +201,21 @@ def test_comes_within_a_hundredth_of_the_boundary_inside_the_box(halfspace, norm
     assert (distance <= least * 1.01).all()
 
 
-@each_norm
+def test_comes_within_a_tenth_of_a_curved_boundary_in_l1():
+    centre = greys(8) * 0.04 + 0.48
+    labels = torch.zeros(8, dtype=torch.long)
+    adversarial = fab_targeted(Bowl(), centre, labels, norm="l1", steps=30)
+    distance = size(adversarial - centre, "l1")
+    # One pixel alone is nearest, that which is furthest from the middle.
+    offset = (centre - 0.5).abs()
+    furthest = offset.amax(dim=1)
+    least = (0.09 - (offset**2).sum(dim=1) + furthest**2).sqrt() - furthest
+    assert (Bowl()(adversarial).argmax(dim=1) == 1).all()
+    assert (distance >= least * (1 - 1e-9)).all()
+    assert (distance <= least * 1.1).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_comes_within_a_hundredth_of_a_curved_boundary(norm):
     centre = greys(8) * 0.04 + 0.48
     labels = torch.zeros(8, dtype=torch.long)
@@ -280,7 +294,7 @@ def test_draws_one_gradient_a_step_once_it_is_across_the_boundary(norm):
     assert model.asked > 6 * 2 * 20
 
 
-@each_norm
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_beta_of_one_goes_on_from_a_success_itself(norm):
     inputs = greys(8) * 0.04 + 0.48
     labels = torch.zeros(8, dtype=torch.long)
