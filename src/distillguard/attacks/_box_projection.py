@@ -17,12 +17,12 @@ def step_to_hyperplane(
     .. math:: \min \lVert\delta\rVert \quad\text{subject to}\quad
         \langle w, \delta\rangle = g, \quad l \le x + \delta \le u
 
-    in linf and l2 say :math:`|\delta_i| = \min(\lambda v_i, r_i)`, every coordinate towards the hyperplane,
-    with :math:`v_i = 1` in linf, :math:`v_i = |w_i|` in l2, and 0 where :math:`w_i` is. What such
-    a step adds grows with :math:`\lambda` in straight pieces that end at the sorted
-    :math:`r_i / v_i`. In l1 the coordinates of largest :math:`|w_i|` go to their bounds, one after
-    another, and the last of them as far as is needed. Where the box does not reach the hyperplane the step ends in the corner
-    nearest to it. A normal of zeros gives a step of zeros.
+    in linf and l2 say :math:`|\delta_i| = \min(\lambda v_i, r_i)`, every coordinate towards the
+    hyperplane, with :math:`v_i = 1` in linf, :math:`v_i = |w_i|` in l2, and 0 where :math:`w_i` is.
+    What such a step adds grows with :math:`\lambda` in straight pieces that end at the sorted
+    :math:`r_i / v_i`. In l1 the coordinates of largest :math:`|w_i|` go to their bounds one after
+    another, the last as far as is needed. Where the box does not reach the hyperplane the step
+    ends in the corner nearest to it. A normal of zeros gives a step of zeros.
     """
     dtype = torch.promote_types(points.dtype, torch.float32)
     x, w = points.flatten(1).to(dtype), normal.flatten(1).to(dtype)
@@ -41,9 +41,10 @@ def step_to_hyperplane(
 
 
 def greedy_step(slope: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
-    """Least sum of steps, each within its room, with ``sum(slope * step) = wanted`` if within reach.
+    """Least sum of steps, each within its room, for which ``sum(slope * step) = wanted``.
 
-    ``slope`` and ``room`` are (n, d) and not negative, ``wanted`` (n,) too.
+    Where that is out of reach every step goes as far as it can. ``slope`` and ``room`` are
+    (n, d) and not negative, ``wanted`` (n,) too.
     """
     slope, order = slope.sort(dim=1, descending=True, stable=True)
     room = room.gather(1, order)
