@@ -111,11 +111,11 @@ FAULTS = [
         ("test_pgd.py",),
     ),
     Fault(
-        "l1 picks pixels that the bounds hold",
-        "attacks/_pgd.py",
-        'if self.norm == "l1":',
-        "if False:",
-        ("test_pgd.py",),
+        "l1 steps into pixels that the bounds hold",
+        "_l1.py",
+        "most = torch.minimum(_room(slope, points, low, high), length / _column(spread, slope))",
+        "most = (length / _column(spread, slope)).expand_as(slope)",
+        ("test_l1.py",),
     ),
     Fault(
         "steps shrink one too early",
@@ -368,10 +368,10 @@ FAULTS = [
     ),
     Fault(
         "l1 threshold off by one",
-        "_geometry.py",
-        "(excess.gather(1, active - 1) / active)",
-        "(excess.gather(1, active - 1) / (active + 1))",
-        ("test_geometry.py",),
+        "_l1.py",
+        "count.gather(1, before).clamp(min=1)",
+        "(count.gather(1, before) + 1)",
+        ("test_l1.py",),
     ),
     Fault(
         "l2 samples crowd the centre",

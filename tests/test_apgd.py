@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from conftest import examples_of
 from distillguard.attacks import apgd, apgd_targeted
 from distillguard.attacks._apgd import AutoPGD, checkpoint_periods
+from distillguard.attacks._apgd_l1 import stages
 from distillguard.attacks._apgd_targeted import targeted_dlr
 from distillguard.attacks._checks import ModelFacts
 from distillguard.attacks._targets import likeliest_targets, target_of_run
@@ -330,7 +331,7 @@ def test_a_misclassified_example_is_asked_about_once(tangled):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"norm": "l1"}, "norm must be one of 'linf', 'l2', got 'l1'"),
+        ({"norm": "l0"}, "norm must be one of 'linf', 'l2', 'l1', got 'l0'"),
         ({"rho": 1.5}, r"rho must be in \[0, 1\], got 1.5"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"restarts": 0}, "restarts must be at least 1, got 0"),
@@ -344,3 +345,77 @@ def test_settings_that_make_no_sense_are_refused(halfspace, examples, attack, se
 def test_no_targets_are_refused(halfspace, examples):
     with pytest.raises(ValueError, match=r"^n_targets must be at least 1, got 0$"):
         apgd_targeted(halfspace, *examples(2), epsilon=0.1, n_targets=0)
+
+
+# l1.
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 100])
+def test_an_l1_run_ends_within_the_budget_and_shrinks_to_it_from_three_times_as_much(steps):
+    begun, ended, multiple = stages(steps, torch.device("cpu")).tolist()
+    assert multiple == sorted(multiple, reverse=True)
+    assert multiple[-1] == 1
+    # The last iterate is judged, and at least four tenths of the steps are the budget's.
+    assert multiple.count(1) >= 0.4 * steps + 1
+    if steps >= 7:
+        assert set(multiple) == {3, 2, 1}
+    assert all(b <= step < e for step, (b, e) in enumerate(zip(begun, ended, strict=True)))
+
+
+def test_l1_iterates_lie_in_their_stages_balls_and_bounds(tangled):
+    inputs, whole = greys(6), 0
+    labels = tangled.decided(inputs)
+    limits = 0.3 * stages(20, torch.device("cpu"))[2]
+    settings = {"norm": "l1", "epsilon": 0.3, "steps": 20, "random_state": 0}
+    for x, label in zip(inputs.split(1), labels.split(1), strict=True):
+        model = Recording(tangled.eval())
+        apgd(model, x, label, early_stop=False, **settings)
+        points = torch.cat(model.points)
+        size = (points - x).abs().sum(dim=1)
+        assert ((points >= 0) & (points <= 1)).all()
+        # A stage that comes to rest is cut short.
+        assert (size <= limits[: len(size)] * (1 + 1e-9)).all()
+        if len(size) == len(limits):
+            whole += 1
+            for limit in limits.unique():
+                assert size[limits == limit].max() > 0.99 * limit
+    assert whole >= 2
+
+
+def test_a_point_of_a_larger_ball_is_no_success_in_l1(halfspace, examples):
+    inputs, labels = examples(12)
+    least = halfspace.least_epsilon(inputs, "l1")
+    epsilon = least.min().item() * 0.9
+    adversarial = apgd(halfspace, inputs, labels, norm="l1", epsilon=epsilon, steps=20)
+    assert (halfspace(adversarial).argmax(dim=1) == labels).all()
+    assert ((adversarial - inputs).abs().flatten(1).sum(dim=1) <= epsilon * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("d", [20, 784, 16_000])
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.3])
+def test_auto_pgd_in_l1_fools_a_linear_model_from_a_little_above_the_least_radius_on(d, share):
+    generator = torch.Generator().manual_seed(d)
+    w, x = torch.randn(d, generator=generator), torch.rand(1, d, generator=generator)
+    room = torch.where(w > 0, x[0], 1 - x[0]).double()
+    # The steepest coordinates go to their bounds until a share of the whole way is gone.
+    order = w.abs().argsort(descending=True)
+    gains = (w.abs().double() * room)[order].cumsum(dim=0)
+    whole = int((gains < share * gains[-1]).sum()) + 1
+    needed, slack = room[order][:whole].sum().item(), gains[whole - 1].item()
+
+    model = nn.Linear(d, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.stack([w, -w]) * 1.5 / slack)
+        offset = 1.5 - (w.double() @ x[0].double()) * 1.5 / slack
+        model.bias.copy_(torch.stack([offset, -offset]))
+    for factor, expected in ((0.98, 0), (1.05, 1)):
+        settings = {"norm": "l1", "epsilon": factor * needed, "random_state": 0}
+        adversarial = apgd(model, x, torch.tensor([0]), **settings)
+        assert model(adversarial).argmax(dim=1).item() == expected
+
+
+def test_an_l1_run_without_slope_asks_about_each_ball_once(halfspace):
+    model = Recording(Flat())
+    settings = {"norm": "l1", "epsilon": 0.3, "steps": 50, "early_stop": False}
+    apgd(model, greys(1), torch.tensor([1]), **settings)
+    assert model.asked == 3

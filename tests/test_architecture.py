@@ -23,7 +23,7 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 LAYERS = [
     {"_typing", "exceptions"},
     {"_validation", "_boxes", "_random", "_batches", "_processes", "_plot"},
-    {"_modes", "_robust_losses", "scaling_laws", "_layers", "_image_files", "_storage"},
+    {"_modes", "_robust_losses", "scaling_laws", "_l1", "_layers", "_image_files", "_storage"},
     {"_robust_distillation_losses"},
     {"functional"},
     {"_geometry", "_data", "networks", "datasets"},

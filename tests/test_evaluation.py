@@ -490,3 +490,44 @@ def test_a_model_that_writes_into_its_input_leaves_the_examples_to_the_attacks(h
     evaluate(scribbling, inputs, labels, epsilon=0.03, attacks={"watched": watched})
     assert torch.equal(inputs, kept)
     assert torch.equal(met[0], kept)
+
+
+# l1.
+
+
+@pytest.mark.parametrize("d", [20, 300, 2000, 16_000])
+@pytest.mark.parametrize("share", [0.0, 0.01])
+def test_in_l1_a_linear_model_stands_below_the_least_radius_and_falls_above_it(d, share):
+    # One telling feature, as in tables; then as many more as a hundredth of the way needs.
+    generator = torch.Generator().manual_seed(d)
+    w = 0.01 * torch.randn(d, generator=generator)
+    w[d // 2] = 1.0
+    x = torch.full((1, d), 0.5)
+    gains = (0.5 * w.abs().double()).sort(descending=True).values.cumsum(dim=0)
+    whole = int((gains < max(share * gains[-1], 0.1)).sum())
+    slack = max(share * gains[-1].item(), 0.1)
+    before = gains[whole - 1].item() if whole else 0.0
+    needed = 0.5 * whole + 0.5 * (slack - before) / (gains[whole].item() - before)
+
+    model = nn.Linear(d, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.stack([w, -w]) / slack)
+        offset = 1 - (w.double() @ x[0].double()) / slack
+        model.bias.copy_(torch.stack([offset, -offset]))
+    settings = {"norm": "l1", "random_state": 0}
+    for factor, expected in ((0.9, 1), (1.05, 0), (1.5, 0), (2.5, 0)):
+        report = evaluate(model, x, torch.tensor([0]), epsilon=factor * needed, **settings)
+        assert (report.robust_accuracy, report.findings) == (expected, ())
+
+
+def test_in_l1_too_a_model_whose_gradients_mislead_is_found_out(halfspace, examples):
+    inputs, labels = examples(30)
+
+    def stepped(points):
+        # The sign of the distance in steps: no slope anywhere.
+        return halfspace(points) * 0 + (1e3 * halfspace(points)).sign()
+
+    epsilon = 3 * halfspace.least_epsilon(inputs, "l1").median().item()
+    report = evaluate(stepped, inputs, labels, norm="l1", epsilon=epsilon, random_state=0)
+    assert report.observations.only_black_box is not None
+    assert {"zero-gradients"} <= {finding.code for finding in report.findings}

@@ -112,8 +112,7 @@ def test_projection_looks_at_each_example_by_itself(norm):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_steepest_direction_reaches_the_dual_norm_of_the_gradient(norm):
-    # Hoelder: the largest g.d over the unit ball is the dual norm of g. (60 coordinates: one
-    # per cent of them is one coordinate, so that the l1 step is the exact maximiser too.)
+    # Hoelder: the largest g.d over the unit ball is the dual norm of g.
     gradient = normal(8, 3, 20, seed=5)
     dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[norm]
     direction = ball(norm).steepest(gradient)
@@ -129,18 +128,12 @@ def test_no_sampled_direction_ascends_faster_than_the_steepest(norm):
     assert (others @ gradient[0]).max() <= (gradient * ball(norm).steepest(gradient)).sum()
 
 
-def test_an_l1_step_moves_the_steepest_hundredth_of_the_coordinates_alike():
-    gradient = normal(4, 784, seed=8)
-    direction = ball("l1").steepest(gradient)
-    assert direction.count_nonzero(dim=1).tolist() == [8] * 4
-    torch.testing.assert_close(direction.abs().amax(dim=1), torch.full((4,), 1 / 8).double())
-    steepest = gradient.abs().topk(8, dim=1).indices
-    assert torch.equal(direction.gather(1, steepest).sign(), gradient.gather(1, steepest).sign())
-
-
-def test_an_l1_step_shares_among_ties_and_never_leaves_the_ball():
-    gradient = torch.tensor([[2.0, -2.0, 1.0], [0.0, 0.0, 3.0]])
-    assert ball("l1").steepest(gradient).tolist() == [[0.5, -0.5, 0.0], [0.0, 0.0, 1.0]]
+def test_an_l1_direction_is_one_of_the_steepest_coordinates():
+    gradient = torch.tensor([[2.0, -2.0, 1.0], [0.0, 0.0, -3.0]])
+    assert ball("l1").steepest(gradient).tolist() in (
+        [[1.0, 0.0, 0.0], [0.0, 0.0, -1.0]],
+        [[0.0, -1.0, 0.0], [0.0, 0.0, -1.0]],
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)

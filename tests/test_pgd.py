@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distillguard.attacks import fgsm, pgd
 from distillguard.attacks._checks import ModelFacts
@@ -406,3 +406,60 @@ def test_one_example_without_slope_does_not_stop_the_others():
     found = pgd(model, inputs, torch.tensor([0, 0]), steps=3, step_size=1.0, loss=loss,
                 epsilon=3.0, bounds=(-9.0, 9.0), **PLAIN)  # fmt: skip
     assert torch.equal(found, inputs + torch.tensor([[0.0, 0.0], [0.0, 3.0]]))
+
+
+# l1 on linear models, where the best point of the ball within the bounds is known.
+
+
+def linear(d: int, share: float, seed: int, power: int = 1) -> tuple[nn.Linear, Tensor, float]:
+    """A linear model, an input, and the least l1 radius at which it can be fooled."""
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(d, generator=generator) ** power
+    x = (2 * torch.rand(1, d, generator=generator) - 0.5).clamp(0, 1)
+    room = torch.where(w > 0, x[0], 1 - x[0]).double()
+    slack = share * (w.abs().double() * room).sum()
+
+    # The steepest coordinates go to their bounds, the last as far as needed.
+    order = w.abs().argsort(descending=True)
+    slope, room = w[order].abs().double(), room[order]
+    gained = (slope * room).cumsum(dim=0)
+    whole = int((gained < slack).sum())
+    left = slack - (gained[whole - 1] if whole else 0)
+    needed = room[:whole].sum() + left / slope[whole]
+
+    model = nn.Linear(d, 2)
+    with torch.no_grad():
+        scale = float(3 / slack)
+        model.weight.copy_(torch.stack([w, -w]) * scale / 2)
+        offset = (3 - scale * (w.double() @ x[0].double())) / 2
+        model.bias.copy_(torch.stack([offset, -offset]))
+    return model, x, float(needed)
+
+
+each_size = pytest.mark.parametrize("d", [20, 100, 784, 3072, 16_000])
+each_share = pytest.mark.parametrize("share", [0.001, 0.02, 0.3])
+
+
+@each_size
+@each_share
+@pytest.mark.parametrize("power", [1, 3])
+def test_one_l1_step_fools_a_linear_model_exactly_from_the_least_radius_on(d, share, power):
+    model, inputs, needed = linear(d, share, seed=d, power=power)
+    for factor, expected in ((0.99, False), (1.01, True)):
+        settings = {"norm": "l1", "epsilon": factor * needed}
+        adversarial = fgsm(model, inputs, LABEL, **settings)
+        assert (model(adversarial).argmax(dim=1) != LABEL).item() == expected
+        assert (adversarial.double() - inputs.double()).abs().sum() <= factor * needed * (1 + 1e-6)
+
+
+@each_size
+@each_share
+@pytest.mark.parametrize("power", [1, 3])
+@pytest.mark.parametrize("start", [True, False, "blocks"])
+def test_l1_steps_fool_a_linear_model_from_a_little_above_the_least_radius_on(
+    d, share, power, start
+):
+    model, inputs, needed = linear(d, share, seed=d, power=power)
+    settings = {"norm": "l1", "epsilon": 1.05 * needed, "random_start": start, "random_state": 0}
+    adversarial = pgd(model, inputs, LABEL, **settings)
+    assert model(adversarial).argmax(dim=1) != LABEL

@@ -308,8 +308,3 @@ def test_reports_stand_side_by_side_with_their_intervals(masked, plain):
         compare()
     with pytest.raises(TypeError, match="compare must get RobustnessReport objects, got int"):
         compare(a=3)
-
-
-def test_in_l1_the_report_says_that_no_search_without_gradients_was_made():
-    assert "as Square has no l1 form" in str(reported(1.0, norm="l1"))
-    assert "as Square has no l1 form" not in str(reported(1.0, norm="l2"))

@@ -17,7 +17,7 @@ from distillguard.attacks._square import RandomSearch, moved_norm
 from distillguard.attacks._windows import Window, bumps, draw_window, mask, sides
 from distillguard.functional import margin_loss
 
-EPSILON = {"linf": 0.1, "l2": 1.0}
+EPSILON = {"linf": 0.1, "l2": 1.0, "l1": 6.0}
 
 
 class Recording(nn.Module):
@@ -84,7 +84,7 @@ def test_starts_in_l2_from_tiles_that_use_the_whole_budget():
     assert len(shapes) == 4
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_changes_one_square_of_the_best_point_so_far(norm):
     model, inputs, _ = searched(norm, queries=200)
     points, values = model.history()
@@ -139,7 +139,7 @@ def test_never_asks_in_linf_about_the_point_it_has_already(shape):
             best = query
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize(("queries", "restarts"), [(1, 1), (7, 1), (5, 3)])
 def test_asks_exactly_as_often_as_it_may(norm, queries, restarts):
     model, _, _ = searched(norm, queries=queries, restarts=restarts, n=3)
@@ -148,7 +148,7 @@ def test_asks_exactly_as_often_as_it_may(norm, queries, restarts):
     assert len(first.flatten(1).unique(dim=0)) == restarts
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_stops_asking_about_an_example_once_it_is_fooled(norm):
     shape = (1, 8, 8)
     model = Recording(shape)
@@ -162,7 +162,7 @@ def test_stops_asking_about_an_example_once_it_is_fooled(norm):
     assert asked < 4 * 100
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_more_queries_never_narrow_the_margin(norm):
     values = []
     for queries in (1, 20, 200):
@@ -174,13 +174,13 @@ def test_more_queries_never_narrow_the_margin(norm):
     assert values[0] < values[1] < values[2]
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("shape", [(40,), (5, 8), (2, 2, 6, 6), (1, 1, 1), (3, 2, 9)], ids=str)
 def test_examples_of_any_shape_are_searched(norm, shape):
     model, inputs, adversarial = searched(norm, shape=shape, queries=150)
     delta = adversarial - inputs
     assert lp_norm(delta, norm).item() <= EPSILON[norm] * (1 + 1e-9)
-    dual = {"linf": 1.0, "l2": 2.0}[norm]
+    dual = {"linf": 1.0, "l2": 2.0, "l1": math.inf}[norm]
     reachable = EPSILON[norm] * model.w.flatten().norm(p=dual)
     gain = (delta * model.w).sum()
     assert gain > (0.5 if norm == "linf" else 0.1) * reachable or model.w.numel() == 1
@@ -289,10 +289,23 @@ def test_the_norm_of_two_windows_moves_into_one(seed, channels, used):
     torch.testing.assert_close(per_channel**2, before**2 + unused / channels)
 
 
+def test_an_l1_move_keeps_what_the_windows_use_and_spends_what_is_left():
+    # By hand: 1.5 of 2 is used, 0.5 of it in the windows and 1 elsewhere; 0.5 is unused.
+    delta = torch.zeros(1, 1, 1, 6, dtype=torch.float64)
+    delta[..., 0], delta[..., 2], delta[..., 5] = 0.25, -0.25, 1.0
+    into = torch.tensor([True, True, False, False, False, False]).view(1, 1, 1, 6)
+    outof = torch.tensor([False, False, True, True, False, False]).view(1, 1, 1, 6)
+    bump = torch.tensor([0.5, -0.5, 0, 0, 0, 0], dtype=torch.float64).view(1, 1, 1, 6)
+    moved = moved_norm(delta, bump, into, outof, 2.0, "l1")
+    # Half the bump (0.5, -0.5) and all of what was there (1, 0): 1.5 to -0.5, of size 1.
+    expected = torch.tensor([0.75, -0.25, 0, 0, 0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(moved.flatten(), expected)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"norm": "l1"}, r"norm must be one of 'linf', 'l2', got 'l1'"),
+        ({"norm": "l0"}, r"norm must be one of 'linf', 'l2', 'l1', got 'l0'"),
         ({"queries": 0}, r"queries must be at least 1, got 0"),
         ({"restarts": 0}, r"restarts must be at least 1, got 0"),
         ({"p_init": 0.0}, r"p_init must be a finite number above 0, got 0.0"),

@@ -10,11 +10,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from . import _l1
 from ._random import normal, uniform
 from ._typing import Distance, Norm
-
-L1_SHARE = 0.01
-"""Share of the coordinates that one l1 step moves (Tramer and Boneh 2019, section 4.1)."""
 
 HAIR = 1e-6
 """How far inside the bounds gradients are asked for, as a share of the width."""
@@ -87,8 +85,36 @@ def project_to_budget(
     low: Tensor | float,
     high: Tensor | float,
 ) -> Tensor:
-    """Project onto the ball, then clamp, which moves no coordinate away from its input."""
+    """Come back into the ball and the bounds.
+
+    In linf and l2 into the ball first; the bounds then move no coordinate away from its input. In
+    l1 that would leave a part of the budget unused: there it is the nearest point of both.
+    """
+    if norm == "l1":
+        low, high = as_like(low, inputs), as_like(high, inputs)
+        return _l1.project(candidate, inputs, epsilon, low, high)
     return clamped(inputs + ball(norm).project(candidate - inputs, epsilon), low, high)
+
+
+def ascent_step(
+    points: Tensor,
+    gradient: Tensor,
+    inputs: Tensor,
+    norm: Norm,
+    length: Tensor,
+    low: Tensor | float,
+    high: Tensor | float,
+) -> Tensor:
+    """Step of a length (n,) along which the gradient gains most.
+
+    In l1 it goes as far as the bounds allow and no further, and over a number of coordinates that
+    follows from how many have left ``inputs``.
+    """
+    if norm == "l1":
+        spread = _l1.adapted_spread(points - inputs)
+        low, high = as_like(low, points), as_like(high, points)
+        return _l1.steepest_step(points, gradient, length, low, high, spread)
+    return per_example(length.to(points), points) * ball(norm).steepest(gradient)
 
 
 def as_like(value: Tensor | float, like: Tensor) -> Tensor:
@@ -205,26 +231,15 @@ def _l1_sample(
 
 
 def _l1_steepest(gradient: Tensor) -> Tensor:
-    flat = gradient.flatten(1)
-    moved = max(1, math.ceil(L1_SHARE * flat.shape[1]))
-    weakest = flat.abs().topk(moved, dim=1).values[:, -1:]
-    chosen = torch.where((flat.abs() >= weakest) & (flat != 0), flat.sign(), 0)
-    count = chosen.abs().sum(dim=1, keepdim=True).clamp(min=1)
-    return (chosen / count).view_as(gradient)
+    return _l1.steepest_step(torch.zeros_like(gradient), gradient, 1.0, *_everywhere(gradient))
 
 
 def _l1_project(delta: Tensor, radius: Tensor | float) -> Tensor:
-    # Duchi et al. 2008, figure 1: soft threshold at the level that leaves exactly the radius.
-    magnitude = delta.flatten(1).abs()
-    reach = radius[:, None] if isinstance(radius, Tensor) else radius
-    ordered = magnitude.sort(dim=1, descending=True).values
-    excess = ordered.cumsum(dim=1) - reach
-    rank = torch.arange(1, magnitude.shape[1] + 1, device=delta.device, dtype=delta.dtype)
-    active = (ordered * rank > excess).sum(dim=1, keepdim=True).clamp(min=1)
-    level = (excess.gather(1, active - 1) / active).clamp(min=0)
-    inside = magnitude.sum(dim=1, keepdim=True) <= reach
-    shrunk = (magnitude - level).clamp(min=0) * delta.flatten(1).sign()
-    return torch.where(inside, delta.flatten(1), shrunk).view_as(delta)
+    return _l1.project(delta, torch.zeros_like(delta), radius, *_everywhere(delta))
+
+
+def _everywhere(like: Tensor) -> Tensor:
+    return like.new_tensor([-math.inf, math.inf])
 
 
 _ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}

@@ -8,6 +8,7 @@ from torch import Tensor
 from .._typing import Bounds, Callback, Mask, Model, Norm
 from .._validation import check_at_least, check_in_unit_interval, check_norm, check_positive
 from ._apgd import APGDState, AutoPGD
+from ._apgd_l1 import SparseAutoPGD
 from ._engine import run, select
 from ._examples import Examples
 from ._targets import likeliest_targets, logit_gap, target_of_run
@@ -54,7 +55,7 @@ def apgd_targeted(
         True classes, or the classes to reach when ``targeted``.
     epsilon : float
         Radius of the ball, in the units of ``inputs``.
-    norm : {"linf", "l2"}, default="linf"
+    norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the ball.
     n_targets : int, default=9
         Wrong classes to try; all of them where the model has fewer.
@@ -131,7 +132,7 @@ def apgd_targeted(
     tensor([1])
     """
     check_positive("epsilon", epsilon)
-    check_norm(norm, ("linf", "l2"))
+    check_norm(norm)
     check_at_least("n_targets", n_targets, 1)
     check_at_least("steps", steps, 1)
     check_at_least("restarts", restarts, 1)
@@ -141,7 +142,7 @@ def apgd_targeted(
         target = target_of_run(state.targets, state.run, state.runs // restarts)
         return targeted_dlr(logits, logit_gap(logits, state.examples.labels, target, targeted))
 
-    algorithm = TargetedAutoPGD(
+    algorithm = (TargetedSparseAutoPGD if norm == "l1" else TargetedAutoPGD)(
         epsilon=epsilon,
         norm=norm,
         objective=objective,
@@ -196,6 +197,11 @@ class TargetedAutoPGD(AutoPGD):
             targets=select(first, targets, state.targets),
             runs=torch.where(first, count * self.restarts, state.runs),
         )
+
+
+@dataclass(frozen=True)
+class TargetedSparseAutoPGD(TargetedAutoPGD, SparseAutoPGD):
+    """The same in l1."""
 
 
 def targeted_dlr(logits: Tensor, gap: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ def step_to_hyperplane(
     low: Tensor | float,
     high: Tensor | float,
 ) -> Tensor:
-    r"""Smallest step in linf or l2 that adds ``gap`` (n,) to the product with ``normal``.
+    r"""Smallest step that adds ``gap`` (n,) to the product with ``normal``.
 
     With :math:`w` the normal, :math:`g` the gap and :math:`r_i` the room that coordinate
     :math:`i` has before it meets its bound, the optimality conditions of
@@ -23,11 +23,12 @@ def step_to_hyperplane(
     .. math:: \min \lVert\delta\rVert \quad\text{subject to}\quad
         \langle w, \delta\rangle = g, \quad l \le x + \delta \le u
 
-    say :math:`|\delta_i| = \min(\lambda v_i, r_i)`, every coordinate towards the hyperplane,
-    with :math:`v_i = 1` in linf, :math:`v_i = |w_i|` in l2, and 0 where :math:`w_i` is. What such
-    a step adds grows with :math:`\lambda` in straight pieces that end at the sorted
-    :math:`r_i / v_i`. Where the box does not reach the hyperplane the step ends in the corner
-    nearest to it. A normal of zeros gives a step of zeros.
+    in linf and l2 say :math:`|\delta_i| = \min(\lambda v_i, r_i)`, every coordinate towards the
+    hyperplane, with :math:`v_i = 1` in linf, :math:`v_i = |w_i|` in l2, and 0 where :math:`w_i` is.
+    What such a step adds grows with :math:`\lambda` in straight pieces that end at the sorted
+    :math:`r_i / v_i`. In l1 the coordinates of largest :math:`|w_i|` go to their bounds one after
+    another, the last as far as is needed. Where the box does not reach the hyperplane the step
+    ends in the corner nearest to it. A normal of zeros gives a step of zeros.
     """
     dtype = torch.promote_types(points.dtype, torch.float32)
     x, w = points.flatten(1).to(dtype), normal.flatten(1).to(dtype)
@@ -36,12 +37,29 @@ def step_to_hyperplane(
     lowest, highest = (as_like(bound, points).expand_as(points) for bound in (low, high))
     up, down = highest.flatten(1).to(dtype) - x, x - lowest.flatten(1).to(dtype)
     room = torch.where(direction > 0, up, down).clamp(min=0)
+    if norm == "l1":
+        step = greedy_step(slope, room.masked_fill(direction == 0, 0), gap.to(dtype).abs())
+        return (direction * step).to(points.dtype).view_as(points)
     speed = (torch.ones_like(slope) if norm == "linf" else slope).masked_fill(direction == 0, 0)
     end = torch.where(speed > 0, room / speed, 0)
 
     pace = smallest_pace(slope * speed, end, gap.to(dtype).abs())
     step = torch.minimum(pace[:, None] * speed, room)
     return (direction * step).to(points.dtype).view_as(points)
+
+
+def greedy_step(slope: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
+    """Least sum of steps, each within its room, for which ``sum(slope * step) = wanted``.
+
+    Where that is out of reach every step goes as far as it can. ``slope`` and ``room`` are
+    (n, d) and not negative, ``wanted`` (n,) too.
+    """
+    slope, order = slope.sort(dim=1, descending=True, stable=True)
+    room = room.gather(1, order)
+    gain = slope.double() * room.double()
+    left = (wanted[:, None].double() - (gain.cumsum(dim=1) - gain)).clamp(min=0)
+    step = torch.where(slope > 0, left / slope, 0).to(room).minimum(room)
+    return torch.zeros_like(room).scatter(1, order, step)
 
 
 def smallest_pace(gain: Tensor, end: Tensor, wanted: Tensor) -> Tensor:

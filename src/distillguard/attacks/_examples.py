@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._geometry import (
+    ascent_step,
     ball,
     block_signs,
     clamped,
@@ -64,6 +65,10 @@ class Examples(NamedTuple):
     def project(self, points: Tensor, norm: Norm, epsilon: float) -> Tensor:
         """Come back into the ball around the inputs and into the bounds."""
         return project_to_budget(points, self.inputs, norm, epsilon, self.low, self.high)
+
+    def l1_step(self, points: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
+        """Return the step of an l1 norm (n,) along which the gradient gains most."""
+        return ascent_step(points, gradient, self.inputs, "l1", length, self.low, self.high)
 
     def feasible(self, gradient: Tensor, points: Tensor) -> Tensor:
         """Zero the slope of coordinates that would leave the bounds."""

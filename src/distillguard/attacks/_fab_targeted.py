@@ -68,7 +68,7 @@ def fab_targeted(
         Clean examples within ``bounds``. Not modified.
     labels : Tensor of shape (n,), int64
         True classes, or the classes to reach when ``targeted``.
-    norm : {"linf", "l2"}, default="linf"
+    norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the perturbation to make small.
     n_targets : int, default=9
         Wrong classes to try; all of them where the model has fewer.
@@ -148,7 +148,7 @@ def fab_targeted(
     >>> (adversarial * 1000).round() / 1000  # just across the diagonal
     tensor([[0.5000, 0.5000]])
     """
-    check_norm(norm, ("linf", "l2"))
+    check_norm(norm)
     check_at_least("n_targets", n_targets, 1)
     check_at_least("steps", steps, 1)
     check_at_least("restarts", restarts, 1)

@@ -27,9 +27,10 @@ def fgsm(
 
     .. math:: x' = \Pi\bigl(x + \varepsilon \, d(\nabla_x \ell(f(x), y))\bigr)
 
-    with :math:`d = \operatorname{sign}` in linf, the normalised gradient in l2 and the steepest
-    1 % of the coordinates in l1. An input that is misclassified already, or that the step does
-    not bring nearer to misclassification, comes back unchanged.
+    with :math:`d = \operatorname{sign}` in linf and the normalised gradient in l2. In l1 all of
+    :math:`\varepsilon` goes into the steepest coordinates, each as far as its bound: no other
+    point is better on a linear model. An input that is misclassified already, or that the step
+    does not bring nearer to misclassification, comes back unchanged.
 
     Parameters
     ----------

@@ -74,8 +74,9 @@ def pgd(
         :math:`\varepsilon`, radius of the ball, in the units of ``inputs`` (8/255 for images
         in [0, 1]).
     norm : {"linf", "l2", "l1"}, default="linf"
-        Norm of the ball. In l1 a step moves the steepest 1 % of the coordinates that
-        ``bounds`` still lets move [4]_.
+        Norm of the ball. In l1 a step goes into the steepest coordinates as far as ``bounds``
+        lets them, spread over a third as many as have left the input, and :math:`\Pi` projects
+        onto the intersection of ball and ``bounds``, not onto one after the other [4]_.
     loss : {"cross_entropy", "margin", "dlr"} or callable, default="cross_entropy"
         What to ascend: a name, or a function from ``(logits, labels)`` to one value per
         example. Prefer ``"margin"`` against distilled models, whose cross-entropy gradients
@@ -161,8 +162,8 @@ def pgd(
        Attacks with Momentum", CVPR 2018, algorithm 1. https://arxiv.org/abs/1710.06081
     .. [3] N. Carlini and D. Wagner, "Defensive Distillation is Not Robust to Adversarial
        Examples", 2016. https://arxiv.org/abs/1607.04311
-    .. [4] F. Tramer and D. Boneh, "Adversarial Training and Robustness for Multiple
-       Perturbations", NeurIPS 2019, section 4.1. https://arxiv.org/abs/1904.13000
+    .. [4] F. Croce and M. Hein, "Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image
+       Classifiers", ICML 2021, proposition 2.1 and section 3. https://arxiv.org/abs/2103.01208
     .. [5] M. Andriushchenko et al., "Square Attack", ECCV 2020. https://arxiv.org/abs/1912.00049
 
     Examples
@@ -301,16 +302,20 @@ class ProjectedGradientDescent:
             unit = torch.where(scale > 0, gradient / scale, 0)
             gradient = self.momentum * state.velocity + unit
             state = state._replace(velocity=gradient)
-        if self.norm == "l1":
-            gradient = state.examples.feasible(gradient, state.current)
-        direction = ball(self.norm).steepest(gradient)
+        # Madry et al. 2018, section 2.1: x^{t+1} = Pi(x^t + alpha sgn(...)).
+        step = self._step(state, gradient)
+        ahead = state.examples.project(state.current + step, self.norm, self.epsilon)
+        return self._redraw(state._replace(current=ahead), lp_norm(step, "linf") == 0)
+
+    def _step(self, state: PGDState, gradient: Tensor) -> Tensor:
+        """Return the steepest step of this iterate's length."""
+        left = torch.ones_like(state.best_margin)
         if self.step_decay:
             left = 1 - (state.step - 1).clamp(max=self.steps) / self.steps
-            direction = per_example(left.to(direction), direction) * direction
-        # Madry et al. 2018, section 2.1: x^{t+1} = Pi(x^t + alpha sgn(...)).
-        ahead = state.current + self.step_size * direction
-        ahead = state.examples.project(ahead, self.norm, self.epsilon)
-        return self._redraw(state._replace(current=ahead), lp_norm(direction, "linf") == 0)
+        if self.norm == "l1":
+            return state.examples.l1_step(state.current, gradient, self.step_size * left.double())
+        direction = ball(self.norm).steepest(gradient)
+        return self.step_size * (per_example(left.to(direction), direction) * direction)
 
     def _redraw(self, state: PGDState, stuck: Tensor) -> PGDState:
         """Where nothing moves, spend the steps that are left elsewhere; without a draw, end."""

@@ -42,8 +42,8 @@ def square(
 
     Each query changes one random square of the best point so far, and keeps the change if the
     logit margin grew. In linf the square takes one of the values :math:`\pm\varepsilon` in each
-    channel, after a start in vertical stripes of such values. In l2 the norm that two squares
-    use moves into one of them, as two bumps of opposite sign. The squares shrink by a fixed
+    channel, after a start in vertical stripes of such values. In l2 and l1 [2]_ the norm that two
+    squares use moves into one of them, as two bumps of opposite sign. The squares shrink by a fixed
     schedule. What gradient masking hides from other attacks, this one still finds.
 
     Parameters
@@ -59,7 +59,7 @@ def square(
         True classes, or the classes to reach when ``targeted``.
     epsilon : float
         :math:`\varepsilon`, radius of the ball, in the units of ``inputs``.
-    norm : {"linf", "l2"}, default="linf"
+    norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the ball.
     queries : int, default=5000
         How often the model is asked about one example in each run, the start included.
@@ -121,6 +121,8 @@ def square(
     .. [1] M. Andriushchenko, F. Croce, N. Flammarion and M. Hein, "Square Attack: a
        Query-Efficient Black-Box Adversarial Attack via Random Search", ECCV 2020,
        algorithms 1 to 3. https://arxiv.org/abs/1912.00049
+    .. [2] F. Croce and M. Hein, "Mind the Box: l1-APGD for Sparse Adversarial Attacks on Image
+       Classifiers", ICML 2021, section 4. https://arxiv.org/abs/2103.01208
 
     Examples
     --------
@@ -134,7 +136,7 @@ def square(
     tensor([1])
     """
     check_positive("epsilon", epsilon)
-    check_norm(norm, ("linf", "l2"))
+    check_norm(norm)
     check_at_least("queries", queries, 1)
     check_at_least("restarts", restarts, 1)
     check_positive("p_init", p_init)
@@ -241,7 +243,7 @@ class RandomSearch:
         return put(state, rows, ended._replace(current=self._first(ended)))
 
     def _first(self, state: SquareState) -> Tensor:
-        """Stripes of plus and minus epsilon in linf, tiles of bumps in l2."""
+        """Stripes of plus and minus epsilon in linf, tiles of bumps in l2 and l1."""
         images, free = self._images(state)
         make = stripes if self.norm == "linf" else tiles
         delta = torch.where(free, make(images, state.examples.keys, self._counter(state)), 0)
@@ -269,7 +271,7 @@ class RandomSearch:
         bump = bumps(first, drawn[:, 4] < 0.5, rows, columns)[:, None].to(inputs)
         bump = torch.where(free, bump, 0)
         into, outof = (mask(window, rows, columns)[:, None] for window in (first, second))
-        delta = moved_norm(kept - inputs, sign * bump, into, outof, self.epsilon)
+        delta = moved_norm(kept - inputs, sign * bump, into, outof, self.epsilon, self.norm)
         return self._project(inputs + delta, state)
 
     def _share(self, state: SquareState) -> Tensor:
@@ -329,13 +331,21 @@ def tiles(images: Tensor, keys: Tensor, counter: Tensor) -> Tensor:
     return delta
 
 
-def moved_norm(delta: Tensor, bump: Tensor, into: Tensor, outof: Tensor, epsilon: float) -> Tensor:
-    """Gather the norm of two windows in one, as a bump upon what was there (algorithm 3)."""
-    used = (delta**2).sum(dim=(1, 2, 3), keepdim=True)
-    unused = (epsilon**2 - used).clamp(min=0) / delta.shape[1]
-    available = ((delta * (into | outof)) ** 2).sum(dim=(2, 3), keepdim=True) + unused
-    shape = bump + unit(delta * into)
-    return torch.where(into, unit(shape) * available.sqrt(), delta.masked_fill(outof, 0))
+def moved_norm(
+    delta: Tensor, bump: Tensor, into: Tensor, outof: Tensor, epsilon: float, norm: Norm = "l2"
+) -> Tensor:
+    """Gather the norm of two windows in one, as a bump upon what was there (algorithm 3).
+
+    What adds up are squares in l2 and, as in the l1 form of the attack, sizes in l1.
+    """
+    order = 2 if norm == "l2" else 1
+    used = (delta.abs() ** order).sum(dim=(1, 2, 3), keepdim=True)
+    unused = (epsilon**order - used).clamp(min=0) / delta.shape[1]
+    windows = (delta * (into | outof)).abs() ** order
+    available = windows.sum(dim=(2, 3), keepdim=True) + unused
+    shape = unit(bump, order) + unit(delta * into, order)
+    gathered = unit(shape, order) * available ** (1 / order)
+    return torch.where(into, gathered, delta.masked_fill(outof, 0))
 
 
 def _better(
@@ -348,5 +358,5 @@ def _better(
     )
 
 
-_SMALLEST = {"linf": (1, False), "l2": (3, True)}
+_SMALLEST = {"linf": (1, False), "l2": (3, True), "l1": (3, True)}
 """Least side of a square, and whether it must be odd."""

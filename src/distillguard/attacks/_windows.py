@@ -70,9 +70,9 @@ def bumps(window: Window, sideways: Tensor, rows: int, columns: int) -> Tensor:
     return unit(upper - lower)
 
 
-def unit(images: Tensor) -> Tensor:
+def unit(images: Tensor, order: float = 2.0) -> Tensor:
     """Each image over its norm, of rows and columns the last two axes; zeros stay as they are."""
-    norm = torch.linalg.vector_norm(images, dim=(-2, -1), keepdim=True)
+    norm = torch.linalg.vector_norm(images, ord=order, dim=(-2, -1), keepdim=True)
     return torch.where(norm > 0, images / norm, 0)
 
 

@@ -48,20 +48,25 @@ def preset(
     if name == "quick":
         chosen["PGD margin"] = partial(attacks.pgd, loss="margin", steps=10, **budget)
     else:
-        chosen["PGD margin"] = partial(
-            attacks.pgd,
-            loss="margin",
-            steps=10,
-            step_size=2 * threat.epsilon,
-            step_decay=True,
-            restarts=18,
-            random_start="blocks",
-            **budget,
-        )
-        # Auto-PGD, FAB and Square work in linf and l2.
-        if threat.norm != "l1":
-            chosen |= _strong(threat, common, budget)
+        chosen |= _ascent(threat, budget) | _strong(threat, common, budget)
     return {key: AttackSpec(attack, threat.norm) for key, attack in chosen.items()}
+
+
+def _ascent(threat: ThreatModel, budget: dict[str, Any]) -> dict[str, Attack]:
+    """What climbs the margin: from many patterns in long steps; in l1 through larger balls."""
+    if threat.norm == "l1":
+        return {"APGD margin": partial(attacks.apgd, loss="margin", steps=100, **budget)}
+    pgd = partial(
+        attacks.pgd,
+        loss="margin",
+        steps=10,
+        step_size=2 * threat.epsilon,
+        step_decay=True,
+        restarts=18,
+        random_start="blocks",
+        **budget,
+    )
+    return {"PGD margin": pgd}
 
 
 def _strong(

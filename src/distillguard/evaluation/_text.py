@@ -164,11 +164,6 @@ def notes(report: "RobustnessReport") -> list[str]:
         + ", ".join(f"{name} {version}" for name, version in report.versions.items())
         + ".",
     ]
-    if report.norm == "l1":
-        lines.append(
-            "The diagnosis searched without gradients by random noise alone, as Square has no l1 "
-            "form: misleading gradients may go unnoticed. Add an attack of your own to `attacks`."
-        )
     if report.observations.failed:
         lines.append(
             "The diagnosis is incomplete, and findings may be missing. It could not measure "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .._geometry import ball, inside, project_to_budget
+from .._geometry import ascent_step, ball, inside, project_to_budget
 from .._modes import differentiable
 from .._typing import Norm, Range
 
@@ -30,16 +30,17 @@ class Ascent:
 
     def __call__(self, inputs: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
         """Points near ``inputs`` at which ``value``, one number per example, is large."""
-        towards, budget = ball(self.norm), (self.norm, self.epsilon, *self.bounds)
+        budget = (self.norm, self.epsilon, *self.bounds)
+        length = inputs.new_full((len(inputs),), self.step_size)
         keys = torch.randint(2**62, (len(inputs),)).to(inputs.device)
-        start = self.epsilon * towards.sample(inputs, keys, 0)
+        start = self.epsilon * ball(self.norm).sample(inputs, keys, 0)
         points = project_to_budget(inputs + start, inputs, *budget)
         with torch.enable_grad():
             for _ in range(self.steps):
                 # At a bound itself a clamp inside the network would hide the gradient.
                 asked = inside(points, *self.bounds, points.dtype).requires_grad_()
                 (gradient,) = torch.autograd.grad(value(asked).sum(), asked)
-                step = self.step_size * towards.steepest(gradient)
+                step = ascent_step(points, gradient, inputs, self.norm, length, *self.bounds)
                 points = project_to_budget(points + step, inputs, *budget)
         return points
 

@@ -1,0 +1,133 @@
+"""``evaluate(norm="l1")`` beside AutoAttack's and adv-lib's l1: robust accuracy and what it costs.
+
+Three networks (undefended, distilled at T=100, adversarially trained in linf) on MNIST-5k, each at
+a radius that leaves a part of the images standing. AutoAttack is pyautoattack's "standard" in L1,
+adv-lib's attack is its targeted l1-APGD through larger radii; both are judged by the same code on
+the same images. Evaluations are images sent forwards and backwards, per image, ours with the clean
+pass and the judging but without the diagnosis. Writes ``results/l1.json`` after every network.
+Besides the packages of ``make bench`` it needs pyautoattack, installed with ``--no-deps``.
+
+    python -m benchmarks.l1 [--examples 100] [--cache FOLDER]
+"""
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks._common import Counted, circumstances, load, save
+from benchmarks._peers import imported
+from benchmarks._robust import CACHE
+from benchmarks.evaluation import TRAINED_ON, totals, trained
+from distillguard import evaluate
+from distillguard.datasets import load_mnist5k
+from distillguard.functional import margin_loss
+
+RADII = {"undefended": 8.0, "T=100": 8.0, "adversarially trained": 8.0}
+TRAINED_AT = 0.2
+
+Run = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def autoattack(epsilon: float) -> Run:
+    """Make a function of pyautoattack's standard AutoAttack."""
+    from pyautoattack import AutoAttack
+
+    def attack(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        theirs = AutoAttack(model, norm="L1", eps=epsilon, seed=0, version="standard")
+        made: Tensor = theirs.run_standard_evaluation(inputs, labels)[0]
+        return made
+
+    return attack
+
+
+def targeted_apgd(epsilon: float) -> Run:
+    """Make a function of adv-lib's targeted l1-APGD."""
+    library = imported("adv-lib")
+
+    def attack(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        made: Tensor = library.apgd_targeted(
+            model, inputs, labels, eps=epsilon, norm=1, n_iter=100, use_large_reps=True
+        )
+        return made
+
+    return attack
+
+
+def judged(attack: Run, network: nn.Module, X: Tensor, y: Tensor, epsilon: float) -> dict[str, Any]:
+    """Attack the images and say how many stand within the radius, and at what cost."""
+    torch.manual_seed(0)
+    counted = Counted(network)
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        points = attack(counted, X, y).detach().clamp(0, 1)
+    seconds = time.perf_counter() - started
+    size = (points.double() - X.double()).flatten(1).abs().sum(dim=1)
+    fooled = (margin_loss(network(points), y) > 0) & (size <= epsilon * (1 + 1e-4))
+    wrong = margin_loss(network(X), y) > 0
+    return {
+        "robust_accuracy": 1 - (fooled | wrong).float().mean().item(),
+        "evaluations": (counted.forwards + counted.backwards) / len(X),
+        "seconds": seconds,
+    }
+
+
+def row(network: nn.Module, X: Tensor, y: Tensor, epsilon: float) -> dict[str, Any]:
+    """Evaluate by ours and both peers."""
+    report = evaluate(network, X, y, norm="l1", epsilon=epsilon, random_state=0)
+    evaluations, seconds = totals(report)
+    peers = {"AutoAttack": autoattack(epsilon), "adv-lib APGD-T": targeted_apgd(epsilon)}
+    theirs = {name: judged(attack, network, X, y, epsilon) for name, attack in peers.items()}
+    return {
+        "clean_accuracy": report.clean_accuracy,
+        "robust_accuracy": report.robust_accuracy,
+        "evaluations": evaluations,
+        "seconds": seconds,
+        "after_each_attack": {part.name: part.robust_accuracy for part in report.attacks},
+        "findings": [finding.code for finding in report.findings],
+        "peers": theirs,
+        "share_of_autoattacks_evaluations": evaluations / theirs["AutoAttack"]["evaluations"],
+    }
+
+
+def main() -> None:
+    """Measure every network."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--cache", type=Path, default=CACHE / "evaluation")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+
+    about = circumstances("adv-lib", "pyautoattack") | {"examples": arguments.examples}
+    before = load("l1")
+    rows = before.get("rows", []) if before.get("examples") == arguments.examples else []
+    train = tuple(part[:TRAINED_ON] for part in load_mnist5k("train"))
+    X, y = (part[: arguments.examples] for part in load_mnist5k("test"))
+    for kind, epsilon in RADII.items():
+        found: dict[str, Any] = {"data": "MNIST-5k", "network": kind, "epsilon": epsilon}
+        if any(found.items() <= known.items() for known in rows):
+            continue
+        network = trained(kind, *train, TRAINED_AT, arguments.cache / f"MNIST-5k {kind}.pt")
+        found |= row(network, X, y, epsilon)
+        rows.append(found)
+        save("l1", about | {"rows": rows})
+        theirs = ", ".join(
+            f"{name} {peer['robust_accuracy']:.3f} at {peer['evaluations']:.0f}"
+            for name, peer in found["peers"].items()
+        )
+        print(
+            f"{kind}: {found['robust_accuracy']:.3f} at {found['evaluations']:.0f}, {theirs}; "
+            f"{found['share_of_autoattacks_evaluations']:.3f} of AutoAttack's {found['findings']}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
