@@ -84,10 +84,10 @@ class Query:
 
     def __call__(self, examples: Examples, points: Tensor) -> Tensor:
         """Logits, in single precision at least."""
-        points = points.to(self.given)
         logits = self.raw(points)
         if self.callback is not None:
-            self.callback(examples.indices, points.detach().clone(), logits.detach())
+            asked = points.detach().to(self.given, copy=True)
+            self.callback(examples.indices, asked, logits.detach())
         return _in_single(logits)
 
     def raw(self, points: Tensor) -> Tensor:
