@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from conftest import deaf, examples_of, query
-from distillguard import attacks, datasets, evaluate
+from distillguard import AdversarialTrainer, attacks, datasets, evaluate
 from distillguard._geometry import inside, lp_norm
 from distillguard.attacks._checks import ModelFacts
 from distillguard.attacks._engine import logits_and_gradient
@@ -364,6 +364,28 @@ def test_ddn_fools_every_digit_in_any_units(digits, high):
 
     found = attacks.ddn(model, inputs * high, labels, bounds=(0.0, high))
     assert (model(found).argmax(dim=1) != labels).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd", "apgd_targeted", "square"])
+def test_a_budget_larger_than_the_bounds_is_refused(digits, name, norm):
+    net, inputs, labels = digits
+    corners = {"linf": 1.0, "l2": 8.0, "l1": 64.0}[norm]
+    message = f"epsilon must be at most {corners:g}, .* got {2 * corners}; .* 8 / 255"
+    attack = partial(getattr(attacks, name), net, inputs, labels, norm=norm)
+    with pytest.raises(ValueError, match=message):
+        attack(epsilon=2 * corners)
+    with pytest.raises(ValueError, match="^epsilon must be at most"):
+        attack(epsilon=0.9 * corners, mask=torch.arange(64).view(1, 8, 8) < 1)
+    assert attack(epsilon=corners).shape == inputs.shape
+
+
+def test_evaluate_and_robust_training_refuse_it_too(digits):
+    net, inputs, labels = digits
+    with pytest.raises(ValueError, match="^epsilon must be at most 1, .* got 8.0"):
+        evaluate(net, inputs, labels, epsilon=8, attacks="quick")
+    with pytest.raises(ValueError, match="^epsilon must be at most 1, .* got 8"):
+        AdversarialTrainer(epsilon=8, max_epochs=1).fit(inputs.flatten(1), labels)
 
 
 # What the model is told and asked.

@@ -96,6 +96,22 @@ def project_to_budget(
     return clamped(inputs + ball(norm).project(candidate - inputs, epsilon), low, high)
 
 
+def check_reach(epsilon: float, norm: Norm, low: Tensor, high: Tensor, like: Tensor) -> None:
+    """Refuse a radius beyond the distance of opposite corners: 8 where 8/255 was meant.
+
+    ``low`` and ``high`` are broadcastable to ``like`` (n, ...).
+    """
+    if not like.numel():
+        return
+    reach = lp_norm((high - low).double().expand_as(like), norm).max().item()
+    if 0 < reach * (1 + 1e-6) < epsilon:
+        raise ValueError(
+            f"epsilon must be at most {reach:.6g}, how far apart inputs within bounds can be in "
+            f"{norm}, got {epsilon!r}; it is in the units of the inputs, 8 / 255 for 8 grey levels "
+            "of images in [0, 1]"
+        )
+
+
 def ascent_step(
     points: Tensor,
     gradient: Tensor,

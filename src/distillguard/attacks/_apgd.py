@@ -189,6 +189,7 @@ def apgd(
         random_state=random_state,
         progress=progress,
         callback=callback,
+        budget=(norm, epsilon),
     )
 
 

@@ -165,6 +165,7 @@ def apgd_targeted(
         random_state=random_state,
         progress=progress,
         callback=callback,
+        budget=(norm, epsilon),
     )
 
 

@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 
 from .._batches import few_sizes
 from .._boxes import boxes
-from .._geometry import inside, per_example
+from .._geometry import check_reach, inside, per_example
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed, example_keys, key_of_copy
-from .._typing import Bounds, Callback, Loss, Mask, Model
+from .._typing import Bounds, Callback, Loss, Mask, Model, Norm
 from .._validation import (
     check_at_least,
     check_differentiable,
@@ -118,12 +118,16 @@ def run(
     random_state: int | None,
     progress: bool,
     callback: Callback | None,
+    budget: tuple[Norm, float] | None = None,
     gradients: bool = True,
 ) -> Tensor:
     """Check what the caller passed, run ``algorithm`` on every example, return like ``inputs``."""
     check_model(model)
     check_inputs(inputs)
     low, high = boxes(inputs, bounds, mask)
+    if budget is not None:
+        norm, epsilon = budget
+        check_reach(epsilon, norm, low, high, inputs)
     check_labels(labels, inputs)
     check_at_least("batch_size", batch_size, 1)
     check_random_state(random_state)

@@ -219,6 +219,7 @@ def pgd(
         random_state=random_state,
         progress=progress,
         callback=callback,
+        budget=(norm, epsilon),
     )
 
 

@@ -165,6 +165,7 @@ def square(
         progress=progress,
         callback=callback,
         gradients=False,
+        budget=(norm, epsilon),
     )
 
 

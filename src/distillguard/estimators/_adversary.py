@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .. import functional
 from .._boxes import check_bounds
 from .._data import Source
+from .._geometry import check_reach
 from .._sources import TensorSource
 from .._typing import Norm, Range
 from .._validation import (
@@ -97,6 +98,8 @@ class RobustClassifier(NetworkClassifier):
     def _adversary(self, fitting: Fitting) -> Adversary:
         size = self.epsilon / 4 if self.step_size is None else self.step_size
         bounds = self._bounds_of(fitting.source, fitting.validation)
+        one = torch.empty(1, *self.input_shape_)
+        check_reach(self.epsilon, self.norm, *one.new_tensor(bounds), one)
         fitting.source = fitting.source.within("X", bounds)
         if fitting.validation is not None:
             fitting.validation = fitting.validation.within("validation", bounds)

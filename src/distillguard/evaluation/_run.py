@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._geometry import check_reach
 from .._modes import borrowed, device_of, dtype_of
 from .._random import example_keys
 from .._validation import check_label_range, check_logits, look_like_probabilities
@@ -82,6 +83,7 @@ class Run:
         """Find out, once, what every attack has to know of the model."""
         if self.model.facts is not None:
             return
+        check_reach(threat.epsilon, threat.norm, *threat.box(inputs), inputs)
         with self.accounted("checks"):
             self.records.facts = model_facts(
                 self.model, inputs, labels, threat.bounds, threat.mask, self.seed
