@@ -99,7 +99,8 @@ class RobustClassifier(NetworkClassifier):
         size = self.epsilon / 4 if self.step_size is None else self.step_size
         bounds = self._bounds_of(fitting.source, fitting.validation)
         one = torch.empty(1, *self.input_shape_)
-        check_reach(self.epsilon, self.norm, *one.new_tensor(bounds), one)
+        low, high = one.new_tensor(bounds)
+        check_reach(self.epsilon, self.norm, low, high, one)
         fitting.source = fitting.source.within("X", bounds)
         if fitting.validation is not None:
             fitting.validation = fitting.validation.within("validation", bounds)
