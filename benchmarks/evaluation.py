@@ -21,63 +21,11 @@ from torch import Tensor, nn
 
 from benchmarks._common import circumstances, load, save
 from benchmarks._robust import CACHE
+from benchmarks._small import LOADERS, RADII, TRAINED_ON, trained
 from distillguard import (
-    AdversarialTrainer,
-    DefensiveDistiller,
     RobustnessReport,
-    UndefendedClassifier,
     evaluate,
 )
-from distillguard.datasets import load_fashion_mnist, load_mnist5k
-
-RADII = {"MNIST-5k": {"linf": 0.2, "l2": 1.5}, "Fashion-MNIST": {"linf": 0.1, "l2": 1.0}}
-LOADERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-    "MNIST-5k": load_mnist5k,
-    "Fashion-MNIST": load_fashion_mnist,
-}
-TRAINED_ON = 4000
-
-
-def network(*_: Any) -> nn.Module:
-    """Two strided convolutions and two dense layers: small, so that AutoAttack ends."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 5, stride=2, padding=2),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 5, stride=2, padding=2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(32 * 49, 64),
-        nn.ReLU(),
-        nn.Linear(64, 10),
-    )
-
-
-def trained(kind: str, X: Tensor, y: Tensor, epsilon: float, cache: Path) -> nn.Module:
-    """Train one of the four networks, or take it from the cache."""
-    if cache.is_file():
-        model = network()
-        model.load_state_dict(torch.load(cache, weights_only=True))
-        return model.eval()
-    if kind == "adversarially trained":
-        settings: dict[str, Any] = {
-            "learning_rate": 2e-3,
-            "lr_scheduler": "cosine",
-            "random_state": 0,
-        }
-        trainer = AdversarialTrainer(
-            network, epsilon=epsilon, bounds=(0.0, 1.0), beta=5.0, max_epochs=15, **settings
-        )
-        model = trainer.fit(X, y).network_
-    elif kind == "undefended":
-        model = UndefendedClassifier(network, max_epochs=15, random_state=0).fit(X, y).network_
-    else:
-        temperature = float(kind.removeprefix("T="))
-        distiller = DefensiveDistiller(
-            network, temperature=temperature, max_epochs=15, random_state=0
-        )
-        model = distiller.fit(X, y).student_
-    torch.save(model.state_dict(), cache)
-    return model.eval()
 
 
 def autoattack(norm: str, epsilon: float) -> Callable[..., Tensor]:
