@@ -52,29 +52,12 @@ def carlini_wagner_l0(
 ) -> Tensor:
     r"""Look for an adversarial example that changes the fewest coordinates [1]_.
 
-    The paper runs its L2 attack, forbids the coordinates that matter least to move, and repeats
-    until the attack fails. Here one descent does most of it, as in sigma-zero [2]_: while the
-    wanted margin is missing, Adam ascends it; once it is there, Adam descends a smooth count of the
-    changes, :math:`\sum_i \delta_i^2 / (\delta_i^2 + \sigma)`. After every step changes below a
-    threshold are taken back, and the threshold rises with each iterate that has the margin and
-    falls with each that misses it. Gradients are divided by their largest entry, so that nothing
-    depends on the scale of the logits. The last two fifths of the steps then take back one change
-    after the other, the least :math:`|\delta_i g_i|` first, while the other changes go to their
-    bounds; where none can go, two make room for one elsewhere. Often they end earlier.
-
-    Coordinates are counted one by one: the three colours of a pixel are three.
-
-    With ``algorithm="paper"`` the attack is the published one, with the constants of the authors'
-    code: Adam (step size 0.01) descends the objective of :func:`carlini_wagner_l2`, with 0.01
-    added to ``confidence``; as soon as less than 0.0001 of that margin is missing, coordinates
-    are frozen at their clean values, and Adam starts afresh from the others. Frozen are those
-    with the smallest :math:`|\delta_i g_i|`, where :math:`g` is the gradient of the objective by
-    :math:`w`: at least one, none after one above 0.01, and up to 0.3 times the square root of
-    the number changed. After ``steps`` without success :math:`c` doubles, from 0.001 to at most
-    2,000,000, where the attack ends. There are 31 values of :math:`c`, so that it costs up to
-    31,000 forward and backward passes an example and 1,000 for each time that coordinates are
-    frozen. Unlike the code, which by default freezes whole pixels, it freezes coordinates; it
-    knows a ``confidence``; and it returns the sparsest of all misclassified iterates.
+    By default not as published: one descent of a smooth count of the changes, as in sigma-zero
+    [2]_, and then one change after the other is taken back. ``algorithm="paper"`` is the published
+    sequence of L2 attacks on fewer and fewer coordinates, with the constants of the authors' code:
+    31,000 passes an example and more. Both are described in
+    :doc:`What our attacks change </explanation/attacks>`. Coordinates are counted one by one: the
+    three colours of a pixel are three.
 
     Parameters
     ----------

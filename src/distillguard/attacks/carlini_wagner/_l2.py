@@ -52,34 +52,12 @@ def carlini_wagner_l2(
         \|x' - x\|_2^2 + c \, \max\bigl(\kappa - f(x'), 0\bigr), \qquad
         x' = \text{mid} + \text{half} \cdot \tanh w / \tanh 0.7,
 
-    where :math:`f` is a margin of logits and :math:`\kappa` is ``confidence``. Two things differ
-    from the paper, and make the attack several times cheaper.
-
-    Instead of a search over :math:`c` by repeated runs, each step sets it from the optimality
-    condition: at the closest adversarial example :math:`c = 2 \|x' - x\| / \|\nabla f\|`, and
-    twice that pushes the iterate across the boundary, from where the distance draws it back.
-    Nothing therefore depends on the scale of the logits, which a distilled network makes huge.
-
-    Instead of the largest wrong logit, which changes under way and often is not the closest
-    class, several margins race: that of a smooth maximum of all wrong logits, at a temperature
-    of a tenth of the clean margin, and those of the three largest wrong logits of the clean
-    input. Each is run for a tenth of ``steps``, the two that came closest are run on from there,
-    then the closest alone. Any misclassified iterate counts, whatever its class. With a target
-    there is one margin, that over the largest other logit; as long as none has been reached, it
-    and that over a smooth maximum of all others take turns of 16 steps.
-
-    With ``algorithm="paper"`` the attack is the published one, with the constants of the authors'
-    code. Bounds are at :math:`w = \pm\infty`, of which a factor of 0.999999 stays clear. Nine
-    values of :math:`c` are tried, from 0.001 and ten times more until the first
-    success, then halfway between the largest that failed and the smallest that succeeded. Each
-    starts at the input with a fresh Adam (step size 0.01), and ends after ``steps`` or when at a
-    tenth of them the loss is not below 0.9999 of that a tenth earlier. That costs up to 90,009
-    forward and backward passes an example. With much fewer steps exact zeros and ones, which lie
-    where :math:`\tanh` is flat, do not get away. Distances are measured in widths of the bounds,
-    to which :math:`c` relates. Four things differ from the code, and none is a constant: the loss
-    is watched for each example, not summed over a batch; the first look at it ends no run; the
-    change is added to the input itself instead of its image under :math:`\tanh`; and the iterates
-    that the last step and an early end lead to are judged too.
+    where :math:`f` is a margin of logits and :math:`\kappa` is ``confidence``. By default not as
+    published: :math:`c` follows from its optimality condition at every step, and the likeliest
+    classes race, which finds closer examples in a hundredth of the passes.
+    ``algorithm="paper"`` is the published binary search over :math:`c`, with the constants of the
+    authors' code: up to 90,009 passes an example. Both are described in
+    :doc:`What our attacks change </explanation/attacks>`.
 
     Parameters
     ----------

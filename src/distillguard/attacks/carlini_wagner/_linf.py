@@ -41,26 +41,12 @@ def carlini_wagner_linf(
 ) -> Tensor:
     r"""Look for the closest adversarial example in the maximum norm [1]_.
 
-    The paper minimises :math:`c f(x') + \sum_i (|\delta_i| - \tau)^+` and lowers the limit
-    :math:`\tau` after every success, by runs of up to 1,000 steps for each :math:`c` and
-    :math:`\tau`. Here the penalty is taken at its limit, where no coordinate may exceed
-    :math:`\tau`, which leaves no :math:`c` to look for; and :math:`\tau` moves with every
-    iterate, down when the wanted margin is reached and up when it is missed, by less and less.
-    The classes race as in :func:`carlini_wagner_l2`.
-
-    With ``algorithm="paper"`` the attack is the published one, with the constants of the authors'
-    code: from :math:`\tau = 1`, Adam (step size 0.005) descends in the variable :math:`w` of
-    :func:`carlini_wagner_l2`; as soon as the objective is below 0.0001 :math:`c` on a
-    misclassified iterate, :math:`\tau` becomes 0.9 times the largest change or itself, whichever
-    is smaller, and Adam starts afresh from that iterate. After ``steps`` without success
-    :math:`c` doubles, from 0.00001 to at most 20. The attack ends there, or at
-    :math:`\tau \le 1/256`. :math:`\tau` and changes are in widths of the bounds. With 21 values
-    of :math:`c` that may fail and 53 of :math:`\tau` that may be solved, an example costs 21,000
-    forward and backward passes at least unless it ends at the last :math:`\tau`, and 74,000 at
-    most. As :math:`\tau` falls by tenths, the result is finer only by chance. Unlike the code it
-    judges success at the iterate whose objective was evaluated, not at the one after; it knows
-    a ``confidence``; and it returns the closest of all misclassified iterates, which can lie
-    closer than the last success.
+    By default not as published: no coordinate may exceed a limit :math:`\tau`, which falls with
+    every iterate that has the wanted margin and rises with every one that misses it, and the
+    likeliest classes race. ``algorithm="paper"`` is the published sequence of descents of
+    :math:`c f(x') + \sum_i (|\delta_i| - \tau)^+` with the constants of the authors' code: 21,000
+    to 74,000 passes an example. Both are described in
+    :doc:`What our attacks change </explanation/attacks>`.
 
     Parameters
     ----------
