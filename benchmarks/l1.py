@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from benchmarks._common import Counted, circumstances, load, save
 from benchmarks._peers import imported
 from benchmarks._robust import CACHE
-from benchmarks.evaluation import TRAINED_ON, totals, trained
+from benchmarks._small import TRAINED_ON, trained
+from benchmarks.evaluation import totals
 from distillguard import evaluate
 from distillguard.datasets import load_mnist5k
 from distillguard.functional import margin_loss

@@ -19,7 +19,7 @@ CHECKED_EVERY = 0.04
 """Share of a stage between two checkpoints."""
 
 FIRST_SUPPORT = 0.15
-"""Share of the coordinates that count as moved in the beginning."""
+"""Share of the coordinates free to move that count as moved in the beginning."""
 
 SPARSER = 3.0
 """By which the number of moved coordinates is divided for the next steps."""
@@ -97,7 +97,8 @@ class SparseAutoPGD(AutoPGD):
         radius = self.radius(whole)
         delta = per_example(radius, inputs) * state.examples.sample("l1", state.run)
         first = project(inputs + delta.to(inputs), inputs, radius, low, high)
-        support = torch.full_like(state.support, FIRST_SUPPORT * inputs[0].numel())
+        free = state.examples.free.expand_as(inputs).flatten(1).sum(dim=1)
+        support = (FIRST_SUPPORT * free).to(state.support)
         return self.placed(state._replace(step=whole), first)._replace(support=support)
 
     def placed(self, state: APGDState, first: Tensor) -> APGDState:
