@@ -114,7 +114,7 @@ def test_a_point_at_epsilon_up_to_rounding_counts_and_one_beyond_does_not(four):
 def test_points_outside_the_bounds_or_not_finite_never_count(four):
     inputs, labels = four
     table = moved(inputs, [1.5, math.nan, math.inf, 0.2])
-    report = evaluate(Threshold(), inputs, labels, epsilon=2.0, attacks={"cheat": points(table)})
+    report = evaluate(Threshold(), inputs, labels, epsilon=1.0, attacks={"cheat": points(table)})
     (row,) = report.attacks
     assert (row.illegal, row.fooled, row.success_rate) == (3, 1, 0.25)
     assert report.robust_accuracy == 0.75

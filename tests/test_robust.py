@@ -323,7 +323,7 @@ def test_without_bounds_the_extremes_of_the_data_are_kept(digits):
 
     network = narrow(None, 10)
     network.register_forward_pre_hook(watch)
-    settings = {"epsilon": 5.0, "steps": 2, "max_epochs": 1, "random_state": 0}
+    settings = {"epsilon": 4.0, "steps": 2, "max_epochs": 1, "random_state": 0}
     AdversarialTrainer(network, **settings).fit(4 * X[:100] - 2, y[:100])
     assert min(low for low, _ in seen) == -2.0
     assert max(high for _, high in seen) == 2.0
