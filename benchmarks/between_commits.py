@@ -3,7 +3,8 @@
     python -m benchmarks.between_commits [COMMIT] [--examples 12]
 
 Tells which rows of ``benchmarks.attacks`` a change leaves as they are: those of attacks that give
-the same points, bit for bit. COMMIT is that of the oldest rows, unless it is told. Both commits
+the same points, bit for bit, and at what cost: images sent forwards, per image, with the checks of
+the model that an attack begins with. COMMIT is that of the oldest rows, unless told. Both commits
 attack the same networks (of ``benchmarks.papers``, on MNIST-5k, undefended and distilled at
 T = 100) and the same images, each in a process of its own; the other commit's source comes out of
 git into a temporary folder. An attack that the other commit does not have, or not with these
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,11 @@ ATTACKS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
+def counted(rows: list[int], module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Add to the first entry how many examples a module is asked about."""
+    rows[0] += len(inputs[0])
+
+
 def points(given: Path, found: Path) -> None:
     """Run every attack with whatever ``distillguard`` is on the path."""
     import distillguard
@@ -64,12 +71,16 @@ def points(given: Path, found: Path) -> None:
         model.load_state_dict(state)
         model.eval().requires_grad_(False)
         for name, (function, _, settings) in ATTACKS.items():
-            asked = (labels + 1) % 10 if settings.get("targeted") else labels
+            asked, rows = (labels + 1) % 10 if settings.get("targeted") else labels, [0]
+            hook = model.register_forward_pre_hook(partial(counted, rows))
             try:
                 attack = getattr(attacks, function)
                 results[f"{kind}/{name}"] = attack(model, inputs, asked, **settings).detach()
+                results[f"{kind}/{name}/passes"] = torch.tensor(rows[0] / len(inputs))
             except (AttributeError, TypeError) as error:
                 print(f"{name} is left out: {error}", flush=True)
+            finally:
+                hook.remove()
     torch.save(results, found)
 
 
@@ -104,13 +115,17 @@ def compared(commit: str, examples: int) -> list[dict[str, Any]]:
 
     rows = []
     for key in before.keys() & after.keys():
-        kind, name = key.split("/")
+        kind, name, *passes = key.split("/")
+        if passes:
+            continue
         norm: Any = ATTACKS[name][1]
         row = {"network": kind, "attack": name, "equal": torch.equal(before[key], after[key])}
         for when, there in (("before", before[key]), ("now", after[key])):
             row[f"mean {norm} {when}"] = (
                 lp_norm(there - asked[kind][1], norm).double().mean().item()
             )
+        for when, there in (("before", before), ("now", after)):
+            row[f"passes {when}"] = there[f"{key}/passes"].item()
         rows.append(row | {"largest difference": (before[key] - after[key]).abs().max().item()})
     order = [f"{kind}/{name}" for kind in asked for name in ATTACKS]
     return sorted(rows, key=lambda row: order.index(f"{row['network']}/{row['attack']}"))
