@@ -552,6 +552,20 @@ def test_evaluate_takes_a_mask_for_each_example_and_bounds_for_each_coordinate(d
     assert type(whole).from_json(whole.to_json()) == whole
 
 
+def test_a_state_file_belongs_to_one_mask_and_one_box(digits, tmp_path):
+    net, inputs, labels = digits
+    mask = torch.arange(64).view(1, 8, 8) < 32
+    low, high = torch.zeros(1, 8, 8), torch.ones(1, 8, 8)
+    settings = {"epsilon": 0.1, "attacks": "quick", "state_file": tmp_path / "state"}
+    settings |= {"random_state": 0, "bounds": (low, high)}
+    first = evaluate(net, inputs, labels, mask=mask, **settings)
+    assert evaluate(net, inputs, labels, mask=mask, **settings).attacks == first.attacks
+    for other in ({"mask": ~mask}, {"mask": mask, "bounds": (low - 1, high)}):
+        with pytest.raises(ValueError, match=r"^state_file must belong to the same") as caught:
+            evaluate(net, inputs, labels, **{**settings, **other})
+        assert len(str(caught.value)) < 600
+
+
 def test_what_evaluate_finds_out_about_the_model_is_counted_apart(digits):
     net, inputs, labels = digits
     report = evaluate(net, inputs, labels, epsilon=0.1, attacks="quick", random_state=0)

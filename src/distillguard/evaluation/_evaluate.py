@@ -180,7 +180,7 @@ def evaluate(
     if state is not None:
         records = state.resume(
             {
-                "threat model": threat.described(),
+                "threat model": threat.brief(),
                 "attacks": attacks if isinstance(attacks, str) else list(chosen),
                 "survivors_only": survivors_only,
                 "chunk_size": chunk_size,
