@@ -3,7 +3,8 @@
 The closest adversarial example often lies in another class than the one that the logits of the
 clean input name first. So the likeliest classes race, and with them all classes together, by
 a smooth maximum: each racer is descended to for a few steps, the two that came closest are
-descended further from there, and the closest to the end.
+descended further from there, and the closest to the end. An example that the first steps leave
+without success leaves the race: it is searched for one, and descended from there.
 """
 
 import math
