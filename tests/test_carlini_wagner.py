@@ -329,3 +329,58 @@ def test_a_target_is_reached_between_two_rivals_that_face_each_other(attack, nor
     distance = torch.linalg.vector_norm(adversarial - inputs, ord=norm).item()
     nearest = torch.linalg.vector_norm(torch.tensor([0.02, 0.85]), ord=norm).item()
     assert nearest - 1e-6 <= distance < 1.05 * nearest
+
+
+def humps(points: Tensor) -> Tensor:
+    """Class 1 where the coordinates' mean hump around 0.5, flat at 0, is above 0.6."""
+    hump = torch.exp(-50 * (points.flatten(1) - 0.5) ** 2).mean(dim=1)
+    return torch.stack([torch.full_like(hump, 0.6), hump], dim=1)
+
+
+@pytest.mark.parametrize("dimension", [16, 64])
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize(
+    ("attack", "norm"), [(carlini_wagner_l2, 2), (carlini_wagner_linf, math.inf)]
+)
+def test_a_boundary_is_found_where_the_slope_foretells_one_beyond_the_bounds(
+    attack, norm, targeted, dimension
+):
+    generator = torch.Generator().manual_seed(0)
+    inputs = 0.1 * torch.rand(8, dimension, generator=generator, dtype=torch.float64)
+    labels = torch.full((8,), int(targeted))
+
+    adversarial = attack(humps, inputs, labels, targeted=targeted)
+
+    assert (humps(adversarial).argmax(dim=1) == 1).all()
+    # All coordinates at one value: of the points on the boundary not the closest in L2.
+    level = 0.5 - math.sqrt(math.log(1 / 0.6) / 50)
+    known = torch.linalg.vector_norm(level - inputs, ord=norm, dim=1)
+    found = torch.linalg.vector_norm(adversarial - inputs, ord=norm, dim=1)
+    assert (found < (1.0 if norm == 2 else 1.03) * known).all()
+
+
+def test_a_search_fares_the_same_in_any_batch():
+    generator = torch.Generator().manual_seed(0)
+    inputs = 0.3 * torch.rand(6, 16, generator=generator, dtype=torch.float64)
+    labels = torch.zeros(6, dtype=torch.int64)
+    together = carlini_wagner_l2(humps, inputs, labels)
+    alone = torch.cat([carlini_wagner_l2(humps, each[None], labels[:1]) for each in inputs])
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("attack", [carlini_wagner_l2, carlini_wagner_linf])
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("steps", [100, 200, 333])
+def test_an_example_that_nothing_reaches_costs_what_was_asked_for(attack, targeted, steps):
+    gradients = []
+
+    def model(points: Tensor) -> Tensor:
+        logits = Constant()(points)
+        if logits.requires_grad:
+            logits.register_hook(gradients.append)
+        return logits
+
+    labels = torch.tensor([int(targeted)])
+    attack(model, torch.full((1, 16), 0.5), labels, targeted=targeted, steps=steps)
+    # Beside the steps one for the last iterate, and some that every attack asks for at first.
+    assert 0.9 * steps <= len(gradients) <= steps + 4

@@ -3,7 +3,8 @@
 The closest adversarial example often lies in another class than the one that the logits of the
 clean input name first. So the likeliest classes race, and with them all classes together, by
 a smooth maximum: each racer is descended to for a few steps, the two that came closest are
-descended further from there, and the closest to the end.
+descended further from there, and the closest to the end. An example that the first steps leave
+without success leaves the race: it is searched for one, and descended from there.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..._geometry import lp_norm
+from ..._geometry import ball, lp_norm, per_example
 from ..._typing import Distance
 from .._engine import Query, logits_and_gradient, select
 from .._examples import Examples
@@ -39,6 +40,20 @@ COLD_STEP, WARM_STEP = 1.0, 0.3
 """The first step of a run, relative to the distance: from the input, from an earlier result."""
 LAST_STEPS = 0.2, 0.05, 0.005
 """The last step of a run in each round, relative to the distance."""
+SEARCH_AFTER = 8
+"""Iterates after which an untargeted first run that has reached nothing is over, because it will
+reach nothing. On ordinary networks no example needs more than three."""
+SEARCHES = 4
+"""Runs that share what such a first run leaves: beyond thresholds a fresh run of small steps comes
+closer than a long one."""
+CAREFUL_STEPS = 0.12, 0.02
+"""The first and the last step of such a run, relative to the distance. From 0.3 on the iterates
+lose what the search has reached, and do not find back."""
+SWEEP, FIRST_LIMIT = 22, 0.05
+"""Iterates in which the limit of a search grows from this share of the bounds' width to 1."""
+SHORTER, SEARCH_DECAY = 0.4, 0.7
+"""Steps as long as the limit lead to the closest starts; with a target, and from sweep to sweep,
+they are 0.4 times as long and go by the mean of the gradients, which reaches more."""
 
 
 class RaceState(NamedTuple):
@@ -78,6 +93,11 @@ class Run(NamedTuple):
     last_step: float
     opening: bool
     """Whether ranks are those of the clean logits; later, those of the distances."""
+    search: bool = False
+    """Only for examples whose first run reached nothing."""
+    stride: float = 0.0
+    """As long as nothing is reached, the length of steps by signs, relative to their limit. A run
+    without only descends, which gets along ridges that are narrower than such steps."""
 
 
 class Descent(Protocol):
@@ -112,7 +132,26 @@ def schedule(steps: int, racers: int = RACERS) -> tuple[Run, ...]:
     runs = [Run(rank, opening, LAST_STEPS[0], True) for rank in range(racers)]
     runs += [Run(rank, middle, LAST_STEPS[1], False) for rank in range(min(racers, 2))]
     rest = judged - sum(run.length for run in runs)
-    return (*runs, Run(0, rest, LAST_STEPS[2], False))
+    runs.append(Run(0, rest, LAST_STEPS[2], False))
+    first = SEARCH_AFTER if racers > 1 else max(opening, TURN)
+    # In fewer steps there is no telling which examples need a search.
+    return tuple(runs) if opening < first else (*runs, *searches(judged - first, racers))
+
+
+def searches(judged: int, racers: int) -> tuple[Run, ...]:
+    """Share out what a first run leaves that reached nothing.
+
+    A search, and more runs from what it has reached; or else one long run from the input.
+    """
+    lengths = [(judged + number) // SEARCHES for number in range(SEARCHES)]
+    stride = 1.0 if racers > 1 else SHORTER
+    found = [Run(0, length, CAREFUL_STEPS[1], False, True) for length in lengths[1:-1]]
+    return (
+        Run(0, lengths[0], CAREFUL_STEPS[1], True, True, stride),
+        *found,
+        Run(0, lengths[-1], LAST_STEPS[2], False, True),
+        Run(0, judged - lengths[0], LAST_STEPS[2], True, True),
+    )
 
 
 @dataclass(frozen=True)
@@ -151,7 +190,7 @@ class Race:
 
     def step(self, model: Query, state: RaceState) -> RaceState:
         """Judge the current iterate and move on; the last of a run is only judged."""
-        examples = state.examples
+        before, examples = state, state.examples
         point = self.descent.leave(examples, state.current)
         logits, gradient = logits_and_gradient(
             model, examples, point, lambda logits, labels: self.lead(logits, labels, state)
@@ -178,9 +217,56 @@ class Race:
             step=state.step + 1,
         )
         relative = self.relative_step(state)
-        state = self.descent.moved(state, delta, gradient, relative)
-        over = state.step >= self.of_run([run.length for run in self.runs], state)
+        moved = self.descent.moved(state, delta, gradient, relative)
+        state = self.searched(before, moved, delta, gradient)
+        over = self.over(state)
         return self.turned(state, over) if bool(over.any()) else state
+
+    def over(self, state: RaceState) -> Tensor:
+        """Whether the run is at its end, or in vain and better followed by a search."""
+        over = state.step >= self.of_run([run.length for run in self.runs], state)
+        if self.targeted or not self.runs[-1].search:
+            return over
+        nothing = state.best_distance.isinf() & (state.step >= SEARCH_AFTER)
+        return over | (nothing & (state.run == 0))
+
+    def searched(
+        self, before: RaceState, state: RaceState, delta: Tensor, gradient: Tensor
+    ) -> RaceState:
+        """Where a search has reached nothing, go by signs within a limit that grows instead.
+
+        Where a network answers to large changes of a coordinate only, the slope is that of the
+        few that are past their thresholds. It foretells a boundary beyond the bounds, and steps
+        so long go to and fro between their corners. Signs move every coordinate that answers.
+        """
+        searched = self.searching(before)
+        if not bool(searched.any()):
+            return state
+        examples = state.examples
+        sweep, place = (state.step - 1) // SWEEP, (state.step - 1) % SWEEP
+        place = place.to(delta) / (SWEEP - 1)
+        limit = per_example(FIRST_LIMIT ** (1 - place), delta) * (examples.high - examples.low)
+        stride = self.of_run([run.stride for run in self.runs], state).to(delta)
+        stride = stride * SHORTER ** sweep.to(delta)
+        decay = per_example(torch.where(stride < 1, SEARCH_DECAY, 0.0).to(delta), delta)
+        mean = torch.lerp(ball("l2").steepest(gradient), before.mean, decay)
+        ahead = delta + per_example(stride, delta) * limit * mean.sign()
+        within = torch.minimum(torch.maximum(ahead, -limit), limit)
+        point = examples.clamp(examples.inputs + within)
+
+        current = self.descent.enter(examples, point)
+        still = per_example(searched & state.best_distance.isinf(), delta)
+        # The descent from a success begins without momentum.
+        mean = torch.where(still, mean, 0)
+        return state._replace(
+            current=torch.where(still, current, state.current),
+            mean=select(searched, mean, state.mean),
+        )
+
+    def searching(self, state: RaceState) -> Tensor:
+        """Whether the run goes by signs and has reached nothing so far."""
+        signs = self.of_run([run.stride > 0 for run in self.runs], state)
+        return signs & state.best_distance.isinf()
 
     def done(self, state: RaceState) -> Tensor:
         """Out of runs, or there before the first step."""
@@ -200,6 +286,7 @@ class Race:
         if self.targeted:
             # Two rivals on both sides of the way throw the iterates to and fro between them.
             turn = state.best_distance.isinf() & (state.step // TURN % 2 == 1)
+            turn = turn | self.searching(state)  # Without turns more targets are reached.
             return _column(logits, labels) - torch.where(turn, together, rivals.amax(dim=1))
         alone = _column(logits, target)
         return torch.where(target == labels, together, alone) - _column(logits, labels)
@@ -233,7 +320,7 @@ class Race:
         share = ((state.step - 1) / moves).to(last)
         return state.first_step * (last / state.first_step) ** share
 
-    def of_run(self, values: list[int] | list[float], state: RaceState) -> Tensor:
+    def of_run(self, values: list[int] | list[float] | list[bool], state: RaceState) -> Tensor:
         """Return each example's entry for its run."""
         return torch.tensor(values, device=state.run.device)[state.run]
 
@@ -247,13 +334,17 @@ class Race:
 
         following, racer = self.following(state, distances)
         distance, point = _column(distances, racer), _column(points, racer)
+        first_step = torch.where(distance.isinf(), COLD_STEP, WARM_STEP)
+        small = [run.stride > 0 or (run.search and not run.opening) for run in self.runs]
+        careful = torch.tensor([*small, False], device=over.device)[following]
+        first_step = torch.where(careful, CAREFUL_STEPS[0], first_step)
         fresh = state._replace(
             run=following,
             racer=racer,
             current=self.descent.enter(state.examples, point),
             mean=torch.zeros_like(state.mean),
             square=torch.zeros_like(state.square),
-            first_step=torch.where(distance.isinf(), COLD_STEP, WARM_STEP).to(distance),
+            first_step=first_step.to(distance),
             reach=torch.where(distance.isinf(), state.reach, distance),
             best=point,
             best_distance=distance,
@@ -265,12 +356,16 @@ class Race:
     def following(self, state: RaceState, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next run that is worth its steps, and whose it is."""
         ordered, order = distances.sort(dim=1, stable=True)
+        nothing = ordered[:, 0].isinf()
+        stranded = self.of_run([run.search for run in self.runs], state)
+        stranded = stranded | (nothing & (state.run == 0) & self.runs[-1].search)
         following = torch.full_like(state.run, len(self.runs))
         racer = order[:, 0]
         for number, run in reversed(list(enumerate(self.runs))):
             own = torch.full_like(racer, run.rank) if run.opening else order[:, run.rank]
             near = ordered[:, run.rank] <= PRUNED * ordered[:, 0]
-            worth = (_column(state.targets, own) >= 0) & (near | run.opening)
+            worth = nothing == run.opening if run.search else near | run.opening
+            worth = worth & (_column(state.targets, own) >= 0) & (stranded == run.search)
             taken = worth & (number > state.run)
             following = torch.where(taken, number, following)
             racer = torch.where(taken, own, racer)
