@@ -753,15 +753,15 @@ FAULTS = [
     # The scaling laws, and what targeted attacks do while they have nothing.
     Fault(
         "a run forgets the reach of the failed one before",
-        "attacks/carlini_wagner/_race.py",
-        "torch.where(distance.isinf(), state.reach, distance)",
+        "attacks/carlini_wagner/_multi_target.py",
+        "torch.where(distance.isinf(), state.boundary_distance, distance)",
         "torch.where(distance.isinf(), LEAST_REACH * self.farthest(state.inputs), distance)",
         ("test_numerics.py",),
         "foretells",
     ),
     Fault(
         "reach stays while nothing is reached",
-        "attacks/carlini_wagner/_race.py",
+        "attacks/carlini_wagner/_multi_target.py",
         "GROWTH = 8, 1.3",
         "GROWTH = 8, 1.0",
         ("test_carlini_wagner.py",),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from conftest import Halfspace, examples_of
 from distillguard._geometry import lp_norm, per_example
 from distillguard.attacks import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf
-from distillguard.attacks.carlini_wagner._prune import Thinning, Trial
+from distillguard.attacks.carlini_wagner._prune import Pruning, Trial
 
 each_attack = pytest.mark.parametrize(
     "attack", [carlini_wagner_l2, carlini_wagner_linf, carlini_wagner_l0]
@@ -271,12 +271,12 @@ def test_no_change_that_l0_leaves_could_be_taken_back_alone():
 def test_two_changes_make_room_for_one_that_does_more():
     inputs, best = torch.zeros(1, 4), torch.tensor([[1.0, 0.5, 0.0, 0.0]])
     trial = Trial.none(inputs, torch.tensor([0]))
-    trial = trial.weighed(torch.tensor([True]), torch.tensor([[2.0, 1.0, 0.5, 0.0]]), best)
+    trial = trial.rank_changes(torch.tensor([True]), torch.tensor([[2.0, 1.0, 0.5, 0.0]]), best)
     current, points = best, []
     # The slope where both are taken back: the third does more there, the fourth does nothing.
     for slope in ([2, 1, 0.5, 0], *[[1, -1, 2, 0]] * 2, *[[-1, 3, 2, 0]] * 2, [9, 9, 2, 0.1]):
         slopes = torch.tensor([slope], dtype=torch.float32)
-        trial, current = Thinning(examples_of(inputs)).moved(trial, best, current, slopes)
+        trial, current = Pruning(examples_of(inputs)).moved(trial, best, current, slopes)
         points.append(current[0].tolist())
     assert points == [
         [1.0, 0.0, 0.0, 0.0],  # without the second, which matters least
@@ -288,7 +288,7 @@ def test_two_changes_make_room_for_one_that_does_more():
     ]
     for _ in range(2):
         assert not trial.over.any()
-        trial, current = Thinning(examples_of(inputs)).moved(trial, best, current, slopes)
+        trial, current = Pruning(examples_of(inputs)).moved(trial, best, current, slopes)
     assert trial.over.all()
 
 

@@ -12,10 +12,15 @@ from conftest import Halfspace, examples_of, query
 from distillguard import attacks
 from distillguard._geometry import lp_norm
 from distillguard.attacks._checks import ModelFacts
-from distillguard.attacks.carlini_wagner._l0_published import SPARE, AllowedSet
+from distillguard.attacks.carlini_wagner._l0_published import EXTRA_MARGIN, AllowedSet
 from distillguard.attacks.carlini_wagner._l2_published import BinarySearch
 from distillguard.attacks.carlini_wagner._linf_published import LargestChange
-from distillguard.attacks.carlini_wagner._published import Aim, Judged, Tightening, in_tanh_space
+from distillguard.attacks.carlini_wagner._published import (
+    Judged,
+    ShrinkingConstraint,
+    TanhObjective,
+    in_tanh_space,
+)
 from distillguard.functional import margin_loss
 
 l2 = partial(attacks.carlini_wagner_l2, algorithm="paper")
@@ -25,7 +30,7 @@ l0 = partial(attacks.carlini_wagner_l0, algorithm="paper")
 each_attack = pytest.mark.parametrize(
     "attack", [pytest.param(l2, id="l2"), pytest.param(linf, id="linf"), pytest.param(l0, id="l0")]
 )
-AIM = Aim(confidence=0.0, targeted=False)
+OBJECTIVE = TanhObjective(confidence=0.0, targeted=False)
 
 
 class Counting:
@@ -144,7 +149,7 @@ class Scripted:
 def test_l2_grows_c_tenfold_until_a_success_and_then_halves_the_interval():
     inputs, labels = middle(3, pixels=1)
     needed = torch.tensor([0.03, 0.0, 1e9], dtype=torch.float64)
-    machine, model = BinarySearch(steps=3, aim=AIM), Scripted(inputs)
+    machine, model = BinarySearch(steps=3, objective=OBJECTIVE), Scripted(inputs)
     state = machine.start(examples_of(inputs, labels))
 
     visited: list[list[float]] = [[], [], []]
@@ -171,7 +176,7 @@ def test_l2_grows_c_tenfold_until_a_success_and_then_halves_the_interval():
 def test_the_others_double_c_and_keep_it_when_they_tighten(limit, runs):
     inputs, labels = middle(2, pixels=3)
     needed = torch.tensor([4 * limit.first_c, 1e9], dtype=torch.float64)
-    machine, model = Tightening(limit, steps=2, aim=AIM), Scripted(inputs)
+    machine, model = ShrinkingConstraint(limit, steps=2, objective=OBJECTIVE), Scripted(inputs)
     state = machine.start(examples_of(inputs, labels))
 
     first, second = [], []
@@ -253,13 +258,13 @@ def published_loss(norm: str, w: Tensor, state, model, labels: Tensor, spare: fl
     return (distance + state.c * f).sum()
 
 
-@pytest.mark.parametrize(("limit", "spare"), [(LargestChange(), 0.0), (AllowedSet(), SPARE)])
+@pytest.mark.parametrize(("limit", "spare"), [(LargestChange(), 0.0), (AllowedSet(), EXTRA_MARGIN)])
 def test_the_objectives_are_the_published_ones(tangled, limit, spare):
     generator = torch.Generator().manual_seed(0)
     inputs = 0.2 + 0.6 * torch.rand(8, 12, generator=generator, dtype=torch.float64)
     labels = tangled.decided(inputs)
-    model, aim = tangled.eval(), Aim(0.0, False, spare)
-    state = Tightening(limit, 10, aim).start(examples_of(inputs, labels))
+    model, aim = tangled.eval(), TanhObjective(0.0, False, spare)
+    state = ShrinkingConstraint(limit, 10, aim).start(examples_of(inputs, labels))
     state = state._replace(
         limit=torch.full_like(state.c, 0.05) if limit.norm == "linf" else inputs > 0.4,
         w=state.w + 0.2 * torch.randn(8, 12, generator=generator, dtype=torch.float64),
@@ -282,7 +287,7 @@ def test_l2_takes_the_steps_of_torchs_adam(tangled):
     generator = torch.Generator().manual_seed(0)
     inputs = 0.2 + 0.6 * torch.rand(3, 12, generator=generator, dtype=torch.float64)
     labels = tangled.decided(inputs)
-    model, machine = tangled.eval(), BinarySearch(steps=100, aim=AIM)
+    model, machine = tangled.eval(), BinarySearch(steps=100, objective=OBJECTIVE)
     state = machine.start(examples_of(inputs, labels))._replace(c=inputs.new_full((3,), 0.5))
 
     w = torch.atanh((2 * inputs - 1) * 0.999999).requires_grad_()
@@ -293,7 +298,7 @@ def test_l2_takes_the_steps_of_torchs_adam(tangled):
         adam.step()
         state = machine.step(query(model, inputs), state)
         torch.testing.assert_close(state.w, w.detach(), rtol=0, atol=1e-5)
-    assert (state.w - machine.aim.enter(state.examples, inputs)).abs().min() > 0.01
+    assert (state.w - machine.objective.to_tanh(state.examples, inputs)).abs().min() > 0.01
 
 
 # What is tightened, worked out by hand.
@@ -305,8 +310,8 @@ def judged_at(delta: list[float]) -> Judged:
     return Judged(row, row, f=nothing, slope=torch.zeros_like(row), reached=nothing == 0)
 
 
-def tightening(limit, inputs: Tensor) -> Tightening:
-    machine = Tightening(limit, 10, AIM)
+def tightening(limit, inputs: Tensor) -> ShrinkingConstraint:
+    machine = ShrinkingConstraint(limit, 10, OBJECTIVE)
     return machine.start(examples_of(inputs))
 
 

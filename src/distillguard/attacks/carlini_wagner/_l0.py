@@ -14,9 +14,9 @@ from ...functional import margin_loss
 from .._engine import Algorithm, Query, logits_and_gradient, run, select
 from .._examples import Examples
 from .._losses import success_margin
-from ._l0_published import SPARE, AllowedSet
-from ._prune import Thinning, Trial
-from ._published import Aim, Tightening
+from ._l0_published import EXTRA_MARGIN, AllowedSet
+from ._prune import Pruning, Trial
+from ._published import ShrinkingConstraint, TanhObjective
 
 STEPS = {"fast": 200, "paper": 1_000}
 """Where the caller names none."""
@@ -30,7 +30,7 @@ THRESHOLD_CHANGE = 0.02
 """Change of the threshold per step, relative to the step."""
 SMOOTHNESS = 1e-3
 """Of the count: a change d counts d^2 / (d^2 + SMOOTHNESS)."""
-MEAN_DECAY, SQUARE_DECAY = 0.7, 0.999
+BETA1, BETA2 = 0.7, 0.999
 """Adam's."""
 
 
@@ -142,7 +142,7 @@ def carlini_wagner_l0(
     steps = STEPS[algorithm] if steps is None else steps
     check_at_least("steps", steps, 1)
     machine: Algorithm[Any] = (
-        Tightening(AllowedSet(), steps, Aim(confidence, targeted, SPARE))
+        ShrinkingConstraint(AllowedSet(), steps, TanhObjective(confidence, targeted, EXTRA_MARGIN))
         if algorithm == "paper"
         else SparseDescent(steps, confidence, targeted)
     )
@@ -218,7 +218,7 @@ class SparseDescent:
         delta = (state.current - examples.inputs) / examples.width
         count = lp_norm(delta, "l0")
         fewer = reached & (count < state.best_count)
-        trial = state.trial.weighed(fewer, gradient.to(delta), delta)
+        trial = state.trial.rank_changes(fewer, gradient.to(delta), delta)
         state = state._replace(
             best=select(fewer, state.current, state.best),
             best_count=torch.where(fewer, count, state.best_count),
@@ -229,7 +229,7 @@ class SparseDescent:
         thin = (state.step > self.descent) & state.best_count.isfinite()
         if not bool(thin.any()):
             return descended
-        tried, points = Thinning(examples).moved(trial, state.best, state.current, gradient)
+        tried, points = Pruning(examples).moved(trial, state.best, state.current, gradient)
         thinned = state._replace(current=points, **tried._asdict())
         return select(thin, thinned, descended)
 
@@ -243,11 +243,11 @@ class SparseDescent:
         slope = torch.where(per_example(reached, delta), counted, -gradient)
         largest = per_example(lp_norm(slope, "linf"), slope)
         slope = torch.where(largest > 0, slope / largest, 0)
-        mean = torch.lerp(slope, state.mean, MEAN_DECAY)
-        second = torch.lerp(slope**2, state.square, SQUARE_DECAY)
+        mean = torch.lerp(slope, state.mean, BETA1)
+        second = torch.lerp(slope**2, state.square, BETA2)
         step = per_example(state.step.to(delta), delta)
-        direction = mean / (1 - MEAN_DECAY**step)
-        spread = (second / (1 - SQUARE_DECAY**step)).sqrt()
+        direction = mean / (1 - BETA1**step)
+        spread = (second / (1 - BETA2**step)).sqrt()
         length = self.step_size(state.step.to(delta))
         ahead = delta - torch.where(spread > 0, per_example(length, delta) * direction / spread, 0)
         ahead = examples.clamp(examples.inputs + ahead * examples.width)

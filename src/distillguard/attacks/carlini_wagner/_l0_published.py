@@ -8,9 +8,9 @@ from torch import Tensor
 from ..._geometry import per_example
 from ..._typing import Distance
 from .._examples import Examples
-from ._published import SUCCESS, Judged, TightenedState, in_tanh_space
+from ._published import SUCCESS, ConstrainedState, Judged, in_tanh_space
 
-SPARE = 0.01
+EXTRA_MARGIN = 0.01
 """Margin that f asks for beyond the confidence."""
 UNCHANGED = 1e-4
 """Smaller changes do not count, in widths of the bounds."""
@@ -29,20 +29,20 @@ class AllowedSet:
     first_c: float = 1e-3
     largest_c: float = 2e6
 
-    def widest(self, examples: Examples) -> Tensor:
+    def loosest(self, examples: Examples) -> Tensor:
         """Allow every coordinate that may change."""
         return examples.free.expand_as(examples.inputs).contiguous()
 
-    def gradient(self, judged: Judged, state: TightenedState) -> Tensor:
+    def gradient(self, judged: Judged, state: ConstrainedState) -> Tensor:
         """Of the L2 attack's objective, by the coordinates that may change."""
         whole = 2 * judged.delta + per_example(state.c, judged.delta) * judged.slope
         return torch.where(state.limit, whole, 0)
 
-    def respected(self, judged: Judged, state: TightenedState) -> Tensor:
+    def is_satisfied(self, judged: Judged, state: ConstrainedState) -> Tensor:
         """Whether f is next to nothing."""
         return judged.f < SUCCESS
 
-    def tightened(self, judged: Judged, state: TightenedState) -> Tensor:
+    def tightened(self, judged: Judged, state: ConstrainedState) -> Tensor:
         """Freeze the coordinates whose change matters least."""
         delta, allowed = judged.delta.flatten(1), state.limit.flatten(1)
         gradient = in_tanh_space(self.gradient(judged, state), state.w, state.examples).flatten(1)
@@ -59,6 +59,6 @@ class AllowedSet:
         """Which allow nothing."""
         return ~limit.flatten(1).any(dim=1)
 
-    def kept(self, point: Tensor, inputs: Tensor, limit: Tensor) -> Tensor:
+    def restart_point(self, point: Tensor, inputs: Tensor, limit: Tensor) -> Tensor:
         """Start from the success, without the changes that are no longer allowed."""
         return torch.where(limit, point, inputs)

@@ -13,18 +13,18 @@ from ..._validation import check_at_least, check_choice, check_not_negative
 from .._engine import Algorithm, run
 from .._examples import Examples
 from ._l2_published import BinarySearch
-from ._published import Aim
-from ._race import RACERS, Race, RaceState, schedule
+from ._multi_target import CANDIDATES, DescentState, MultiTargetDescent, schedule
+from ._published import TanhObjective
 
 STEPS = {"fast": 200, "paper": 10_000}
 """Where the caller names none."""
-EDGE = 0.7
+TANH_EDGE = 0.7
 """Where the bounds lie in tanh space; the slope there is 0.63, so saturated pixels can move."""
-PUSH = 2.0
+C_FACTOR = 2.0
 """c relative to the value at which its term balances the distance's: above 1, or nothing moves."""
-PUSH_GROWTH = 0.05
+C_GROWTH = 0.05
 """How much c grows with each iterate that misses in a row."""
-MEAN_DECAY, SQUARE_DECAY = 0.3, 0.99
+BETA1, BETA2 = 0.3, 0.99
 """Adam's."""
 
 
@@ -140,11 +140,11 @@ def carlini_wagner_l2(
     steps = STEPS[algorithm] if steps is None else steps
     check_at_least("steps", steps, 1)
     machine: Algorithm[Any] = (
-        BinarySearch(steps, Aim(confidence, targeted))
+        BinarySearch(steps, TanhObjective(confidence, targeted))
         if algorithm == "paper"
-        else Race(
+        else MultiTargetDescent(
             descent=AdamInTanhSpace(),
-            runs=schedule(steps, 1 if targeted else RACERS),
+            runs=schedule(steps, 1 if targeted else CANDIDATES),
             confidence=confidence,
             targeted=targeted,
         )
@@ -174,30 +174,30 @@ class AdamInTanhSpace:
     def enter(self, examples: Examples, points: Tensor) -> Tensor:
         """Return w at points within bounds."""
         share = (points - examples.low) / examples.width
-        return torch.atanh((2 * share - 1).clamp(-1, 1) * math.tanh(EDGE))
+        return torch.atanh((2 * share - 1).clamp(-1, 1) * math.tanh(TANH_EDGE))
 
     def leave(self, examples: Examples, current: Tensor) -> Tensor:
         """Return the points at w."""
         origin = self.enter(examples, examples.inputs)
-        moved = (current.tanh() - origin.tanh()) * examples.width / (2 * math.tanh(EDGE))
+        moved = (current.tanh() - origin.tanh()) * examples.width / (2 * math.tanh(TANH_EDGE))
         return examples.clamp(examples.inputs + moved)
 
     def moved(
-        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor
-    ) -> RaceState:
+        self, state: DescentState, delta: Tensor, gradient: Tensor, relative: Tensor
+    ) -> DescentState:
         """Take one step of Adam down the objective, divided by twice the distance."""
         unit = ball("l2").steepest
-        push = torch.where(state.misses > 0, PUSH * (1 + PUSH_GROWTH * (state.misses - 1)), 0)
+        push = torch.where(state.misses > 0, C_FACTOR * (1 + C_GROWTH * (state.misses - 1)), 0)
         descent = unit(delta) - per_example(push.to(delta), delta) * unit(gradient)
         descent = descent * (1 - state.current.tanh() ** 2)
 
         step = state.step.to(relative)
-        mean = torch.lerp(descent, state.mean, MEAN_DECAY)
+        mean = torch.lerp(descent, state.mean, BETA1)
         # One second moment per example, so that a step keeps the direction of the gradient.
-        square = torch.lerp(lp_norm(descent, "l2") ** 2, state.square, SQUARE_DECAY)
-        spread = (square / (1 - SQUARE_DECAY**step)).sqrt() * (1 - MEAN_DECAY**step)
-        length = relative * state.reach * 2 / state.examples.scale
+        square = torch.lerp(lp_norm(descent, "l2") ** 2, state.square, BETA2)
+        spread = (square / (1 - BETA2**step)).sqrt() * (1 - BETA1**step)
+        length = relative * state.boundary_distance * 2 / state.examples.scale
         rate = torch.where(spread > 0, length / spread, 0)
         # A step in w is one in x times the width: a narrow coordinate is to move no less.
         ahead = state.current - per_example(rate, mean) * mean / state.examples.relative_width
-        return state._replace(current=ahead.clamp(-EDGE, EDGE), mean=mean, square=square)
+        return state._replace(current=ahead.clamp(-TANH_EDGE, TANH_EDGE), mean=mean, square=square)

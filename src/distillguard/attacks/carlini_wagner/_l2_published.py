@@ -9,7 +9,7 @@ from torch import Tensor
 from ..._geometry import lp_norm, per_example
 from .._engine import Query, select
 from .._examples import Examples
-from ._published import Aim, adam, in_tanh_space
+from ._published import TanhObjective, adam, in_tanh_space
 
 SEARCH_STEPS = 9
 FIRST_C = 1e-3
@@ -49,7 +49,7 @@ class BinarySearch:
     """The state machine behind ``carlini_wagner_l2(algorithm="paper")``."""
 
     steps: int
-    aim: Aim
+    objective: TanhObjective
 
     def start(self, examples: Examples) -> SearchState:
         """Begin at the input with a small c."""
@@ -64,7 +64,7 @@ class BinarySearch:
             found=torch.zeros_like(labels, dtype=torch.bool),
             step=torch.zeros_like(labels),
             checked_loss=torch.full_like(each, torch.inf),
-            w=self.aim.enter(examples, inputs),
+            w=self.objective.to_tanh(examples, inputs),
             mean=torch.zeros_like(inputs),
             square=torch.zeros_like(inputs),
             best=inputs,
@@ -73,7 +73,7 @@ class BinarySearch:
 
     def step(self, model: Query, state: SearchState) -> SearchState:
         """Judge the current iterate and take a step; the last iterate of a c is only judged."""
-        judged = self.aim.judge(model, state.examples, state.w)
+        judged = self.objective.judge(model, state.examples, state.w)
         distance = lp_norm(judged.delta, "l2")
         closer = judged.reached & (distance < state.best_distance)
         loss = distance**2 + state.c * judged.f
@@ -114,7 +114,7 @@ class BinarySearch:
             found=torch.zeros_like(state.found),
             step=torch.zeros_like(state.step),
             checked_loss=torch.full_like(state.checked_loss, torch.inf),
-            w=self.aim.enter(state.examples, state.examples.inputs),
+            w=self.objective.to_tanh(state.examples, state.examples.inputs),
             mean=torch.zeros_like(state.mean),
             square=torch.zeros_like(state.square),
         )

@@ -12,12 +12,12 @@ from ..._validation import check_at_least, check_choice, check_not_negative
 from .._engine import Algorithm, run
 from .._examples import Examples
 from ._linf_published import LargestChange
-from ._published import Aim, Tightening
-from ._race import RACERS, Race, RaceState, schedule
+from ._multi_target import CANDIDATES, DescentState, MultiTargetDescent, schedule
+from ._published import ShrinkingConstraint, TanhObjective
 
 STEPS = {"fast": 200, "paper": 1_000}
 """Where the caller names none."""
-MEAN_DECAY = 0.7
+BETA1 = 0.7
 """Of the directions that the iterates followed."""
 LIMIT_CHANGE = 0.3
 """Change of the limit per step, relative to the step."""
@@ -128,11 +128,11 @@ def carlini_wagner_linf(
     steps = STEPS[algorithm] if steps is None else steps
     check_at_least("steps", steps, 1)
     machine: Algorithm[Any] = (
-        Tightening(LargestChange(), steps, Aim(confidence, targeted))
+        ShrinkingConstraint(LargestChange(), steps, TanhObjective(confidence, targeted))
         if algorithm == "paper"
-        else Race(
+        else MultiTargetDescent(
             descent=SignsWithinALimit(),
-            runs=schedule(steps, 1 if targeted else RACERS),
+            runs=schedule(steps, 1 if targeted else CANDIDATES),
             confidence=confidence,
             targeted=targeted,
         )
@@ -154,7 +154,7 @@ def carlini_wagner_linf(
 
 @dataclass(frozen=True)
 class SignsWithinALimit:
-    """How :func:`carlini_wagner_linf` descends; ``reach`` is the limit."""
+    """How :func:`carlini_wagner_linf` descends; ``boundary_distance`` is the limit."""
 
     norm: Distance = "linf"
     dual: Distance = "l1"
@@ -168,16 +168,16 @@ class SignsWithinALimit:
         return current
 
     def moved(
-        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor
-    ) -> RaceState:
+        self, state: DescentState, delta: Tensor, gradient: Tensor, relative: Tensor
+    ) -> DescentState:
         """Take one step by the signs of the mean gradient, within the new limit."""
         change = LIMIT_CHANGE * relative
-        limit = state.reach * torch.where(state.misses > 0, 1 + change, 1 - change)
+        limit = state.boundary_distance * torch.where(state.misses > 0, 1 + change, 1 - change)
         limit = limit.minimum(state.examples.scale)
         largest = per_example(lp_norm(gradient, "l1"), gradient)
         unit = torch.where(largest > 0, gradient / largest, 0)
-        mean = torch.lerp(unit, state.mean, MEAN_DECAY)
+        mean = torch.lerp(unit, state.mean, BETA1)
         ahead = delta + per_example(relative * limit, delta) * mean.sign()
         within = ball("linf").project(ahead, limit)
         current = state.examples.clamp(state.examples.inputs + within)
-        return state._replace(current=current, mean=mean, reach=limit)
+        return state._replace(current=current, mean=mean, boundary_distance=limit)

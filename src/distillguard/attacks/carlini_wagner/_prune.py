@@ -59,7 +59,7 @@ class Trial(NamedTuple):
         """Which have tried everything. (n,)."""
         return self.number >= len(TRIALS)
 
-    def weighed(self, fewer: Tensor, slope: Tensor, delta: Tensor) -> "Trial":
+    def rank_changes(self, fewer: Tensor, slope: Tensor, delta: Tensor) -> "Trial":
         """Start anew from each example that has ``fewer`` changes than the best so far."""
         importance = torch.where(delta != 0, (slope * delta).abs(), math.inf)
         importance = select(fewer, importance, self.importance)
@@ -68,7 +68,7 @@ class Trial(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Thinning:
+class Pruning:
     """The moves."""
 
     examples: Examples
@@ -91,7 +91,7 @@ class Thinning:
         farthest = torch.where(slope > 0, high, torch.where(slope < 0, low, current))
         pushed = torch.where(allowed, farthest, inputs)
 
-        following, without = self.following(trial)
+        following, without = self.plan_next_run(trial)
         allowed = select(again, allowed, without)
         fresh = torch.where(without, best, inputs)
         trial = trial._replace(
@@ -109,7 +109,7 @@ class Thinning:
         chosen = torch.zeros_like(gain, dtype=torch.bool)
         return chosen.scatter(1, gain.argmax(dim=1, keepdim=True), True).view_as(inputs)
 
-    def following(self, trial: Trial) -> tuple[Tensor, Tensor]:
+    def plan_next_run(self, trial: Trial) -> tuple[Tensor, Tensor]:
         """Return the next trial, (n,), and which coordinates it may change."""
         trials = TRIALS.to(trial.number.device)
         weights = trial.importance.flatten(1)

@@ -18,7 +18,7 @@ from .._losses import success_margin
 
 SHRINKAGE = 0.999999
 """Bounds lie at infinity in tanh space; points are drawn this much towards the middle."""
-MEAN_DECAY, SQUARE_DECAY, DENOMINATOR = 0.9, 0.999, 1e-8
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 """Adam's, as its paper recommends."""
 SUCCESS = 1e-4
 """Of the attacks that stop at the first success: what f may fall short by."""
@@ -40,34 +40,34 @@ class Judged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Aim:
+class TanhObjective:
     """What all iterates of an attack are judged by."""
 
     confidence: float
     targeted: bool
-    spare: float = 0.0
+    extra_margin: float = 0.0
     """Margin that f asks for beyond the confidence."""
 
-    def enter(self, examples: Examples, points: Tensor) -> Tensor:
+    def to_tanh(self, examples: Examples, points: Tensor) -> Tensor:
         """Return w at points within bounds (section V-B)."""
         share = (points - examples.low) / examples.width
         return torch.atanh((2 * share - 1).clamp(-1, 1) * SHRINKAGE)
 
-    def leave(self, examples: Examples, w: Tensor) -> Tensor:
+    def from_tanh(self, examples: Examples, w: Tensor) -> Tensor:
         """Return the points at w: the change that w makes, added to the exact input."""
-        origin = self.enter(examples, examples.inputs)
+        origin = self.to_tanh(examples, examples.inputs)
         change = (w.tanh() - origin.tanh()) * examples.width / 2
         return examples.clamp(examples.inputs + change)
 
     def judge(self, model: Query, examples: Examples, w: Tensor) -> Judged:
         """Ask the model about the iterates."""
-        point = self.leave(examples, w)
+        point = self.from_tanh(examples, w)
         logits, gradient = logits_and_gradient(model, examples, point, self.margin)
         margin = success_margin(logits, examples, self.targeted)
 
         scale = per_example(examples.scale, point)
         delta = (point - examples.inputs) / scale
-        f = (self.confidence + self.spare - margin).clamp(min=0)
+        f = (self.confidence + self.extra_margin - margin).clamp(min=0)
         active = per_example(f > 0, gradient)
         return Judged(
             point=point,
@@ -78,7 +78,7 @@ class Aim:
         )
 
     def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """How far the aim is reached: ascended. (n,)."""
+        """How far the objective is reached: ascended. (n,)."""
         margin = margin_loss(logits, labels)
         return -margin if self.targeted else margin
 
@@ -92,14 +92,14 @@ def adam(
     gradient: Tensor, w: Tensor, mean: Tensor, square: Tensor, age: Tensor, rate: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take one step; ``age`` (n,) counts the steps of each example, this one included."""
-    mean = MEAN_DECAY * mean + (1 - MEAN_DECAY) * gradient
-    square = SQUARE_DECAY * square + (1 - SQUARE_DECAY) * gradient**2
+    mean = BETA1 * mean + (1 - BETA1) * gradient
+    square = BETA2 * square + (1 - BETA2) * gradient**2
     age = age.to(w)
-    rates = rate * (1 - SQUARE_DECAY**age).sqrt() / (1 - MEAN_DECAY**age)
-    return w - per_example(rates, w) * mean / (square.sqrt() + DENOMINATOR), mean, square
+    rates = rate * (1 - BETA2**age).sqrt() / (1 - BETA1**age)
+    return w - per_example(rates, w) * mean / (square.sqrt() + EPS), mean, square
 
 
-class TightenedState(NamedTuple):
+class ConstrainedState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
     examples: Examples
@@ -138,27 +138,27 @@ class Limit(Protocol):
     def largest_c(self) -> float:
         """From where on an example is given up."""
 
-    def widest(self, examples: Examples) -> Tensor:
+    def loosest(self, examples: Examples) -> Tensor:
         """Allow everything."""
 
-    def gradient(self, judged: Judged, state: TightenedState) -> Tensor:
+    def gradient(self, judged: Judged, state: ConstrainedState) -> Tensor:
         """Gradient of the objective by delta."""
 
-    def respected(self, judged: Judged, state: TightenedState) -> Tensor:
+    def is_satisfied(self, judged: Judged, state: ConstrainedState) -> Tensor:
         """Which iterates keep to the limit: (n,)."""
 
-    def tightened(self, judged: Judged, state: TightenedState) -> Tensor:
+    def tightened(self, judged: Judged, state: ConstrainedState) -> Tensor:
         """Return a tighter limit than the one that the iterates keep to."""
 
     def exhausted(self, limit: Tensor) -> Tensor:
         """Which limits are not worth another run: (n,)."""
 
-    def kept(self, point: Tensor, inputs: Tensor, limit: Tensor) -> Tensor:
+    def restart_point(self, point: Tensor, inputs: Tensor, limit: Tensor) -> Tensor:
         """Where a run starts that follows the success at ``point``."""
 
 
 @dataclass(frozen=True)
-class Tightening:
+class ShrinkingConstraint:
     """The state machine: solve under a limit, tighten it, start again from the solution.
 
     While there is no solution, c doubles and Adam goes on. It never goes down again, so that an
@@ -167,20 +167,20 @@ class Tightening:
 
     limit: Limit
     steps: int
-    aim: Aim
+    objective: TanhObjective
 
-    def start(self, examples: Examples) -> TightenedState:
+    def start(self, examples: Examples) -> ConstrainedState:
         """Begin at the input, with everything allowed."""
         inputs, labels = examples.inputs, examples.labels
-        limit = self.limit.widest(examples)
+        limit = self.limit.loosest(examples)
         each = inputs.new_zeros(len(inputs))
-        return TightenedState(
+        return ConstrainedState(
             examples=examples,
             limit=limit,
             exhausted=self.limit.exhausted(limit),
             c=torch.full_like(each, self.limit.first_c),
             step=torch.zeros_like(labels),
-            w=self.aim.enter(examples, inputs),
+            w=self.objective.to_tanh(examples, inputs),
             mean=torch.zeros_like(inputs),
             square=torch.zeros_like(inputs),
             age=torch.zeros_like(labels),
@@ -188,9 +188,9 @@ class Tightening:
             best_distance=torch.full_like(each, torch.inf),
         )
 
-    def step(self, model: Query, state: TightenedState) -> TightenedState:
+    def step(self, model: Query, state: ConstrainedState) -> ConstrainedState:
         """Judge the current iterate; tighten the limit if it solves, otherwise take a step."""
-        judged = self.aim.judge(model, state.examples, state.w)
+        judged = self.objective.judge(model, state.examples, state.w)
         distance = lp_norm(judged.delta, self.limit.norm)
         closer = judged.reached & (distance < state.best_distance)
         state = state._replace(
@@ -199,7 +199,7 @@ class Tightening:
             step=state.step + 1,
             age=state.age + 1,
         )
-        solved = judged.reached & self.limit.respected(judged, state)
+        solved = judged.reached & self.limit.is_satisfied(judged, state)
 
         gradient = in_tanh_space(self.limit.gradient(judged, state), state.w, state.examples)
         w, mean, square = adam(
@@ -215,25 +215,27 @@ class Tightening:
         )
         return self.tightened(judged, state, moved, solved) if bool(solved.any()) else moved
 
-    def done(self, state: TightenedState) -> Tensor:
+    def done(self, state: ConstrainedState) -> Tensor:
         """Out of limits or of values of c, or there before the first step."""
         given_up = state.c >= self.limit.largest_c
         return state.exhausted | given_up | (state.best_distance == 0)
 
-    def result(self, state: TightenedState) -> Tensor:
+    def result(self, state: ConstrainedState) -> Tensor:
         """Return the closest iterate with the wanted margin; the input where there is none."""
         return state.best
 
     def tightened(
-        self, judged: Judged, state: TightenedState, moved: TightenedState, solved: Tensor
-    ) -> TightenedState:
+        self, judged: Judged, state: ConstrainedState, moved: ConstrainedState, solved: Tensor
+    ) -> ConstrainedState:
         """Start the examples that are solved again, under a tighter limit."""
         limit, examples = self.limit.tightened(judged, state), state.examples
         fresh = state._replace(
             limit=limit,
             exhausted=self.limit.exhausted(limit),
             step=torch.zeros_like(state.step),
-            w=self.aim.enter(examples, self.limit.kept(judged.point, examples.inputs, limit)),
+            w=self.objective.to_tanh(
+                examples, self.limit.restart_point(judged.point, examples.inputs, limit)
+            ),
             mean=torch.zeros_like(state.mean),
             square=torch.zeros_like(state.square),
             age=torch.zeros_like(state.age),

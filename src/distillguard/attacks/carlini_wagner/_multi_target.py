@@ -2,7 +2,7 @@
 
 The closest adversarial example often lies in another class than the one that the logits of the
 clean input name first. So the likeliest classes race, and with them all classes together, by
-a smooth maximum: each racer is descended to for a few steps, the two that came closest are
+a smooth maximum: each candidate is descended to for a few steps, the two that came closest are
 descended further from there, and the closest to the end. An example that the first steps leave
 without success leaves the race: it is searched for one, and descended from there.
 """
@@ -20,13 +20,13 @@ from .._engine import Query, logits_and_gradient, select
 from .._examples import Examples
 from .._losses import success_margin
 
-RACERS = 4
+CANDIDATES = 4
 """All rivals together, and the three with the largest clean logits alone: the closest class is
 usually among them."""
 SMOOTHNESS = 0.1
 """Temperature of the smooth maximum of all rivals, relative to the margin of the clean logits:
 at 0.1 about that of the softmax in an undefended network, and T times it in a distilled one."""
-TURN = 16
+ALTERNATE_EVERY = 16
 """As long as a targeted run has reached nothing, the largest of the rivals and the smooth maximum
 of all take turns of so many iterates."""
 LEAST_REACH = 1e-3
@@ -34,7 +34,7 @@ LEAST_REACH = 1e-3
 PATIENCE, GROWTH = 8, 1.3
 """After so many iterates of a run that reaches nothing, each further one multiplies the reach:
 where the slope falls on the way, the boundary lies farther than it foretells."""
-PRUNED = 1.3
+PRUNE_RATIO = 1.3
 """A class that came no closer than this many times the closest is given up."""
 COLD_STEP, WARM_STEP = 1.0, 0.3
 """The first step of a run, relative to the distance: from the input, from an earlier result."""
@@ -56,26 +56,26 @@ SHORTER, SEARCH_DECAY = 0.4, 0.7
 they are 0.4 times as long and go by the mean of the gradients, which reaches more."""
 
 
-class RaceState(NamedTuple):
+class DescentState(NamedTuple):
     """Where each example stands; every tensor's first axis is the example."""
 
     examples: Examples
     targets: Tensor
-    """The racers, (n, RACERS): a class; the label itself for all rivals together; or -1."""
+    """The candidates, (n, CANDIDATES): a class; the label itself for all rivals together; or -1."""
     temperature: Tensor
     distances: Tensor
-    """The closest that each has come, (n, RACERS)."""
+    """The closest that each has come, (n, CANDIDATES)."""
     points: Tensor
-    """And where, (n, RACERS, ...)."""
+    """And where, (n, CANDIDATES, ...)."""
     run: Tensor
-    racer: Tensor
+    candidate: Tensor
     """Whose run it is: a column of the three tables."""
     current: Tensor
     """The iterate, in the space of the descent."""
     mean: Tensor
     square: Tensor
     first_step: Tensor
-    reach: Tensor
+    boundary_distance: Tensor
     """The distance to the boundary as far as this run knows it, which scales the steps."""
     best: Tensor
     best_distance: Tensor
@@ -118,33 +118,33 @@ class Descent(Protocol):
         """Take iterates back; one that never moved is exactly its input."""
 
     def moved(
-        self, state: RaceState, delta: Tensor, gradient: Tensor, relative: Tensor
-    ) -> RaceState:
+        self, state: DescentState, delta: Tensor, gradient: Tensor, relative: Tensor
+    ) -> DescentState:
         """Take one step of ``relative`` length."""
 
 
-def schedule(steps: int, racers: int = RACERS) -> tuple[Run, ...]:
+def schedule(steps: int, candidates: int = CANDIDATES) -> tuple[Run, ...]:
     """Share ``steps`` gradient steps out: a tenth to each class, then to the two best, to one."""
     judged = steps + 1
     opening, middle = judged // 10, 3 * judged // 20
     if opening < 2:
         return (Run(0, judged, LAST_STEPS[2], True),)
-    runs = [Run(rank, opening, LAST_STEPS[0], True) for rank in range(racers)]
-    runs += [Run(rank, middle, LAST_STEPS[1], False) for rank in range(min(racers, 2))]
+    runs = [Run(rank, opening, LAST_STEPS[0], True) for rank in range(candidates)]
+    runs += [Run(rank, middle, LAST_STEPS[1], False) for rank in range(min(candidates, 2))]
     rest = judged - sum(run.length for run in runs)
     runs.append(Run(0, rest, LAST_STEPS[2], False))
-    first = SEARCH_AFTER if racers > 1 else max(opening, TURN)
+    first = SEARCH_AFTER if candidates > 1 else max(opening, ALTERNATE_EVERY)
     # In fewer steps there is no telling which examples need a search.
-    return tuple(runs) if opening < first else (*runs, *searches(judged - first, racers))
+    return tuple(runs) if opening < first else (*runs, *searches(judged - first, candidates))
 
 
-def searches(judged: int, racers: int) -> tuple[Run, ...]:
+def searches(judged: int, candidates: int) -> tuple[Run, ...]:
     """Share out what a first run leaves that reached nothing.
 
     A search, and more runs from what it has reached; or else one long run from the input.
     """
     lengths = [(judged + number) // SEARCHES for number in range(SEARCHES)]
-    stride = 1.0 if racers > 1 else SHORTER
+    stride = 1.0 if candidates > 1 else SHORTER
     found = [Run(0, length, CAREFUL_STEPS[1], False, True) for length in lengths[1:-1]]
     return (
         Run(0, lengths[0], CAREFUL_STEPS[1], True, True, stride),
@@ -155,7 +155,7 @@ def searches(judged: int, racers: int) -> tuple[Run, ...]:
 
 
 @dataclass(frozen=True)
-class Race:
+class MultiTargetDescent:
     """The state machine behind the attacks."""
 
     descent: Descent
@@ -163,40 +163,42 @@ class Race:
     confidence: float
     targeted: bool
 
-    def start(self, examples: Examples) -> RaceState:
+    def start(self, examples: Examples) -> DescentState:
         """Place every example at its input."""
         inputs, labels = examples.inputs, examples.labels
         far = self.farthest(examples)
-        columns = inputs[:, None].expand(-1, RACERS, *inputs.shape[1:])
+        columns = inputs[:, None].expand(-1, CANDIDATES, *inputs.shape[1:])
         zeros = torch.zeros_like(labels)
-        return RaceState(
+        return DescentState(
             examples=examples,
-            targets=labels.new_full((len(labels), RACERS), -1),
+            targets=labels.new_full((len(labels), CANDIDATES), -1),
             temperature=torch.ones_like(far),
-            distances=far.new_full((len(labels), RACERS), math.inf),
+            distances=far.new_full((len(labels), CANDIDATES), math.inf),
             points=columns.contiguous(),
             run=zeros,
-            racer=zeros,
+            candidate=zeros,
             current=self.descent.enter(examples, inputs),
             mean=torch.zeros_like(inputs),
             square=torch.zeros_like(far),
             first_step=torch.full_like(far, COLD_STEP),
-            reach=LEAST_REACH * far,
+            boundary_distance=LEAST_REACH * far,
             best=inputs,
             best_distance=torch.full_like(far, math.inf),
             misses=zeros,
             step=zeros,
         )
 
-    def step(self, model: Query, state: RaceState) -> RaceState:
+    def step(self, model: Query, state: DescentState) -> DescentState:
         """Judge the current iterate and move on; the last of a run is only judged."""
         before, examples = state, state.examples
         point = self.descent.leave(examples, state.current)
         logits, gradient = logits_and_gradient(
-            model, examples, point, lambda logits, labels: self.lead(logits, labels, state)
+            model, examples, point, lambda logits, labels: self.logit_gap(logits, labels, state)
         )
-        state = self.entered(logits, state)
-        lacking = (self.confidence - self.lead(logits, examples.labels, state)).to(state.reach)
+        state = self.init_candidates(logits, state)
+        lacking = (self.confidence - self.logit_gap(logits, examples.labels, state)).to(
+            state.boundary_distance
+        )
         missing = self.confidence - success_margin(logits, examples, self.targeted)
         reached = (missing <= 0) & (missing < self.confidence)
 
@@ -206,11 +208,11 @@ class Race:
         linearised = lacking.clamp(min=0) / lp_norm(gradient, self.descent.dual)
         cold = (state.step == 0) & state.best_distance.isinf()
         closer = reached & (distance < state.best_distance)
-        known = torch.where(cold, linearised.fmax(state.reach), state.reach)
+        known = torch.where(cold, linearised.fmax(state.boundary_distance), state.boundary_distance)
         lost = state.best_distance.isinf() & ~reached & (state.misses >= PATIENCE)
         known = torch.where(lost, GROWTH * known, known).fmin(self.farthest(examples))
         state = state._replace(
-            reach=torch.where(closer, distance, known),
+            boundary_distance=torch.where(closer, distance, known),
             best=select(closer, point, state.best),
             best_distance=torch.where(closer, distance, state.best_distance),
             misses=torch.where(reached, 0, state.misses + 1),
@@ -220,9 +222,9 @@ class Race:
         moved = self.descent.moved(state, delta, gradient, relative)
         state = self.searched(before, moved, delta, gradient)
         over = self.over(state)
-        return self.turned(state, over) if bool(over.any()) else state
+        return self.next_run(state, over) if bool(over.any()) else state
 
-    def over(self, state: RaceState) -> Tensor:
+    def over(self, state: DescentState) -> Tensor:
         """Whether the run is at its end, or in vain and better followed by a search."""
         over = state.step >= self.of_run([run.length for run in self.runs], state)
         if self.targeted or not self.runs[-1].search:
@@ -231,8 +233,8 @@ class Race:
         return over | (nothing & (state.run == 0))
 
     def searched(
-        self, before: RaceState, state: RaceState, delta: Tensor, gradient: Tensor
-    ) -> RaceState:
+        self, before: DescentState, state: DescentState, delta: Tensor, gradient: Tensor
+    ) -> DescentState:
         """Where a search has reached nothing, go by signs within a limit that grows instead.
 
         Where a network answers to large changes of a coordinate only, the slope is that of the
@@ -263,89 +265,89 @@ class Race:
             mean=select(searched, mean, state.mean),
         )
 
-    def searching(self, state: RaceState) -> Tensor:
+    def searching(self, state: DescentState) -> Tensor:
         """Whether the run goes by signs and has reached nothing so far."""
         signs = self.of_run([run.stride > 0 for run in self.runs], state)
         return signs & state.best_distance.isinf()
 
-    def done(self, state: RaceState) -> Tensor:
+    def done(self, state: DescentState) -> Tensor:
         """Out of runs, or there before the first step."""
         return (state.run == len(self.runs)) | (state.best_distance == 0)
 
-    def result(self, state: RaceState) -> Tensor:
+    def result(self, state: DescentState) -> Tensor:
         """Return the closest point of all; the input where there is none."""
         return _column(state.points, state.distances.argmin(dim=1))
 
-    def lead(self, logits: Tensor, labels: Tensor, state: RaceState) -> Tensor:
-        """How far the racer leads the labelled class: ascended. (n,)."""
-        state = self.entered(logits.detach(), state)
-        target = _column(state.targets, state.racer)
+    def logit_gap(self, logits: Tensor, labels: Tensor, state: DescentState) -> Tensor:
+        """How far the candidate leads the labelled class: ascended. (n,)."""
+        state = self.init_candidates(logits.detach(), state)
+        target = _column(state.targets, state.candidate)
         temperature = state.temperature.to(logits)[:, None]
         rivals = logits.scatter(1, labels[:, None], -math.inf)
         together = temperature.squeeze(1) * (rivals / temperature).logsumexp(dim=1)
         if self.targeted:
             # Two rivals on both sides of the way throw the iterates to and fro between them.
-            turn = state.best_distance.isinf() & (state.step // TURN % 2 == 1)
+            turn = state.best_distance.isinf() & (state.step // ALTERNATE_EVERY % 2 == 1)
             turn = turn | self.searching(state)  # Without turns more targets are reached.
             return _column(logits, labels) - torch.where(turn, together, rivals.amax(dim=1))
         alone = _column(logits, target)
         return torch.where(target == labels, together, alone) - _column(logits, labels)
 
-    def entered(self, logits: Tensor, state: RaceState) -> RaceState:
-        """Name the racers and the temperature, which the very first evaluation tells."""
+    def init_candidates(self, logits: Tensor, state: DescentState) -> DescentState:
+        """Name the candidates and the temperature, which the very first evaluation tells."""
         fresh = (state.run == 0) & (state.step == 0)
         if not bool(fresh.any()):
             return state
-        racers = state.examples.labels[:, None]
-        rivals = logits.scatter(1, racers, -math.inf)
+        candidates = state.examples.labels[:, None]
+        rivals = logits.scatter(1, candidates, -math.inf)
         if not self.targeted and logits.shape[1] > 2:
-            likeliest = rivals.topk(min(RACERS, logits.shape[1]) - 1, dim=1).indices
-            racers = torch.cat([racers, likeliest], dim=1)
-        absent = racers.new_full((len(racers), RACERS - racers.shape[1]), -1)
-        racers = torch.cat([racers, absent], dim=1)
+            likeliest = rivals.topk(min(CANDIDATES, logits.shape[1]) - 1, dim=1).indices
+            candidates = torch.cat([candidates, likeliest], dim=1)
+        absent = candidates.new_full((len(candidates), CANDIDATES - candidates.shape[1]), -1)
+        candidates = torch.cat([candidates, absent], dim=1)
 
         margin = success_margin(logits, state.examples, self.targeted).abs()
         # The second term is far below any margin that matters; it keeps the quotient finite.
         temperature = SMOOTHNESS * margin + 1e-6 * logits.abs().amax(dim=1)
         temperature = temperature.clamp(min=torch.finfo(logits.dtype).tiny).to(state.temperature)
         return state._replace(
-            targets=torch.where(fresh[:, None], racers, state.targets),
+            targets=torch.where(fresh[:, None], candidates, state.targets),
             temperature=torch.where(fresh, temperature, state.temperature),
         )
 
-    def relative_step(self, state: RaceState) -> Tensor:
+    def relative_step(self, state: DescentState) -> Tensor:
         """Geometric from the run's first step to its last."""
-        last = self.of_run([run.last_step for run in self.runs], state).to(state.reach)
+        last = self.of_run([run.last_step for run in self.runs], state).to(state.boundary_distance)
         moves = self.of_run([max(run.length - 2, 1) for run in self.runs], state)
         share = ((state.step - 1) / moves).to(last)
         return state.first_step * (last / state.first_step) ** share
 
-    def of_run(self, values: list[int] | list[float] | list[bool], state: RaceState) -> Tensor:
+    def of_run(self, values: list[int] | list[float] | list[bool], state: DescentState) -> Tensor:
         """Return each example's entry for its run."""
         return torch.tensor(values, device=state.run.device)[state.run]
 
-    def turned(self, state: RaceState, over: Tensor) -> RaceState:
+    def next_run(self, state: DescentState, over: Tensor) -> DescentState:
         """Enter the result of the runs that are over and send their examples on the next."""
-        racing = torch.arange(RACERS, device=over.device) == state.racer[:, None]
+        racing = torch.arange(CANDIDATES, device=over.device) == state.candidate[:, None]
         entered = racing & over[:, None]
         wide = entered.reshape(*entered.shape, *(1,) * (state.best.ndim - 1))
         distances = torch.where(entered, state.best_distance[:, None], state.distances)
         points = torch.where(wide, state.best[:, None], state.points)
 
-        following, racer = self.following(state, distances)
-        distance, point = _column(distances, racer), _column(points, racer)
+        following, candidate = self.plan_next_run(state, distances)
+        distance, point = _column(distances, candidate), _column(points, candidate)
         first_step = torch.where(distance.isinf(), COLD_STEP, WARM_STEP)
         small = [run.stride > 0 or (run.search and not run.opening) for run in self.runs]
         careful = torch.tensor([*small, False], device=over.device)[following]
         first_step = torch.where(careful, CAREFUL_STEPS[0], first_step)
         fresh = state._replace(
             run=following,
-            racer=racer,
+            candidate=candidate,
             current=self.descent.enter(state.examples, point),
             mean=torch.zeros_like(state.mean),
             square=torch.zeros_like(state.square),
             first_step=first_step.to(distance),
-            reach=torch.where(distance.isinf(), state.reach, distance),
+            boundary_distance=torch.where(distance.isinf(), state.boundary_distance, distance),
             best=point,
             best_distance=distance,
             misses=torch.zeros_like(state.misses),
@@ -353,23 +355,23 @@ class Race:
         )
         return select(over, fresh, state)._replace(distances=distances, points=points)
 
-    def following(self, state: RaceState, distances: Tensor) -> tuple[Tensor, Tensor]:
+    def plan_next_run(self, state: DescentState, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next run that is worth its steps, and whose it is."""
         ordered, order = distances.sort(dim=1, stable=True)
         nothing = ordered[:, 0].isinf()
         stranded = self.of_run([run.search for run in self.runs], state)
         stranded = stranded | (nothing & (state.run == 0) & self.runs[-1].search)
         following = torch.full_like(state.run, len(self.runs))
-        racer = order[:, 0]
+        candidate = order[:, 0]
         for number, run in reversed(list(enumerate(self.runs))):
-            own = torch.full_like(racer, run.rank) if run.opening else order[:, run.rank]
-            near = ordered[:, run.rank] <= PRUNED * ordered[:, 0]
+            own = torch.full_like(candidate, run.rank) if run.opening else order[:, run.rank]
+            near = ordered[:, run.rank] <= PRUNE_RATIO * ordered[:, 0]
             worth = nothing == run.opening if run.search else near | run.opening
             worth = worth & (_column(state.targets, own) >= 0) & (stranded == run.search)
             taken = worth & (number > state.run)
             following = torch.where(taken, number, following)
-            racer = torch.where(taken, own, racer)
-        return following, racer
+            candidate = torch.where(taken, own, candidate)
+        return following, candidate
 
     def farthest(self, examples: Examples) -> Tensor:
         """Distance to the farthest point within bounds."""
