@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from conftest import examples_of
 from distillguard.attacks import apgd, apgd_targeted
-from distillguard.attacks._apgd import AutoPGD, checkpoint_periods
-from distillguard.attacks._apgd_l1 import stages
+from distillguard.attacks._apgd import AutoPGD
 from distillguard.attacks._apgd_targeted import targeted_dlr
+from distillguard.attacks._checkpoints import checkpoint_periods, stages
 from distillguard.attacks._checks import ModelFacts
 from distillguard.attacks._targets import likeliest_targets, target_of_run
 from distillguard.functional import cross_entropy, dlr_loss, margin_loss

@@ -1,16 +1,14 @@
 """Auto-PGD: projected gradient descent that sets its own step sizes (Croce and Hein 2020)."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._geometry import ball, lp_norm, per_example
+from .._l1 import project, steepest_step
 from .._typing import Bounds, Callback, Loss, Mask, Model, Norm
 from .._validation import (
     check_at_least,
@@ -18,12 +16,28 @@ from .._validation import (
     check_norm,
     check_positive,
 )
+from ._checkpoints import checkpoint_periods, stages
 from ._engine import Query, logits_and_gradient, put, run, select, take
 from ._examples import Examples
 from ._losses import ascended_loss, success_margin
 
 MOMENTUM = 0.75
 """Share of the new direction in a step; the rest goes on as before."""
+
+CHECKED_EVERY = 0.04
+"""In l1: share of a stage between two checkpoints."""
+
+FIRST_SUPPORT = 0.15
+"""In l1: share of the coordinates free to move that count as moved in the beginning."""
+
+SPARSER = 3.0
+"""In l1: by which the number of moved coordinates is divided for the next steps."""
+
+SETTLED = 0.95
+"""In l1: share of the moved coordinates below which a peak has lost some."""
+
+SHORTER, SHORTEST = 1.5, 100.0
+"""In l1: what a step size is divided by at a checkpoint at least, and the radius at most."""
 
 
 def apgd(
@@ -164,9 +178,6 @@ def apgd(
     check_in_unit_interval("rho", rho)
 
     ascended = ascended_loss(loss, targeted)
-    # The machine for l1 builds on the one below.
-    from ._apgd_l1 import SparseAutoPGD
-
     algorithm = (SparseAutoPGD if norm == "l1" else AutoPGD)(
         epsilon=epsilon,
         norm=norm,
@@ -381,25 +392,98 @@ class AutoPGD:
         return examples.project(candidate, self.norm, self.epsilon)
 
 
+@dataclass(frozen=True)
+class SparseAutoPGD(AutoPGD):
+    """Auto-PGD in l1 (Croce and Hein 2021, algorithm 1), where steps move few coordinates.
+
+    A run begins in a ball three times as large, goes on in one twice as large from the projection
+    of what it found there, and ends in that of the budget.
+    """
+
+    def keep_widest(self, state: APGDState, logits: Tensor) -> APGDState:
+        """Keep the iterate of widest margin; those of the larger balls do not count."""
+        kept = super().keep_widest(state, logits)
+        counts = self.radius(state.step) == self.epsilon
+        return kept._replace(
+            best=select(counts, kept.best, state.best),
+            best_margin=torch.where(counts, kept.best_margin, state.best_margin),
+        )
+
+    def halve_at_checkpoint(self, state: APGDState, gradient: Tensor) -> tuple[APGDState, Tensor]:
+        """At a checkpoint set the step size by whether the best point has lost coordinates.
+
+        If it has, steps are long again, from the best point; if not, shorter.
+        """
+        begun, ended = stages(self.steps, state.step.device)[:2, state.step].long()
+        period = (CHECKED_EVERY * (ended - begun)).long().clamp(min=1)
+        here = (state.step > begun) & ((state.step - begun) % period == 0)
+        support = lp_norm(state.best_point - state.examples.inputs, "l0").to(state.support)
+        fewer = here & (support < SETTLED * state.support)
+        radius = self.radius(state.step).to(state.step_size)
+        # A short stage has to come down to the shortest step too.
+        divisor = (SHORTEST ** (period / (ended - begun))).clamp(min=SHORTER)
+        shorter = torch.maximum(state.step_size / divisor, radius / SHORTEST).to(radius)
+        state = state._replace(
+            step_size=torch.where(here, torch.where(fewer, radius, shorter), state.step_size),
+            support=torch.where(here, support, state.support),
+        )
+        current = select(fewer, state.best_point, state.current)
+        return state._replace(current=current), select(fewer, state.best_gradient, gradient)
+
+    def ascend(self, state: APGDState, gradient: Tensor) -> APGDState:
+        """Take a step, or enter the next ball; where nothing moves any more, the stage is over."""
+        x, (inputs, low, high) = state.current, box(state)
+        spread = (state.support / SPARSER).clamp(min=1)
+        step = steepest_step(x, gradient, state.step_size, low, high, spread)
+        radius = self.radius(state.step)
+        following = project(x + step, inputs, radius, low, high)
+
+        idle = unchanged(following, x) & unchanged(state.best_point, x)
+        ended = stages(self.steps, state.step.device)[1, state.step].long()
+        number = torch.where(idle, ended, state.step + 1)
+        state = state._replace(current=following, previous=x, step=number)
+        rows = ((number == ended) & (number <= self.steps)).nonzero().squeeze(1)
+        return put(state, rows, self.enter_stage(take(state, rows))) if len(rows) else state
+
+    def enter_stage(self, state: APGDState) -> APGDState:
+        """Go on in the next ball from the projection of the best point."""
+        inputs, low, high = box(state)
+        first = project(state.best_point, inputs, self.radius(state.step), low, high)
+        support = lp_norm(first - inputs, "l0").to(state.support)
+        return self.placed(state, first)._replace(support=support)
+
+    def start_run(self, state: APGDState) -> APGDState:
+        """Forget the run before and start from a random point of the largest ball."""
+        whole, (inputs, low, high) = torch.zeros_like(state.step), box(state)
+        radius = self.radius(whole)
+        delta = per_example(radius, inputs) * state.examples.sample("l1", state.run)
+        first = project(inputs + delta.to(inputs), inputs, radius, low, high)
+        free = state.examples.free.expand_as(inputs).flatten(1).sum(dim=1)
+        support = (FIRST_SUPPORT * free).to(state.support)
+        return self.placed(state._replace(step=whole), first)._replace(support=support)
+
+    def placed(self, state: APGDState, first: Tensor) -> APGDState:
+        """Climb from a first point on, with steps as long as the ball's radius."""
+        return state._replace(
+            current=first,
+            previous=first,
+            loss=torch.full_like(state.loss, torch.inf),
+            best_point=first,
+            best_loss=torch.full_like(state.loss, -torch.inf),
+            step_size=self.radius(state.step).to(state.step_size),
+        )
+
+    def radius(self, step: Tensor) -> Tensor:
+        """Radius of the ball that an iterate belongs to: (n,)."""
+        return self.epsilon * stages(self.steps, step.device)[2, step.clamp(max=self.steps)]
+
+
 def unchanged(points: Tensor, others: Tensor) -> Tensor:
     """Which examples are the same in both: (n,)."""
     # A norm, since all(dim=1) is many times slower.
     return lp_norm(points - others, "linf") == 0
 
 
-@cache
-def checkpoint_periods(steps: int, device: torch.device) -> Tensor:
-    """For each step, how many have passed since the checkpoint before, -1 between checkpoints.
-
-    Checkpoints lie at the steps p_j of the paper's section 3.1, in hundredths of ``steps``.
-    """
-    percents = [0, 22]
-    while percents[-1] < 100:
-        percents.append(percents[-1] + max(percents[-1] - percents[-2] - 3, 6))
-    checkpoints = sorted({math.ceil(p * steps / 100) for p in percents if p <= 100})
-
-    periods = torch.full((steps + 1,), -1, device=device)
-    periods[0] = 0
-    for earlier, later in pairwise(checkpoints):
-        periods[later] = later - earlier
-    return periods
+def box(state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the inputs and their lowest and highest values."""
+    return state.examples.inputs, state.examples.low, state.examples.high
