@@ -552,6 +552,25 @@ def test_evaluate_takes_a_mask_for_each_example_and_bounds_for_each_coordinate(d
     assert type(whole).from_json(whole.to_json()) == whole
 
 
+def test_a_model_whose_backward_fails_is_evaluated_by_what_needs_none(digits):
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise NotImplementedError("no derivative of this kernel")
+
+    net, inputs, labels = digits
+    random = {"Square": partial(attacks.square, epsilon=0.2, queries=50, random_state=0)}
+    report = evaluate(
+        lambda x: net(Broken.apply(x)), inputs, labels, epsilon=0.2, attacks=random, random_state=0
+    )
+    bare = evaluate(net, inputs, labels, epsilon=0.2, attacks=random, random_state=0)
+    assert report.robust_accuracy == bare.robust_accuracy
+
+
 def test_a_state_file_belongs_to_one_mask_and_one_box(digits, tmp_path):
     net, inputs, labels = digits
     mask = torch.arange(64).view(1, 8, 8) < 32
