@@ -40,9 +40,10 @@ COLD_STEP, WARM_STEP = 1.0, 0.3
 """The first step of a run, relative to the distance: from the input, from an earlier result."""
 LAST_STEPS = 0.2, 0.05, 0.005
 """The last step of a run in each round, relative to the distance."""
-SEARCH_AFTER = 8
-"""Iterates after which an untargeted first run that has reached nothing is over, because it will
-reach nothing. On ordinary networks no example needs more than three."""
+SEARCH_AFTER, FAR = 8, 0.01
+"""Iterates after which an untargeted first run is over that has reached nothing although the slope
+foretells a boundary as far as this share of the farthest: it will reach nothing. On ordinary
+networks no example needs more than three. Where the slope foretells too little, the run goes on."""
 SEARCHES = 4
 """Runs that share what such a first run leaves: beyond thresholds a fresh run of small steps comes
 closer than a long one."""
@@ -229,8 +230,15 @@ class MultiTargetDescent:
         over = state.step >= self.of_run([run.length for run in self.runs], state)
         if self.targeted or not self.runs[-1].search:
             return over
-        nothing = state.best_distance.isinf() & (state.step >= SEARCH_AFTER)
-        return over | (nothing & (state.run == 0))
+        return over | self.in_vain(state)
+
+    def in_vain(self, state: DescentState) -> Tensor:
+        """Whether a first run has reached nothing and is to be followed by a search."""
+        nothing = (state.run == 0) & state.best_distance.isinf()
+        if self.targeted:
+            return nothing
+        far = state.boundary_distance >= FAR * self.farthest(state.examples)
+        return nothing & far & (state.step == SEARCH_AFTER)
 
     def searched(
         self, before: DescentState, state: DescentState, delta: Tensor, gradient: Tensor
@@ -360,7 +368,8 @@ class MultiTargetDescent:
         ordered, order = distances.sort(dim=1, stable=True)
         nothing = ordered[:, 0].isinf()
         stranded = self.of_run([run.search for run in self.runs], state)
-        stranded = stranded | (nothing & (state.run == 0) & self.runs[-1].search)
+        if self.runs[-1].search:
+            stranded = stranded | (nothing & self.in_vain(state))
         following = torch.full_like(state.run, len(self.runs))
         candidate = order[:, 0]
         for number, run in reversed(list(enumerate(self.runs))):
