@@ -51,8 +51,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PIP) -e ".[demo,test,docs]"
 	touch $@
 
-# adv-lib wants visdom and torchattacks an old requests, for parts not used here: hence --no-deps.
+# adv-lib wants visdom, torchattacks an old requests and pyautoattack more than it uses: --no-deps.
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(PIP) -e ".[bench]"
-	$(PIP) --no-deps adv-lib torchattacks
+	$(PIP) --no-deps adv-lib torchattacks pyautoattack
 	touch $@

@@ -5,7 +5,7 @@ a radius that leaves a part of the images standing. AutoAttack is pyautoattack's
 adv-lib's attack is its targeted l1-APGD through larger radii; both are judged by the same code on
 the same images. Evaluations are images sent forwards and backwards, per image, ours with the clean
 pass and the judging but without the diagnosis. Writes ``results/l1.json`` after every network.
-Besides the packages of ``make bench`` it needs pyautoattack, installed with ``--no-deps``.
+``make bench`` installs all three.
 
     python -m benchmarks.l1 [--examples 100] [--cache FOLDER]
 """
