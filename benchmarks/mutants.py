@@ -825,7 +825,7 @@ FAULTS = [
     ),
     Fault(
         "another batch holds nothing else",
-        "evaluation/_stability.py",
+        "evaluation/diagnosis/_stability.py",
         "[probe.inputs.flip(0), mirrored.flip(0)]",
         "[probe.inputs.flip(0), probe.inputs.flip(0)]",
         ("test_masking.py",),
@@ -833,7 +833,7 @@ FAULTS = [
     ),
     Fault(
         "gradients of NaN count as gradients",
-        "evaluation/_gradients.py",
+        "evaluation/diagnosis/_gradients.py",
         "((flat == 0) | flat.isnan())",
         "(flat == 0)",
         ("test_masking.py",),
@@ -841,7 +841,7 @@ FAULTS = [
     ),
     Fault(
         "a softmax inside the model taken for flatness",
-        "evaluation/_rules_model.py",
+        "evaluation/diagnosis/_rules_model.py",
         "INNER_UNDERFLOW if double is not None and double < count / 2 else FLAT",
         "FLAT",
         ("test_masking.py",),
@@ -849,7 +849,7 @@ FAULTS = [
     ),
     Fault(
         "diagnosis lets PGD draw random points",
-        "evaluation/_probes.py",
+        "evaluation/diagnosis/_probes.py",
         "steps=steps, redraw=False, **budget",
         "steps=steps, **budget",
         ("test_masking.py",),

@@ -14,10 +14,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from distillguard import attacks, evaluate
-from distillguard.evaluation import _rules_attacks, _rules_model
-from distillguard.evaluation._observations import Observations
-from distillguard.evaluation._rules import findings
 from distillguard.evaluation._statistics import lower_bound
+from distillguard.evaluation.diagnosis import _rules_attacks, _rules_model
+from distillguard.evaluation.diagnosis._observations import Observations
+from distillguard.evaluation.diagnosis._rules import findings
 from distillguard.functional import cross_entropy, soft_cross_entropy, softmax
 
 EPSILON = 0.15

@@ -16,7 +16,7 @@ from torch import nn
 
 from distillguard import attacks, evaluate
 from distillguard.evaluation import SCHEMA, RobustnessReport, compare
-from distillguard.evaluation._html import png
+from distillguard.evaluation.report._html import png
 from distillguard.exceptions import MissingPackageError
 
 

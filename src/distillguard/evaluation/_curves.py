@@ -18,9 +18,9 @@ from .._validation import (
     check_norm,
     check_positive,
 )
-from ._asking import logits_of
 from ._judge import ThreatModel, judge
-from ._subject import subject_of
+from ._model import subject_of
+from ._query import logits_of
 
 
 class RobustnessCurve(NamedTuple):

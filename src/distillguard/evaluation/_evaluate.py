@@ -21,20 +21,20 @@ from .._validation import (
     check_positive,
     check_random_state,
 )
-from ._asking import CountedModel, with_gradients
-from ._diagnosis import diagnose
 from ._judge import ThreatModel
+from ._model import Subject, subject_of
 from ._presets import named, preset
+from ._query import CountedModel, with_gradients
 from ._records import Records
-from ._report import Example, RobustnessReport
-from ._rows import row, still_standing
-from ._rules import findings
 from ._run import Run
 from ._shards import gathered
 from ._state import StateFile, digest
 from ._statistics import wilson
 from ._stream import Chunk, LabelEncoder, chunks
-from ._subject import Subject, subject_of
+from .diagnosis._diagnose import diagnose
+from .diagnosis._rules import findings
+from .report._report import Example, RobustnessReport
+from .report._rows import row, still_standing
 
 
 @with_gradients

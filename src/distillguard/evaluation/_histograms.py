@@ -10,8 +10,8 @@ from torch import Tensor
 from .._modes import borrowed, device_of, dtype_of
 from .._validation import check_differentiable, check_gradient, check_positive
 from ..functional import softmax
-from ._asking import logits_of, with_gradients
-from ._subject import subject_of
+from ._model import subject_of
+from ._query import logits_of, with_gradients
 
 GRADIENT_EDGES = (0.0, 1e-40, 1e-35, 1e-30, 1e-25, 1e-20, 1e-15, 1e-10, 1e-5, 1e-3, 1.0)
 """Edges of the bins of Papernot et al. 2016, figure 9."""

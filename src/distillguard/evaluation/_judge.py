@@ -9,7 +9,7 @@ from torch import Tensor
 from .._boxes import boxes
 from .._geometry import lp_norm, per_example
 from .._typing import Bounds, Distance, Mask, Model, Norm
-from ._asking import logits_of
+from ._query import logits_of
 
 _EXPONENTS = {"linf": 0.0, "l2": 0.5, "l1": 1.0}
 

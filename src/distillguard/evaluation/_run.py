@@ -15,9 +15,9 @@ from .._validation import check_label_range, check_logits, look_like_probabiliti
 from ..attacks._engine import model_facts
 from ..exceptions import NoGradientError
 from ..functional import margin_loss
-from ._asking import CountedModel, logits_of
 from ._judge import ThreatModel, Verdict, Witness, judge
 from ._presets import AttackSpec, masked
+from ._query import CountedModel, logits_of
 from ._records import Records
 from ._stream import Chunk
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .._modes import borrowed, device_of, dtype_of
 from .._typing import Attack, Model
-from ._asking import logits_of
-from ._subject import subject_of
+from ._model import subject_of
+from ._query import logits_of
 
 
 def transfer_matrix(

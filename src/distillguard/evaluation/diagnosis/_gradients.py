@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .._modes import dtype_of, unwrapped
-from .._typing import Model
-from .._validation import check_differentiable
-from ..exceptions import NoGradientError
-from ..functional import cross_entropy
-from ._asking import CountedModel
+from ..._modes import dtype_of, unwrapped
+from ..._typing import Model
+from ..._validation import check_differentiable
+from ...exceptions import NoGradientError
+from ...functional import cross_entropy
+from .._query import CountedModel
 
 
 def vanished_gradients(

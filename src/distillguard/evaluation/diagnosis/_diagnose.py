@@ -5,10 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._geometry import inside
-from .._modes import device_of, dtype_of
-from .._processes import ALONE, Processes
-from .._typing import Model
+from ..._geometry import inside
+from ..._modes import device_of, dtype_of
+from ..._processes import ALONE, Processes
+from ..._typing import Model
+from .._records import Cost
+from .._run import Run
+from .._shards import together
 from ._gradients import vanished_gradients
 from ._observations import Observations
 from ._probes import (
@@ -21,9 +24,6 @@ from ._probes import (
     random_search,
     transfer,
 )
-from ._records import Cost
-from ._run import Run
-from ._shards import together
 from ._stability import elsewhere, repeated
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .._modes import dtype_of
-from ._asking import logits_of
+from ..._modes import dtype_of
+from .._query import logits_of
 from ._probes import Probe
 
 PASSES = 5

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ._statistics import lower_bound
+from .._statistics import lower_bound
 
 Severity = Literal["severe", "notice"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .._statistics import significant_difference
 from ._findings import RARE, SIGNIFICANCE, STRAY, WIDE_GAP, Finding, common, share, stray
 from ._observations import Observations
-from ._statistics import significant_difference
 
 
 def margin_beats_cross_entropy(seen: Observations) -> Finding | None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .._typing import Norm
-from ._findings import Finding
-from ._observations import Observations
-from ._records import Cost
+from ..._typing import Norm
+from .._records import Cost
+from ..diagnosis._findings import Finding
+from ..diagnosis._observations import Observations
 from ._rows import AttackRow
 
 if TYPE_CHECKING:

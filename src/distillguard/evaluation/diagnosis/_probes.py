@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import attacks
-from .._geometry import ball, lp_norm, per_example
-from .._modes import dtype_of
-from .._random import example_keys
-from .._typing import Attack, Model
-from ._asking import logits_of
-from ._judge import ThreatModel, judge
-from ._presets import masked
-from ._run import Run
+from ... import attacks
+from ..._geometry import ball, lp_norm, per_example
+from ..._modes import dtype_of
+from ..._random import example_keys
+from ..._typing import Attack, Model
+from .._judge import ThreatModel, judge
+from .._presets import masked
+from .._query import logits_of
+from .._run import Run
 
 STEPS = 20
 """Steps of the probing attacks: enough to converge on an undefended network."""

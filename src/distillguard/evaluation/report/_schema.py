@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ._findings import Finding
-from ._judge import nested
-from ._observations import Observations
-from ._records import Cost
+from .._judge import nested
+from .._records import Cost
+from ..diagnosis._findings import Finding
+from ..diagnosis._observations import Observations
 from ._rows import AttackRow
 
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}

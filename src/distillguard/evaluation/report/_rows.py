@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .._typing import Distance
-from ._records import Cost, Records
-from ._statistics import wilson
+from ..._typing import Distance
+from .._records import Cost, Records
+from .._statistics import wilson
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def _rendered(template: str, report: "RobustnessReport") -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("distillguard.evaluation"),
+        loader=PackageLoader("distillguard.evaluation.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

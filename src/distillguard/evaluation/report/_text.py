@@ -4,7 +4,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._findings import Finding
+    from ..diagnosis._findings import Finding
     from ._report import RobustnessReport
     from ._rows import AttackRow
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .._plot import pyplot
+from ..._plot import pyplot
 from ._text import bars
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What tells a robust model from a failed attack: measurements, and the rules that read them."""

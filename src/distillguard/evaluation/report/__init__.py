@@ -1,0 +1,1 @@
+"""The report: plain data, and ways to read it."""
