@@ -654,7 +654,7 @@ FAULTS = [
     Fault(
         "each process draws its own seed",
         "estimators/_base.py",
-        "seed = runtime.processes.agreed(self._seed() if seed is None else seed)",
+        "seed = runtime.processes.broadcast(self._seed() if seed is None else seed)",
         "seed = self._seed() if seed is None else seed",
         ("test_processes.py",),
     ),

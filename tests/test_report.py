@@ -195,7 +195,7 @@ def test_the_number_to_quote_is_the_attacks_own_unless_the_probe_refutes_it(mask
     blind = reported(5000.0, attacks={"none": lambda model, inputs, labels: inputs})
     assert blind.robust_accuracy == blind.clean_accuracy
     seen = blind.observations
-    assert blind.quoted_accuracy == blind.clean_accuracy * seen.margin_stands / seen.sampled
+    assert blind.quoted_accuracy == blind.clean_accuracy * seen.margin_survivors / seen.sampled
     assert f"not {100 * blind.robust_accuracy:.1f} %" in blind.headline
 
 
@@ -250,7 +250,7 @@ def test_the_figure_to_quote_is_scaled_up_from_a_sample(halfspace, examples):
     assert report.robust_accuracy == pytest.approx(0.75, abs=0.03)
     # About 192 sampled survivors, a third of which falls: three standard errors are 8 points.
     assert report.quoted_accuracy == pytest.approx(0.5, abs=0.08)
-    assert f"of the {seen.attacks_stand} sampled examples that withstand" in report.headline
+    assert f"of the {seen.attack_survivors} sampled examples that withstand" in report.headline
 
 
 def test_no_figure_is_set_against_itself(masked, plain):
@@ -263,7 +263,7 @@ def test_no_figure_is_set_against_itself(masked, plain):
         "WARNING: quote 100.0 % robust accuracy as an upper bound only (margin-beats-cross-entropy)"
     )
     # One of 10,000 is less than the figures show.
-    seen = replace(plain.observations, attacks_stand=10000, all_stand=9999)
+    seen = replace(plain.observations, attack_survivors=10000, all_survivors=9999)
     close = replace(plain, observations=seen, robust_accuracy=1.0)
     assert close.quoted_accuracy < 1
     assert "not 100.0 %" not in close.headline

@@ -21,7 +21,7 @@ class Processes:
         """Whether this is the one that writes files and shows progress."""
         return self.rank == 0
 
-    def agreed(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Return the first process's value in all of them."""
         if self.count == 1:
             return value
@@ -29,14 +29,14 @@ class Processes:
         distributed.broadcast_object_list(values, src=0)
         return values[0]
 
-    def summed(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Return the sum over the processes, the same bits in all of them."""
         if self.count > 1:
             values = values.clone()
             distributed.all_reduce(values)
         return values
 
-    def gathered(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Return everybody's value, in the order of the ranks, in all of them."""
         if self.count == 1:
             return [value]

@@ -102,7 +102,7 @@ class NetworkClassifier(TrainingData, Portable, NestedParameters, BaseEstimator)
         if self.checkpoint_dir is not None:
             checkpoints = Checkpoints(self.checkpoint_dir, runtime.processes)
             seed = checkpoints.seed
-        seed = runtime.processes.agreed(self._seed() if seed is None else seed)
+        seed = runtime.processes.broadcast(self._seed() if seed is None else seed)
         last = dict(vars(self))
         with isolated_random_state(runtime.cuda, seed):
             source = self._training_source(X, y, seed)

@@ -19,7 +19,7 @@ from .._validation import (
     check_positive,
 )
 from ._judge import ThreatModel, judge
-from ._model import subject_of
+from ._model import resolve_model
 from ._query import logits_of
 
 
@@ -123,7 +123,7 @@ def robustness_curve(
             f"got minimum_distance={minimum_distance!r} and epsilons={epsilons!r}"
         )
     radii = _radii(
-        subject_of(model).model,
+        resolve_model(model).model,
         inputs,
         labels,
         [*(minimum_distance or {}).items()],

@@ -22,9 +22,9 @@ from .._validation import (
     check_random_state,
 )
 from ._judge import ThreatModel
-from ._model import Subject, subject_of
+from ._model import EvaluatedModel, resolve_model
 from ._presets import named, preset
-from ._query import CountedModel, with_gradients
+from ._query import QueryCounter, with_gradients
 from ._records import Records
 from ._run import Run
 from ._shards import gathered
@@ -34,7 +34,7 @@ from ._stream import Chunk, LabelEncoder, chunks
 from .diagnosis._diagnose import diagnose
 from .diagnosis._rules import findings
 from .report._report import Example, RobustnessReport
-from .report._rows import row, still_standing
+from .report._rows import count_survivors, row
 
 
 @with_gradients
@@ -158,9 +158,9 @@ def evaluate(
     check_at_least("batch_size", batch_size, 1)
     check_at_least("chunk_size", chunk_size, 1)
     check_random_state(random_state)
-    subject = subject_of(model)
+    subject = resolve_model(model)
     if surrogate is not None:
-        surrogate = subject_of(surrogate, "surrogate").model
+        surrogate = resolve_model(surrogate, "surrogate").model
     state = None if state_file is None else StateFile(state_file)
     processes = joined()
     if state is not None and processes.count > 1:
@@ -169,7 +169,7 @@ def evaluate(
         state.prepare()
     if random_state is None and state is not None:
         random_state = state.random_state()
-    seed = processes.agreed(draw_seed(random_state))
+    seed = processes.broadcast(draw_seed(random_state))
     threat = ThreatModel(norm, float(epsilon), as_bounds(bounds), as_mask(mask, X))
     chosen = (
         preset(attacks, threat, batch_size=batch_size, random_state=seed)
@@ -189,7 +189,7 @@ def evaluate(
                 "weights": digest(subject.model),
             }
         )
-    counted = CountedModel(subject.model)
+    counted = QueryCounter(subject.model)
     run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records)
     stream = chunks(
         X,
@@ -245,7 +245,7 @@ def measure(
 
 
 def summary(
-    run: Run, subject: Subject, surrogate: Model | None, processes: Processes
+    run: Run, subject: EvaluatedModel, surrogate: Model | None, processes: Processes
 ) -> RobustnessReport:
     """Diagnose, sum up, apply the rules."""
     from .. import __version__
@@ -253,7 +253,7 @@ def summary(
     records, names = run.records, list(run.attacks)
     observations = diagnose(run, surrogate, processes)
     n = len(records)
-    clean, robust = observations.correct, still_standing(records, names)
+    clean, robust = observations.correct, count_survivors(records, names)
     return RobustnessReport(
         model=subject.name,
         norm=run.threat.norm,

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._modes import borrowed, device_of, dtype_of
 from .._validation import check_differentiable, check_gradient, check_positive
 from ..functional import softmax
-from ._model import subject_of
+from ._model import resolve_model
 from ._query import logits_of, with_gradients
 
 GRADIENT_EDGES = (0.0, 1e-40, 1e-35, 1e-30, 1e-25, 1e-20, 1e-15, 1e-10, 1e-5, 1e-3, 1.0)
@@ -92,7 +92,7 @@ def gradient_histogram(
     5
     """
     check_positive("temperature", temperature)
-    network = subject_of(model).model
+    network = resolve_model(model).model
     dtype, parts = dtype_of(network, inputs.dtype), []
     with borrowed(network, 0):
         for batch in inputs.to(device_of(network, inputs.device)).split(batch_size):
@@ -152,7 +152,7 @@ def confidence_histogram(
     [3, 0]
     """
     check_positive("temperature", temperature)
-    network = subject_of(model).model
+    network = resolve_model(model).model
     points = inputs.to(device_of(network, inputs.device))
     with borrowed(network, 0, gradients=False):
         logits = logits_of(network, points, dtype_of(network, inputs.dtype), batch_size)

@@ -7,7 +7,7 @@ from torch import nn
 from .._typing import Model
 
 
-class Subject(NamedTuple):
+class EvaluatedModel(NamedTuple):
     """A model under evaluation."""
 
     model: Model
@@ -15,12 +15,12 @@ class Subject(NamedTuple):
     name: str
 
 
-def subject_of(model: Any, argument: str = "model") -> Subject:
+def resolve_model(model: Any, argument: str = "model") -> EvaluatedModel:
     """Take the logits out of a fitted estimator; a model or callable is taken as it is."""
     for attribute in ("student_", "network_"):  # what predicts, in every estimator of ours
         if hasattr(model, attribute):
             network = getattr(model, attribute)
-            return Subject(network, getattr(model, "classes_", None), type(model).__name__)
+            return EvaluatedModel(network, getattr(model, "classes_", None), type(model).__name__)
     if hasattr(model, "fit") and not isinstance(model, nn.Module):
         if any(name.endswith("_") and not name.startswith("_") for name in vars(model)):
             raise TypeError(
@@ -37,4 +37,4 @@ def subject_of(model: Any, argument: str = "model") -> Subject:
             f"got {type(model).__name__}"
         )
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "")
-    return Subject(model, None, name or type(model).__name__)
+    return EvaluatedModel(model, None, name or type(model).__name__)

@@ -15,7 +15,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class CountedModel(nn.Module):
+class QueryCounter(nn.Module):
     """A model that counts the examples sent through it, forwards and backwards.
 
     The count is taken at the model's output, so it is exact for anybody's attack.
@@ -29,7 +29,7 @@ class CountedModel(nn.Module):
         """Whether the model's outputs are probabilities, whose logarithms serve as logits."""
         self.facts: ModelFacts | None = None
         """What attacks have to know of the model, found out once for all of them."""
-        self.watch: Callable[[Tensor, Tensor], None] | None = None
+        self.observer: Callable[[Tensor, Tensor], None] | None = None
         """Told every question and its answer."""
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -46,16 +46,16 @@ class CountedModel(nn.Module):
             logits = torch.where(logits > 0, kept, zero)
         if logits.requires_grad:
             logits.register_hook(self._went_back)
-        if self.watch is not None:
-            self.watch(inputs.detach(), logits.detach())
+        if self.observer is not None:
+            self.observer(inputs.detach(), logits.detach())
         return logits
 
     def _went_back(self, gradient: Tensor) -> None:
         self.counts[1] += len(gradient)
 
-    def around(self, model: Model) -> "CountedModel":
+    def around(self, model: Model) -> "QueryCounter":
         """Treat another model in the same way, on the same account."""
-        other = CountedModel(model)
+        other = QueryCounter(model)
         other.counts, other.takes_logarithm = self.counts, self.takes_logarithm
         return other
 

@@ -1,4 +1,4 @@
-"""One chunk after another: a clean pass, then each attack on the examples still standing."""
+"""One chunk after another: a clean pass, then each attack on the survivors."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from ..exceptions import NoGradientError
 from ..functional import margin_loss
 from ._judge import ThreatModel, Verdict, Witness, judge
 from ._presets import AttackSpec, masked
-from ._query import CountedModel, logits_of
+from ._query import QueryCounter, logits_of
 from ._records import Records
 from ._stream import Chunk
 
@@ -26,7 +26,7 @@ from ._stream import Chunk
 class Run:
     """An evaluation under way."""
 
-    model: CountedModel
+    model: QueryCounter
     attacks: Mapping[str, AttackSpec]
     threat: ThreatModel
     survivors_only: bool
@@ -50,13 +50,13 @@ class Run:
 
         threat = self.threat.of(chunk.places)
         self.examine(inputs, labels, threat)
-        standing = correct.clone()
+        surviving = correct.clone()
         for name, spec in self.attacks.items():
-            chosen = (standing if self.survivors_only else correct).nonzero().squeeze(1)
+            chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
             few = threat.of(chosen)
             verdict, silent = self.attack(name, spec, inputs[chosen], labels[chosen], few)
             columns.update(attack_columns(name, verdict, silent, chosen, len(labels)))
-            standing &= ~columns[f"{name}/fooled"]
+            surviving &= ~columns[f"{name}/fooled"]
 
         self.records.add(columns)
         keys = example_keys(inputs, self.seed)
@@ -96,7 +96,7 @@ class Run:
         """Attack some examples; judge what comes back, and what was found on the way."""
         adversarial, witness = inputs, Witness(inputs, labels, threat)
         if len(inputs) and name not in self.records.errors:
-            self.model.watch = witness
+            self.model.observer = witness
             with self.accounted(name):
                 try:
                     # Cloned, so that an attack that writes into its arguments harms nobody.
@@ -105,7 +105,7 @@ class Run:
                 except NoGradientError as error:
                     self.records.errors[name] = str(error)
                 finally:
-                    self.model.watch = None
+                    self.model.observer = None
         with self.accounted("judging"):
             verdict = judge(
                 self.model,

@@ -8,7 +8,7 @@ def gathered(records: Records, processes: Processes) -> Records:
     """Everybody's records, in the order of the examples: the same in every process."""
     if processes.count == 1:
         return records
-    parts: list[Records] = processes.gathered(records)
+    parts: list[Records] = processes.all_gather(records)
     whole = Records(probabilities=any(part.probabilities for part in parts))
     for part in parts:
         if not len(part):
@@ -16,7 +16,7 @@ def gathered(records: Records, processes: Processes) -> Records:
         whole.add(part.columns)
         whole.errors.update(part.errors)
         for name, cost in part.costs.items():
-            whole.costs[name] = together([whole.costs.get(name, Cost()), cost])
+            whole.costs[name] = combined_cost([whole.costs.get(name, Cost()), cost])
         for ours, theirs in ((whole.sample, part.sample), (whole.shown, part.shown)):
             if len(theirs):
                 others = dict(theirs.columns)
@@ -26,7 +26,7 @@ def gathered(records: Records, processes: Processes) -> Records:
     return whole
 
 
-def together(costs: list[Cost]) -> Cost:
+def combined_cost(costs: list[Cost]) -> Cost:
     """What processes spent side by side: the sum of their evaluations in the longest time."""
     return Cost(
         sum(cost.forwards for cost in costs),

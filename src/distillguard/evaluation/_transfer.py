@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._modes import borrowed, device_of, dtype_of
 from .._typing import Attack, Model
-from ._model import subject_of
+from ._model import resolve_model
 from ._query import logits_of
 
 
@@ -54,7 +54,7 @@ def transfer_matrix(
     >>> transfer_matrix({"a": model, "b": model}, far, inputs, labels).shape
     (2, 2)
     """
-    networks = [subject_of(model).model for model in models.values()]
+    networks = [resolve_model(model).model for model in models.values()]
 
     def right(network: Model, points: Tensor) -> Tensor:
         place = device_of(network, points.device)

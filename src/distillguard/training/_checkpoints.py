@@ -33,7 +33,7 @@ class Checkpoints:
         if not os.fspath(folder):
             raise ValueError("checkpoint_dir must name a folder, got an empty path")
         self.folder, self.processes = Path(folder), processes
-        self.stored = processes.agreed(self._begun() if processes.first else None)
+        self.stored = processes.broadcast(self._begun() if processes.first else None)
 
     @property
     def seed(self) -> int | None:
@@ -43,7 +43,7 @@ class Checkpoints:
     def begin(self, settings: State, start: State, seed: int) -> State:
         """Return what the run in the folder started from, or make it a run that starts so."""
         if self.stored is None:
-            self.stored = {"run": self.processes.agreed(secrets.token_hex(8)), "seed": seed}
+            self.stored = {"run": self.processes.broadcast(secrets.token_hex(8)), "seed": seed}
             self.stored |= {"settings": settings, "start": start}
             self._write("run.ckpt", self.stored)
         for name in settings | self.stored["settings"]:
@@ -60,7 +60,7 @@ class Checkpoints:
 
     def last(self, stage: str) -> State | None:
         """Return the newest good state of a stage; damaged files are named and passed over."""
-        return self.processes.agreed(self._last(stage) if self.processes.first else None)
+        return self.processes.broadcast(self._last(stage) if self.processes.first else None)
 
     def save(self, stage: str, epoch: int, state: State) -> None:
         """Store the state after an epoch; the one before is kept in case this one is damaged."""

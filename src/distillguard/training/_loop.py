@@ -164,7 +164,7 @@ class _Stage:
                 stop = plan.stopping.should_stop(record, network) or stop
             # All callbacks see every epoch, also the one at which one of them says stop.
             wishes = [callback.on_epoch(record, network) for callback in plan.callbacks]
-        if self.runtime.processes.summed(torch.tensor(stop or any(wishes)).long()) > 0:
+        if self.runtime.processes.all_reduce_sum(torch.tensor(stop or any(wishes)).long()) > 0:
             self.finish()
         if plan.checkpoints is not None:
             plan.checkpoints.save(plan.stage, number, self.state_dict())
@@ -290,7 +290,7 @@ class _Totals:
 
     def means(self) -> dict[str, float]:
         sums = [self.seen, *(total.item() for total in self.sums.values())]
-        seen, *totals = self.runtime.processes.summed(
+        seen, *totals = self.runtime.processes.all_reduce_sum(
             torch.tensor(sums, dtype=torch.float64)
         ).tolist()
         if not seen:

@@ -11,7 +11,7 @@ from ..._processes import ALONE, Processes
 from ..._typing import Model
 from .._records import Cost
 from .._run import Run
-from .._shards import together
+from .._shards import combined_cost
 from ._gradients import vanished_gradients
 from ._observations import Observations
 from ._probes import (
@@ -24,7 +24,7 @@ from ._probes import (
     random_search,
     transfer,
 )
-from ._stability import elsewhere, repeated
+from ._stability import batch_dependence, randomness
 
 
 def diagnose(
@@ -40,21 +40,21 @@ def diagnose(
     mine = slice(processes.rank, None, processes.count)
     inputs, labels = sample["inputs"][mine].to(device), sample["labels"][mine].to(device)
     threat = run.threat.of(sample["index"][mine])
-    probe = Probe(run, inputs, labels, threat, withstood(run)[mine].to(device))
+    probe = Probe(run, inputs, labels, threat, attack_survivors(run)[mine].to(device))
     part: dict[str, Any] = {}
     if len(inputs):
         with run.accounted("diagnosis"):
             part = measured(probe, surrogate)
-    parts = [each for each in processes.gathered(part) if each]
-    run.records.costs["diagnosis"] = together(
-        processes.gathered(run.records.costs.get("diagnosis", Cost()))
+    parts = [each for each in processes.all_gather(part) if each]
+    run.records.costs["diagnosis"] = combined_cost(
+        processes.all_gather(run.records.costs.get("diagnosis", Cost()))
     )
     return Observations(**clean, sampled=len(sample), **combined(parts))
 
 
 def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
     """What is seen of the probe's examples: counts, but for the largest gaps between logits."""
-    left = probe.left
+    survivors = probe.survivors
     whole = torch.ones_like(probe.labels, dtype=torch.bool)
     seen: dict[str, Tensor] = {"white box": whole}
 
@@ -73,12 +73,12 @@ def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
         seen["white box"], found = losses(probe)
         return found
 
-    found = probe.measured("stability", lambda: repeated(probe))
-    found |= probe.measured("other batches", lambda: elsewhere(probe))
+    found = probe.measured("stability", lambda: randomness(probe))
+    found |= probe.measured("other batches", lambda: batch_dependence(probe))
     found |= probe.measured("gradients", gradients)
     if found.get("differentiable", True):
         found |= probe.measured("cross-entropy and margin", by_loss)
-        found |= probe.measured("longer attack", lambda: longer(probe, left))
+        found |= probe.measured("longer attack", lambda: longer(probe, survivors))
     if "flat" in seen:
         found |= probe.measured("budgets", lambda: budgets(probe, seen["flat"]))
     if "white box" in seen:
@@ -87,7 +87,7 @@ def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
         found |= probe.measured("random search", lambda: random_search(probe, missed))
         if surrogate is not None:
             found |= probe.measured("transfer", lambda: transfer(probe, surrogate, missed))
-    found["attacks_stand"], found["all_stand"] = count(left), count(probe.left)
+    found["attack_survivors"], found["all_survivors"] = count(survivors), count(probe.survivors)
     found["failed"] = probe.failed
     return found
 
@@ -130,10 +130,10 @@ def clean_observations(run: Run) -> dict[str, Any]:
     }
 
 
-def withstood(run: Run) -> Tensor:
+def attack_survivors(run: Run) -> Tensor:
     """Which of the sampled examples withstand the caller's attacks."""
     places = run.records.sample["index"]
-    left = torch.ones(len(places), dtype=torch.bool)
+    survivors = torch.ones(len(places), dtype=torch.bool)
     for name in run.attacks:
-        left &= ~run.records.of(name, "fooled")[places]
-    return left
+        survivors &= ~run.records.of(name, "fooled")[places]
+    return survivors

@@ -13,11 +13,11 @@ from ..._typing import Model
 from ..._validation import check_differentiable
 from ...exceptions import NoGradientError
 from ...functional import cross_entropy
-from .._query import CountedModel
+from .._query import QueryCounter
 
 
 def vanished_gradients(
-    model: CountedModel, inputs: Tensor, labels: Tensor, batch_size: int
+    model: QueryCounter, inputs: Tensor, labels: Tensor, batch_size: int
 ) -> tuple[Tensor | None, dict[str, Any]]:
     """Where the gradient is 0 (None: there is no gradient), and four counts that tell why."""
 
@@ -82,6 +82,6 @@ def by_range(logits: Tensor) -> Tensor:
     return logits / torch.where(reach > 0, reach, 1)
 
 
-def in_double(model: CountedModel, inner: nn.Module) -> CountedModel:
+def in_double(model: QueryCounter, inner: nn.Module) -> QueryCounter:
     """Copy the module inside into float64, still counted as the original."""
     return model.around(copy.deepcopy(unwrapped(inner)).double())

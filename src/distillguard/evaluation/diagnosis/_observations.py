@@ -62,10 +62,10 @@ class Observations:
     nan_gradients: int | None = None
     """Examples whose input gradient of the cross-entropy has a NaN in it."""
 
-    cross_entropy_stands: int | None = None
+    cross_entropy_survivors: int | None = None
     """Examples that withstand PGD on the cross-entropy."""
 
-    margin_stands: int | None = None
+    margin_survivors: int | None = None
     """Examples that withstand PGD on the margin, with the same steps and starts."""
 
     only_margin: int | None = None
@@ -99,7 +99,7 @@ class Observations:
     budgets: tuple[float, ...] = ()
     """Radii that PGD on the margin was given, the threat model's first, the whole range last."""
 
-    budget_stands: tuple[int, ...] = ()
+    budget_survivors: tuple[int, ...] = ()
     """Examples that withstand it at each radius."""
 
     budget_lost: tuple[int, ...] = ()
@@ -108,18 +108,18 @@ class Observations:
     budget_won: tuple[int, ...] = ()
     """Examples that withstand each radius but the last and are fooled at the next one."""
 
-    attacks_stand: int | None = None
+    attack_survivors: int | None = None
     """Examples that withstand all attacks that the caller passed."""
 
     longer_fools: int | None = None
     """Of those, the examples that a longer PGD on the margin fools."""
 
-    all_stand: int | None = None
+    all_survivors: int | None = None
     """Examples that withstand the caller's attacks and everything that the diagnosis tried."""
 
     @property
-    def found_more(self) -> int:
+    def n_fooled_by_diagnosis(self) -> int:
         """Examples that withstand the caller's attacks and that the diagnosis fools."""
-        if self.attacks_stand is None or self.all_stand is None:
+        if self.attack_survivors is None or self.all_survivors is None:
             return 0
-        return self.attacks_stand - self.all_stand
+        return self.attack_survivors - self.all_survivors

@@ -41,7 +41,7 @@ class Probe:
     labels: Tensor
     threat: ThreatModel
     """Theirs."""
-    left: Tensor
+    survivors: Tensor
     """Which examples have withstood everything so far, the caller's attacks included."""
 
     failed: dict[str, str] = field(default_factory=dict)
@@ -56,13 +56,13 @@ class Probe:
             self.failed[name] = f"{type(error).__name__}: {error}"
             return {}
 
-    def stands(
+    def survivors_of(
         self, attack: Attack, chosen: Tensor | None = None, threat: ThreatModel | None = None
     ) -> Tensor:
         """Which examples withstand an attack; only the ``chosen`` ones are attacked."""
         if chosen is None:
             chosen = torch.ones_like(self.labels, dtype=torch.bool)
-        stands = torch.ones_like(chosen)
+        survives = torch.ones_like(chosen)
         inputs, labels = self.inputs[chosen], self.labels[chosen]
         few = (threat or self.threat).of(chosen)
         if len(inputs):
@@ -77,10 +77,10 @@ class Probe:
                 dtype=dtype_of(self.run.model, inputs.dtype),
                 batch_size=self.run.batch_size,
             )
-            stands[chosen] = ~verdict.fooled
+            survives[chosen] = ~verdict.fooled
         if threat is None:
-            self.left = self.left & stands
-        return stands
+            self.survivors = self.survivors & survives
+        return survives
 
     def budget(self, threat: ThreatModel | None = None) -> dict[str, Any]:
         """Arguments that all budget attacks take."""
@@ -102,14 +102,14 @@ class Probe:
 def losses(probe: Probe) -> tuple[Tensor, dict[str, Any]]:
     """Send one step and many up the cross-entropy and up the margin."""
     names = ("cross_entropy", "margin")
-    cross, margin = (probe.stands(probe.pgd(loss)) for loss in names)
+    cross, margin = (probe.survivors_of(probe.pgd(loss)) for loss in names)
     one_step = torch.ones_like(cross)
     for loss in names:
-        one_step &= probe.stands(partial(attacks.fgsm, loss=loss, **probe.budget()))
+        one_step &= probe.survivors_of(partial(attacks.fgsm, loss=loss, **probe.budget()))
     iterative = cross & margin
     return iterative, {
-        "cross_entropy_stands": count(cross),
-        "margin_stands": count(margin),
+        "cross_entropy_survivors": count(cross),
+        "margin_survivors": count(margin),
         "only_margin": count(cross & ~margin),
         "only_cross_entropy": count(margin & ~cross),
         "only_one_step": count(iterative & ~one_step),
@@ -130,38 +130,38 @@ def budgets(probe: Probe, flat: Tensor) -> dict[str, Any]:
 
     def stand(loss: str, radius: float, chosen: Tensor | None = None) -> Tensor:
         wider = threat._replace(epsilon=radius)
-        return probe.stands(probe.pgd(loss, threat=wider), chosen, wider)
+        return probe.survivors_of(probe.pgd(loss, threat=wider), chosen, wider)
 
-    stands = [stand("margin", radius) for radius in radii]
-    pairs = list(pairwise(stands))
+    survives = [stand("margin", radius) for radius in radii]
+    pairs = list(pairwise(survives))
     widest = max(len(radii) - 2, 0)
-    only_margin = flat & ~stands[widest]
+    only_margin = flat & ~survives[widest]
     return {
         "blind": count(only_margin & stand("cross_entropy", radii[widest], only_margin)),
         "blind_within": radii[widest],
         "budgets": tuple(radii),
-        "budget_stands": tuple(count(part) for part in stands),
+        "budget_survivors": tuple(count(part) for part in survives),
         "budget_lost": tuple(count(wide & ~narrow) for narrow, wide in pairs),
         "budget_won": tuple(count(narrow & ~wide) for narrow, wide in pairs),
     }
 
 
-def longer(probe: Probe, left: Tensor) -> dict[str, Any]:
+def longer(probe: Probe, survivors: Tensor) -> dict[str, Any]:
     """Attack what the caller's attacks left, for longer than they usually run."""
     attack = probe.pgd("margin", LONGER_STEPS)
-    return {"longer_fools": count(left & ~probe.stands(attack, left))}
+    return {"longer_fools": count(survivors & ~probe.survivors_of(attack, survivors))}
 
 
 def random_points(probe: Probe, white_box: Tensor) -> dict[str, Any]:
     """What random points find among the examples that PGD left."""
     draw = partial(noise, probe.run, probe.threat.of(white_box))
-    return {"only_noise": count(white_box & ~probe.stands(draw, white_box))}
+    return {"only_noise": count(white_box & ~probe.survivors_of(draw, white_box))}
 
 
 def random_search(probe: Probe, white_box: Tensor) -> dict[str, Any]:
     """What a random search finds among them."""
     search = partial(attacks.square, queries=QUERIES, **probe.budget())
-    return {"only_black_box": count(white_box & ~probe.stands(search, white_box))}
+    return {"only_black_box": count(white_box & ~probe.survivors_of(search, white_box))}
 
 
 def noise(run: Run, threat: ThreatModel, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def transfer(probe: Probe, surrogate: Model, white_box: Tensor) -> dict[str, Any
         found = partial(attacks.pgd, loss="margin", steps=STEPS, early_stop=False, **probe.budget())
         return masked(found, probe.threat.of(white_box).mask)(surrogate, inputs, labels)
 
-    return {"only_transfer": count(white_box & ~probe.stands(attack, white_box))}
+    return {"only_transfer": count(white_box & ~probe.survivors_of(attack, white_box))}
 
 
 def count(chosen: Tensor) -> int:

@@ -4,7 +4,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .._statistics import significant_difference
-from ._findings import RARE, SIGNIFICANCE, STRAY, WIDE_GAP, Finding, common, share, stray
+from ._findings import (
+    DISAGREEMENT_SHARE,
+    RARE_SHARE,
+    SIGNIFICANCE,
+    WIDE_GAP,
+    Finding,
+    exceeds,
+    exceeds_disagreement,
+    share,
+)
 from ._observations import Observations
 
 
@@ -14,18 +23,18 @@ def margin_beats_cross_entropy(seen: Observations) -> Finding | None:
     Two things show it: a gap that is wide at the threat model's radius, or the cause itself, an
     exactly flat cross-entropy where the margin leads to success within twice the radius.
     """
-    if seen.cross_entropy_stands is None or seen.margin_stands is None:
+    if seen.cross_entropy_survivors is None or seen.margin_survivors is None:
         return None
-    gap = (seen.cross_entropy_stands - seen.margin_stands) / seen.sampled
+    gap = (seen.cross_entropy_survivors - seen.margin_survivors) / seen.sampled
     wide = gap >= WIDE_GAP and significant_difference(
         seen.only_margin or 0, seen.only_cross_entropy or 0, SIGNIFICANCE
     )
     blind = seen.blind or 0
-    if not (wide or common(blind, seen.sampled, RARE)):
+    if not (wide or exceeds(blind, seen.sampled, RARE_SHARE)):
         return None
     evidence = (
-        f"{share(seen.cross_entropy_stands, seen.sampled)} withstand PGD on the cross-entropy, "
-        f"{share(seen.margin_stands, seen.sampled)} the same PGD on the margin"
+        f"{share(seen.cross_entropy_survivors, seen.sampled)} withstand PGD on the cross-entropy, "
+        f"{share(seen.margin_survivors, seen.sampled)} the same PGD on the margin"
     )
     if blind:
         evidence += (
@@ -45,8 +54,8 @@ def margin_beats_cross_entropy(seen: Observations) -> Finding | None:
             "cross-entropy's figure."
         ),
         figures={
-            "withstand_cross_entropy": seen.cross_entropy_stands / seen.sampled,
-            "withstand_margin": seen.margin_stands / seen.sampled,
+            "withstand_cross_entropy": seen.cross_entropy_survivors / seen.sampled,
+            "withstand_margin": seen.margin_survivors / seen.sampled,
             "blind": blind / seen.sampled,
         },
     )
@@ -57,7 +66,7 @@ def one_step_beats_iterative(seen: Observations) -> Finding | None:
     found, missed = seen.only_one_step, seen.only_iterative
     if (
         found is None
-        or not stray(found, seen.sampled)
+        or not exceeds_disagreement(found, seen.sampled)
         or not significant_difference(found, missed or 0, SIGNIFICANCE)
         or found < (missed or 0)
     ):
@@ -136,20 +145,22 @@ def rivals(seen: Observations) -> list[Finding]:
             figures={"share": found / seen.sampled},
         )
         for rival in RIVALS
-        if (found := rival.found(seen)) is not None and stray(found, seen.sampled)
+        if (found := rival.found(seen)) is not None and exceeds_disagreement(found, seen.sampled)
     ]
 
 
 def more_budget_does_not_help(seen: Observations) -> Finding | None:
     """Success falls, or stays where it was, when the ball grows."""
-    stands = seen.budget_stands
+    stands = seen.budget_survivors
     if len(stands) < 2:
         return None
     falls = any(
-        stray(lost, seen.sampled) and lost > won and significant_difference(lost, won, SIGNIFICANCE)
+        exceeds_disagreement(lost, seen.sampled)
+        and lost > won
+        and significant_difference(lost, won, SIGNIFICANCE)
         for lost, won in zip(seen.budget_lost, seen.budget_won, strict=True)
     )
-    stays = common(stands[-1], seen.sampled, WIDE_GAP) and stands[-1] >= stands[0]
+    stays = exceeds(stands[-1], seen.sampled, WIDE_GAP) and stands[-1] >= stands[0]
     if not (falls or stays):
         return None
     steps = ", ".join(
@@ -174,9 +185,11 @@ def more_budget_does_not_help(seen: Observations) -> Finding | None:
 
 def unbounded_attack_fails(seen: Observations) -> Finding | None:
     """Even the whole range of inputs does not suffice (Pintor 2022, indicator 6)."""
-    if not seen.budget_stands or not common(seen.budget_stands[-1], seen.sampled, STRAY):
+    if not seen.budget_survivors or not exceeds(
+        seen.budget_survivors[-1], seen.sampled, DISAGREEMENT_SHARE
+    ):
         return None
-    left = seen.budget_stands[-1]
+    left = seen.budget_survivors[-1]
     return Finding(
         code="unbounded-attack-fails",
         severity="severe",
@@ -195,8 +208,8 @@ def unbounded_attack_fails(seen: Observations) -> Finding | None:
 
 def more_steps_help(seen: Observations) -> Finding | None:
     """The attacks passed had not converged (Carlini 2019; Pintor 2022, indicator 4)."""
-    found, left = seen.longer_fools, seen.attacks_stand
-    if found is None or left is None or not stray(found, seen.sampled):
+    found, left = seen.longer_fools, seen.attack_survivors
+    if found is None or left is None or not exceeds_disagreement(found, seen.sampled):
         return None
     return Finding(
         code="more-steps-help",
@@ -213,7 +226,7 @@ def more_steps_help(seen: Observations) -> Finding | None:
 
 def silent_success(seen: Observations) -> Finding | None:
     """An attack fooled the model on its way and lost the point (Pintor 2022, indicator 3)."""
-    if not common(seen.silent, seen.correct, RARE):
+    if not exceeds(seen.silent, seen.correct, RARE_SHARE):
         return None
     return Finding(
         code="silent-success",

@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-from ._findings import ELSEWHERE, RARE, STABLE, Finding, common, share
+from ._findings import BATCH_GAP, RARE_SHARE, REPEAT_GAP, Finding, exceeds, share
 from ._observations import Observations
 
 
 def zero_gradients(seen: Observations) -> Finding | None:
     """The cross-entropy is exactly flat around some of the examples (Carlini and Wagner 2016)."""
     count, nan = seen.zero_gradients, seen.nan_gradients or 0
-    if count is None or not common(max(count, nan), seen.sampled, RARE):
+    if count is None or not exceeds(max(count, nan), seen.sampled, RARE_SHARE):
         return None
     scaled, double = seen.zero_gradients_scaled or 0, seen.zero_gradients_double
     if nan > count / 2:
@@ -69,7 +69,7 @@ UNDEFINED = Cause(
 
 def saturated_softmax(seen: Observations) -> Finding | None:
     """The softmax is exactly one-hot, not merely rounded to 1 at the top."""
-    if not common(seen.saturated, seen.correct, RARE):
+    if not exceeds(seen.saturated, seen.correct, RARE_SHARE):
         return None
     return Finding(
         code="saturated-softmax",
@@ -96,13 +96,13 @@ def saturated_softmax(seen: Observations) -> Finding | None:
 
 def unstable_predictions(seen: Observations) -> Finding | None:
     """The same input gives different logits (AutoAttack's flag for randomised models)."""
-    if seen.logit_gap is not None and seen.changed is not None and seen.logit_gap > STABLE:
+    if seen.logit_gap is not None and seen.changed is not None and seen.logit_gap > REPEAT_GAP:
         return Finding(
             code="unstable-predictions",
             severity="severe",
             evidence=(
                 f"the same input gave normalised logits up to {seen.logit_gap:.2g} apart over five "
-                f"passes (rounding explains {STABLE:g}); {share(seen.changed, seen.sampled)} "
+                f"passes (rounding explains {REPEAT_GAP:g}); {share(seen.changed, seen.sampled)} "
                 "changed their class"
             ),
             meaning=(
@@ -116,14 +116,14 @@ def unstable_predictions(seen: Observations) -> Finding | None:
             ),
             figures={"logit_gap": seen.logit_gap, "changed": seen.changed / seen.sampled},
         )
-    if seen.batch_gap is None or seen.batch_changed is None or seen.batch_gap <= ELSEWHERE:
+    if seen.batch_gap is None or seen.batch_changed is None or seen.batch_gap <= BATCH_GAP:
         return None
     return Finding(
         code="unstable-predictions",
         severity="severe",
         evidence=(
             f"the same input gave normalised logits up to {seen.batch_gap:.2g} apart among other "
-            f"examples (rounding explains {ELSEWHERE:g}); "
+            f"examples (rounding explains {BATCH_GAP:g}); "
             f"{share(seen.batch_changed, seen.sampled)} changed their class"
         ),
         meaning=(

@@ -14,13 +14,13 @@ PASSES = 5
 """How often a model is asked the same question (AutoAttack's flag for randomised models)."""
 
 
-def repeated(probe: Probe) -> dict[str, Any]:
+def randomness(probe: Probe) -> dict[str, Any]:
     """Ask the same question several times."""
     gap, changed = _apart([_logits(probe, probe.inputs) for _ in range(PASSES)])
     return {"logit_gap": gap, "changed": changed}
 
 
-def elsewhere(probe: Probe) -> dict[str, Any]:
+def batch_dependence(probe: Probe) -> dict[str, Any]:
     """Ask about each input in another batch: in reverse order, mirror images in between.
 
     Where every value is reflected in the middle of the bounds, whatever a batch is normalised by

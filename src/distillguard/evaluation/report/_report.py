@@ -120,9 +120,9 @@ class RobustnessReport:
         taken off as the diagnosis fooled in the sample.
         """
         seen = self.observations
-        if not seen.found_more:
+        if not seen.n_fooled_by_diagnosis:
             return self.robust_accuracy
-        return self.robust_accuracy * (seen.all_stand or 0) / (seen.attacks_stand or 1)
+        return self.robust_accuracy * (seen.all_survivors or 0) / (seen.attack_survivors or 1)
 
     @property
     def headline(self) -> str:

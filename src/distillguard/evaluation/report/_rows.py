@@ -87,7 +87,7 @@ def row(records: Records, name: str, norm: Distance, survivors_only: bool) -> At
     )
 
 
-def still_standing(records: Records, names: list[str]) -> int:
+def count_survivors(records: Records, names: list[str]) -> int:
     """Examples classified correctly that no attack fools: the worst case, example by example."""
     standing = records.columns["predicted"] == records.columns["label"]
     for name in names:

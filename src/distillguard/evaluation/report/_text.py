@@ -32,8 +32,8 @@ def headline(report: "RobustnessReport") -> str:
         return result(report)
     against = " as an upper bound only" if refuted is None else f", not {percent(refuted)}"
     line = f"{'WARNING: quote' if severe else 'Quote'} {percent(quoted)} robust accuracy{against}"
-    if report.observations.found_more:
-        line += f": {found_more(report)}"
+    if report.observations.n_fooled_by_diagnosis:
+        line += f": {diagnosis_outcome(report)}"
     codes = ", ".join(finding.code for finding in severe)
     return f"{line} ({codes})" if severe else line
 
@@ -53,20 +53,22 @@ def refuted_accuracy(report: "RobustnessReport") -> float | None:
     return next((c for c in candidates if c > quoted and percent(c) != percent(quoted)), None)
 
 
-def found_more(report: "RobustnessReport") -> str:
+def diagnosis_outcome(report: "RobustnessReport") -> str:
     """What the diagnosis fooled of the examples that withstand the attacks passed."""
     seen = report.observations
     sampled = "" if seen.sampled == seen.correct else "sampled "
     return (
-        f"the diagnosis fooled {seen.found_more} of the {seen.attacks_stand} {sampled}examples "
-        "that withstand the attacks passed"
+        f"the diagnosis fooled {seen.n_fooled_by_diagnosis} of the {seen.attack_survivors} "
+        f"{sampled}examples that withstand the attacks passed"
     )
 
 
 def result(report: "RobustnessReport") -> str:
     """Accuracies, threat model and number of examples, in one line."""
     alone = (
-        "Against the attacks passed alone, robust" if report.observations.found_more else "Robust"
+        "Against the attacks passed alone, robust"
+        if report.observations.n_fooled_by_diagnosis
+        else "Robust"
     )
     return (
         f"{alone} accuracy {percent(report.robust_accuracy)} {interval(report.robust_interval)} "
@@ -85,7 +87,7 @@ def bars(report: "RobustnessReport") -> list[tuple[str, float, Interval]]:
         if row.error is None
     ]
     rows.append(("worst case of these", report.robust_accuracy, report.robust_interval))
-    if report.observations.found_more:
+    if report.observations.n_fooled_by_diagnosis:
         quoted = report.quoted_accuracy
         rows.append(("to quote", quoted, (quoted, quoted)))
     return rows
