@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks._common import circumstances, save
-from benchmarks.evaluation import network
+from benchmarks._small import network
 from distillguard import UndefendedClassifier, datasets, evaluate
 
 EPSILON = 0.1
