@@ -1,6 +1,7 @@
 """The report in all its forms: every form tells the same figures."""
 
 import builtins
+import html
 import io
 import json
 import re
@@ -12,6 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import nn
 
 from distillguard import attacks, evaluate
@@ -78,18 +80,47 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def test_a_severe_finding_puts_the_number_to_quote_into_the_first_line(masked, plain):
-    for text in (str(masked), masked.to_markdown().replace("*", "")):
-        first = text.splitlines()[0]
-        assert first == masked.headline
-        assert first.startswith(f"WARNING: quote {100 * masked.quoted_accuracy:.1f} %")
-        assert "margin-beats-cross-entropy" in first
-    assert (
-        str(plain)
-        .splitlines()[0]
-        .startswith(f"Robust accuracy {100 * plain.robust_accuracy:.1f} %")
+def test_a_warning_stands_where_somebody_would_have_quoted_the_wrong_number(masked, plain):
+    blind = reported(5000.0, attacks={"none": lambda model, inputs, labels: inputs})
+    for report in (masked, plain, blind):
+        for text in (str(report), report.to_markdown().replace("*", "")):
+            assert text.splitlines()[0] == report.headline
+    assert blind.headline.startswith(f"WARNING: quote {100 * blind.quoted_accuracy:.1f} % [")
+    assert "margin-beats-cross-entropy" in blind.headline
+    # Its attacks follow the margin, so that their figure is right, whatever the cross-entropy says.
+    assert masked.headline.startswith(f"Robust accuracy {100 * masked.quoted_accuracy:.1f} %")
+    assert masked.headline.endswith(
+        "; attacks on the cross-entropy alone are blind here (margin-beats-cross-entropy, "
+        "zero-gradients)"
+    )
+    assert plain.headline == (
+        f"Robust accuracy {100 * plain.robust_accuracy:.1f} % [0.3, 8.9] within linf 0.2, clean "
+        "accuracy 95.0 % [86.3, 98.3], 60 examples"
     )
     assert "No findings." in str(plain)
+
+
+def test_every_figure_of_a_headline_stands_in_the_table_below_it(masked, plain):
+    blind = reported(5000.0, attacks={"none": lambda model, inputs, labels: inputs})
+    for report in (masked, plain, blind):
+        figures = re.findall(r"[0-9.]+ %", report.headline.partition("clean accuracy")[0])
+        below = str(report).partition("-----")[2].partition("Each attack ran")[0]
+        assert figures
+        assert all(figure in below for figure in figures)
+
+
+def test_the_summary_says_what_was_done_to_how_many_and_how_sure_it_is(masked):
+    low, high = masked.quoted_interval
+    said = (
+        "2 attacks tried to change the 57 of 60 examples that the model classifies correctly, each "
+        "by at most 0.2 in linf: 1 withstood all. The diagnosis looked at 57 of them, to see "
+        "whether the attacks failed for the right reason, and fooled none of those that the "
+        f"attacks had left. Of all examples of this kind {100 * low:.1f} to {100 * high:.1f} % "
+        "withstand what was tried (95 % confidence)."
+    )
+    assert said in " ".join(str(masked).split())
+    assert said in masked.to_markdown()
+    assert said in " ".join(Page(masked.to_html()).words)
 
 
 def test_every_form_tells_the_same_figures(masked):
@@ -109,7 +140,8 @@ def test_every_form_tells_the_same_figures(masked):
 
 def test_the_markdown_table_has_a_cell_for_every_header(masked):
     rows = [line for line in masked.to_markdown().splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + len(masked.attacks)
+    # Header and rule, the attacks and their worst case, two headings, two probes, the quotable.
+    assert len(rows) == 2 + len(masked.attacks) + 1 + 2 + 2 + 1
     assert len({line.count("|") for line in rows}) == 1
 
 
@@ -195,7 +227,10 @@ def test_the_number_to_quote_is_the_attacks_own_unless_the_probe_refutes_it(mask
     blind = reported(5000.0, attacks={"none": lambda model, inputs, labels: inputs})
     assert blind.robust_accuracy == blind.clean_accuracy
     seen = blind.observations
-    assert blind.quoted_accuracy == blind.clean_accuracy * seen.margin_survivors / seen.sampled
+    assert blind.quoted_accuracy == seen.all_survivors / 60
+    assert blind.quoted_interval == (
+        pytest.approx(binomtest(seen.all_survivors, 60).proportion_ci(0.95, method="wilson"))
+    )
     assert f"not {100 * blind.robust_accuracy:.1f} %" in blind.headline
 
 
@@ -226,10 +261,11 @@ def test_the_figure_to_quote_counts_each_example_that_the_diagnosis_fooled(halfs
     assert report.quoted_accuracy == pytest.approx(truth / 60)
     # Too few for a finding, and they count.
     assert report.findings == ()
+    low, high = (100 * end for end in report.quoted_interval)
     assert report.headline == (
-        f"Quote {100 * truth / 60:.1f} % robust accuracy, not {100 * (truth + missed) / 60:.1f} %: "
-        f"the diagnosis fooled {missed} of the {truth + missed} examples that withstand the "
-        "attacks passed"
+        f"Quote {100 * truth / 60:.1f} % [{low:.1f}, {high:.1f}] robust accuracy, "
+        f"not {100 * (truth + missed) / 60:.1f} %: the diagnosis fooled {missed} of the "
+        f"{truth + missed} examples that withstand the attacks passed"
     )
     for text in (str(report), report.to_markdown(), " ".join(Page(report.to_html()).words)):
         assert report.headline in text
@@ -238,7 +274,7 @@ def test_the_figure_to_quote_counts_each_example_that_the_diagnosis_fooled(halfs
     assert f"{100 * truth / 60:.1f} %" in bars[bars.index("to quote") :]
 
 
-def test_the_figure_to_quote_is_scaled_up_from_a_sample(halfspace, examples):
+def test_the_figure_to_quote_is_a_count_also_where_the_diagnosis_saw_a_sample(halfspace, examples):
     inputs, labels = examples(1500)
     least = halfspace.least_epsilon(inputs, "linf")
     epsilon = least.median().item()
@@ -248,25 +284,56 @@ def test_the_figure_to_quote_is_scaled_up_from_a_sample(halfspace, examples):
     seen = report.observations
     assert (seen.correct, seen.sampled) == (1500, 256)
     assert report.robust_accuracy == pytest.approx(0.75, abs=0.03)
-    # About 192 sampled survivors, a third of which falls: three standard errors are 8 points.
-    assert report.quoted_accuracy == pytest.approx(0.5, abs=0.08)
+    # Nobody knows what the diagnosis would have fooled of the 1,244 that it did not look at.
+    assert 1500 * report.quoted_accuracy == pytest.approx(
+        1500 * report.robust_accuracy - seen.n_fooled_by_diagnosis
+    )
+    low, high = report.quoted_interval
+    assert low < report.quoted_accuracy < high
     assert f"of the {seen.attack_survivors} sampled examples that withstand" in report.headline
 
 
-def test_no_figure_is_set_against_itself(masked, plain):
-    """Within twice the radius the cross-entropy is blind; within it, nobody finds anything."""
-    blind = replace(masked.findings[0], figures={"withstand_cross_entropy": 1.0, "blind": 0.5})
-    assert blind.code == "margin-beats-cross-entropy"
-    figures = {"clean_accuracy": 1.0, "robust_accuracy": 1.0}
-    report = replace(masked, findings=(blind,), **figures)
-    assert report.headline == (
-        "WARNING: quote 100.0 % robust accuracy as an upper bound only (margin-beats-cross-entropy)"
-    )
+def test_no_figure_is_set_against_itself(plain):
     # One of 10,000 is less than the figures show.
     seen = replace(plain.observations, attack_survivors=10000, all_survivors=9999)
-    close = replace(plain, observations=seen, robust_accuracy=1.0)
+    close = replace(plain, observations=seen, robust_accuracy=1.0, n_examples=10000)
     assert close.quoted_accuracy < 1
     assert "not 100.0 %" not in close.headline
+    assert close.headline.startswith("Quote 100.0 %")
+
+
+def test_markdown_shows_hostile_names_as_they_are():
+    names = [
+        "pgd | 40 steps",
+        "<script>alert(1)</script>",
+        "[x](javascript:alert(1))",
+        "two\nlines",
+        "`code` *bold* _it_ \\| a_b",
+        "https://example.org",
+    ]
+    model = Overconfident(1.0)
+    inputs = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels = model(inputs).argmax(dim=1)
+    fgsm = partial(attacks.fgsm, epsilon=0.1)
+    report = evaluate(
+        model, inputs, labels, epsilon=0.1, attacks=dict.fromkeys(names, fgsm), random_state=0
+    )
+    sides = compare(**{"a | b": report, "two\nlines": report})
+    for text, headers in ((report.to_markdown(), 9), (sides.to_markdown(), 6)):
+        table = [line for line in text.splitlines() if line.startswith("|")]
+        bars = r"(?<!\\)(?:\\\\)*\|"
+        assert {len(re.split(bars, line)) - 2 for line in table} == {headers}
+        assert "<script" not in text
+        assert "](" not in text
+        assert "://" not in text
+    shown = [html.unescape(re.sub(r"\\([\\`*_|])", r"\1", line)) for line in table_names(report)]
+    assert shown == [" ".join(name.split()) for name in names]
+
+
+def table_names(report):
+    """The first cells of a report's Markdown table that name its attacks."""
+    lines = [line for line in report.to_markdown().splitlines() if line.startswith("|")]
+    return [re.split(r"(?<!\\) \| ", line[2:])[0] for line in lines[2 : 2 + len(report.attacks)]]
 
 
 def test_json_validates_against_the_schema_and_comes_back_equal(masked, plain, tmp_path):

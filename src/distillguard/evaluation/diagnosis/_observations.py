@@ -118,6 +118,11 @@ class Observations:
     """Examples that withstand the caller's attacks and everything that the diagnosis tried."""
 
     @property
+    def diagnosed(self) -> bool:
+        """Whether a diagnosis was asked for."""
+        return True
+
+    @property
     def n_fooled_by_diagnosis(self) -> int:
         """Examples that withstand the caller's attacks and that the diagnosis fools."""
         if self.attack_survivors is None or self.all_survivors is None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ._report import RobustnessReport
-from ._text import interval, pad, percent
+from ._text import escaped, interval, pad, percent
 
 HEADERS = ("model", "threat model", "clean accuracy", "robust accuracy", "to quote", "findings")
 
@@ -34,7 +34,7 @@ class Comparison:
                 f"{report.norm} {report.epsilon:.6g}, {report.n_examples} examples",
                 f"{percent(report.clean_accuracy)} {interval(report.clean_interval)}",
                 f"{percent(report.robust_accuracy)} {interval(report.robust_interval)}",
-                percent(report.quoted_accuracy),
+                f"{percent(report.quoted_accuracy)} {interval(report.quoted_interval)}",
                 ", ".join(finding.code for finding in report.findings) or "none",
             )
             for name, report in self.reports.items()
@@ -54,7 +54,8 @@ class Comparison:
         str
             A table with one row per report.
         """
-        lines = ["| " + " | ".join(row) + " |" for row in (HEADERS, *self.rows())]
+        rows = [HEADERS, *self.rows()]
+        lines = ["| " + " | ".join(map(escaped, row)) + " |" for row in rows]
         lines.insert(1, "| --- |" + " ---: |" * (len(HEADERS) - 1))
         return "\n".join(lines) + "\n"
 

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._text import HEADERS, aspects, bars, cells, interval, notes, percent, result
+from ._text import (
+    HEADERS,
+    aspects,
+    bars,
+    interval,
+    no_findings,
+    notes,
+    percent,
+    result,
+    sections,
+    summary,
+)
 
 if TYPE_CHECKING:
     from ._report import RobustnessReport
@@ -44,7 +55,9 @@ def _context(report: "RobustnessReport") -> dict[str, Any]:
         "report": report,
         "result": result(report),
         "headers": HEADERS,
-        "rows": [cells(row) for row in report.attacks],
+        "summary": summary(report),
+        "sections": sections(report),
+        "no_findings": no_findings(report),
         "notes": notes(report),
         "bars": bars(report),
         "findings": [(finding, aspects(finding)) for finding in report.findings],

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..._typing import Norm
 from .._records import Cost
+from .._statistics import wilson
 from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
 from ._rows import AttackRow
@@ -111,25 +112,37 @@ class RobustnessReport:
     examples: tuple[Example, ...] = field(default=(), repr=False, compare=False)
 
     @property
-    def quoted_accuracy(self) -> float:
-        """The robust accuracy to quote: it counts what the diagnosis fooled besides.
+    def n_robust(self) -> int:
+        """How many examples are classified correctly and withstand every attack passed."""
+        return round(self.robust_accuracy * self.n_examples)
 
-        The diagnosis attacks up to 256 of the correct examples on its own account, and holds a
-        point for each that it fools. If these are all there are, the figure is exact; if they
-        are a sample, of the examples that withstand the attacks passed as large a share is
-        taken off as the diagnosis fooled in the sample.
+    @property
+    def quoted_accuracy(self) -> float:
+        """The robust accuracy to quote: a count that takes what the diagnosis fooled besides.
+
+        Whatever anything fooled within the threat model is fooled: the attacks passed, or an
+        attack of the diagnosis, which holds a point for each. The diagnosis looks at a sample;
+        what it would have fooled of the others is not guessed, so that this stays an upper bound.
+        Without a diagnosis it is ``robust_accuracy``.
         """
-        seen = self.observations
-        if not seen.n_fooled_by_diagnosis:
-            return self.robust_accuracy
-        return self.robust_accuracy * (seen.all_survivors or 0) / (seen.attack_survivors or 1)
+        return self._n_quoted / self.n_examples
+
+    @property
+    def quoted_interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of ``quoted_accuracy``."""
+        return wilson(self._n_quoted, self.n_examples)
+
+    @property
+    def _n_quoted(self) -> int:
+        return self.n_robust - self.observations.n_fooled_by_diagnosis
 
     @property
     def headline(self) -> str:
         """The result in one line.
 
-        It starts with a warning if a finding is severe, and names the figure to quote wherever
-        that is below ``robust_accuracy``.
+        It names the figure to quote, and starts with a warning where another one is at hand: the
+        attacks passed left more examples than the diagnosis did, or failed for a reason other
+        than robustness. Every figure in it stands in the table.
         """
         from ._text import headline
 
@@ -212,6 +225,7 @@ class RobustnessReport:
         parts["schema_version"] = 1
         parts["headline"] = self.headline
         parts["quoted_accuracy"] = self.quoted_accuracy
+        parts["quoted_interval"] = self.quoted_interval
         return {name: _plain(part) for name, part in parts.items()}
 
     def to_html(self, path: str | PathLike[str] | None = None) -> str:

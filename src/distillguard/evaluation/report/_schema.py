@@ -80,6 +80,7 @@ SCHEMA: dict[str, Any] = {
             "robust_accuracy": _SHARE,
             "robust_interval": _INTERVAL,
             "quoted_accuracy": _SHARE,
+            "quoted_interval": _INTERVAL,
             "headline": _TEXT,
             "attacks": {"type": "array", "items": _ATTACK, "minItems": 1},
             "survivors_only": {"type": "boolean"},
@@ -104,7 +105,7 @@ def parts_from(read: dict[str, Any]) -> dict[str, Any]:
     parts = {
         name: tuple(value) if isinstance(value, list) else value for name, value in read.items()
     }
-    for derived in ("schema_version", "headline", "quoted_accuracy"):
+    for derived in ("schema_version", "headline", "quoted_accuracy", "quoted_interval"):
         del parts[derived]
     parts["bounds"], parts["mask"] = nested(read["bounds"]), nested(read["mask"])
     parts["attacks"] = tuple(

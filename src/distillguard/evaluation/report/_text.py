@@ -1,7 +1,10 @@
 """The report for terminals and as Markdown: one table, written twice."""
 
+import re
 from textwrap import wrap
 from typing import TYPE_CHECKING
+
+from .._statistics import wilson
 
 if TYPE_CHECKING:
     from ..diagnosis._findings import Finding
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 
 WIDTH = 100
+WORST_CASE = "worst case of these"
+TO_QUOTE = "to quote"
 HEADERS = (
     "attack",
     "robust accuracy",
@@ -25,32 +30,50 @@ HEADERS = (
 
 
 def headline(report: "RobustnessReport") -> str:
-    """The result in one line; a severe finding turns it into a warning."""
-    severe = [finding for finding in report.findings if finding.severity == "severe"]
-    quoted, refuted = report.quoted_accuracy, refuted_accuracy(report)
-    if not severe and refuted is None:
-        return result(report)
-    against = " as an upper bound only" if refuted is None else f", not {percent(refuted)}"
-    line = f"{'WARNING: quote' if severe else 'Quote'} {percent(quoted)} robust accuracy{against}"
+    """The result in one line: the figure to quote, with a warning where another is at hand."""
+    codes = ", ".join(f.code for f in report.findings if f.severity == "severe")
+    codes = f" ({codes})" if codes else ""
     if report.observations.n_fooled_by_diagnosis:
-        line += f": {diagnosis_outcome(report)}"
-    codes = ", ".join(finding.code for finding in severe)
-    return f"{line} ({codes})" if severe else line
+        loud = bool(codes) or report.quoted_accuracy < report.robust_interval[0]
+        not_that = "" if same_as_quoted(report) else f", not {percent(report.robust_accuracy)}"
+        return (
+            f"{'WARNING: quote' if loud else 'Quote'} {quoted(report)}{not_that}: "
+            f"{diagnosis_outcome(report)}{codes}"
+        )
+    if in_doubt(report):
+        return f"WARNING: quote {quoted(report)} as an upper bound only{codes}"
+    if codes:
+        return f"{result(report)}; attacks on the cross-entropy alone are blind here{codes}"
+    return result(report)
 
 
-def refuted_accuracy(report: "RobustnessReport") -> float | None:
-    """The figure that must not be quoted: the report's own, or what the cross-entropy would say.
+def quoted(report: "RobustnessReport") -> str:
+    """``"4.5 % [2.4, 8.3] robust accuracy"``, the diagnosis counted."""
+    return f"{percent(report.quoted_accuracy)} {interval(report.quoted_interval)} robust accuracy"
 
-    None where neither exceeds the figure to quote as printed.
+
+def same_as_quoted(report: "RobustnessReport") -> bool:
+    """Whether the attacks' own figure is printed as the one to quote is."""
+    return percent(report.robust_accuracy) == percent(report.quoted_accuracy)
+
+
+def in_doubt(report: "RobustnessReport") -> bool:
+    """Whether a severe finding casts doubt on the figure itself.
+
+    Not where it says that the cross-entropy alone is blind, and the attacks passed are not: the
+    diagnosis looked at what they left and fooled none of it.
     """
-    candidates = [report.robust_accuracy]
-    candidates += [
-        report.clean_accuracy * finding.figures["withstand_cross_entropy"]
+    return any(
+        finding.severity == "severe" and not blind_cross_entropy(finding)
         for finding in report.findings
-        if finding.code == "margin-beats-cross-entropy"
-    ]
-    quoted = report.quoted_accuracy
-    return next((c for c in candidates if c > quoted and percent(c) != percent(quoted)), None)
+    )
+
+
+def blind_cross_entropy(finding: "Finding") -> bool:
+    """Whether a finding is about attacks on the cross-entropy and no others."""
+    if finding.code == "zero-gradients":  # The logits' own gradient is there.
+        return finding.figures["share_scaled"] < finding.figures["share"] / 2
+    return finding.code == "margin-beats-cross-entropy"
 
 
 def diagnosis_outcome(report: "RobustnessReport") -> str:
@@ -65,16 +88,41 @@ def diagnosis_outcome(report: "RobustnessReport") -> str:
 
 def result(report: "RobustnessReport") -> str:
     """Accuracies, threat model and number of examples, in one line."""
-    alone = (
-        "Against the attacks passed alone, robust"
-        if report.observations.n_fooled_by_diagnosis
-        else "Robust"
-    )
+    alone = "Robust"
+    if report.observations.n_fooled_by_diagnosis:
+        alone = "Against the attacks passed alone, robust"
+    undiagnosed = "" if report.observations.diagnosed else ", without a diagnosis"
     return (
         f"{alone} accuracy {percent(report.robust_accuracy)} {interval(report.robust_interval)} "
         f"within {report.norm} {report.epsilon:.6g}, clean accuracy "
         f"{percent(report.clean_accuracy)} {interval(report.clean_interval)}, "
-        f"{report.n_examples} examples"
+        f"{report.n_examples} examples{undiagnosed}"
+    )
+
+
+def summary(report: "RobustnessReport") -> str:
+    """What was done to how many examples, what that says and how sure it is, in plain words."""
+    seen, n = report.observations, report.n_examples
+    ran = [row for row in report.attacks if row.error is None]
+    attacks = "1 attack" if len(ran) == 1 else f"{len(ran)} attacks"
+    few = f"{n} examples" if seen.correct == n else f"{seen.correct} of {n} examples"
+    done = (
+        f"{attacks} tried to change the {few} that the model classifies correctly, each by at most "
+        f"{report.epsilon:.6g} in {report.norm}: {report.n_robust} withstood all."
+    )
+    if not seen.diagnosed:
+        done += " Whether the attacks failed for the right reason was not looked at."
+    elif seen.sampled:
+        more = seen.n_fooled_by_diagnosis or "none"
+        done += (
+            f" The diagnosis looked at {seen.sampled} of them, to see whether the attacks failed "
+            f"for the right reason, and fooled {more} of those that the attacks had left."
+        )
+    low, high = report.quoted_interval
+    return (
+        f"{done} Of all examples of this kind {100 * low:.1f} to {100 * high:.1f} % withstand what "
+        "was tried (95 % confidence). A better attack can lower the figure; nothing here can show "
+        "that there is none."
     )
 
 
@@ -86,22 +134,56 @@ def bars(report: "RobustnessReport") -> list[tuple[str, float, Interval]]:
         for row in report.attacks
         if row.error is None
     ]
-    rows.append(("worst case of these", report.robust_accuracy, report.robust_interval))
+    rows.append((WORST_CASE, report.robust_accuracy, report.robust_interval))
     if report.observations.n_fooled_by_diagnosis:
-        quoted = report.quoted_accuracy
-        rows.append(("to quote", quoted, (quoted, quoted)))
+        rows.append((TO_QUOTE, report.quoted_accuracy, report.quoted_interval))
     return rows
+
+
+def sections(report: "RobustnessReport") -> list[tuple[str, list[tuple[str, ...]]]]:
+    """The table's rows under their headings, the attacks' own under none."""
+    rest = ("",) * (len(HEADERS) - 3)
+
+    def line(name: str, accuracy: float, ends: Interval) -> tuple[str, ...]:
+        return (name, percent(accuracy), interval(ends), *rest)
+
+    worst = line(WORST_CASE, report.robust_accuracy, report.robust_interval)
+    parts = [("", [*(cells(row) for row in report.attacks), worst])]
+    seen = report.observations
+    probes = {
+        "PGD on the cross-entropy": seen.cross_entropy_survivors,
+        "PGD on the margin": seen.margin_survivors,
+    }
+    rows = [
+        line(name, count / seen.sampled, wilson(count, seen.sampled))
+        for name, count in probes.items()
+        if count is not None and seen.sampled
+    ]
+    if rows:
+        some = "" if seen.sampled == seen.correct else f"{seen.sampled} of "
+        title = f"Diagnosis, share of {some}the {seen.correct} correct examples"
+        parts.append((title, rows))
+    if seen.diagnosed:
+        quoted = line(TO_QUOTE, report.quoted_accuracy, report.quoted_interval)
+        parts.append(("Attacks and diagnosis, share of all examples", [quoted]))
+    return parts
 
 
 def to_text(report: "RobustnessReport") -> str:
     """Headline, table, findings, small print; prose wrapped at 100 columns."""
     lines = [report.headline]
-    if lines[0] != result(report):
+    if not report.headline.startswith(result(report)):
         lines.append(result(report))
-    table = [HEADERS, *(cells(row) for row in report.attacks)]
+    lines += ["", *wrap(summary(report), WIDTH)]
+    parts = sections(report)
+    table = [HEADERS, *(row for _, rows in parts for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    rows = ["  ".join(pad(row, widths)).rstrip() for row in table]
-    lines += ["", rows[0], "-" * len(rows[0]), *rows[1:], ""]
+    head = "  ".join(pad(HEADERS, widths)).rstrip()
+    lines += ["", head, "-" * len(head)]
+    for title, rows in parts:
+        lines += ["", title] if title else []
+        lines += ["  ".join(pad(row, widths)).rstrip() for row in rows]
+    lines.append("")
     for note in notes(report):
         lines += wrap(note, WIDTH)
     for finding in report.findings:
@@ -112,30 +194,55 @@ def to_text(report: "RobustnessReport") -> str:
         for name, text in aspects(finding):
             lines += wrap(f"{name}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     if not report.findings:
-        lines += ["", "No findings."]
+        lines += ["", no_findings(report)]
     return "\n".join(lines)
+
+
+def no_findings(report: "RobustnessReport") -> str:
+    """What stands where findings would."""
+    return "No findings." if report.observations.diagnosed else "No findings: no diagnosis was run."
 
 
 def to_markdown(report: "RobustnessReport") -> str:
     """The same as Markdown."""
-    lines = [f"**{report.headline}**", ""]
-    if report.headline != result(report):
-        lines += [result(report), ""]
+    lines = [f"**{escaped(report.headline)}**", ""]
+    if not report.headline.startswith(result(report)):
+        lines += [escaped(result(report)), ""]
+    lines += [escaped(summary(report)), ""]
     lines += ["| " + " | ".join(HEADERS) + " |", "| --- |" + " ---: |" * (len(HEADERS) - 1)]
-    lines += ["| " + " | ".join(cells(row)).replace("\n", " ") + " |" for row in report.attacks]
-    lines += ["", *notes(report)]
+    for title, rows in sections(report):
+        if title:
+            lines.append("| " + " | ".join([f"*{title}*", *("" for _ in HEADERS[1:])]) + " |")
+        lines += ["| " + " | ".join(map(escaped, row)) + " |" for row in rows]
+    lines += [""]
+    for note in notes(report):
+        lines += [escaped(note), ""]
     for finding in report.findings:
-        lines += ["", f"### {finding.code} ({finding.severity})", ""]
-        lines += [f"- {name}: {text}" for name, text in aspects(finding)]
+        lines += [f"### {finding.code} ({finding.severity})", ""]
+        lines += [f"- {name}: {escaped(text)}" for name, text in aspects(finding)]
+        lines += [""]
     if not report.findings:
-        lines += ["", "No findings."]
-    return "\n".join(lines) + "\n"
+        lines += [no_findings(report), ""]
+    return "\n".join(lines)
+
+
+_MARKUP = re.compile(r"[\\`*|]|(?<!\w)_|_(?!\w)|~(?=~)")
+_LINK = re.compile(r"\](?=[(\[:])")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", "://": "&#58;//"}
+
+
+def escaped(text: str) -> str:
+    """Text on one line that Markdown shows as it is: no markup, no links, no further cells."""
+    text = _MARKUP.sub(lambda found: "\\" + found[0], " ".join(text.split()))
+    for part, entity in _ENTITIES.items():
+        text = text.replace(part, entity)
+    return _LINK.sub("&#93;", text)
 
 
 def cells(row: "AttackRow") -> tuple[str, ...]:
     """An attack's row as strings."""
     return (
-        row.name,
+        " ".join(row.name.split()),
         "did not run" if row.error else percent(row.robust_accuracy),
         "" if row.error else interval(row.robust_interval),
         str(row.attacked),
