@@ -32,12 +32,13 @@ HEADERS = (
 def headline(report: "RobustnessReport") -> str:
     """The result in one line: the figure to quote, with a warning where another is at hand."""
     codes = ", ".join(f.code for f in report.findings if f.severity == "severe")
-    codes = f" ({codes})" if codes else ""
-    if report.observations.n_fooled_by_diagnosis:
-        loud = bool(codes) or report.quoted_accuracy < report.robust_interval[0]
+    codes, seen = f" ({codes})" if codes else "", report.observations
+    if seen.n_fooled_by_diagnosis:
+        loud = in_doubt(report) or report.quoted_accuracy < report.robust_interval[0]
+        at_most = "at most " if seen.sampled < seen.correct else ""
         not_that = "" if same_as_quoted(report) else f", not {percent(report.robust_accuracy)}"
         return (
-            f"{'WARNING: quote' if loud else 'Quote'} {quoted(report)}{not_that}: "
+            f"{'WARNING: quote' if loud else 'Quote'} {at_most}{quoted(report)}{not_that}: "
             f"{diagnosis_outcome(report)}{codes}"
         )
     if in_doubt(report):
