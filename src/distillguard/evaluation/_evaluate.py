@@ -27,6 +27,7 @@ from ._presets import named, preset
 from ._query import QueryCounter, with_gradients
 from ._records import Records
 from ._run import Run
+from ._search import Precision, check_search, searched
 from ._shards import gathered
 from ._state import StateFile, digest
 from ._statistics import wilson
@@ -54,6 +55,8 @@ def evaluate(
     surrogate: Any = None,
     state_file: str | PathLike[str] | None = None,
     random_state: int | None = None,
+    precision: Precision | None = None,
+    compile: bool = False,
     progress: bool = False,
 ) -> RobustnessReport:
     """Attack a model, judge the attacks too, and report what may be believed.
@@ -109,6 +112,14 @@ def evaluate(
         Attacks of this package take it where they have none of their own. For anybody else's,
         PyTorch's global generators are seeded with it before each chunk and put back
         afterwards; one that draws elsewhere, from NumPy say, must seed itself.
+    precision : {"bf16-mixed"}, optional
+        Precision in which attacks search: matrix products and convolutions in bfloat16, faster
+        where the processor has it. Every verdict is in the model's own precision; successes that
+        rounding takes back are failures, so that the figure stays right, if higher. What
+        attacks show the model on their way is then not looked at (``silent-success``).
+    compile : bool, default=False
+        Whether attacks search on a form of the model that ``torch.compile`` made; it takes a
+        compiler and its time, and pays for large networks and many examples.
     progress : bool, default=False
         Show a progress bar that counts examples.
 
@@ -158,6 +169,7 @@ def evaluate(
     check_at_least("batch_size", batch_size, 1)
     check_at_least("chunk_size", chunk_size, 1)
     check_random_state(random_state)
+    check_search(precision, compile)
     subject = resolve_model(model)
     if surrogate is not None:
         surrogate = resolve_model(surrogate, "surrogate").model
@@ -186,11 +198,15 @@ def evaluate(
                 "chunk_size": chunk_size,
                 "seed": seed,
                 "processes": processes.count,
+                "search": [precision, compile],
                 "weights": digest(subject.model),
             }
         )
     counted = QueryCounter(subject.model)
-    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records)
+    search = None
+    if precision is not None or compile:
+        search = searched(subject.model, precision, compile)
+    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records, search)
     stream = chunks(
         X,
         y,

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from .._geometry import check_reach
 from .._modes import borrowed, device_of, dtype_of
 from .._random import example_keys
+from .._typing import Model
 from .._validation import check_label_range, check_logits, look_like_probabilities
 from ..attacks._engine import model_facts
 from ..exceptions import NoGradientError
@@ -33,10 +35,17 @@ class Run:
     batch_size: int
     seed: int
     records: Records
+    searched: Model | None = None
+    """What the attacks are given in place of the model; every verdict is the model's own."""
 
     def __post_init__(self) -> None:
         self.model.takes_logarithm = self.records.probabilities
-        self.model.facts = self.records.facts
+        self.search.facts = self.records.facts
+
+    @cached_property
+    def search(self) -> QueryCounter:
+        """The model that attacks ask, on the same account."""
+        return self.model if self.searched is None else self.model.around(self.searched)
 
     def add(self, chunk: Chunk) -> None:
         """Measure a chunk, keep its figures and drop its images."""
@@ -73,7 +82,8 @@ class Run:
         with self.accounted("clean pass"):
             logits = logits_of(self.model, inputs, dtype, self.batch_size)
             if not len(self.records) and look_like_probabilities(logits):
-                self.records.probabilities = self.model.takes_logarithm = True
+                self.records.probabilities = True
+                self.model.takes_logarithm = self.search.takes_logarithm = True
                 logits = logits_of(self.model, inputs, dtype, self.batch_size)
         check_logits(logits, len(inputs))
         check_label_range(labels, logits.shape[1])
@@ -81,14 +91,14 @@ class Run:
 
     def examine(self, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> None:
         """Find out, once, what every attack has to know of the model."""
-        if self.model.facts is not None:
+        if self.search.facts is not None:
             return
         check_reach(threat.epsilon, threat.norm, *threat.box(inputs), inputs)
         with self.accounted("checks"):
             self.records.facts = model_facts(
-                self.model, inputs, labels, threat.bounds, threat.mask, self.seed
+                self.search, inputs, labels, threat.bounds, threat.mask, self.seed
             )
-        self.model.facts = self.records.facts
+        self.search.facts = self.records.facts
 
     def attack(
         self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor, threat: ThreatModel
@@ -96,16 +106,16 @@ class Run:
         """Attack some examples; judge what comes back, and what was found on the way."""
         adversarial, witness = inputs, Witness(inputs, labels, threat)
         if len(inputs) and name not in self.records.errors:
-            self.model.observer = witness
+            self.search.observer = witness if self.search is self.model else None
             with self.accounted(name):
                 try:
                     # Cloned, so that an attack that writes into its arguments harms nobody.
                     attack = masked(spec.attack, threat.mask)
-                    adversarial = attack(self.model, inputs.clone(), labels.clone())
+                    adversarial = attack(self.search, inputs.clone(), labels.clone())
                 except NoGradientError as error:
                     self.records.errors[name] = str(error)
                 finally:
-                    self.model.observer = None
+                    self.search.observer = None
         with self.accounted("judging"):
             verdict = judge(
                 self.model,
