@@ -8,7 +8,8 @@ import os
 import pytest
 import torch
 
-from distillguard._files import hash_of, json_from, unfinished_writes, write_atomically
+from distillguard._files import hash_of, unfinished_writes, write_atomically
+from distillguard._json import json_from
 
 
 def test_a_file_is_replaced_by_its_new_content_alone(tmp_path):

@@ -1,14 +1,12 @@
-"""Files that are there whole or not at all, JSON from strangers, and a hash of tensors."""
+"""Files that are there whole or not at all, and a hash of tensors."""
 
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -25,7 +23,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         If there is no room or no permission; it names ``path``.
     """
     target = Path(os.path.realpath(path))
-    unfinished = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
+    unfinished = _unfinished(target)
     try:
         try:
             with unfinished.open("xb") as file:
@@ -41,6 +39,28 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         if error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Make the folder of a file, and find out whether it can be written, before work is lost.
+
+    Raises
+    ------
+    OSError
+        If it cannot; it names ``path``.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    probe = _unfinished(target)
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _unfinished(target: Path) -> Path:
+    return target.with_name(f"{target.name}.{secrets.token_hex(4)}")
 
 
 def unfinished_writes(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -76,42 +96,3 @@ def _plain(tensor: Tensor) -> Tensor:
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
     return tensor.cpu().resolve_conj().resolve_neg().contiguous().flatten()
-
-
-def json_from(text: str) -> Any:
-    """Read JSON that anybody may have written.
-
-    Raises
-    ------
-    ValueError
-        If it is no JSON, has a key twice, a number that is none, a character that is none, or
-        is too deep.
-    """
-    try:
-        read = json.loads(
-            text,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            object_pairs_hook=_without_duplicates,
-        )
-        # Half of a surrogate pair is read without complaint, and cannot be written.
-        json.dumps(read, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError("JSON must not be that deep") from None
-    return read
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is beyond float64")
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a key appears twice")
-    return found

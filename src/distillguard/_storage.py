@@ -22,7 +22,8 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import Tensor
 
-from ._files import json_from, write_atomically
+from ._files import write_atomically
+from ._json import json_from
 from .exceptions import SaveError
 
 FORMAT, VERSION = "distillguard estimator", 1
