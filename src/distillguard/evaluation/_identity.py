@@ -210,7 +210,9 @@ def difference(theirs: Any, ours: Any, path: str = "") -> tuple[str, str, str] |
         pairs = [(str(n), *pair) for n, pair in enumerate(zip(theirs, ours, strict=True))]
     else:
         return None if theirs == ours else (path, _shown(theirs), _shown(ours))
-    found = (difference(a, b, f"{path}.{key}" if path else key) for key, a, b in pairs)
+    # The key of a mapping is the text of a string, in quotes.
+    places = (f"{path}.{key}".strip(".").replace("'", "") for key, _, _ in pairs)
+    found = (difference(a, b, at) for at, (_, a, b) in zip(places, pairs, strict=True))
     return next((each for each in found if each), None)
 
 
