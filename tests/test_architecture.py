@@ -22,7 +22,7 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 # Each layer may import the ones before it.
 LAYERS = [
     {"_typing", "exceptions"},
-    {"_validation", "_boxes", "_random", "_batches", "_processes", "_plot"},
+    {"_validation", "_boxes", "_random", "_batches", "_processes", "_plot", "_files", "_json"},
     {"_modes", "_robust_losses", "scaling_laws", "_l1", "_layers", "_image_files", "_storage"},
     {"_robust_distillation_losses"},
     {"functional"},

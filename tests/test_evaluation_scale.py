@@ -7,14 +7,11 @@ import subprocess
 import sys
 import textwrap
 import time
-from functools import partial
 
 import pytest
 import torch
 
-from distillguard import attacks, evaluate
 from distillguard.evaluation._records import Sample
-from distillguard.exceptions import SaveError
 
 
 def told(report):
@@ -35,84 +32,6 @@ def rounded(part):
     if isinstance(part, list):
         return [rounded(value) for value in part]
     return float(f"{part:.9g}") if isinstance(part, float) else part
-
-
-def shown(report):
-    return [(e.label, e.predicted, e.attack, e.distance) for e in report.examples]
-
-
-def interrupted_after(n, attack):
-    """Lets an attack work n times, then pulls the plug."""
-    calls = []
-
-    def call(model, inputs, labels):
-        calls.append(1)
-        if len(calls) > n:
-            raise KeyboardInterrupt
-        return attack(model, inputs, labels)
-
-    return call
-
-
-@pytest.mark.parametrize("n", [0, 1, 4])
-def test_an_interrupted_evaluation_goes_on_to_the_same_report(halfspace, examples, tmp_path, n):
-    inputs, labels = examples(50)
-    labels[3] = 1 - labels[3]
-    epsilon = halfspace.least_epsilon(inputs, "linf").median().item()
-    attack = partial(attacks.pgd, epsilon=epsilon, steps=3, random_state=5)
-    settings = {"epsilon": epsilon, "chunk_size": 8, "random_state": 1}
-    whole = evaluate(halfspace, inputs, labels, attacks={"pgd": attack}, **settings)
-
-    settings["state_file"] = tmp_path / "state"
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(
-            halfspace, inputs, labels, attacks={"pgd": interrupted_after(n, attack)}, **settings
-        )
-    seen = []
-
-    def counted(model, inputs, labels):
-        seen.append(len(inputs))
-        return attack(model, inputs, labels)
-
-    report = evaluate(halfspace, inputs, labels, attacks={"pgd": counted}, **settings)
-    assert len(seen) == 7 - n
-    assert told(report) == told(whole)
-    assert shown(report) == shown(whole)
-
-
-def test_a_finished_state_gives_the_report_without_attacking_again(halfspace, examples, tmp_path):
-    inputs, labels = examples(20)
-    settings = {"epsilon": 0.05, "state_file": tmp_path / "state"}
-    attack = {"fgsm": partial(attacks.fgsm, epsilon=0.05)}
-    first = evaluate(halfspace, inputs, labels, attacks=attack, **settings)
-    never = {"fgsm": interrupted_after(0, None)}
-    # Without a random_state the fresh seed of the first run is kept.
-    assert told(evaluate(halfspace, inputs, labels, attacks=never, **settings)) == told(first)
-
-
-def test_the_state_of_another_evaluation_is_refused(halfspace, examples, tmp_path):
-    inputs, labels = examples(20)
-    path = tmp_path / "state"
-    settings = {"epsilon": 0.05, "attacks": {"none": lambda m, x, y: x}, "random_state": 0}
-    evaluate(halfspace, inputs, labels, state_file=path, **settings)
-    with pytest.raises(ValueError, match="got one with threat model"):
-        evaluate(halfspace, inputs, labels, state_file=path, **settings | {"epsilon": 0.06})
-    with pytest.raises(ValueError, match="got one with seed 0 instead of 1"):
-        evaluate(halfspace, inputs, labels, state_file=path, **settings | {"random_state": 1})
-    with pytest.raises(ValueError, match="X must yield the examples that state_file was written"):
-        evaluate(halfspace, inputs.flip(0), labels.flip(0)[:20], state_file=path, **settings)
-    with torch.no_grad():
-        halfspace.w.mul_(2)
-    with pytest.raises(ValueError, match="got one with weights"):
-        evaluate(halfspace, inputs, labels, state_file=path, **settings)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a state", b"\x08" + 7 * b"\0" + b"{}      "])
-def test_a_damaged_state_is_named(halfspace, examples, tmp_path, content):
-    path = tmp_path / "state"
-    path.write_bytes(content)
-    with pytest.raises(SaveError, match="state_file must be a state written by evaluate"):
-        evaluate(halfspace, *examples(4), epsilon=0.1, attacks="quick", state_file=path)
 
 
 SCRIPT = """
@@ -193,12 +112,3 @@ def test_a_sample_holds_the_examples_of_smallest_key_however_they_come(chunk):
         sample.add(part, square=part**2)
     assert sample["key"].tolist() == list(range(-25, -15))
     assert sample["square"].tolist() == [key**2 for key in range(-25, -15)]
-
-
-def test_the_place_of_the_state_is_made_or_refused_before_any_attack(halfspace, examples, tmp_path):
-    settings = {"epsilon": 0.05, "attacks": {"none": interrupted_after(0, None)}}
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(halfspace, *examples(4), state_file=tmp_path / "new" / "state", **settings)
-    assert (tmp_path / "new").is_dir()
-    with pytest.raises(ValueError, match="state_file must be the path of a file, got the folder"):
-        evaluate(halfspace, *examples(4), state_file=tmp_path, **settings)

@@ -20,7 +20,7 @@ from torch import nn
 from distillguard import (
     DefensiveDistiller,
     UndefendedClassifier,
-    _storage,
+    _files,
     estimators,
     load,
     networks,
@@ -329,7 +329,7 @@ def test_what_is_not_fitted_or_not_tensors_is_not_saved(table, tmp_path):
 # --- writing ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strokes", range(8))
+@pytest.mark.parametrize("strokes", range(12))
 def test_a_save_that_is_cut_off_leaves_the_old_one(table, saved, fitted, monkeypatch, strokes):
     """The process ends at the n-th call that touches the disk, half-way through its bytes."""
     other = tiny(random_state=1).fit(*table)
@@ -337,18 +337,19 @@ def test_a_save_that_is_cut_off_leaves_the_old_one(table, saved, fitted, monkeyp
 
     def cut(function):
         def call(*arguments, **keywords):
-            if next(calls) == strokes:
-                if function is written:
-                    arguments[0].write_bytes(arguments[1][: len(arguments[1]) // 2])
+            number = next(calls)
+            if number == strokes and function is synchronise:
+                os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
+            if number >= strokes:  # nor does the dead sweep up
                 raise KeyboardInterrupt
             return function(*arguments, **keywords)
 
         return call
 
-    written = _storage._write_through
-    monkeypatch.setattr(_storage, "_write_through", cut(written))
-    monkeypatch.setattr(_storage.os, "replace", cut(os.replace))
-    monkeypatch.setattr(_storage, "_sync", cut(_storage._sync))
+    synchronise = os.fsync
+    monkeypatch.setattr(_files.os, "fsync", cut(synchronise))
+    monkeypatch.setattr(_files, "_sync", cut(lambda folder: None))
+    monkeypatch.setattr(Path, "replace", cut(Path.replace))
     monkeypatch.setattr(Path, "unlink", cut(Path.unlink))
     ended = False
     try:
@@ -357,14 +358,15 @@ def test_a_save_that_is_cut_off_leaves_the_old_one(table, saved, fitted, monkeyp
     except KeyboardInterrupt:
         pass
     monkeypatch.undo()
-    replaced = strokes > 3  # two networks, the manifest, its move
-    assert ended == (strokes > 6)
+    # Each of two networks and the manifest is synchronised, moved, and its folder synchronised.
+    replaced = strokes > 7
+    assert ended == (strokes > 10)
     assert same(load(saved), other if replaced else fitted, table[0])
 
     # The next save sweeps up.
     other.save(saved)
     named = {each["file"] for each in manifest_of(saved)["networks"].values()}
-    assert {path.name for path in saved.glob("*.safetensors")} == named
+    assert {path.name for path in saved.iterdir()} == named | {"manifest.json"}
     assert same(load(saved), other, table[0])
 
 

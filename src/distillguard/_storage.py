@@ -14,7 +14,7 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -22,12 +22,16 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import Tensor
 
+from ._files import write_atomically
+from ._json import json_from
 from .exceptions import SaveError
 
 FORMAT, VERSION = "distillguard estimator", 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 * 2**20
 _WEIGHTS = re.compile(r"[a-z_]+-[0-9a-f]{16}\.safetensors")
+_OURS = re.compile(rf"{_WEIGHTS.pattern}(\.[0-9a-f]{{8}})?|{re.escape(MANIFEST)}\.[0-9a-f]{{8}}")
+"""Weights, and whatever a killed save left under another name."""
 
 
 class Described(NamedTuple):
@@ -59,14 +63,10 @@ def write(
     manifest = {"format": FORMAT, "version": VERSION, **content, "networks": described}
     manifest["digest"] = _digest(manifest)
 
-    new = folder / f".{MANIFEST}.{os.getpid()}"
-    _write_through(new, json.dumps(manifest, indent=1, allow_nan=False).encode())
-    os.replace(new, folder / MANIFEST)
-    _sync(folder)
-
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False).encode())
     named = {each["file"] for each in described.values()}
     for path in folder.iterdir():
-        if _WEIGHTS.fullmatch(path.name) and path.name not in named:
+        if _OURS.fullmatch(path.name) and path.name not in named:
             path.unlink(missing_ok=True)
 
 
@@ -74,15 +74,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the manifest: of this format and version, and as it was written."""
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(
-            _bytes(path, MAX_MANIFEST).decode(),
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            object_pairs_hook=_without_duplicates,
-        )
+        manifest = json_from(_bytes(path, MAX_MANIFEST).decode())
     except SaveError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SaveError(f"{path} must be a manifest in JSON, got a damaged file: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise SaveError(f"{path} must be the manifest of a save by distillguard, got another file")
@@ -144,7 +139,7 @@ def _write_weights(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> di
     path = folder / _file_name(name, sha256)
     # A file of this name has these bytes, or is what a killed save left of them.
     if not (path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256):
-        _write_through(path, content)
+        write_atomically(path, content)
     listed = [list(Described.of(key, tensor)) for key, tensor in tensors.items()]
     return {"file": path.name, "sha256": sha256, "tensors": listed}
 
@@ -184,35 +179,3 @@ def _refuse_to_overwrite(path: Path) -> None:
         raise SaveError(
             f"path must be a folder without a {MANIFEST} of something else, got {path.parent}"
         )
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is beyond float64")
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a key appears twice")
-    return found

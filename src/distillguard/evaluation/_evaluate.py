@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -13,7 +14,7 @@ from tqdm.auto import tqdm
 from .._boxes import check_bounds, checked_mask
 from .._modes import dtype_of
 from .._processes import Processes, joined
-from .._random import draw_seed, example_keys
+from .._random import draw_seed
 from .._typing import Bounds, Mask, Model, Norm
 from .._validation import (
     check_at_least,
@@ -29,7 +30,7 @@ from ._records import Records
 from ._run import Run
 from ._search import Precision, check_search, searched
 from ._shards import gathered
-from ._state import StateFile, digest
+from ._state import StateFile
 from ._statistics import wilson
 from ._stream import Chunk, LabelEncoder, chunks
 from .diagnosis._diagnose import diagnose
@@ -173,35 +174,18 @@ def evaluate(
     subject = resolve_model(model)
     if surrogate is not None:
         surrogate = resolve_model(surrogate, "surrogate").model
-    state = None if state_file is None else StateFile(state_file)
     processes = joined()
-    if state is not None and processes.count > 1:
-        state.path = state.path.with_name(f"{state.path.name}.{processes.rank}")
-    if state is not None:
-        state.prepare()
-    if random_state is None and state is not None:
-        random_state = state.random_state()
-    seed = processes.broadcast(draw_seed(random_state))
+    state = StateFile.open(state_file, processes)
+    seed = processes.broadcast(draw_seed(state.seed if random_state is None else random_state))
     threat = ThreatModel(norm, float(epsilon), as_bounds(bounds), as_mask(mask, X))
     chosen = (
         preset(attacks, threat, batch_size=batch_size, random_state=seed)
         if isinstance(attacks, str)
         else named(attacks, threat, seed)
     )
-    records = Records()
-    if state is not None:
-        records = state.resume(
-            {
-                "threat model": threat.brief(),
-                "attacks": attacks if isinstance(attacks, str) else list(chosen),
-                "survivors_only": survivors_only,
-                "chunk_size": chunk_size,
-                "seed": seed,
-                "processes": processes.count,
-                "search": [precision, compile],
-                "weights": digest(subject.model),
-            }
-        )
+    settings = {"threat model": threat._asdict(), "chunk_size": chunk_size}
+    settings |= {"survivors_only": survivors_only, "search": [precision, compile]}
+    records = state.resume(subject.model, chosen, seed, settings)
     counted = QueryCounter(subject.model)
     search = None
     if precision is not None or compile:
@@ -238,26 +222,21 @@ def as_mask(mask: Any, X: Any) -> Mask | None:
 
 
 def measure(
-    run: Run, stream: Iterator[Chunk], processes: Processes, state: StateFile | None, progress: bool
+    run: Run, stream: Iterator[Chunk], processes: Processes, state: StateFile, progress: bool
 ) -> None:
-    """Measure this process's part of every chunk that is not known yet."""
-    known = list(run.records.digests)
+    """Measure what is not known yet of this process's part of every chunk."""
+    records = run.records
     with tqdm(disable=not progress or processes.rank > 0, unit="example") as bar:
         for number, chunk in enumerate(stream):
-            # Odd weights, so that the order counts.
-            keys = example_keys(chunk.inputs, run.seed).cpu() + chunk.labels.cpu()
-            mark = int((keys * (2 * chunk.places + 1)).sum())
-            if number >= len(known):
-                run.add(Chunk(*(part[processes.rank :: processes.count] for part in chunk)))
-                run.records.digests.append(mark)
-                if state is not None:
-                    state.write(run.records)
-            elif known[number] != mark:
-                raise ValueError(
-                    "X must yield the examples that state_file was written for, in the same "
-                    f"order, got others in chunk {number}"
-                )
+            state.compare_data(number, chunk, records)
+            if number == 0:
+                state.compare_model(run.model.model, chunk.inputs, records)
+            known = dict(records.known)
+            run.add(Chunk(*(part[processes.rank :: processes.count] for part in chunk)), number)
+            if records.known != known:
+                state.write(records)
             bar.update(len(chunk.inputs))
+        state.finish(number + 1, records)
 
 
 def summary(
@@ -268,6 +247,7 @@ def summary(
 
     records, names = run.records, list(run.attacks)
     observations = diagnose(run, surrogate, processes)
+    observations = replace(observations, failed={**observations.failed, **records.notes})
     n = len(records)
     clean, robust = observations.correct, count_survivors(records, names)
     return RobustnessReport(

@@ -1,6 +1,5 @@
 """Whether an adversarial example is one: decided from the returned points, never from a claim."""
 
-import hashlib
 from typing import Any, NamedTuple
 
 import torch
@@ -37,18 +36,6 @@ class ThreatModel(NamedTuple):
     def described(self) -> dict[str, Any]:
         """Everything as numbers, strings and nested tuples of them."""
         return {name: nested(value) for name, value in self._asdict().items()}
-
-    def brief(self) -> dict[str, Any]:
-        """The same with tensors told by shape and hash, for comparisons and messages."""
-        bounds = [_brief(bound) for bound in self.bounds]
-        return {**self._asdict(), "bounds": bounds, "mask": _brief(self.mask)}
-
-
-def _brief(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    raw = hashlib.sha256(value.detach().cpu().double().numpy().tobytes()).hexdigest()
-    return f"tensor {tuple(value.shape)} {raw[:12]}"
 
 
 def nested(value: Any) -> Any:

@@ -99,8 +99,17 @@ class Records:
     facts: ModelFacts | None = None
     """What attacks have to know of the model."""
 
-    digests: list[int] = field(default_factory=list)
-    """A hash of each chunk measured so far."""
+    chunks: list[tuple[int, str]] = field(default_factory=list)
+    """Size and hash of each chunk measured so far, where a state file remembers them."""
+
+    complete: bool = False
+    """Whether the data end after these chunks."""
+
+    known: dict[str, int] = field(default_factory=dict)
+    """How many chunks each attack has seen."""
+
+    notes: dict[str, str] = field(default_factory=dict)
+    """What a state file cannot be held to, and why."""
 
     sample: Sample = field(default_factory=lambda: Sample(SAMPLED))
     shown: Sample = field(default_factory=lambda: Sample(SHOWN))

@@ -47,34 +47,47 @@ class Run:
         """The model that attacks ask, on the same account."""
         return self.model if self.searched is None else self.model.around(self.searched)
 
-    def add(self, chunk: Chunk) -> None:
-        """Measure a chunk, keep its figures and drop its images."""
-        if not len(chunk.inputs):
-            return
-        device = device_of(self.model, chunk.inputs.device)
-        inputs, labels = chunk.inputs.to(device), chunk.labels.to(device)
-        logits = self.clean_logits(inputs, labels)
-        correct = logits.argmax(dim=1) == labels
-        columns = clean_columns(logits, labels, chunk.places)
+    def add(self, chunk: Chunk, number: int) -> None:
+        """Measure what is not known of a chunk yet, keep its figures and drop its images."""
+        unknown = [name for name in self.attacks if self.records.known.get(name, 0) <= number]
+        if len(chunk.inputs) and unknown:
+            device = device_of(self.model, chunk.inputs.device)
+            chunk = chunk._replace(inputs=chunk.inputs.to(device), labels=chunk.labels.to(device))
+            rows = self.clean_pass(chunk)
+            self.examine(chunk.inputs, chunk.labels, self.threat.of(chunk.places))
+            self.attack_in_turn(chunk, rows, unknown)
+        self.records.known |= dict.fromkeys(unknown, number + 1)
 
-        threat = self.threat.of(chunk.places)
-        self.examine(inputs, labels, threat)
+    def clean_pass(self, chunk: Chunk) -> slice:
+        """Measure the unharmed examples, unless it was done; return where they stand in columns."""
+        places, inputs, labels = chunk
+        known = self.records.columns.get("index", places[:0])
+        start = int((known < places[0]).sum())
+        if start == len(known):
+            logits = self.clean_logits(inputs, labels)
+            self.records.add(clean_columns(logits, labels, places))
+            correct = logits.argmax(dim=1) == labels
+            self.records.sample.add(
+                example_keys(inputs, self.seed)[correct],
+                inputs=inputs[correct],
+                labels=labels[correct],
+                index=places.to(correct.device)[correct],
+            )
+        return slice(start, start + len(labels))
+
+    def attack_in_turn(self, chunk: Chunk, rows: slice, unknown: list[str]) -> None:
+        """Run the attacks that have not seen a chunk; the verdicts on the others are known."""
+        places, inputs, labels = chunk
+        threat = self.threat.of(places)
+        correct = self.records.columns["predicted"][rows].to(labels.device) == labels
         surviving = correct.clone()
         for name, spec in self.attacks.items():
-            chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
-            few = threat.of(chosen)
-            verdict, silent = self.attack(name, spec, inputs[chosen], labels[chosen], few)
-            columns.update(attack_columns(name, verdict, silent, chosen, len(labels)))
-            surviving &= ~columns[f"{name}/fooled"]
-
-        self.records.add(columns)
-        keys = example_keys(inputs, self.seed)
-        self.records.sample.add(
-            keys[correct],
-            inputs=inputs[correct],
-            labels=labels[correct],
-            index=columns["index"].to(correct.device)[correct],
-        )
+            if name in unknown:
+                chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
+                few = threat.of(chosen)
+                verdict, silent = self.attack(name, spec, inputs[chosen], labels[chosen], few)
+                self.records.add(attack_columns(name, verdict, silent, chosen, len(labels)))
+            surviving &= ~self.records.of(name, "fooled")[rows].to(labels.device)
 
     def clean_logits(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Logits of the unharmed examples, checked."""

@@ -11,6 +11,7 @@ def gathered(records: Records, processes: Processes) -> Records:
     parts: list[Records] = processes.all_gather(records)
     whole = Records(probabilities=any(part.probabilities for part in parts))
     for part in parts:
+        whole.notes.update(part.notes)
         if not len(part):
             continue
         whole.add(part.columns)

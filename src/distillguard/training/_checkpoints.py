@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from .._files import write_atomically
 from .._processes import Processes
 from ..exceptions import SaveError
 
@@ -113,12 +114,7 @@ def write(path: Path, state: State) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    with unfinished.open("wb") as file:
-        file.write(_MAGIC + hashlib.sha256(payload).digest() + payload)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    write_atomically(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
 
 
 def read(path: Path) -> State:
