@@ -43,7 +43,15 @@ class Sample:
 
 @dataclass
 class Cost:
-    """What a part of the evaluation spent."""
+    """What a part of the evaluation spent.
+
+    Attributes
+    ----------
+    forwards, backwards : int
+        Examples sent through the model and back.
+    seconds : float
+        Wall clock; of several processes, of the slowest.
+    """
 
     forwards: int = 0
     backwards: int = 0
