@@ -58,7 +58,15 @@ class Cost:
     seconds: float = 0.0
 
     def add(self, forwards: int, backwards: int, seconds: float) -> None:
-        """Account for another chunk."""
+        """Account for more of the same part.
+
+        Parameters
+        ----------
+        forwards, backwards : int
+            Examples sent through the model and back.
+        seconds : float
+            Wall clock.
+        """
         self.forwards += forwards
         self.backwards += backwards
         self.seconds += seconds
