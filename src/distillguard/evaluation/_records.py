@@ -62,8 +62,10 @@ class Cost:
 
         Parameters
         ----------
-        forwards, backwards : int
-            Examples sent through the model and back.
+        forwards : int
+            Examples sent through the model.
+        backwards : int
+            Examples whose gradient was asked for.
         seconds : float
             Wall clock.
         """
