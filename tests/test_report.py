@@ -5,7 +5,7 @@ import html
 import io
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from html.parser import HTMLParser
 
@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from distillguard import attacks, evaluate
-from distillguard.evaluation import SCHEMA, RobustnessReport, compare
+from distillguard.evaluation import SCHEMA, Observations, RobustnessReport, compare
 from distillguard.evaluation.report._html import png
 from distillguard.exceptions import MissingPackageError
 
@@ -356,10 +356,114 @@ def test_the_schema_refuses_what_is_no_report(masked):
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(masked.to_dict() | change, SCHEMA)
-    with pytest.raises(ValueError, match="report of schema version 1, got None"):
-        RobustnessReport.from_json("{}")
-    with pytest.raises(ValueError, match="source must be a report written by to_json"):
-        RobustnessReport.from_json('{"schema_version": 1}')
+    for text in ("{}", '{"schema_version": 2}', '[\n{"schema_version": 1}]'):
+        with pytest.raises(ValueError, match="a report of schema version 1, got"):
+            RobustnessReport.from_json(text)
+
+
+def changed(read, path, value):
+    """The same JSON with another value at a path."""
+    copy = json.loads(json.dumps(read))
+    *places, last = path.split(".")
+    held = copy
+    for place in places:
+        held = held[int(place) if isinstance(held, list) else place]
+    held[int(last) if isinstance(held, list) else last] = value
+    return copy
+
+
+WRONG = {
+    "robust_accuracy": [7.5, True, "1", None, 0.5001],
+    "clean_accuracy": [0.5, 1.0],
+    "clean_interval": [[], [0.1, 0.2], [0.9, 0.1], [0, 1, 2]],
+    "robust_interval": [[0.9, 1.0]],
+    "n_examples": [-3, 0, 60.0, 61, 10**40, 10**400],
+    "norm": ["l7"],
+    "epsilon": [0, -1],
+    "bounds": [[0], [1, 0], [0, "a"], [[0, 1], [1]], [[[0]], [1]], [None, 1], [0, [1, [2]]]],
+    "mask": [[1, 0], [True, [False]], ["x"], True],
+    "versions": [None, {"a": 1}],
+    "random_state": ["x", -1, 2**63, 1.0],
+    "survivors_only": [False, None],
+    "quoted_accuracy": [0.123],
+    "headline": ["Robust accuracy 100.0 %"],
+    "attacks": [[], {}, [{}]],
+    "attacks.0.fooled": [61, -1, 1.5],
+    "attacks.0.attacked": [0, 10, 60],
+    "attacks.0.illegal": [61],
+    "attacks.0.robust_accuracy": [0.0, 0.123],
+    "attacks.0.robust_interval": [[0.0, 0.1]],
+    "attacks.0.success_rate": [None, 0.0, 0.12345],
+    "attacks.0.median_distance": [None, -1],
+    "attacks.1.name": ["FGSM margin", 3],
+    "findings.0.figures": [{"withstand_cross_entropy": "x"}, None],
+    "findings.0.severity": ["mild"],
+    "observations": [{}, None],
+    "observations.correct": [61, 3, None],
+    "observations.sampled": [61],
+    "observations.zero_gradients": [61, True, 1.5],
+    "observations.budget_survivors": [[61], ["x"], None],
+    "observations.all_survivors": [60],
+    "observations.failed": [[], {"a": 1}],
+    "costs": [{"lunch": {"forwards": 0, "backwards": 0, "seconds": 0.0}}, []],
+    "costs.clean pass": [{"forwards": 1}, {"forwards": -1, "backwards": 0, "seconds": 0}],
+    "model": ["\ud800", 3],
+}
+
+
+@pytest.mark.parametrize("path", WRONG)
+def test_a_report_of_figures_that_cannot_be_is_refused(masked, path):
+    read = masked.to_dict()
+    for value in WRONG[path]:
+        with pytest.raises(ValueError, match=r"^source must be a report written by to_json, got"):
+            RobustnessReport.from_json(json.dumps(changed(read, path, value)))
+
+
+def test_text_that_is_no_json_or_twice_something_is_refused(masked, tmp_path):
+    text = masked.to_json()
+    twice = text.replace("{", '{"model": "another", ', 1)
+    path = tmp_path / "report.json"
+    deep = '{"a":' * 5000 + "1" + "}" * 5000
+    bounds = json.loads(text)["bounds"]
+    nested = text.replace(json.dumps(bounds, indent=4)[2:-2].strip(), "[" * 900 + "]" * 900)
+    for wrong in (text[:-1], twice, deep, text.replace("60", "NaN", 1), "\n", nested, "{"):
+        path.write_text(wrong)
+        for source in (wrong, path):
+            with pytest.raises(ValueError, match=r"^source must be a report"):
+                RobustnessReport.from_json(source)
+    path.write_bytes(text.encode().replace(b"Overconfident", b"\xff\xfe"))
+    with pytest.raises(ValueError, match=r"^source must be a report"):
+        RobustnessReport.from_json(path)
+    with pytest.raises(FileNotFoundError):
+        RobustnessReport.from_json(tmp_path / "nothing.json")
+
+
+def test_a_report_whose_attacks_each_had_all_examples_comes_back(halfspace, examples):
+    inputs, labels = examples(40)
+    labels[:3] = 1 - labels[:3]
+    several = {
+        "one": partial(attacks.fgsm, epsilon=0.02),
+        "two": partial(attacks.pgd, epsilon=0.02, steps=3),
+        "far": lambda model, inputs, labels: torch.full_like(inputs, 2.0),
+    }
+    settings = {"epsilon": 0.02, "random_state": 0, "attacks": several}
+    for alone in (True, False):
+        report = evaluate(halfspace, inputs, labels, survivors_only=alone, **settings)
+        assert RobustnessReport.from_json(report.to_json()) == report
+
+
+def test_the_headline_of_another_version_may_be_worded_otherwise(masked):
+    read = changed(masked.to_dict(), "versions.distillguard", "0.0.1")
+    older = RobustnessReport.from_json(json.dumps(read | {"headline": "Robust: 0 %"}))
+    assert older.headline == masked.headline
+
+
+def test_the_schema_of_observations_and_costs_is_that_of_their_classes():
+    observations = SCHEMA["properties"]["observations"]
+    assert set(observations["properties"]) == {each.name for each in fields(Observations)}
+    assert observations["additionalProperties"] is False
+    cost = SCHEMA["properties"]["costs"]["additionalProperties"]
+    assert set(cost["properties"]) == {"forwards", "backwards", "seconds"}
 
 
 def test_reports_stand_side_by_side_with_their_intervals(masked, plain):

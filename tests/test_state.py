@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import stat
 import warnings
 from collections import Counter
@@ -17,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from distillguard import attacks, evaluate
-from distillguard.evaluation import _evaluate, _presets, _state, _state_format
+from distillguard.evaluation import RobustnessReport, _evaluate, _presets, _state, _state_format
 from distillguard.evaluation._identity import Describer, without_bytecode
 from distillguard.evaluation._run import Run
 from distillguard.evaluation.diagnosis._diagnose import clean_observations
@@ -771,3 +772,65 @@ def test_an_intact_state_is_not_refused(tmp_path):
     right = told(evaluate(NET, X, Y, **SETTINGS))
     assert outcome(tmp_path / "state", files[0], right) == "right"
     assert outcome(tmp_path / "state", forged(*parts_of(files[0])), right) == "right"
+
+
+# --- reports ---------------------------------------------------------------------------------
+
+
+def figures(report):
+    """What is quoted of a report; each of them follows from others, too."""
+    clean = report.n_examples, report.clean_accuracy, report.clean_interval, report.norm
+    return clean, report.robust_accuracy, report.robust_interval, report.quoted_accuracy
+
+
+def rows(report):
+    return {
+        (row.attacked, row.fooled, row.robust_accuracy, row.robust_interval)
+        for row in report.attacks
+    }
+
+
+def altered_report(chance, text):
+    """Another text in the place of a report."""
+    kind = chance.randrange(4)
+    if kind == 0:
+        return damaged(chance, text)
+    if kind == 1:
+        return chance.choice([b"", b"{}", chance.randbytes(300), *(h.encode() for h in HOSTILE)])
+    if kind == 2:  # one figure
+        numbers = list(re.finditer(rb"\d[\d.]*", text))
+        found = chance.choice(numbers)
+        other = chance.choice(
+            [b"0", b"1", b"-1", b"61", b"1e400", b"NaN", b"0.5", b"true", b"9" * 40]
+        )
+        return text[: found.start()] + other + text[found.end() :]
+    return json.dumps(replaced_somewhere(chance, json.loads(text))).encode()
+
+
+@pytest.mark.parametrize(
+    ("seed", "n"), [(0, 150), pytest.param(1, 1000, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_whatever_its_bytes_a_report_is_refused_or_has_the_right_figures(
+    tmp_path, monkeypatch, seed, n
+):
+    monkeypatch.undo()  # with its diagnosis
+    report = evaluate(NET, X, Y, **SETTINGS | {"attacks": "quick"})
+    text = report.to_json().encode()
+    path = tmp_path / "report.json"
+    chance = random.Random(seed)
+    counts = Counter()
+    for _ in range(n):
+        path.write_bytes(altered_report(chance, text))
+        try:
+            read = RobustnessReport.from_json(path)
+        except ValueError as error:
+            counts["refused"] += str(error).startswith("source must be a report")
+            continue
+        assert figures(read) == figures(report)
+        # A row less is a report of fewer attacks.
+        assert rows(read) <= rows(report)
+        assert all((str(read), read.to_html(), read.to_json()))
+        counts["right"] += 1
+    assert counts.total() == n
+    assert counts["refused"] > 0.6 * n
+    print(dict(counts))

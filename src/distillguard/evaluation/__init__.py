@@ -5,8 +5,10 @@ from ._displays import HistogramDisplay, RobustnessCurveDisplay, TransferMatrixD
 from ._evaluate import evaluate
 from ._histograms import Histogram, confidence_histogram, gradient_histogram
 from ._presets import AttackSpec
+from ._records import Cost
 from ._transfer import transfer_matrix
 from .diagnosis._findings import Finding
+from .diagnosis._observations import Observations
 from .report._compare import Comparison, compare
 from .report._report import Example, RobustnessReport
 from .report._rows import AttackRow
@@ -17,10 +19,12 @@ __all__ = [
     "AttackRow",
     "AttackSpec",
     "Comparison",
+    "Cost",
     "Example",
     "Finding",
     "Histogram",
     "HistogramDisplay",
+    "Observations",
     "RobustnessCurve",
     "RobustnessCurveDisplay",
     "RobustnessReport",

@@ -106,8 +106,11 @@ def evaluate(
         on ``model``; where they beat attacks on ``model`` itself, those were blind.
     state_file : path-like, optional
         Where to write what is known after each chunk. If the file is there already, the
-        evaluation goes on where it was interrupted, with the same result as if it had not been.
-        With several processes each has its own file, with its rank appended to the name.
+        evaluation goes on where it was interrupted, with the same result as if it had not been;
+        attacks that come after those of the file run alone, on what these left. The file must be
+        of the same model, data, attacks and settings, told by what they do rather than by name;
+        another device or version of PyTorch or Python is a warning. With several processes each
+        has its own file, with its rank appended to the name.
     random_state : int, optional
         Seed of everything random; a fresh one if not given. The report names it either way.
         Attacks of this package take it where they have none of their own. For anybody else's,
@@ -136,10 +139,13 @@ def evaluate(
         something else than a tensor.
     ValueError
         If a parameter is out of its range, ``X`` is empty or leaves ``bounds``, labels do not
-        fit, the model returns something else than logits, an attack returns points of
-        another shape, or ``state_file`` belongs to another evaluation.
+        fit, the model returns something else than logits, or an attack returns points of
+        another shape.
     SaveError
-        If ``state_file`` is damaged.
+        If ``state_file`` is damaged, foreign, of another version of distillguard or of another
+        evaluation; the message names the difference.
+    OSError
+        If ``state_file`` cannot be read or written; the error names it.
 
     See Also
     --------

@@ -43,14 +43,32 @@ class Sample:
 
 @dataclass
 class Cost:
-    """What a part of the evaluation spent."""
+    """What a part of the evaluation spent.
+
+    Attributes
+    ----------
+    forwards, backwards : int
+        Examples sent through the model and back.
+    seconds : float
+        Wall clock; of several processes, of the slowest.
+    """
 
     forwards: int = 0
     backwards: int = 0
     seconds: float = 0.0
 
     def add(self, forwards: int, backwards: int, seconds: float) -> None:
-        """Account for another chunk."""
+        """Account for more of the same part.
+
+        Parameters
+        ----------
+        forwards : int
+            Examples sent through the model.
+        backwards : int
+            Examples whose gradient was asked for.
+        seconds : float
+            Wall clock.
+        """
         self.forwards += forwards
         self.backwards += backwards
         self.seconds += seconds

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..._json import json_from
 from ..._typing import Norm
 from .._records import Cost
 from .._statistics import wilson
@@ -81,7 +82,8 @@ class RobustnessReport:
     observations : Observations
         The measurements behind the findings.
     costs : mapping from str to Cost
-        What the clean pass, the judging of returned points and the diagnosis spent in all.
+        What the clean pass, the judging of returned points and the diagnosis spent in all, as
+        :class:`~distillguard.evaluation.Cost`.
     random_state : int
         The seed; with it, the same data, versions and ``chunk_size`` the evaluation can be
         repeated, as long as attacks that are not of this package draw from PyTorch's global
@@ -199,18 +201,23 @@ class RobustnessReport:
 
         Raises
         ------
+        OSError
+            If the file cannot be read.
         ValueError
-            If it is not a report.
+            If it is not a report, or one whose figures contradict each other.
         """
+        from ._consistency import check_consistent
         from ._schema import parts_from
 
-        inline = isinstance(source, str) and source.lstrip().startswith("{")
-        text = str(source) if inline else Path(source).read_text(encoding="utf-8")
-        read = json.loads(text)
+        inline = isinstance(source, str) and ("{" in source or "\n" in source)
+        content = str(source) if inline else Path(source).read_bytes()
         try:
-            return cls(**parts_from(read))
-        except (KeyError, TypeError, AttributeError) as error:
+            read = json_from(content if isinstance(content, str) else content.decode())
+            report = cls(**parts_from(read))
+            check_consistent(report, read)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"source must be a report written by to_json, got {error}") from error
+        return report
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`to_json` writes, as plain Python objects.

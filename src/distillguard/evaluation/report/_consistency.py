@@ -1,0 +1,117 @@
+"""Whether the figures of a report that somebody hands in can all be true at once."""
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._presets import RESERVED
+from .._statistics import wilson
+
+if TYPE_CHECKING:
+    from ._report import RobustnessReport
+    from ._rows import AttackRow
+
+
+def check_consistent(report: "RobustnessReport", read: dict[str, Any]) -> None:
+    """Raise ValueError with the first figure that the others rule out.
+
+    ``read`` holds what the report derives from its parts, which must be what it derives.
+    """
+    for what, holds in (*_threat_model(report), *_counts(report), *_derived(report, read)):
+        if not holds:
+            raise ValueError(f"figures that contradict each other: {what}")
+
+
+Facts = Iterator[tuple[str, Any]]
+
+
+def _threat_model(report: "RobustnessReport") -> Facts:
+    low, high = (np.array(bound) for bound in report.bounds)
+    yield "bounds that are no numbers", low.dtype.kind in "if" and high.dtype.kind in "if"
+    yield "bounds that hold nothing", low.shape == high.shape and (low < high).all()
+    if report.mask is not None:
+        yield "a mask that is not of true and false", np.array(report.mask).dtype.kind == "b"
+
+
+def _counts(report: "RobustnessReport") -> Facts:
+    n, seen = report.n_examples, report.observations
+    correct = round(report.clean_accuracy * n)
+    yield "clean_accuracy and observations.correct", seen.correct == correct
+    yield from _share("clean", n, report.clean_accuracy, report.clean_interval)
+    yield from _share("robust", n, report.robust_accuracy, report.robust_interval)
+    for row in report.attacks:
+        yield from _row(row, n, correct, report.survivors_only)
+    yield "attacks of one name", len({row.name for row in report.attacks}) == len(report.attacks)
+    yield "an unknown part in costs", set(report.costs) <= set(RESERVED)
+
+    robust, rows = round(report.robust_accuracy * n), report.attacks
+    fooled = sum(row.fooled for row in rows)
+    if report.survivors_only:
+        follow = all(a.attacked - a.fooled == b.attacked for a, b in pairwise(rows))
+        yield "attacked, and the survivors of the attack before", follow
+        yield "attacked, and clean_accuracy", rows[0].attacked == correct
+        yield "robust_accuracy and what the attacks fooled", robust == correct - fooled
+    else:
+        most = correct - max(row.fooled for row in rows)
+        yield "robust_accuracy and what the attacks fooled", correct - fooled <= robust <= most
+
+    for name, value in vars(seen).items():
+        for count in value if isinstance(value, tuple) else (value,):
+            if type(count) is int:
+                yield f"observations.{name} and n_examples", count <= n
+    for name in ("saturated", "silent", "sampled"):
+        yield f"observations.{name} and correct", getattr(seen, name) <= correct
+    yield "observations.all_survivors and attack_survivors", seen.n_fooled_by_diagnosis >= 0
+
+
+def _share(name: str, n: int, value: float, interval: tuple[float, float]) -> Facts:
+    count = round(value * n)
+    yield f"{name}_accuracy and n_examples", math.isclose(value, count / n, abs_tol=1e-12)
+    expected = wilson(count, n)
+    yield f"{name}_interval and {name}_accuracy", np.allclose(interval, expected, atol=1e-9)
+
+
+def _row(row: "AttackRow", n: int, correct: int, survivors_only: bool) -> Facts:
+    name = f"attacks[{row.name!r}]."
+    yield f"{name}attacked and the correct examples", row.attacked <= correct
+    yield f"{name}fooled and attacked", row.fooled <= row.attacked
+    yield f"{name}illegal and attacked", row.illegal <= row.attacked
+    stands = (row.attacked if survivors_only else correct) - row.fooled
+    yield f"{name}robust_accuracy and fooled", round(row.robust_accuracy * n) == stands
+    yield from _share(f"{name}robust", n, row.robust_accuracy, row.robust_interval)
+    if survivors_only is False:
+        yield f"{name}attacked and the correct examples", row.attacked == correct
+    if row.success_rate is None:
+        yield f"{name}success_rate and attacked", row.attacked == 0
+        yield f"{name}median_distance and success_rate", row.median_distance is None
+    else:
+        success = round(row.success_rate * row.attacked)
+        exact = row.attacked and math.isclose(
+            row.success_rate, success / row.attacked, abs_tol=1e-12
+        )
+        yield f"{name}success_rate and attacked", exact
+        yield f"{name}success_rate and fooled", row.fooled <= success
+        yield (
+            f"{name}median_distance and success_rate",
+            (row.median_distance is None) == (not success),
+        )
+
+
+def _derived(report: "RobustnessReport", read: dict[str, Any]) -> Facts:
+    from ... import __version__
+
+    quoted = math.isclose(report.quoted_accuracy, read["quoted_accuracy"], abs_tol=1e-12)
+    yield "quoted_accuracy and its parts", quoted
+    yield (
+        "quoted_interval and its parts",
+        all(map(math.isclose, report.quoted_interval, read["quoted_interval"])),
+    )
+    try:
+        headline = report.headline
+    except KeyError as error:
+        raise ValueError(f"a finding without the figure {error}") from error
+    if report.versions.get("distillguard") == __version__:  # other versions word it otherwise
+        yield "headline and its parts", headline == read["headline"]
