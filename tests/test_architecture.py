@@ -27,8 +27,6 @@ LAYERS = [
     {"_robust_distillation_losses"},
     {"functional"},
     {"_geometry", "_data", "networks", "datasets"},
-    {"_sources"},
-    {"_mixed"},
     {"training"},
     {"callbacks"},
     {"attacks", "estimators"},

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from .. import functional
-from .._data import PREDICTION_BATCH, Expected, input_batches
+from .._data._arrays import DTYPES, as_array, as_tensor, refuse_bytes
+from .._data._batch import PREDICTION_BATCH, Expected, input_batches
+from .._data._sources import source_of
 from .._modes import borrowed, fitted_to, isolated_random_state
-from .._sources import source_of
 from .._validation import check_logits
-from ._arrays import DTYPES, as_array, as_tensor, refuse_bytes
 
 
 class Predicting(ClassifierMixin):

@@ -14,9 +14,9 @@ from sklearn.utils.validation import validate_data
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from .._data import Expected, Source, seen_classes
-from .._sources import TensorSource, source_of
-from ._arrays import DTYPES, as_array, as_tensor, refuse_bytes
+from .._data._arrays import DTYPES, as_array, as_tensor, refuse_bytes
+from .._data._batch import Expected, Source, seen_classes
+from .._data._sources import TensorSource, source_of
 from ._predicting import Predicting
 
 

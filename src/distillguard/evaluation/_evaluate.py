@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .._boxes import check_bounds, checked_mask
+from .._data._chunks import Chunk, LabelEncoder, chunks
 from .._modes import dtype_of
 from .._processes import Processes, joined
 from .._random import draw_seed, example_keys
@@ -30,7 +31,6 @@ from ._run import Run
 from ._shards import gathered
 from ._state import StateFile, digest
 from ._statistics import wilson
-from ._stream import Chunk, LabelEncoder, chunks
 from .diagnosis._diagnose import diagnose
 from .diagnosis._rules import findings
 from .report._report import Example, RobustnessReport

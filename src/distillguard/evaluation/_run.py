@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._data._chunks import Chunk
 from .._geometry import check_reach
 from .._modes import borrowed, device_of, dtype_of
 from .._random import example_keys
@@ -19,7 +20,6 @@ from ._judge import ThreatModel, Verdict, Witness, judge
 from ._presets import AttackSpec, masked
 from ._query import QueryCounter, logits_of
 from ._records import Records
-from ._stream import Chunk
 
 
 @dataclass

@@ -14,9 +14,9 @@ from torch.utils.data import (
     Dataset,
 )
 
-from ._boxes import check_range
-from ._typing import Range
-from ._validation import check_label_range
+from .._boxes import check_range
+from .._typing import Range
+from .._validation import check_label_range
 
 PREDICTION_BATCH = 512
 

@@ -19,9 +19,9 @@ from torch.utils.data import (
     default_collate,
 )
 
-from ._boxes import check_range
-from ._data import PREDICTION_BATCH, Batch, Expected, as_floating, input_batches, pair
-from ._typing import Range
+from .._boxes import check_range
+from .._typing import Range
+from ._batch import PREDICTION_BATCH, Batch, Expected, as_floating, input_batches, pair
 
 
 class TensorSource:

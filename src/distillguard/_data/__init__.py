@@ -1,0 +1,1 @@
+"""Whatever holds examples, read in one way: the one door for data."""
