@@ -136,14 +136,23 @@ def check_logits(logits: Any, n: int, name: str = "model") -> None:
         )
 
 
-def check_label_range(labels: Tensor, n_classes: int) -> None:
+def check_label_range(labels: Tensor, n_classes: int, name: str = "labels") -> None:
     """Refuse labels outside the classes that the model distinguishes."""
-    if len(labels):
-        low, high = (extreme.item() for extreme in labels.aminmax())
-        if low < 0 or high >= n_classes:
-            raise ValueError(
-                f"labels must be classes from 0 to {n_classes - 1}, got values in [{low}, {high}]"
-            )
+    if not len(labels):
+        return
+    low, high = (int(extreme) for extreme in labels.aminmax())
+    if low >= 0 and high < n_classes:
+        return
+    remedy = ""
+    if low == 1 and high == n_classes:
+        remedy = f"; if they count from 1, write {name} - 1"
+    elif (low, high, n_classes) == (-1, 1, 2):
+        remedy = f"; write ({name} + 1) // 2"
+    elif low == -1:
+        remedy = "; if -1 marks examples without a class, leave those out"
+    raise ValueError(
+        f"{name} must be classes from 0 to {n_classes - 1}, got values in [{low}, {high}]{remedy}"
+    )
 
 
 def check_differentiable(logits: Tensor) -> None:

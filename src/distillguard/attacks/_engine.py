@@ -124,6 +124,7 @@ def run(
     check_model(model)
     check_inputs(inputs)
     low, high = boxes(inputs, bounds, mask)
+    inputs = inputs.detach().clamp(low, high)  # what exceeds the bounds by rounding is put on them
     if budget is not None:
         norm, epsilon = budget
         check_reach(epsilon, norm, low, high, inputs)
@@ -139,7 +140,7 @@ def run(
         borrowed(model, seed),
         tqdm(total=len(inputs), disable=not progress, unit="example") as bar,
     ):
-        waiting = _examples(inputs.detach(), labels, low, high, seed)
+        waiting = _examples(inputs, labels, low, high, seed)
         if len(inputs):
             query.facts = _facts(model, query, waiting, gradients)
         return _run(algorithm, query, waiting, batch_size, bar)

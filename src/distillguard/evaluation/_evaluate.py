@@ -11,7 +11,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .._boxes import check_bounds, checked_mask
-from .._data._chunks import Chunk, LabelEncoder, chunks
+from .._data import Chunk, Spec
+from .._data import examples as open_examples
 from .._modes import dtype_of
 from .._processes import Processes, joined
 from .._random import draw_seed, example_keys
@@ -170,7 +171,9 @@ def evaluate(
     if random_state is None and state is not None:
         random_state = state.random_state()
     seed = processes.broadcast(draw_seed(random_state))
-    threat = ThreatModel(norm, float(epsilon), as_bounds(bounds), as_mask(mask, X))
+    box = as_bounds(bounds)
+    data = open_examples(X, y, spec=Spec(subject.classes, bounds=box))
+    threat = ThreatModel(norm, float(epsilon), box, as_mask(mask, data.shape))
     chosen = (
         preset(attacks, threat, batch_size=batch_size, random_state=seed)
         if isinstance(attacks, str)
@@ -190,15 +193,8 @@ def evaluate(
             }
         )
     counted = QueryCounter(subject.model)
-    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records)
-    stream = chunks(
-        X,
-        y,
-        encode=LabelEncoder(subject.classes),
-        dtype=dtype_of(counted, torch.get_default_dtype()),
-        bounds=threat.bounds,
-        size=chunk_size,
-    )
+    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records, data.spec)
+    stream = data.chunks(chunk_size, dtype_of(counted, torch.get_default_dtype()))
     measure(run, stream, processes, state, progress)
     run.records = gathered(run.records, processes)
     return summary(run, subject, surrogate, processes)
@@ -212,13 +208,12 @@ def as_bounds(bounds: Bounds) -> Bounds:
     return float(low), float(high)
 
 
-def as_mask(mask: Any, X: Any) -> Mask | None:
+def as_mask(mask: Any, shape: tuple[int, ...] | None) -> Mask | None:
     """Return the mask with a first axis of 1 or, of inputs in memory, n."""
     if mask is None:
         return None
-    shape = getattr(X, "shape", None)
     # What a loader yields is not known yet: a mask for one of its inputs is checked with them.
-    return torch.as_tensor(mask)[None] if shape is None else checked_mask(mask, tuple(shape))
+    return torch.as_tensor(mask)[None] if shape is None else checked_mask(mask, shape)
 
 
 def measure(

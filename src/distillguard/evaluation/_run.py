@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._data._chunks import Chunk
+from .._data import Chunk, Spec
 from .._geometry import check_reach
 from .._modes import borrowed, device_of, dtype_of
 from .._random import example_keys
-from .._validation import check_label_range, check_logits, look_like_probabilities
+from .._validation import check_logits, look_like_probabilities
 from ..attacks._engine import model_facts
 from ..exceptions import NoGradientError
 from ..functional import margin_loss
@@ -33,6 +33,8 @@ class Run:
     batch_size: int
     seed: int
     records: Records
+    spec: Spec
+    """What the examples are held to, with the caller's names for them."""
 
     def __post_init__(self) -> None:
         self.model.takes_logarithm = self.records.probabilities
@@ -76,7 +78,7 @@ class Run:
                 self.records.probabilities = self.model.takes_logarithm = True
                 logits = logits_of(self.model, inputs, dtype, self.batch_size)
         check_logits(logits, len(inputs))
-        check_label_range(labels, logits.shape[1])
+        self.spec.check_classes(labels, logits.shape[1])
         return logits
 
     def examine(self, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> None:
