@@ -293,23 +293,31 @@ def test_settings_of_pgd_against_their_rules(settings, error, message):
 @pytest.mark.parametrize(
     ("output", "error", "message"),
     [
-        (lambda x: [x], TypeError, "model must return a torch.Tensor of logits, got list"),
+        (
+            lambda x: [x],
+            TypeError,
+            "model must return a torch.Tensor of logits, got list of 1 item: Tensor (2, 4); "
+            "wrap it: networks.Logits(model, 0)",
+        ),
         (
             lambda x: x.sum(dim=1),
             ValueError,
-            "model must return logits of shape (2, n_classes) with at least two classes, got (2,)",
+            "model must return logits of shape (2, n_classes) with at least two classes, "
+            "got (2,); remove the final sigmoid if it has one, then wrap it: networks.Logits(model), "
+            "which makes the pair (0, z) of one logit z",
         ),
         (
             lambda x: x[:, :1],
             ValueError,
             "model must return logits of shape (2, n_classes) with at least two classes, "
-            "got (2, 1)",
+            "got (2, 1); remove the final sigmoid if it has one, then wrap it: networks.Logits(model), "
+            "which makes the pair (0, z) of one logit z",
         ),
         (
             lambda x: x[:1],
             ValueError,
             "model must return logits of shape (2, n_classes) with at least two classes, "
-            "got (1, 4)",
+            "got (1, 4); look for a view or reshape that mixes examples",
         ),
         (
             lambda x: x.argsort(dim=1),

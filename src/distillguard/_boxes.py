@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._typing import Bounds, Mask
+from ._words import written
 
 ROUNDINGS = 4
 """Units of precision by which values may exceed a bound."""
@@ -101,7 +102,7 @@ def hold_within(name: str, values: Tensor, bounds: Bounds) -> Tensor:
     extremes = ", ".join(map(digits, values.detach().aminmax()))
     message = f"{name} must be within bounds {numbers}, got values in [{extremes}]"
     if least >= 0 and 1 < most <= 255 and numbers == (0.0, 1.0):
-        message += f"; for images stored as 0 to 255 write {name} / 255"
+        message += f"; for images stored as 0 to 255 write {written(name, '{} / 255')}"
     elif least < 0 and numbers == (0.0, 1.0):
         message += (
             "; if they are normalised by mean and standard deviation, pass raw inputs and "
@@ -125,7 +126,9 @@ def _check_bound(bound: Any) -> None:
             raise ValueError("bounds must be finite, got NaN or infinity")
         return
     if isinstance(bound, bool) or not isinstance(bound, Real):
-        raise TypeError(f"bounds must be a number or a tensor, got {bound!r}")
+        each = f"; for one per channel write torch.tensor({bound!r})[:, None, None]"
+        remedy = each if isinstance(bound, list | tuple) else ""
+        raise TypeError(f"bounds must be a number or a tensor, got {bound!r}{remedy}")
 
 
 def _of_one_example(bound: Any, like: Tensor) -> Tensor:

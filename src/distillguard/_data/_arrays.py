@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._modes import one_at_a_time
+from .._words import written
 
 DTYPES = (np.float32, np.float64)
 _KNOWN = {np.dtype(kind) for kind in ("bool", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8")}
@@ -41,5 +42,5 @@ def refuse_bytes(X: Any, name: str = "X") -> None:
     if getattr(X, "dtype", None) in (np.uint8, torch.uint8) and X.ndim > 2:
         raise TypeError(
             f"{name} must be floating point, got uint8 images; divide by 255, for instance "
-            f"{name} / 255.0"
+            f"{written(name, '{} / 255.0')}"
         )

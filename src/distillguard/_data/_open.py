@@ -1,7 +1,7 @@
 """The one door for data: whatever holds examples, opened as something to read in chunks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from .._words import Argument, described, written
 from ._chunks import Chunk, Group, regrouped
 from ._spec import Spec, check_lengths, label_values, numbers
-from ._words import described
 
 Pair = tuple[Any, Any]
 
@@ -96,8 +96,8 @@ def examples(
     ValueError
         If lengths or shapes do not fit, here or when the examples are read.
     """
-    spec = replace(spec or Spec(), name=name, label_name=label_name)
-    inside = replace(spec, label_name=f"labels in {name}")
+    spec = spec or Spec()
+    code = name
     if _is_stream(X):
         if y is not None:
             raise TypeError(
@@ -105,19 +105,38 @@ def examples(
                 f"{described(y)}"
             )
         if type(X) is not TensorDataset:
-            return Examples(inside, partial(_batches, X, name, labelled))
-        X = X.tensors if labelled or len(X.tensors) == 2 else X.tensors[0]
-        return _in_memory(*pair(X, name), inside) if labelled else _in_memory(X[0], None, inside)
+            spec = spec.called(*_names_in_stream(name))
+            return Examples(spec, partial(_batches, X, name, labelled))
+        X, code = X.tensors, f"{name}.tensors"
+        if labelled:
+            pair(X, name)
     if y is None and _is_pair(X):
         X, y = X
-        spec = inside
+        inputs, labels = _named(X, name, f"{code}[0]"), _named(y, f"labels in {name}", f"{code}[1]")
+        return _in_memory(X, y if labelled else None, spec.called(inputs, labels))
+    spec = spec.called(_named(X, name, name), _named(y, label_name, label_name))
     if not labelled:
-        return _in_memory(X, None, spec)
-    if y is None and isinstance(X, tuple) and len(X) != 2:
+        return _in_memory(X[0] if isinstance(X, tuple) else X, None, spec)
+    if isinstance(X, tuple) and any(map(_is_array, X)):
         _refuse(X, name)
     if y is None and _holds_numbers(X):
         raise TypeError(f"{label_name} must be given when {name} is an array or a tensor, got None")
     return _in_memory(X, y, spec)
+
+
+def _named(values: Any, name: str, code: str) -> Argument:
+    """The name of values in memory, with the code for them: methods are those of tensors."""
+    array = code if hasattr(values, "__array__") else f"np.asarray({code})"
+    return Argument(name, array, code if isinstance(values, Tensor) else f"torch.as_tensor({code})")
+
+
+def _names_in_stream(name: str) -> tuple[Argument, Argument]:
+    """Names with code that changes one part of each pair."""
+    inputs, labels = (f"(({parts}) for x, y in {name})" for parts in ("{}, y", "x, {}"))
+    return (
+        Argument(name, "x", whole=inputs),
+        Argument(f"labels in {name}", "y", whole=labels),
+    )
 
 
 def pair(item: Any, name: str = "X") -> Pair:
@@ -168,7 +187,7 @@ def _in_memory(X: Any, y: Any, spec: Spec) -> Examples:
         one = len(labels) == 1 and values.ndim in (1, 3)
         raise ValueError(
             f"{label_name} must have one label for each of {len(values)} inputs, got {len(labels)}"
-            + (f"; for one example write {name}[None]" if one else "")
+            + (f"; for one example write {written(name, '{tensor}[None]')}" if one else "")
         )
     spec.encode(labels)
     return Examples(spec, partial(_slices, values, labels), tuple(values.shape))
@@ -182,7 +201,7 @@ def _one_example(values: Any, y: Any, spec: Spec) -> Pair:
         return values[None], [y]
     raise ValueError(
         f"{spec.label_name} must have one label for each of {len(values)} inputs, got "
-        f"{described(y)}; for one example write {spec.name}[None]"
+        f"{described(y)}; for one example write {written(spec.name, '{tensor}[None]')}"
     )
 
 

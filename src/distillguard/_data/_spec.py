@@ -1,7 +1,7 @@
 """What examples are held to: one check of inputs and one look-up of labels for every source."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
 from typing import Any
@@ -14,8 +14,8 @@ from torch import Tensor
 from .._boxes import hold_within
 from .._typing import Bounds
 from .._validation import check_label_range
+from .._words import described, listed, written
 from ._arrays import as_array, as_tensor, refuse_bytes
-from ._words import described, listed
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class Spec:
     label_name: str = "y"
     """What the caller calls the labels."""
 
+    def called(self, name: str, label_name: str) -> "Spec":
+        """Return the same with the caller's names."""
+        return replace(self, name=name, label_name=label_name)
+
     def check(self, inputs: Any, dtype: torch.dtype | None = None) -> Tensor:
         """Inputs (n, ...) as floating point, within the bounds; others are refused.
 
@@ -39,7 +43,8 @@ class Spec:
         if inputs.ndim < 2:
             raise ValueError(
                 f"{self.name} must have shape (n, ...) with at least two axes, got "
-                f"{tuple(inputs.shape)}; for one feature write {self.name}[:, None]"
+                f"{tuple(inputs.shape)}; for one feature write "
+                f"{written(self.name, '{tensor}[:, None]')}"
             )
         if self.shape is not None and tuple(inputs.shape[1:]) != self.shape:
             raise ValueError(
@@ -60,7 +65,8 @@ class Spec:
         values = inputs.detach() if own else as_tensor(numbers(inputs, self.name))
         if values.layout != torch.strided:
             raise TypeError(
-                f"{self.name} must be dense, got a sparse tensor; write {self.name}.to_dense()"
+                f"{self.name} must be dense, got a sparse tensor; write "
+                f"{written(self.name, '{}.to_dense()')}"
             )
         if values.is_complex():
             raise TypeError(f"{self.name} must hold real numbers, got {values.dtype}")
@@ -131,7 +137,9 @@ def numbers(values: Any, name: str) -> NDArray[Any]:
     if isinstance(values, list | tuple) and any(isinstance(part, Tensor) for part in values):
         values = [as_array(part) for part in values]
     if hasattr(values, "toarray"):
-        raise TypeError(f"{name} must be dense, got {described(values)}; write {name}.toarray()")
+        raise TypeError(
+            f"{name} must be dense, got {described(values)}; write {written(name, '{}.toarray()')}"
+        )
     try:
         array = np.asarray(values)
     except ValueError:
@@ -146,7 +154,9 @@ def numbers(values: Any, name: str) -> NDArray[Any]:
 def label_values(labels: Any, name: str) -> NDArray[Any]:
     """Return labels as an array of shape (n,), of any kind; one column is taken for that."""
     if hasattr(labels, "toarray"):
-        raise TypeError(f"{name} must be dense, got {described(labels)}; write {name}.toarray()")
+        raise TypeError(
+            f"{name} must be dense, got {described(labels)}; write {written(name, '{}.toarray()')}"
+        )
     if isinstance(labels, list | tuple) and any(isinstance(part, Tensor) for part in labels):
         labels = [as_array(part) for part in labels]
     try:
@@ -163,7 +173,8 @@ def label_values(labels: Any, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} must hold one class per example, got {described(labels)}")
     remedy = ""
     if values.ndim == 2:
-        remedy = f"; write {name}.argmax(1)" if len(values) > 1 else f"; write {name}.reshape(-1)"
+        change = "{}.argmax(1)" if len(values) > 1 else "{}.reshape(-1)"
+        remedy = f"; write {written(name, change)}"
     raise ValueError(
         f"{name} must hold one class per example, shape (n,), got shape {values.shape}{remedy}"
     )
@@ -190,10 +201,10 @@ def whole_numbers(values: NDArray[Any], name: str) -> NDArray[np.int64]:
 
 def _text(values: NDArray[Any], name: str) -> str:
     if all(text.strip().isdecimal() for text in values.astype(str).tolist()):
-        return f"; write np.asarray({name}, dtype=int)"
+        return f"; write {written(name, 'np.asarray({}, dtype=int)')}"
     return (
         "; a network numbers its classes: if in the order of their names, write "
-        f"np.unique({name}, return_inverse=True)[1]"
+        f"{written(name, 'np.unique({}, return_inverse=True)[1]')}"
     )
 
 

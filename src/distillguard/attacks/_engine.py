@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from .._batches import few_sizes
 from .._boxes import boxes
 from .._geometry import check_reach, inside, per_example
+from .._model_kinds import check_model
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed, example_keys, key_of_copy
 from .._typing import Bounds, Callback, Loss, Mask, Model, Norm
@@ -26,7 +27,6 @@ from .._validation import (
     check_label_range,
     check_labels,
     check_logits,
-    check_model,
     check_random_state,
 )
 from ._checks import SAMPLE, ModelFacts, examine

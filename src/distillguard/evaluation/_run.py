@@ -16,6 +16,7 @@ from .._validation import check_logits, look_like_probabilities
 from ..attacks._engine import model_facts
 from ..exceptions import NoGradientError
 from ..functional import margin_loss
+from ._first_batch import layout_explained
 from ._judge import ThreatModel, Verdict, Witness, judge
 from ._presets import AttackSpec, masked
 from ._query import QueryCounter, logits_of
@@ -72,7 +73,10 @@ class Run:
     def clean_logits(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Logits of the unharmed examples, checked."""
         dtype = dtype_of(self.model, inputs.dtype)
-        with self.accounted("clean pass"):
+        with (
+            self.accounted("clean pass"),
+            layout_explained(self.model.model, inputs.to(dtype), self.spec.name),
+        ):
             logits = logits_of(self.model, inputs, dtype, self.batch_size)
             if not len(self.records) and look_like_probabilities(logits):
                 self.records.probabilities = self.model.takes_logarithm = True

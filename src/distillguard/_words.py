@@ -10,6 +10,32 @@ SHOWN = 10
 """Keys or classes that a message lists."""
 
 
+class Argument(str):
+    """What the caller calls an argument, and how he writes code that changes it.
+
+    ``code`` stands for the values, ``tensor`` for the same as a tensor; ``whole`` is the argument
+    built from the changed values.
+    """
+
+    code: str
+    tensor: str
+    whole: str
+
+    def __new__(cls, name: str, code: str = "", tensor: str = "", whole: str = "{}") -> "Argument":
+        """Keep the code beside the name; plain names stand for themselves."""
+        argument = super().__new__(cls, name)
+        argument.code = code or name
+        argument.tensor = tensor or argument.code
+        argument.whole = whole
+        return argument
+
+
+def written(name: str, change: str) -> str:
+    """The code of a change such as ``"{} / 255"`` or ``"{tensor}.flatten(1)"``."""
+    argument = name if isinstance(name, Argument) else Argument(name)
+    return argument.whole.format(change.format(argument.code, tensor=argument.tensor))
+
+
 def described(value: Any) -> str:
     """What a value is, with what tells it from others of its kind."""
     kind = type(value).__name__
@@ -22,7 +48,9 @@ def described(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{kind} with keys {listed(value)}"
     if isinstance(value, list | tuple):
-        return f"{kind} of {len(value)} items: {', '.join(map(_short, value[:SHOWN]))}"
+        items = "1 item" if len(value) == 1 else f"{len(value)} items"
+        shown = ", ".join(map(_short, value[:SHOWN]))
+        return f"{kind} of {items}: {shown}" if value else f"an empty {kind}"
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if callable(value) and hasattr(value, "__name__"):
