@@ -93,8 +93,16 @@ def test_limits_themselves_are_allowed():
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
-        ([[0.5]], TypeError, "inputs must be a torch.Tensor, got list"),
-        (np.zeros((2, 3)), TypeError, "inputs must be a torch.Tensor, got ndarray"),
+        (
+            [[0.5]],
+            TypeError,
+            "inputs must be a torch.Tensor, got list; write torch.as_tensor(inputs)",
+        ),
+        (
+            np.zeros((2, 3)),
+            TypeError,
+            "inputs must be a torch.Tensor, got ndarray; write torch.as_tensor(inputs)",
+        ),
         (
             torch.zeros(2, 3, dtype=torch.uint8),
             TypeError,
@@ -198,9 +206,21 @@ def test_bounds_are_two_finite_numbers_in_order(bounds, error, message):
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [
-        ([0, 1], TypeError, "labels must be a torch.Tensor, got list"),
-        (LABELS.int(), TypeError, "labels must have dtype torch.int64, got torch.int32"),
-        (LABELS.double(), TypeError, "labels must have dtype torch.int64, got torch.float64"),
+        (
+            [0, 1],
+            TypeError,
+            "labels must be a torch.Tensor, got list; write torch.as_tensor(labels)",
+        ),
+        (
+            LABELS.int(),
+            TypeError,
+            "labels must have dtype torch.int64, got torch.int32; write labels.long()",
+        ),
+        (
+            LABELS.double(),
+            TypeError,
+            "labels must have dtype torch.int64, got torch.float64; write labels.long()",
+        ),
         (
             LABELS[:1],
             ValueError,
@@ -209,7 +229,7 @@ def test_bounds_are_two_finite_numbers_in_order(bounds, error, message):
         (
             LABELS[:, None],
             ValueError,
-            "labels must have shape (2,), one class per input, got (2, 1)",
+            "labels must have shape (2,), one class per input, got (2, 1); write labels[:, 0]",
         ),
         (
             torch.tensor([0, 2]),
@@ -303,15 +323,15 @@ def test_settings_of_pgd_against_their_rules(settings, error, message):
             lambda x: x.sum(dim=1),
             ValueError,
             "model must return logits of shape (2, n_classes) with at least two classes, "
-            "got (2,); remove the final sigmoid if it has one, then wrap it: networks.Logits(model), "
-            "which makes the pair (0, z) of one logit z",
+            "got (2,); remove the final sigmoid if it has one, then wrap it: "
+            "networks.Logits(model), which makes the pair (0, z) of one logit z",
         ),
         (
             lambda x: x[:, :1],
             ValueError,
             "model must return logits of shape (2, n_classes) with at least two classes, "
-            "got (2, 1); remove the final sigmoid if it has one, then wrap it: networks.Logits(model), "
-            "which makes the pair (0, z) of one logit z",
+            "got (2, 1); remove the final sigmoid if it has one, then wrap it: "
+            "networks.Logits(model), which makes the pair (0, z) of one logit z",
         ),
         (
             lambda x: x[:1],

@@ -137,9 +137,11 @@ def _of_one_example(bound: Any, like: Tensor) -> Tensor:
     if values.ndim == like.ndim and len(values) == 1:
         values = values[0]
     if not _broadcasts(values.shape, shape):
+        channels = values.ndim == 1 < len(shape) and len(values) == shape[0]
+        remedy = f"; for one per channel reshape them to {(len(values), *(1,) * (len(shape) - 1))}"
         raise ValueError(
             f"bounds must be broadcastable to one example {tuple(shape)}, "
-            f"got shape {tuple(values.shape)}"
+            f"got shape {tuple(values.shape)}{remedy if channels else ''}"
         )
     return values.reshape(*(1,) * (len(shape) - values.ndim), *values.shape)
 
@@ -151,10 +153,13 @@ def checked_mask(mask: Any, shape: Sequence[int]) -> Tensor:
     first one is 1 or n.
     """
     if not isinstance(mask, Tensor | np.ndarray):
-        raise TypeError(f"mask must be a boolean tensor or None, got {type(mask).__name__}")
+        raise TypeError(
+            f"mask must be a boolean tensor or None, got {type(mask).__name__}; write "
+            "torch.as_tensor(mask)"
+        )
     free = torch.as_tensor(mask)
     if free.dtype != torch.bool:
-        raise TypeError(f"mask must have dtype torch.bool, got {free.dtype}")
+        raise TypeError(f"mask must have dtype torch.bool, got {free.dtype}; write mask.bool()")
     whole = free.ndim == len(shape)
     if not _broadcasts(free.shape, shape if whole else shape[1:]):
         raise ValueError(

@@ -90,7 +90,10 @@ def check_random_state(random_state: Any) -> None:
 def check_inputs(inputs: Any) -> None:
     """Refuse inputs that are not a floating tensor of examples."""
     if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs must be a torch.Tensor, got {type(inputs).__name__}")
+        raise TypeError(
+            f"inputs must be a torch.Tensor, got {type(inputs).__name__}; write "
+            "torch.as_tensor(inputs)"
+        )
     if not inputs.is_floating_point():
         raise TypeError(
             f"inputs must be floating point, got {inputs.dtype}; "
@@ -105,13 +108,21 @@ def check_inputs(inputs: Any) -> None:
 def check_labels(labels: Any, inputs: Tensor) -> None:
     """Refuse labels that are not one int64 class per example."""
     if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a torch.Tensor, got {type(labels).__name__}")
+        raise TypeError(
+            f"labels must be a torch.Tensor, got {type(labels).__name__}; write "
+            "torch.as_tensor(labels)"
+        )
     if labels.dtype != torch.int64:
-        raise TypeError(f"labels must have dtype torch.int64, got {labels.dtype}")
-    if labels.shape != (len(inputs),):
+        raise TypeError(
+            f"labels must have dtype torch.int64, got {labels.dtype}; write labels.long()"
+        )
+    n = len(inputs)
+    if labels.shape != (n,):
+        column = "; write labels[:, 0]" if labels.shape == (n, 1) else ""
+        one_hot = labels.ndim == 2 and len(labels) == n and not column
+        remedy = "; write labels.argmax(1)" if one_hot else column
         raise ValueError(
-            f"labels must have shape ({len(inputs)},), one class per input, "
-            f"got {tuple(labels.shape)}"
+            f"labels must have shape ({n},), one class per input, got {tuple(labels.shape)}{remedy}"
         )
 
 
@@ -160,9 +171,10 @@ def _where_logits_are(output: Any, n: int, name: str) -> str:
     fitting = [
         key
         for key, part in parts.items()
-        if isinstance(part, Tensor) and part.is_floating_point() and n and len(part) == n
+        if isinstance(part, Tensor) and part.is_floating_point() and part.shape[:1] == (n,)
     ]
-    pick = "logits" if "logits" in fitting else next(iter(fitting), None)
+    fitting.sort(key=lambda key: (key != "logits", parts[key].ndim != 2))
+    pick = next(iter(fitting), None)
     return "" if pick is None else f"; wrap it: networks.Logits({name}, {pick!r})"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Number
 from typing import Any, NoReturn
 
 import numpy as np
@@ -66,7 +67,7 @@ class Examples:
     def _groups(self, size: int, dtype: torch.dtype | None) -> Iterator[Group]:
         name, label_name = self.spec.name, self.spec.label_name
         for inputs, labels in self.read(size):
-            values = None if labels is None else label_values(labels, label_name)
+            values = None if labels is None else label_values(labels, label_name, len(inputs))
             if values is not None:
                 check_lengths(inputs, values, name)
             yield self.spec.tensor(inputs, dtype), values
@@ -126,7 +127,8 @@ def examples(
 
 def _named(values: Any, name: str, code: str) -> Argument:
     """The name of values in memory, with the code for them: methods are those of tensors."""
-    array = code if hasattr(values, "__array__") else f"np.asarray({code})"
+    own = hasattr(values, "__array__") or hasattr(values, "toarray")
+    array = code if own else f"np.asarray({code})"
     return Argument(name, array, code if isinstance(values, Tensor) else f"torch.as_tensor({code})")
 
 
@@ -158,7 +160,7 @@ def pair(item: Any, name: str = "X") -> Pair:
         remedy = f"; write ((b[0], b[1]) for b in {name})"
     elif isinstance(item, list | tuple) and len(item) == 2:
         remedy = "; leave out enumerate"
-    elif isinstance(item, Tensor | np.ndarray):
+    elif isinstance(item, Tensor | np.ndarray | list | tuple):
         remedy = "; labels are missing"
     raise TypeError(f"{name} must yield pairs (inputs, labels), got {described(item)}{remedy}")
 
@@ -171,18 +173,20 @@ def _in_memory(X: Any, y: Any, spec: Spec) -> Examples:
     values = X if isinstance(X, Tensor) else numbers(X, name)
     if values.ndim == 0:
         _refuse(X, name)
+    if isinstance(values, Tensor):
+        values = spec.dense(values)
     if y is None:
         return Examples(spec, partial(_slices, values, None), tuple(values.shape))
-    if _is_stream(y) or isinstance(y, Mapping):
-        raise TypeError(f"{label_name} must hold one class per example, got {described(y)}")
-    if np.ndim(y) == 0:
+    if _is_scalar(y):
         values, y = _one_example(values, y, spec)
-    if values.ndim == 1 and len(np.shape(y)) > 1 and len(values) == len(y):
+    elif not _holds_numbers(y):
+        raise TypeError(f"{label_name} must hold one class per example, got {described(y)}")
+    if values.ndim == 1 and getattr(y, "ndim", 1) > 1 and len(values) == len(y):
         raise ValueError(
             f"{name} must hold inputs and {label_name} classes, got shapes "
-            f"{tuple(values.shape)} and {tuple(np.shape(y))}; exchange the two"
+            f"{tuple(values.shape)} and {tuple(y.shape)}; exchange the two"
         )
-    labels = label_values(y, label_name)
+    labels = label_values(y, label_name, len(values))
     if len(labels) != len(values):
         one = len(labels) == 1 and values.ndim in (1, 3)
         raise ValueError(
@@ -200,8 +204,8 @@ def _one_example(values: Any, y: Any, spec: Spec) -> Pair:
     if values.ndim in (1, 3):
         return values[None], [y]
     raise ValueError(
-        f"{spec.label_name} must have one label for each of {len(values)} inputs, got "
-        f"{described(y)}; for one example write {written(spec.name, '{tensor}[None]')}"
+        f"{spec.label_name} must have one label for each of {len(values)} inputs, got one label, "
+        f"{y}; for one example write {written(spec.name, '{tensor}[None]')}"
     )
 
 
@@ -221,14 +225,20 @@ def _batches(X: Any, name: str, labelled: bool, size: int) -> Iterator[Pair]:
             inputs, labels = (item[0] if isinstance(item, list | tuple) else item), None
         if not isinstance(inputs, Tensor):
             inputs = numbers(inputs, name)
-        if examples or (labels is not None and np.ndim(labels) == 0):
+        if examples and getattr(labels, "ndim", 0) > 0 and len(labels) != 1:
+            raise ValueError(
+                f"labels in {name} must be one class per example, got shape "
+                f"{tuple(labels.shape)}; if they are one-hot, write ((x, y.argmax()) for x, y in "
+                f"{name})"
+            )
+        if examples or _is_scalar(labels):
             inputs, labels = inputs[None], None if labels is None else as_labels(labels)
         yield inputs, labels
 
 
 def as_labels(label: Any) -> Any:
     """Return the label of one example with an axis of its own."""
-    return label[None] if isinstance(label, Tensor | np.ndarray) else [label]
+    return label.reshape(1) if isinstance(label, Tensor | np.ndarray) else [label]
 
 
 def _items(X: Any) -> Iterator[Any]:
@@ -261,6 +271,13 @@ def _is_pair(X: Any) -> bool:
     return isinstance(X, tuple) or (_is_array(X[0]) and np.ndim(X[1]) < max(2, X[0].ndim))
 
 
+def _is_scalar(label: Any) -> bool:
+    """Whether it is one label: a number, a name, or an array without axes."""
+    if isinstance(label, str | Number):
+        return True
+    return getattr(label, "ndim", 1) == 0
+
+
 def _is_array(part: Any) -> bool:
     return getattr(part, "ndim", 0) > 0 or _is_picture(part)
 
@@ -280,6 +297,8 @@ def _refuse(X: Any, name: str) -> NoReturn:
     remedy = ""
     if isinstance(X, Mapping):
         remedy = _renamed(X, "; write " + name + "[{}] and " + name + "[{}]")
+    elif isinstance(X, tuple):
+        remedy = f"; write {name}[:2]"
     elif isinstance(X, type):
         remedy = f"; make an instance of it, {X.__name__}(...)"
     elif isinstance(X, torch.nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 from .._boxes import hold_within
 from .._typing import Bounds
 from .._validation import check_label_range
-from .._words import described, listed, written
+from .._words import Argument, described, listed, written
 from ._arrays import as_array, as_tensor, refuse_bytes
 
 
@@ -63,16 +63,21 @@ class Spec:
             refuse_bytes(inputs, self.name)
         own = isinstance(inputs, Tensor)
         values = inputs.detach() if own else as_tensor(numbers(inputs, self.name))
-        if values.layout != torch.strided:
-            raise TypeError(
-                f"{self.name} must be dense, got a sparse tensor; write "
-                f"{written(self.name, '{}.to_dense()')}"
-            )
+        values = self.dense(values)
         if values.is_complex():
             raise TypeError(f"{self.name} must hold real numbers, got {values.dtype}")
         if values.is_floating_point() and (own or dtype is None):
             return values
         return values.to(torch.float32 if dtype is None else dtype)
+
+    def dense(self, values: Tensor) -> Tensor:
+        """Return the tensor itself; a sparse one is refused."""
+        if values.layout != torch.strided:
+            raise TypeError(
+                f"{self.name} must be dense, got a sparse tensor; write "
+                f"{written(self.name, '{}.to_dense()')}"
+            )
+        return values
 
     def encode(self, labels: Any) -> Tensor:
         """Labels (n,) as indices of their classes, int64; others are refused."""
@@ -100,7 +105,7 @@ class Spec:
         return self.classes is None or self._counted
 
     def _codes(self, values: NDArray[Any]) -> Tensor:
-        if self.classes is None or self._counted:
+        if self.classes is None or (self._counted and values.dtype.kind in "biuf"):
             return torch.from_numpy(whole_numbers(values, self.label_name))
         codes = [self._indices.get(value, -1) for value in values.tolist()]
         if -1 in codes:
@@ -151,8 +156,8 @@ def numbers(values: Any, name: str) -> NDArray[Any]:
     raise TypeError(f"{name} must hold numbers, got {_no_number(values, array)}")
 
 
-def label_values(labels: Any, name: str) -> NDArray[Any]:
-    """Return labels as an array of shape (n,), of any kind; one column is taken for that."""
+def label_values(labels: Any, name: str, n: int | None = None) -> NDArray[Any]:
+    """Return labels of ``n`` inputs as an array (n,) of any kind; one column is taken for that."""
     if hasattr(labels, "toarray"):
         raise TypeError(
             f"{name} must be dense, got {described(labels)}; write {written(name, '{}.toarray()')}"
@@ -162,8 +167,9 @@ def label_values(labels: Any, name: str) -> NDArray[Any]:
     try:
         values = np.asarray(as_array(labels))
     except ValueError:
+        remedy = f"; write np.concatenate({name})" if _are_arrays(labels) else ""
         raise ValueError(
-            f"{name} must hold one class per example, got rows of different lengths"
+            f"{name} must hold one class per example, got rows of different lengths{remedy}"
         ) from None
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -173,7 +179,8 @@ def label_values(labels: Any, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} must hold one class per example, got {described(labels)}")
     remedy = ""
     if values.ndim == 2:
-        change = "{}.argmax(1)" if len(values) > 1 else "{}.reshape(-1)"
+        row = len(values) == 1 and n != 1
+        change = "{}.reshape(-1)" if row else "{}.argmax(1)"
         remedy = f"; write {written(name, change)}"
     raise ValueError(
         f"{name} must hold one class per example, shape (n,), got shape {values.shape}{remedy}"
@@ -201,10 +208,13 @@ def whole_numbers(values: NDArray[Any], name: str) -> NDArray[np.int64]:
 
 def _text(values: NDArray[Any], name: str) -> str:
     if all(text.strip().isdecimal() for text in values.astype(str).tolist()):
-        return f"; write {written(name, 'np.asarray({}, dtype=int)')}"
+        return f"; write {written(name, '{}.astype(int)')}"
+    sentence = "; a network numbers its classes: "
+    if isinstance(name, Argument) and name.whole != "{}":
+        return sentence + "yield the number of each, in the order of its outputs"
     return (
-        "; a network numbers its classes: if in the order of their names, write "
-        f"{written(name, 'np.unique({}, return_inverse=True)[1]')}"
+        sentence + f"write [classes.index(name) for name in {name}], with classes in the order of "
+        "its outputs"
     )
 
 

@@ -65,10 +65,12 @@ def _owner(method: Any, argument: str) -> Any:
     owner = method.__self__
     if isinstance(owner, nn.Module):
         return owner if method.__name__ in ("forward", "__call__") else method
-    if any(hasattr(owner, attribute) for attribute in NETWORKS) or hasattr(owner, "fit"):
+    ours = any(hasattr(owner, attribute) for attribute in NETWORKS)
+    if ours or hasattr(owner, "fit"):
+        remedy = "the estimator itself" if ours else "a function of tensors"
         raise TypeError(
             f"{argument} must return logits as tensors, got the method {method.__name__} of "
-            f"{type(owner).__name__}; pass the estimator itself"
+            f"{type(owner).__name__}; pass {remedy}"
         )
     return method
 
