@@ -1,9 +1,11 @@
 """The usual mistakes, and the sentence that each of them gets, word for word."""
 
 import dataclasses
+import inspect
 import re
 import types
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from distillguard import UndefendedClassifier, attacks, evaluate, networks
-from distillguard.evaluation import robustness_curve
+from distillguard.evaluation import (
+    confidence_histogram,
+    gradient_histogram,
+    robustness_curve,
+    transfer_matrix,
+)
 
 N_CLASSES = 5
 torch.manual_seed(0)
@@ -57,7 +64,19 @@ class Images(Dataset):
 
 class Stream(IterableDataset):
     def __iter__(self):
+        return (Images(X)[index] for index in range(12))
+
+
+class Batches:
+    """A loader of somebody's own."""
+
+    def __iter__(self):
         return iter(PAIRS)
+
+
+def reversed_in_memory(array):
+    """The same values over memory that runs backwards."""
+    return np.ascontiguousarray(array[::-1])[::-1]
 
 
 class Ours(nn.Module):
@@ -1503,3 +1522,210 @@ ARGUMENTS = (
 @pytest.mark.parametrize(("call", "error", "message", "instead"), MISTAKES)
 def test_every_sentence_names_the_argument_the_rule_and_the_value(call, error, message, instead):
     assert re.match(rf"({ARGUMENTS}|inputs|labels) must .+, got ", message)
+
+
+# What works.
+
+
+def read_only(array):
+    array = array.copy()
+    array.setflags(write=False)
+    return array
+
+
+ARRAY, CLASSES = X.numpy(), y.numpy()
+ACCEPTED = {
+    "arrays": (ARRAY, CLASSES),
+    "arrays in the order of Fortran": (np.asfortranarray(ARRAY), CLASSES),
+    "arrays with negative strides": (reversed_in_memory(ARRAY), reversed_in_memory(CLASSES)),
+    "arrays that are read-only": (read_only(ARRAY), read_only(CLASSES)),
+    "arrays of the other byte order": (ARRAY.astype(">f4"), CLASSES.astype(">i4")),
+    "arrays in double precision": (ARRAY.astype(float), CLASSES.astype(np.uint16)),
+    "arrays in extended precision": (ARRAY.astype(np.longdouble), CLASSES.astype(np.longdouble)),
+    "tensors of every other pixel": (torch.rand(12, 3, 8, 16)[..., ::2].copy_(X), y.int()),
+    "tensors that require a gradient": (X.clone().requires_grad_(), y),
+    "channels last in memory": (X.contiguous(memory_format=torch.channels_last), y),
+    "nested lists": (X.tolist(), y.tolist()),
+    "a list of tensors": (list(X), list(y)),
+    "a list of arrays": (list(ARRAY), list(CLASSES)),
+    "labels that are whole floats": (X, y.double()),
+    "labels in a column": (X, y[:, None]),
+    "labels in a series": (X, pd.Series(CLASSES, index=range(100, 112))),
+    "labels that may be missing": (X, pd.Series(CLASSES, dtype="Int64")),
+    "labels in a table": (X, pd.DataFrame({"label": CLASSES})),
+    "labels in a tuple": (X, tuple(CLASSES.tolist())),
+    "a pair": ((X, y), None),
+    "a pair of arrays": ((ARRAY, CLASSES), None),
+    "a pair in a list": ([X, y], None),
+    "a pair of lists": ((X.tolist(), y.tolist()), None),
+    "a TensorDataset": (TensorDataset(X, y), None),
+    "a data set": (Images(X), None),
+    "a data set of arrays": (Images(ARRAY), None),
+    "a data set with labels as arrays": (Images(X, lambda label: np.array([label])), None),
+    "a data set with labels as tensors": (Images(X, torch.tensor), None),
+    "a stream": (Stream(), None),
+    "a loader": (DataLoader(Images(X), 5), None),
+    "a loader of examples": (DataLoader(Images(X), batch_size=None), None),
+    "a loader of a stream": (DataLoader(Stream(), 5), None),
+    "a loader of somebody's own": (Batches(), None),
+    "a list of batches": (PAIRS, None),
+    "a tuple of batches": (tuple(PAIRS), None),
+    "a list of batches as lists": ([list(pair) for pair in PAIRS], None),
+    "a list of batches of arrays": ([(x.numpy(), t.numpy()) for x, t in PAIRS], None),
+    "a list of examples": ([(X[i], int(y[i])) for i in range(12)], None),
+    "an empty batch among others": ([(X[:0], y[:0]), *PAIRS, (X[:0], y[:0])], None),
+}
+
+
+def figures(model, X, y):
+    """What an attack that looks at the values and labels leaves."""
+    attack = {"fgsm": partial(attacks.fgsm, epsilon=0.02)}
+    report = evaluate(model, X, y, epsilon=0.02, attacks=attack, chunk_size=5, random_state=0)
+    (row,) = report.attacks
+    return report.n_examples, report.clean_accuracy, report.robust_accuracy, row.median_distance
+
+
+EXPECTED = figures(NET, X, y)
+
+
+@pytest.mark.parametrize("form", ACCEPTED)
+def test_every_form_of_the_same_examples_gives_the_same_report(form):
+    images, labels = ACCEPTED[form]
+    assert figures(NET, images, labels) == EXPECTED
+
+
+def test_generators_and_iterators_do_too():
+    assert figures(NET, iter(PAIRS), None) == EXPECTED
+    assert figures(NET, ((x, t) for x, t in PAIRS), None) == EXPECTED
+    assert figures(NET, zip(X.split(5), y.split(5), strict=True), None) == EXPECTED
+    assert figures(NET, zip(X, y.tolist(), strict=True), None) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        (X[0], 3),
+        (X[0], torch.tensor(3)),
+        (X[0].numpy(), np.int64(3)),
+        (X[:1], 3),
+        (X[:1], [3]),
+        ((X[0], 3), None),
+        ([(X[0], 3)], None),
+    ],
+)
+def test_one_example_needs_no_axis_of_its_own(image, label):
+    assert figures(NET, image, label) == figures(NET, X[:1], y[:1] * 0 + 3)
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64])
+def test_tables_of_whole_numbers_are_numbers(kind):
+    table = (TABLE > 0.5).astype(kind)
+    linear = nn.Linear(192, N_CLASSES)
+    assert figures(linear, table, y) == figures(linear, torch.as_tensor(table).float(), y)
+
+
+def test_a_table_of_pandas_is_an_array():
+    linear = nn.Linear(192, N_CLASSES)
+    assert figures(linear, pd.DataFrame(TABLE), pd.Series(CLASSES)) == figures(linear, TABLE, y)
+
+
+def test_half_precision_has_no_array_and_needs_none():
+    half = [X.bfloat16(), [*X.bfloat16()]]
+    expected = figures(NET, half[0].float(), y)[:2]
+    assert figures(NET, half[1], y)[:2] == expected
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        make_pipeline(FITTED),
+        make_pipeline("passthrough", FITTED),
+        FITTED.network_.forward,
+        types.SimpleNamespace(best_estimator_=FITTED),
+    ],
+    ids=["pipeline", "passthrough", "forward", "search"],
+)
+def test_what_holds_nothing_but_a_network_of_ours_is_that_network(model):
+    assert figures(model, X, y) == figures(FITTED, X, y)
+
+
+def test_bounds_from_mean_and_deviation_hold_the_values_that_the_same_formula_gives():
+    bounds = (0 - MEAN) / STD, (1 - MEAN) / STD
+    normalised = (X.round() - MEAN) / STD
+    low, high = (torch.tensor(bound) for bound in bounds)
+    assert not ((normalised >= low) & (normalised <= high)).all()
+
+    given = []
+
+    def keep(model, inputs, labels):
+        given.append(inputs)
+        return inputs
+
+    report = ask(X=normalised, bounds=bounds)
+    assert report.bounds == bounds
+    evaluate(NET, normalised, y, epsilon=0.1, bounds=bounds, attacks={"keep": keep})
+    assert ((given[0] >= low) & (given[0] <= high)).all()
+
+
+# Models that raise by themselves.
+
+
+def test_an_error_of_the_model_that_no_layout_explains_stays_itself_with_a_note():
+    def broken(inputs):
+        raise KeyError("fc7")
+
+    with pytest.raises(KeyError, match="fc7") as caught:
+        ask(broken)
+    assert caught.value.__notes__ == [
+        "The model raised this when it was given X: shape (12, 3, 8, 8) in torch.float32."
+    ]
+
+
+class NoEmptyBatch(nn.Module):
+    """The flattening of many a tutorial, which no batch without examples survives."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(12, 4)
+
+    def forward(self, inputs):
+        assert len(inputs)
+        return self.last(inputs.view(inputs.size(0), -1))
+
+
+@pytest.mark.parametrize("preset", ["quick", "standard"])
+def test_no_model_is_asked_about_an_empty_batch_when_every_example_falls(preset):
+    torch.manual_seed(1)
+    model, inputs = NoEmptyBatch(), torch.rand(9, 3, 4)
+    labels = model(inputs).argmax(dim=1)
+    surrogate = NoEmptyBatch()
+    report = evaluate(
+        model, inputs, labels, epsilon=0.6, attacks=preset, surrogate=surrogate, random_state=0
+    )
+    assert report.robust_accuracy == 0
+    wrong = evaluate(model, inputs, (labels + 1) % 4, epsilon=0.6, attacks=preset, random_state=0)
+    assert wrong.clean_accuracy == wrong.robust_accuracy == 0
+
+
+@pytest.mark.parametrize("name", attacks.__all__)
+def test_no_attack_asks_a_model_about_an_empty_batch(name):
+    torch.manual_seed(1)
+    model, inputs = NoEmptyBatch(), torch.rand(3, 3, 4)
+    labels = model(inputs).argmax(dim=1)
+    attack = getattr(attacks, name)
+    budget = {"epsilon": 0.6} if "epsilon" in inspect.signature(attack).parameters else {}
+    for n in (3, 0):
+        found = attack(model, inputs[:n], labels[:n], batch_size=2, **budget)
+        assert found.shape == inputs[:n].shape
+
+
+def test_nor_do_curves_matrices_and_histograms():
+    torch.manual_seed(1)
+    model, inputs = NoEmptyBatch(), torch.rand(9, 3, 4)
+    labels = (model(inputs).argmax(dim=1) + 1) % 4
+    curve = robustness_curve(model, inputs, labels, budget=attacks.fgsm, epsilons=[0.1, 0.2])
+    assert curve.robust_accuracy.tolist() == [0.0, 0.0, 0.0]
+    fgsm = partial(attacks.fgsm, epsilon=0.1)
+    assert np.isnan(transfer_matrix({"a": model}, fgsm, inputs, labels)).all()
+    gradient_histogram(model, inputs, batch_size=4)
+    confidence_histogram(model, inputs, batch_size=4)
