@@ -23,12 +23,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from distillguard import UndefendedClassifier, attacks, evaluate, networks
+from distillguard._data import examples
 from distillguard.evaluation import (
     confidence_histogram,
     gradient_histogram,
     robustness_curve,
     transfer_matrix,
 )
+from distillguard.evaluation._model import resolve_model
 
 N_CLASSES = 5
 torch.manual_seed(0)
@@ -1577,6 +1579,80 @@ ACCEPTED = {
 }
 
 
+def read(X, y=None, size=5, **settings):
+    """What the door makes of the examples, chunk by chunk."""
+    return list(examples(X, y, **settings).chunks(size, torch.float32))
+
+
+@pytest.mark.parametrize("form", ACCEPTED)
+def test_every_form_of_the_same_examples_is_read_as_the_same_chunks(form):
+    chunks = read(*ACCEPTED[form])
+    assert [len(chunk.inputs) for chunk in chunks] == [5, 5, 2]
+    assert torch.cat([chunk.places for chunk in chunks]).tolist() == list(range(12))
+    assert torch.equal(torch.cat([chunk.inputs for chunk in chunks]), X)
+    assert torch.equal(torch.cat([chunk.labels for chunk in chunks]), y)
+    assert all(chunk.labels.dtype == torch.int64 for chunk in chunks)
+
+
+def test_tensors_keep_their_dtype_and_everything_else_takes_that_of_the_model():
+    (double,) = examples(X.double(), y).chunks(12, torch.float32)
+    (single,) = examples(ARRAY.astype(float), y).chunks(12, torch.float32)
+    (same,) = examples(ARRAY.astype(float), y).chunks(12)
+    assert (double.inputs.dtype, single.inputs.dtype) == (torch.float64, torch.float32)
+    assert same.inputs.dtype == torch.float64
+    (half,) = examples(list(X.bfloat16()), y).chunks(12, torch.float64)
+    assert torch.equal(half.inputs, X.bfloat16().double())
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64])
+def test_tables_of_whole_numbers_are_numbers(kind):
+    (table,) = read((TABLE > 0.5).astype(kind), y, size=12)
+    assert torch.equal(table.inputs, torch.as_tensor(TABLE > 0.5).float())
+
+
+def test_a_table_of_pandas_is_an_array():
+    (table,) = read(pd.DataFrame(TABLE), pd.Series(CLASSES), size=12)
+    assert torch.equal(table.inputs, torch.as_tensor(TABLE))
+
+
+def test_a_generator_is_read_no_further_than_the_chunk_needs():
+    drawn = []
+
+    def batches():
+        for start in range(0, 40, 4):
+            drawn.append(start)
+            yield torch.rand(4, 2), torch.zeros(4, dtype=torch.int64)
+
+    chunks = examples(batches()).chunks(10)
+    for needed in (3, 5, 8, 10):
+        next(chunks)
+        assert len(drawn) == needed
+    assert list(chunks) == []
+
+
+def test_a_batch_larger_than_a_chunk_is_cut():
+    sizes = [len(chunk.inputs) for chunk in read([(X[:11], y[:11]), (X[11:], y[11:])], size=3)]
+    assert sizes == [3, 3, 3, 3]
+
+
+def test_labels_need_not_be_there_where_nobody_looks_at_them():
+    for unlabelled in (X, ARRAY, TensorDataset(X), DataLoader(X, 5)):
+        whole = examples(unlabelled, labelled=False).whole(torch.float32)
+        assert torch.equal(whole.inputs, X)
+        assert (whole.labels == -1).all()
+    for labelled in ((X, y), TensorDataset(X, y), Images(X), PAIRS):
+        assert torch.equal(examples(labelled, labelled=False).whole().inputs, X)
+
+
+def test_names_of_arguments_are_the_caller_s():
+    with pytest.raises(ValueError, match=r"^inputs must be finite"):
+        read(X * torch.nan, y, name="inputs", label_name="labels")
+    with pytest.raises(ValueError, match=r"^labels must have one label for each of 12 inputs"):
+        read(X, y[:3], name="inputs", label_name="labels")
+    with pytest.raises(ValueError, match=r"^labels in inputs must hold one class"):
+        read([(X, X)], name="inputs", label_name="labels")
+
+
 def figures(model, X, y):
     """What an attack that looks at the values and labels leaves."""
     attack = {"fgsm": partial(attacks.fgsm, epsilon=0.02)}
@@ -1585,20 +1661,18 @@ def figures(model, X, y):
     return report.n_examples, report.clean_accuracy, report.robust_accuracy, row.median_distance
 
 
-EXPECTED = figures(NET, X, y)
-
-
-@pytest.mark.parametrize("form", ACCEPTED)
-def test_every_form_of_the_same_examples_gives_the_same_report(form):
-    images, labels = ACCEPTED[form]
-    assert figures(NET, images, labels) == EXPECTED
-
-
-def test_generators_and_iterators_do_too():
-    assert figures(NET, iter(PAIRS), None) == EXPECTED
-    assert figures(NET, ((x, t) for x, t in PAIRS), None) == EXPECTED
-    assert figures(NET, zip(X.split(5), y.split(5), strict=True), None) == EXPECTED
-    assert figures(NET, zip(X, y.tolist(), strict=True), None) == EXPECTED
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda: (X.tolist(), y.tolist()),
+        lambda: ((ARRAY, CLASSES), None),
+        lambda: (DataLoader(Images(X), 5), None),
+        lambda: (zip(X, y.tolist(), strict=True), None),
+    ],
+    ids=["lists", "a pair of arrays", "a loader", "zip"],
+)
+def test_the_report_is_that_of_the_tensors(form):
+    assert figures(NET, *form()) == figures(NET, X, y)
 
 
 @pytest.mark.parametrize(
@@ -1614,25 +1688,9 @@ def test_generators_and_iterators_do_too():
     ],
 )
 def test_one_example_needs_no_axis_of_its_own(image, label):
-    assert figures(NET, image, label) == figures(NET, X[:1], y[:1] * 0 + 3)
-
-
-@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64])
-def test_tables_of_whole_numbers_are_numbers(kind):
-    table = (TABLE > 0.5).astype(kind)
-    linear = nn.Linear(192, N_CLASSES)
-    assert figures(linear, table, y) == figures(linear, torch.as_tensor(table).float(), y)
-
-
-def test_a_table_of_pandas_is_an_array():
-    linear = nn.Linear(192, N_CLASSES)
-    assert figures(linear, pd.DataFrame(TABLE), pd.Series(CLASSES)) == figures(linear, TABLE, y)
-
-
-def test_half_precision_has_no_array_and_needs_none():
-    half = [X.bfloat16(), [*X.bfloat16()]]
-    expected = figures(NET, half[0].float(), y)[:2]
-    assert figures(NET, half[1], y)[:2] == expected
+    (chunk,) = read(image, label)
+    assert torch.equal(chunk.inputs, X[:1])
+    assert chunk.labels.tolist() == [3]
 
 
 @pytest.mark.parametrize(
@@ -1646,7 +1704,9 @@ def test_half_precision_has_no_array_and_needs_none():
     ids=["pipeline", "passthrough", "forward", "search"],
 )
 def test_what_holds_nothing_but_a_network_of_ours_is_that_network(model):
-    assert figures(model, X, y) == figures(FITTED, X, y)
+    evaluated = resolve_model(model)
+    assert evaluated.model is FITTED.network_
+    assert list(evaluated.classes if evaluated.classes is not None else range(5)) == [*range(5)]
 
 
 def test_bounds_from_mean_and_deviation_hold_the_values_that_the_same_formula_gives():
@@ -1661,9 +1721,11 @@ def test_bounds_from_mean_and_deviation_hold_the_values_that_the_same_formula_gi
         given.append(inputs)
         return inputs
 
-    report = ask(X=normalised, bounds=bounds)
+    labels = NET(normalised).argmax(dim=1)
+    attack = {"keep": keep}
+    report = evaluate(NET, normalised, labels, epsilon=0.1, bounds=bounds, attacks=attack)
     assert report.bounds == bounds
-    evaluate(NET, normalised, y, epsilon=0.1, bounds=bounds, attacks={"keep": keep})
+    assert given[0].shape == normalised.shape
     assert ((given[0] >= low) & (given[0] <= high)).all()
 
 
