@@ -22,9 +22,10 @@ class Normalized(nn.Module):
     ----------
     network : nn.Module
         Takes normalised inputs of shape (n, ...). Shared, not copied.
-    mean, std : float, sequence of float or Tensor of shape (n_channels,)
-        What to subtract and what to divide by: one number, or one for each channel, which is
-        axis 1 of the inputs. ``std`` is above 0.
+    mean : float, sequence of float or Tensor of shape (n_channels,)
+        What to subtract: one number, or one for each channel, which is axis 1 of the inputs.
+    std : float, sequence of float or Tensor of shape (n_channels,)
+        What to divide by, above 0.
 
     Attributes
     ----------
@@ -88,7 +89,18 @@ class Normalized(nn.Module):
         self.register_buffer("std", other.to(device, kind))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalise, then ask the network."""
+        """Normalise, then ask the network.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, n_channels, ...)
+            Raw inputs.
+
+        Returns
+        -------
+        Tensor of shape (n, n_classes)
+            What the network returns, usually logits.
+        """
         channels = max(len(self.mean), len(self.std))
         if channels > 1 and (inputs.ndim < 2 or inputs.shape[1] != channels):
             raise ValueError(
@@ -163,7 +175,18 @@ class Logits(nn.Module):
         self.pick = pick
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Ask the network and take the logits out of its answer."""
+        """Ask the network and take the logits out of its answer.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+            What the network takes.
+
+        Returns
+        -------
+        Tensor of shape (n, n_classes)
+            Logits.
+        """
         logits = self._picked(self.module(inputs))
         if isinstance(logits, Tensor) and logits.shape in ((len(inputs),), (len(inputs), 1)):
             z = logits.reshape(-1)

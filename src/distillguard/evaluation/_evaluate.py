@@ -67,13 +67,17 @@ def evaluate(
     ----------
     model : nn.Module, callable or estimator
         Maps inputs of shape (n, ...) to logits of shape (n, n_classes). Of a fitted estimator
-        its ``student_`` is evaluated, and labels are looked up in its ``classes_``.
-    X : Tensor or array of shape (n, ...), Dataset or DataLoader
-        Clean examples, floating point, within ``bounds``; a Dataset or DataLoader of pairs
-        (inputs, labels) is read once, in bounded memory.
+        its ``student_`` is evaluated, and labels are looked up in its ``classes_``; of a
+        pipeline its last step, if the others change nothing.
+        :class:`~distillguard.networks.Logits` makes such a model of one that returns something
+        else, :class:`~distillguard.networks.Normalized` of one that takes normalised inputs.
+    X : Tensor, array, Dataset, DataLoader or iterable
+        Clean examples of shape (n, ...) within ``bounds``; or, without ``y``, a pair (X, y), or
+        whatever yields batches or examples as pairs (inputs, labels), which is read once, in
+        bounded memory. Tensors keep their dtype, other numbers take that of the model.
     y : Tensor or array of shape (n,), optional
-        True classes: integers, or whatever the estimator was fitted with. Not with a Dataset
-        or DataLoader.
+        True classes: whole numbers from 0, or whatever the estimator was fitted with. Not given
+        where ``X`` holds labels.
     norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the threat model.
     epsilon : float
@@ -88,7 +92,8 @@ def evaluate(
         be put side by side.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take: two numbers, or tensors broadcastable to
-        one input, such as one bound for each feature or channel.
+        one input, such as one bound for each feature or channel. Inputs that exceed them by
+        rounding, at most four units in the last place of the larger bound, are put on them.
     mask : Tensor of bool, optional
         Which coordinates may change, in the shape of one input or, of inputs in memory, of all.
         Attacks of this package that are given none get it; of others, points that change
