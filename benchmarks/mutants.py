@@ -731,7 +731,7 @@ FAULTS = [
     ),
     Fault(
         "extra examples start anew in every epoch",
-        "_mixed.py",
+        "_data/_mixed.py",
         "more = self._from((number - 1) * (self.n_batches or 0))",
         "more = self._from(0)",
         ("test_robust.py",),

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from benchmarks._common import circumstances, load, save, table
 from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, functional, networks
-from distillguard._data import Batch
+from distillguard._data._batch import Batch
+from distillguard._data._sources import TensorSource
 from distillguard._modes import borrowed, isolated_random_state
-from distillguard._sources import TensorSource
 from distillguard.exceptions import DivergenceError
 from distillguard.training import Plan, Runtime, Scored, head_in_units, multiply_head, train
 

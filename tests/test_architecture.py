@@ -21,14 +21,22 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 
 # Each layer may import the ones before it.
 LAYERS = [
-    {"_typing", "exceptions"},
-    {"_validation", "_boxes", "_random", "_batches", "_processes", "_plot", "_files", "_json"},
+    {"_typing", "_words", "exceptions"},
+    {
+        "_validation",
+        "_boxes",
+        "_model_kinds",
+        "_random",
+        "_batches",
+        "_processes",
+        "_plot",
+        "_files",
+        "_json",
+    },
     {"_modes", "_robust_losses", "scaling_laws", "_l1", "_layers", "_image_files", "_storage"},
-    {"_robust_distillation_losses"},
+    {"_robust_distillation_losses", "_wrappers"},
     {"functional"},
     {"_geometry", "_data", "networks", "datasets"},
-    {"_sources"},
-    {"_mixed"},
     {"training"},
     {"callbacks"},
     {"attacks", "estimators"},

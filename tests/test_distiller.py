@@ -436,21 +436,21 @@ def test_wrong_parameters_are_refused_with_the_rule_and_the_value(digits, settin
             ValueError,
             "one example",
         ),
-        (lambda X, y: (DataLoader(X, 10),), TypeError, "yield pairs of tensors .* got Tensor"),
+        (lambda X, y: (DataLoader(X, 10),), TypeError, "yield pairs .* got Tensor of shape"),
         (
             lambda X, y: (DataLoader(Pairs((X * 255).byte(), y), 10),),
             TypeError,
-            "inputs must be floating point, got torch.uint8 images",
+            "X must be floating point, got uint8 images",
         ),
         (
             lambda X, y: (DataLoader(TensorDataset(X, y + 0.5), 10),),
             TypeError,
-            "labels must be integer classes, got torch.float32",
+            "labels in X must hold integer classes, got 0.5",
         ),
         (
             lambda X, y: (DataLoader(Pairs(X / 0, y), 10),),
             ValueError,
-            "inputs must be finite, got NaN or infinity",
+            "X must be finite, got NaN or infinity",
         ),
     ],
 )
@@ -463,7 +463,7 @@ def test_a_label_beyond_the_network_s_classes_is_refused(digits):
     X, y = digits
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
     for data in (DataLoader(Pairs(X, y), 50), TensorDataset(X, y)):
-        with pytest.raises(ValueError, match="labels must be classes from 0 to 4, got values in"):
+        with pytest.raises(ValueError, match="labels in X must be classes from 0 to 4, got"):
             small(module=module).fit(data)
 
 

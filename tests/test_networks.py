@@ -1,11 +1,14 @@
 """The papers' networks have the papers' shapes; counts come from the tables, not the code."""
 
 import pickle
+import re
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
+from distillguard import attacks, networks
 from distillguard.networks import (
     mlp,
     papernot_cifar10,
@@ -226,3 +229,167 @@ def test_nonsense_settings_are_refused():
             papernot_mnist(dropout=three)
     with pytest.raises(TypeError, match="hidden must be a sequence of integers, got 64"):
         mlp((4,), hidden=64)
+
+
+# --- around a network -------------------------------------------------------------------------
+
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+
+
+def small_network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3,), (3, 5), (3, 2, 2, 2)])
+def test_normalised_inputs_are_those_of_torchvision_in_every_rank(shape):
+    from torchvision.transforms import Normalize
+
+    inputs = torch.rand(5, *shape)
+    images = inputs.reshape(5, 3, 1, -1)
+    expected = torch.stack([Normalize(MEAN, STD)(image) for image in images]).reshape(inputs.shape)
+    torch.testing.assert_close(networks.Normalized(nn.Identity(), MEAN, STD)(inputs), expected)
+    one = networks.Normalized(nn.Identity(), 0.5, torch.tensor(0.25))
+    torch.testing.assert_close(one(inputs), 4 * inputs - 2)
+
+
+def test_an_attack_on_raw_inputs_is_the_attack_on_normalised_ones_in_their_units():
+    network, std = small_network(), 0.25
+    raw = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    model = networks.Normalized(network, 0.5, std)
+    labels = model(raw).argmax(dim=1)
+    inside = attacks.pgd(model, raw, labels, epsilon=0.03, random_start=False)
+    outside = attacks.pgd(
+        network,
+        (raw - 0.5) / std,
+        labels,
+        epsilon=0.03 / std,
+        bounds=((0 - 0.5) / std, (1 - 0.5) / std),
+        random_start=False,
+    )
+    assert (model(inside).argmax(dim=1) != labels).any()
+    assert torch.equal(model(inside).argmax(dim=1), network(outside).argmax(dim=1))
+    torch.testing.assert_close((inside - 0.5) / std, outside, atol=2e-5, rtol=0)
+
+
+def test_mean_and_deviation_are_saved_and_move_with_the_network():
+    model = networks.Normalized(small_network().double(), MEAN, STD)
+    assert model.mean.dtype == model.std.dtype == torch.float64
+    assert {"mean", "std"} < model.state_dict().keys()
+    other = networks.Normalized(small_network(), (0.0,) * 3, (1.0,) * 3).double()
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.std, torch.tensor(STD, dtype=torch.float64))
+    assert model.to(torch.bfloat16)(torch.rand(2, 3, 8, 8).bfloat16()).dtype == torch.bfloat16
+    assert model.to("meta").mean.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((len, 0, 1), TypeError, "network must be a module, got the function len"),
+        ((nn.Identity(), "a", 1), TypeError, "mean must be a number or one per channel, got 'a'"),
+        ((nn.Identity(), 0, 0), ValueError, "std must be above 0, got 0.0"),
+        ((nn.Identity(), float("nan"), 1), ValueError, "mean must be finite, got nan"),
+        ((nn.Identity(), [], 1), ValueError, "mean must be a number or one per channel, got shape"),
+        (
+            (nn.Identity(), MEAN, STD[:2]),
+            ValueError,
+            "std must have one number for each of 3 in mean, got 2",
+        ),
+    ],
+)
+def test_a_normalisation_that_is_none_is_refused(arguments, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        networks.Normalized(*arguments)
+
+
+def test_images_with_other_channels_are_refused_rather_than_broadcast():
+    message = r"^inputs must have 3 channels in axis 1, one for each mean and std, got shape \(2, 1"
+    with pytest.raises(ValueError, match=message):
+        networks.Normalized(nn.Identity(), MEAN, STD)(torch.rand(2, 1, 8, 8))
+
+
+@dataclass
+class Output:
+    scores: torch.Tensor
+    loss: None = None
+
+
+@pytest.mark.parametrize(
+    ("pack", "pick"),
+    [
+        (lambda z: {"logits": z, "loss": None}, "logits"),
+        (lambda z: {"out": z}, "out"),
+        (lambda z: (z, None), 0),
+        (lambda z: [None, z], -1),
+        (lambda z: Output(z), "scores"),
+        (lambda z: {"layers": [None, z]}, lambda output: output["layers"][1]),
+        (lambda z: z, "logits"),
+        (lambda z: z, 3),
+        (lambda z: z[:, :, None, None].expand(-1, -1, 3, 2), lambda z: z.mean((2, 3))),
+    ],
+)
+def test_logits_are_taken_out_of_whatever_holds_them(pack, pick):
+    network, inputs = small_network(), torch.rand(4, 3, 8, 8)
+    model = networks.Logits(lambda x: pack(network(x)), pick)
+    torch.testing.assert_close(model(inputs), network(inputs))
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_one_logit_becomes_two_of_the_same_probabilities_and_gradient(shape):
+    linear, inputs = nn.Linear(5, 1), torch.randn(6, 5, requires_grad=True)
+    logits = networks.Logits(lambda x: linear(x).reshape(shape))(inputs)
+    z = linear(inputs)[:, 0]
+    torch.testing.assert_close(logits.softmax(dim=1)[:, 1], z.sigmoid())
+    assert torch.equal(logits.argmax(dim=1) == 1, z > 0)
+    loss = nn.functional.cross_entropy(logits, torch.ones(6, dtype=torch.int64))
+    expected = nn.functional.binary_cross_entropy_with_logits(z, torch.ones(6))
+    for one, other in zip(
+        torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_module_around_logits_shares_weights_modes_and_state():
+    network = small_network()
+    model = networks.Logits(network)
+    assert dict(model.named_parameters()).keys() == {f"module.{n}" for n in network.state_dict()}
+    model.eval()
+    assert not network.training
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: networks.Logits(3), TypeError, "module must be a module or a callable, got 3"),
+        (
+            lambda: networks.Logits(nn.Linear),
+            TypeError,
+            "module must be a module or a callable, got the class Linear",
+        ),
+        (
+            lambda: networks.Logits(nn.Identity(), 0.5),
+            TypeError,
+            "pick must be a string, an integer or a callable, got 0.5",
+        ),
+        (
+            lambda: networks.Logits(lambda x: {"out": x})(torch.rand(2, 3)),
+            ValueError,
+            "pick must be in what the module returns, got 'logits' and dict with keys 'out'",
+        ),
+        (
+            lambda: networks.Logits(lambda x: (x,), 2)(torch.rand(2, 3)),
+            ValueError,
+            "pick must be in what the module returns, got 2 and tuple of 1 item: Tensor (2, 3)",
+        ),
+        (
+            lambda: networks.Logits(lambda x: Output(x))(torch.rand(2, 3)),
+            ValueError,
+            "pick must be in what the module returns, got 'logits' and Output",
+        ),
+    ],
+)
+def test_logits_that_cannot_be_found_are_refused(build, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        build()

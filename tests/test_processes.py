@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 
-from distillguard._data import Batch
+from distillguard._data._batch import Batch
 from distillguard._processes import Processes
 from distillguard.training import Runtime
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from distillguard import _validation as check
-from distillguard._boxes import check_range
-from distillguard.attacks import fgsm, pgd
+from distillguard._boxes import ROUNDINGS, hold_within
+from distillguard.attacks import deepfool, fgsm, pgd
 from distillguard.exceptions import NoGradientError
 
 UNIT = (0.0, 1.0)
@@ -93,8 +93,16 @@ def test_limits_themselves_are_allowed():
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
-        ([[0.5]], TypeError, "inputs must be a torch.Tensor, got list"),
-        (np.zeros((2, 3)), TypeError, "inputs must be a torch.Tensor, got ndarray"),
+        (
+            [[0.5]],
+            TypeError,
+            "inputs must be a torch.Tensor, got list; write torch.as_tensor(inputs)",
+        ),
+        (
+            np.zeros((2, 3)),
+            TypeError,
+            "inputs must be a torch.Tensor, got ndarray; write torch.as_tensor(inputs)",
+        ),
         (
             torch.zeros(2, 3, dtype=torch.uint8),
             TypeError,
@@ -112,14 +120,14 @@ def test_limits_themselves_are_allowed():
             torch.tensor([[0.0, 255.0]]),
             ValueError,
             "inputs must be within bounds (0.0, 1.0), got values in [0, 255]; "
-            "images stored as 0 to 255 need dividing by 255",
+            "for images stored as 0 to 255 write inputs / 255",
         ),
         (
             torch.tensor([[-0.5, 2.25]]),
             ValueError,
-            "inputs must be within bounds (0.0, 1.0), got values in [-0.5, 2.25]; if the data is "
-            "normalised by mean and standard deviation, put the normalisation into the model as "
-            "its first layer and pass raw inputs, or pass the true bounds",
+            "inputs must be within bounds (0.0, 1.0), got values in [-0.5, 2.25]; if they are "
+            "normalised by mean and standard deviation, pass raw inputs and "
+            "networks.Normalized(model, mean, std), or bounds=((0 - mean) / std, (1 - mean) / std)",
         ),
         (
             torch.tensor([[0.0, 300.0]]),
@@ -136,20 +144,43 @@ def test_inputs_that_are_no_examples_get_told_why(inputs, error, message):
 def test_hints_are_kept_for_the_usual_bounds():
     message = "inputs must be within bounds (-1.0, 1.0), got values in [-2, 2]"
     with pytest.raises(ValueError, match=exactly(message)):
-        check_range("inputs", torch.tensor([[-2.0, 2.0]]), (-1.0, 1.0))
+        hold_within("inputs", torch.tensor([[-2.0, 2.0]]), (-1.0, 1.0))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("limit", [0.1, 0.3, 0.7, 2.1])
 def test_inputs_may_lie_on_a_bound_that_their_dtype_rounds(dtype, limit):
-    check_range("inputs", torch.tensor([[-limit, limit]], dtype=dtype), (-limit, limit))
+    inputs = torch.tensor([[-limit, limit]], dtype=dtype)
+    assert hold_within("inputs", inputs, (-limit, limit)) is inputs
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_inputs_may_not_lie_beyond_a_bound_by_the_least(dtype):
-    beyond = torch.nextafter(torch.tensor([[1.0]], dtype=dtype), torch.tensor(2.0, dtype=dtype))
+def test_inputs_may_exceed_a_bound_by_rounding_and_are_put_on_it(dtype):
+    unit = torch.finfo(dtype).eps
+    beyond = torch.tensor([[1 + ROUNDINGS * unit, -ROUNDINGS * unit, 0.5]], dtype=dtype)
+    assert hold_within("inputs", beyond, UNIT).tolist() == [[1.0, 0.0, 0.5]]
+    beyond[0, 0] += unit
     with pytest.raises(ValueError, match=r"^inputs must be within bounds \(0.0, 1.0\), got"):
-        check_range("inputs", beyond, UNIT)
+        hold_within("inputs", beyond, UNIT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_extremes_that_a_refusal_prints_are_bounds_that_work(dtype):
+    generator = torch.Generator().manual_seed(0)
+    inputs = (torch.randn(50, 7, generator=generator, dtype=torch.float64) * 3).to(dtype)
+    with pytest.raises(ValueError, match=r"got values in \[") as caught:
+        hold_within("inputs", inputs, UNIT)
+    printed = re.search(r"got values in \[(.*?), (.*?)\]", str(caught.value)).groups()
+    bounds = tuple(map(float, printed))
+    assert hold_within("inputs", inputs, bounds) is inputs
+
+
+def test_an_attack_puts_what_exceeds_the_bounds_by_rounding_on_them():
+    inputs = torch.tensor([[1 + 2e-7, 0.25, 0.25, 0.25], [-1e-7, 0.25, 0.25, 0.25]])
+    adversarial = fgsm(model, inputs, LABELS, epsilon=0.1)
+    assert ((adversarial >= 0) & (adversarial <= 1)).all()
+    nearest = deepfool(lambda x: torch.stack([x[:, 0] * 0 + 9, x[:, 0]], dim=1), inputs, LABELS * 0)
+    assert nearest.tolist() == inputs.clamp(0, 1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -175,9 +206,21 @@ def test_bounds_are_two_finite_numbers_in_order(bounds, error, message):
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [
-        ([0, 1], TypeError, "labels must be a torch.Tensor, got list"),
-        (LABELS.int(), TypeError, "labels must have dtype torch.int64, got torch.int32"),
-        (LABELS.double(), TypeError, "labels must have dtype torch.int64, got torch.float64"),
+        (
+            [0, 1],
+            TypeError,
+            "labels must be a torch.Tensor, got list; write torch.as_tensor(labels)",
+        ),
+        (
+            LABELS.int(),
+            TypeError,
+            "labels must have dtype torch.int64, got torch.int32; write labels.long()",
+        ),
+        (
+            LABELS.double(),
+            TypeError,
+            "labels must have dtype torch.int64, got torch.float64; write labels.long()",
+        ),
         (
             LABELS[:1],
             ValueError,
@@ -186,7 +229,7 @@ def test_bounds_are_two_finite_numbers_in_order(bounds, error, message):
         (
             LABELS[:, None],
             ValueError,
-            "labels must have shape (2,), one class per input, got (2, 1)",
+            "labels must have shape (2,), one class per input, got (2, 1); write labels[:, 0]",
         ),
         (
             torch.tensor([0, 2]),
@@ -196,7 +239,7 @@ def test_bounds_are_two_finite_numbers_in_order(bounds, error, message):
         (
             torch.tensor([-1, 1]),
             ValueError,
-            "labels must be classes from 0 to 1, got values in [-1, 1]",
+            "labels must be classes from 0 to 1, got values in [-1, 1]; write (labels + 1) // 2",
         ),
     ],
 )
@@ -270,23 +313,31 @@ def test_settings_of_pgd_against_their_rules(settings, error, message):
 @pytest.mark.parametrize(
     ("output", "error", "message"),
     [
-        (lambda x: [x], TypeError, "model must return a torch.Tensor of logits, got list"),
+        (
+            lambda x: [x],
+            TypeError,
+            "model must return a torch.Tensor of logits, got list of 1 item: Tensor (2, 4); "
+            "wrap it: networks.Logits(model, 0)",
+        ),
         (
             lambda x: x.sum(dim=1),
             ValueError,
-            "model must return logits of shape (2, n_classes) with at least two classes, got (2,)",
+            "model must return logits of shape (2, n_classes) with at least two classes, "
+            "got (2,); remove the final sigmoid if it has one, then wrap it: "
+            "networks.Logits(model), which makes the pair (0, z) of one logit z",
         ),
         (
             lambda x: x[:, :1],
             ValueError,
             "model must return logits of shape (2, n_classes) with at least two classes, "
-            "got (2, 1)",
+            "got (2, 1); remove the final sigmoid if it has one, then wrap it: "
+            "networks.Logits(model), which makes the pair (0, z) of one logit z",
         ),
         (
             lambda x: x[:1],
             ValueError,
             "model must return logits of shape (2, n_classes) with at least two classes, "
-            "got (1, 4)",
+            "got (1, 4); look for a view or reshape that mixes examples",
         ),
         (
             lambda x: x.argsort(dim=1),

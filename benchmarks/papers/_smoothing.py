@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from distillguard import UndefendedClassifier, functional
-from distillguard._data import Batch
+from distillguard._data._batch import Batch
 from distillguard.training import Scored
 
 

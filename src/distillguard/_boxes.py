@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from ._typing import Bounds, Mask
+from ._words import written
+
+ROUNDINGS = 4
+"""Units of precision by which values may exceed a bound."""
 
 
 def boxes(inputs: Tensor, bounds: Bounds, mask: Mask | None) -> tuple[Tensor, Tensor]:
@@ -24,7 +28,7 @@ def boxes(inputs: Tensor, bounds: Bounds, mask: Mask | None) -> tuple[Tensor, Te
     ValueError
         If a lowest value is above its highest, shapes do not fit, or inputs leave the bounds.
     """
-    check_range("inputs", inputs, bounds)
+    hold_within("inputs", inputs, bounds)
     lowest, highest = box(bounds, inputs)
     rows = (len(inputs), *lowest.shape)
     low, high = lowest.expand(rows), highest.expand(rows)
@@ -59,37 +63,58 @@ def check_bounds(bounds: Any) -> None:
         raise ValueError(f"bounds must be finite with low below high, got {bounds!r}")
 
 
-def check_range(name: str, values: Tensor, bounds: Bounds) -> None:
-    """Refuse values that are not finite or leave ``bounds``, and say what probably happened."""
+def hold_within(name: str, values: Tensor, bounds: Bounds) -> Tensor:
+    """Return the values, those put on a bound that exceed it by rounding; refuse others.
+
+    Bounds computed from a mean and a standard deviation in Python's floats differ from what the
+    same formula gives in the dtype of the values, by a few units of its precision.
+
+    Raises
+    ------
+    ValueError
+        If values are not finite, or exceed ``bounds`` by more; the message says what probably
+        happened.
+    """
     # In the values' own dtype: 0.1 in float32 is a little more than 0.1 in float64.
     low, high = box(bounds, values)
     if not values.numel():
-        return
+        return values
     least, most = torch.stack(values.detach().aminmax()).tolist()
     if not (math.isfinite(least) and math.isfinite(most)):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     if low.numel() == high.numel() == 1 and low.item() <= least and most <= high.item():
-        return
+        return values
     outside = (values < low) | (values > high)
     if not bool(outside.any()):
-        return
+        return values
+    slack = ROUNDINGS * torch.finfo(values.dtype).eps * torch.maximum(low.abs(), high.abs())
+    outside = (values < low - slack) | (values > high + slack)
+    if not bool(outside.any()):
+        return values.clamp(low, high)
     if any(isinstance(bound, Tensor) and bound.numel() > 1 for bound in bounds):
-        place = outside.nonzero()[0].tolist()
-        lowest, highest = (bound.expand_as(values)[tuple(place)].item() for bound in (low, high))
+        index = outside.nonzero()[0].tolist()
+        lowest, highest = (bound.expand_as(values)[tuple(index)] for bound in (low, high))
         raise ValueError(
-            f"{name} must be within bounds, got {values[tuple(place)].item():.6g} at {place}, "
-            f"where bounds are [{lowest:.6g}, {highest:.6g}]"
+            f"{name} must be within bounds, got {digits(values[tuple(index)])} at {index}, "
+            f"where bounds are [{digits(lowest)}, {digits(highest)}]"
         )
     numbers = tuple(float(bound) for bound in bounds)
-    message = f"{name} must be within bounds {numbers}, got values in [{least:.6g}, {most:.6g}]"
+    extremes = ", ".join(map(digits, values.detach().aminmax()))
+    message = f"{name} must be within bounds {numbers}, got values in [{extremes}]"
     if least >= 0 and 1 < most <= 255 and numbers == (0.0, 1.0):
-        message += "; images stored as 0 to 255 need dividing by 255"
+        message += f"; for images stored as 0 to 255 write {written(name, '{} / 255')}"
     elif least < 0 and numbers == (0.0, 1.0):
         message += (
-            "; if the data is normalised by mean and standard deviation, put the normalisation "
-            "into the model as its first layer and pass raw inputs, or pass the true bounds"
+            "; if they are normalised by mean and standard deviation, pass raw inputs and "
+            "networks.Normalized(model, mean, std), or bounds=((0 - mean) / std, (1 - mean) / std)"
         )
     raise ValueError(message)
+
+
+def digits(value: Tensor) -> str:
+    """The shortest number that is this value in its own dtype, so that it can be copied."""
+    wide = value.item() if value.dtype == torch.float64 else np.float32(value.item())
+    return str(wide).removesuffix(".0")
 
 
 def _check_bound(bound: Any) -> None:
@@ -101,7 +126,9 @@ def _check_bound(bound: Any) -> None:
             raise ValueError("bounds must be finite, got NaN or infinity")
         return
     if isinstance(bound, bool) or not isinstance(bound, Real):
-        raise TypeError(f"bounds must be a number or a tensor, got {bound!r}")
+        each = f"; for one per channel write torch.tensor({bound!r})[:, None, None]"
+        remedy = each if isinstance(bound, list | tuple) else ""
+        raise TypeError(f"bounds must be a number or a tensor, got {bound!r}{remedy}")
 
 
 def _of_one_example(bound: Any, like: Tensor) -> Tensor:
@@ -110,9 +137,11 @@ def _of_one_example(bound: Any, like: Tensor) -> Tensor:
     if values.ndim == like.ndim and len(values) == 1:
         values = values[0]
     if not _broadcasts(values.shape, shape):
+        channels = values.ndim == 1 < len(shape) and len(values) == shape[0]
+        remedy = f"; for one per channel reshape them to {(len(values), *(1,) * (len(shape) - 1))}"
         raise ValueError(
             f"bounds must be broadcastable to one example {tuple(shape)}, "
-            f"got shape {tuple(values.shape)}"
+            f"got shape {tuple(values.shape)}{remedy if channels else ''}"
         )
     return values.reshape(*(1,) * (len(shape) - values.ndim), *values.shape)
 
@@ -124,10 +153,13 @@ def checked_mask(mask: Any, shape: Sequence[int]) -> Tensor:
     first one is 1 or n.
     """
     if not isinstance(mask, Tensor | np.ndarray):
-        raise TypeError(f"mask must be a boolean tensor or None, got {type(mask).__name__}")
+        raise TypeError(
+            f"mask must be a boolean tensor or None, got {type(mask).__name__}; write "
+            "torch.as_tensor(mask)"
+        )
     free = torch.as_tensor(mask)
     if free.dtype != torch.bool:
-        raise TypeError(f"mask must have dtype torch.bool, got {free.dtype}")
+        raise TypeError(f"mask must have dtype torch.bool, got {free.dtype}; write mask.bool()")
     whole = free.ndim == len(shape)
     if not _broadcasts(free.shape, shape if whole else shape[1:]):
         raise ValueError(

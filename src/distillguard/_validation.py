@@ -1,17 +1,25 @@
 """Checks at the public boundary, one grammar: ``<argument> must <rule>, got <value>``."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._typing import Norm
+from ._words import described, written
 from .exceptions import NoGradientError
 
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+
+_NORM_WORDS: dict[str, Norm] = {
+    **dict.fromkeys(("linf", "inf", "linfinity", "infinity", "max", "l∞"), "linf"),
+    **dict.fromkeys(("l2", "2", "2.0", "euclidean"), "l2"),
+    **dict.fromkeys(("l1", "1", "1.0", "manhattan"), "l1"),
+}
+"""What else people call the norms."""
 
 _NO_GRAPH = (
     "model must be differentiable with respect to its input, got an output without a graph; "
@@ -64,7 +72,13 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
 
 def check_norm(norm: Any, allowed: tuple[Norm, ...] = NORMS) -> None:
     """Refuse a norm that the attack does not know."""
-    check_choice("norm", norm, allowed)
+    try:
+        check_choice("norm", norm, allowed)
+    except ValueError as error:
+        meant = _NORM_WORDS.get(str(norm).lower().replace("_", "").replace("-", ""))
+        if meant is None or meant not in allowed:
+            raise
+        raise ValueError(f"{error}; write {meant!r}") from None
 
 
 def check_random_state(random_state: Any) -> None:
@@ -73,20 +87,13 @@ def check_random_state(random_state: Any) -> None:
         check_at_least("random_state", random_state, 0)
 
 
-def check_model(model: Any) -> None:
-    """Refuse what cannot be called; of an estimator, say which of its networks can."""
-    if not callable(model):
-        inside = [name for name in ("student_", "network_") if hasattr(model, name)]
-        hint = f"; pass its {inside[0]}" if inside else ""
-        raise TypeError(
-            f"model must be a callable from inputs to logits, got {type(model).__name__}{hint}"
-        )
-
-
 def check_inputs(inputs: Any) -> None:
     """Refuse inputs that are not a floating tensor of examples."""
     if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs must be a torch.Tensor, got {type(inputs).__name__}")
+        raise TypeError(
+            f"inputs must be a torch.Tensor, got {type(inputs).__name__}; write "
+            "torch.as_tensor(inputs)"
+        )
     if not inputs.is_floating_point():
         raise TypeError(
             f"inputs must be floating point, got {inputs.dtype}; "
@@ -101,27 +108,27 @@ def check_inputs(inputs: Any) -> None:
 def check_labels(labels: Any, inputs: Tensor) -> None:
     """Refuse labels that are not one int64 class per example."""
     if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a torch.Tensor, got {type(labels).__name__}")
+        raise TypeError(
+            f"labels must be a torch.Tensor, got {type(labels).__name__}; write "
+            "torch.as_tensor(labels)"
+        )
     if labels.dtype != torch.int64:
-        raise TypeError(f"labels must have dtype torch.int64, got {labels.dtype}")
-    if labels.shape != (len(inputs),):
+        raise TypeError(
+            f"labels must have dtype torch.int64, got {labels.dtype}; write labels.long()"
+        )
+    n = len(inputs)
+    if labels.shape != (n,):
+        column = "; write labels[:, 0]" if labels.shape == (n, 1) else ""
+        one_hot = labels.ndim == 2 and len(labels) == n and not column
+        remedy = "; write labels.argmax(1)" if one_hot else column
         raise ValueError(
-            f"labels must have shape ({len(inputs)},), one class per input, "
-            f"got {tuple(labels.shape)}"
+            f"labels must have shape ({n},), one class per input, got {tuple(labels.shape)}{remedy}"
         )
 
 
 def check_logits(logits: Any, n: int, name: str = "model") -> None:
     """Refuse a model's output that is not finite logits of shape (n, n_classes)."""
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"{name} must return a torch.Tensor of logits, got {type(logits).__name__}")
-    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
-        raise ValueError(
-            f"{name} must return logits of shape ({n}, n_classes) with at least two classes, "
-            f"got {tuple(logits.shape)}"
-        )
-    if not logits.is_floating_point():
-        raise TypeError(f"{name} must return floating point logits, got {logits.dtype}")
+    check_output(logits, n, name)
     if not logits.isfinite().all():
         if not logits.isnan().any() and bool((logits == -torch.inf).any()):
             raise ValueError(
@@ -136,14 +143,82 @@ def check_logits(logits: Any, n: int, name: str = "model") -> None:
         )
 
 
-def check_label_range(labels: Tensor, n_classes: int) -> None:
+def check_output(output: Any, n: int, name: str = "model") -> None:
+    """Refuse what has not the type and shape of logits, and say how to get at them."""
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"{name} must return a torch.Tensor of logits, got {described(output)}"
+            f"{_where_logits_are(output, n, name)}"
+        )
+    if not output.is_floating_point():
+        remedy = "; return what goes into argmax" if output.ndim == 1 else ""
+        raise TypeError(f"{name} must return floating point logits, got {output.dtype}{remedy}")
+    if output.ndim != 2 or len(output) != n or output.shape[1] < 2:
+        raise ValueError(
+            f"{name} must return logits of shape ({n}, n_classes) with at least two classes, "
+            f"got {tuple(output.shape)}{_how_to_reshape(output, n, name)}"
+        )
+
+
+def _where_logits_are(output: Any, n: int, name: str) -> str:
+    if output is None:
+        return "; let its forward return them"
+    if isinstance(output, nn.Module):
+        return "; pass the module that the function returns"
+    if hasattr(output, "__array__"):
+        return "; compute them in PyTorch, without NumPy"
+    parts = _parts(output)
+    fitting = [
+        key
+        for key, part in parts.items()
+        if isinstance(part, Tensor) and part.is_floating_point() and part.shape[:1] == (n,)
+    ]
+    fitting.sort(key=lambda key: (key != "logits", parts[key].ndim != 2))
+    pick = next(iter(fitting), None)
+    return "" if pick is None else f"; wrap it: networks.Logits({name}, {pick!r})"
+
+
+def _parts(output: Any) -> Mapping[Any, Any]:
+    if isinstance(output, Mapping):
+        return output
+    if hasattr(output, "_asdict"):
+        return dict(output._asdict())
+    if isinstance(output, list | tuple):
+        return dict(enumerate(output))
+    return getattr(output, "__dict__", {})
+
+
+def _how_to_reshape(output: Tensor, n: int, name: str) -> str:
+    if output.ndim and len(output) != n:
+        return "; look for a view or reshape that mixes examples"
+    if output.ndim > 2:
+        axes = "2" if output.ndim == 3 else str(tuple(range(2, output.ndim)))
+        return f"; wrap it: networks.Logits({name}, lambda output: output.mean({axes}))"
+    if output.shape not in ((n,), (n, 1)):
+        return ""
+    wrap = f"wrap it: networks.Logits({name}), which makes the pair (0, z) of one logit z"
+    if bool(((output >= 0) & (output <= 1)).all()):
+        return f"; remove the final sigmoid if it has one, then {wrap}"
+    return f"; {wrap}"
+
+
+def check_label_range(labels: Tensor, n_classes: int, name: str = "labels") -> None:
     """Refuse labels outside the classes that the model distinguishes."""
-    if len(labels):
-        low, high = (extreme.item() for extreme in labels.aminmax())
-        if low < 0 or high >= n_classes:
-            raise ValueError(
-                f"labels must be classes from 0 to {n_classes - 1}, got values in [{low}, {high}]"
-            )
+    if not len(labels):
+        return
+    low, high = (int(extreme) for extreme in labels.aminmax())
+    if low >= 0 and high < n_classes:
+        return
+    remedy = ""
+    if low == 1 and high == n_classes:
+        remedy = f"; if they count from 1, write {written(name, '{} - 1')}"
+    elif (low, high, n_classes) == (-1, 1, 2):
+        remedy = f"; write {written(name, '({} + 1) // 2')}"
+    elif low == -1:
+        remedy = "; if -1 marks examples without a class, leave those out"
+    raise ValueError(
+        f"{name} must be classes from 0 to {n_classes - 1}, got values in [{low}, {high}]{remedy}"
+    )
 
 
 def check_differentiable(logits: Tensor) -> None:

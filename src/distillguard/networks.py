@@ -2,7 +2,8 @@
 
 Each function is a factory for the estimators, so that the weights are drawn under their
 ``random_state``. Called by hand, it draws them from torch's global generator: call
-``torch.manual_seed`` first to repeat them. No network ends in a softmax.
+``torch.manual_seed`` first to repeat them. No network ends in a softmax. Two modules go around
+networks that anybody built: one normalises their inputs, one takes out their logits.
 """
 
 import math
@@ -21,8 +22,17 @@ from ._layers import (
     papernot,
 )
 from ._validation import check_at_least
+from ._wrappers import Logits, Normalized
 
-__all__ = ["mlp", "papernot_cifar10", "papernot_mnist", "preact_resnet18", "wide_resnet"]
+__all__ = [
+    "Logits",
+    "Normalized",
+    "mlp",
+    "papernot_cifar10",
+    "papernot_mnist",
+    "preact_resnet18",
+    "wide_resnet",
+]
 
 
 def papernot_mnist(

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from .._batches import few_sizes
 from .._boxes import boxes
 from .._geometry import check_reach, inside, per_example
+from .._model_kinds import check_model
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed, example_keys, key_of_copy
 from .._typing import Bounds, Callback, Loss, Mask, Model, Norm
@@ -26,7 +27,6 @@ from .._validation import (
     check_label_range,
     check_labels,
     check_logits,
-    check_model,
     check_random_state,
 )
 from ._checks import SAMPLE, ModelFacts, examine
@@ -124,6 +124,7 @@ def run(
     check_model(model)
     check_inputs(inputs)
     low, high = boxes(inputs, bounds, mask)
+    inputs = inputs.detach().clamp(low, high)  # what exceeds the bounds by rounding is put on them
     if budget is not None:
         norm, epsilon = budget
         check_reach(epsilon, norm, low, high, inputs)
@@ -139,7 +140,7 @@ def run(
         borrowed(model, seed),
         tqdm(total=len(inputs), disable=not progress, unit="example") as bar,
     ):
-        waiting = _examples(inputs.detach(), labels, low, high, seed)
+        waiting = _examples(inputs, labels, low, high, seed)
         if len(inputs):
             query.facts = _facts(model, query, waiting, gradients)
         return _run(algorithm, query, waiting, batch_size, bar)

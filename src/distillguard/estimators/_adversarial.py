@@ -7,8 +7,8 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from .. import functional
-from .._data import Batch
-from .._mixed import MixedSource
+from .._data._batch import Batch
+from .._data._mixed import MixedSource
 from .._typing import Norm, Range
 from .._validation import check_choice, check_not_negative
 from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, Scored, perturbed

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from .. import functional
 from .._boxes import check_bounds
-from .._data import Source
+from .._data._batch import Source
+from .._data._sources import TensorSource
 from .._geometry import check_reach
-from .._sources import TensorSource
 from .._typing import Norm, Range
 from .._validation import (
     check_at_least,

@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from .. import networks
-from .._data import Source
+from .._data._batch import Source
 from .._modes import isolated_random_state, one_at_a_time, unwrapped
 from .._random import draw_seed
 from .._validation import check_at_least, check_in_unit_interval, check_positive

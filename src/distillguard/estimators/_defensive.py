@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .. import functional
-from .._data import Batch, Source
+from .._data._batch import Batch, Source
 from .._validation import check_in_unit_interval, check_positive
 from ..training import (
     Callback,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._data import Batch, Source
+from .._data._batch import Batch, Source
 from ..exceptions import DivergenceError
 from ..training import (
     Checkpoints,

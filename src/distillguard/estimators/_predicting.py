@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from .. import functional
-from .._data import PREDICTION_BATCH, Expected, input_batches
+from .._data._arrays import DTYPES, as_array, as_tensor, refuse_bytes
+from .._data._batch import PREDICTION_BATCH
+from .._data._sources import input_batches, source_of
+from .._data._spec import Spec
 from .._modes import borrowed, fitted_to, isolated_random_state
-from .._sources import source_of
 from .._validation import check_logits
-from ._arrays import DTYPES, as_array, as_tensor, refuse_bytes
 
 
 class Predicting(ClassifierMixin):
@@ -106,9 +107,9 @@ class Predicting(ClassifierMixin):
     def _score_of_pairs(self, X: Any) -> float:
         check_is_fitted(self)
         right = seen = 0
-        expected = Expected(self.classes_, self.input_shape_)
+        spec = Spec(self.classes_, self.input_shape_)
         with isolated_random_state([], None):  # a loader that shuffles draws from it
-            for batch in source_of(X, self.batch_size, 0).held_to(expected).in_order():
+            for batch in source_of(X, self.batch_size, 0).held_to(spec).in_order():
                 logits = self._forward(getattr(self, self._predictor), batch.inputs)
                 right += int((logits.argmax(dim=1) == batch.labels.cpu()).sum())
                 seen += len(batch.labels)
@@ -117,7 +118,7 @@ class Predicting(ClassifierMixin):
     def _checked_batches(self, X: Any) -> Iterator[Tensor]:
         """Batches of what is to be predicted, checked against what was fitted."""
         if isinstance(X, DataLoader | Dataset):
-            yield from map(Expected(shape=self.input_shape_).inputs, input_batches(X))
+            yield from map(Spec(shape=self.input_shape_).check, input_batches(X))
             return
         X = as_array(X)
         refuse_bytes(X)

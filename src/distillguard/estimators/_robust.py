@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from .. import functional
-from .._data import Batch
-from .._mixed import MixedSource
+from .._data._batch import Batch
+from .._data._mixed import MixedSource
 from .._typing import Norm, Range
 from .._validation import check_choice, check_in_unit_interval, check_not_negative, check_positive
 from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, Scored, perturbed

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from .._data import Batch, Source, input_batches
-from .._sources import TensorSource, UnlabelledSource
+from .._data._arrays import as_array, refuse_bytes
+from .._data._batch import Batch, Source
+from .._data._sources import TensorSource, UnlabelledSource, input_batches
 from ..training import Runtime
-from ._arrays import as_array, refuse_bytes
 from ._fitting import Fitting
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from sklearn.utils.validation import validate_data
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from .._data import Expected, Source, seen_classes
-from .._sources import TensorSource, source_of
-from ._arrays import DTYPES, as_array, as_tensor, refuse_bytes
+from .._data._arrays import DTYPES, as_array, as_tensor, refuse_bytes
+from .._data._batch import Source, seen_classes
+from .._data._sources import TensorSource, source_of
+from .._data._spec import Spec
 from ._predicting import Predicting
 
 
@@ -63,7 +64,7 @@ class TrainingData(Predicting):
     def _other_source(self, name: str, data: Any, seed: int) -> Source:
         """Check more labelled examples, for validation or training, against the training data."""
         if isinstance(data, DataLoader | Dataset):
-            source = source_of(data, self.batch_size, seed).held_to(Expected(self.classes_))
+            source = source_of(data, self.batch_size, seed).held_to(Spec(self.classes_))
         elif isinstance(data, tuple | list) and len(data) == 2:
             X, y = map(as_array, data)
             refuse_bytes(X)
@@ -96,7 +97,7 @@ class TrainingData(Predicting):
             self._learn_shape(source.first().inputs.shape[1:])
             self.classes_ = np.arange(self._n_classes(source))
             self.__dict__.pop("feature_names_in_", None)
-            source = source.held_to(Expected(self.classes_))
+            source = source.held_to(Spec(self.classes_))
             if isinstance(source, TensorSource):
                 _refuse_one_class(source.labels.unique())
             return source

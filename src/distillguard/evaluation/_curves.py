@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._boxes import check_bounds, check_range
+from .._boxes import check_bounds, hold_within
 from .._modes import borrowed, device_of, dtype_of
 from .._typing import Attack, Bounds, Distance, Model, Norm
 from .._validation import (
@@ -113,7 +113,7 @@ def robustness_curve(
     check_norm(norm)
     check_bounds(bounds)
     check_inputs(inputs)
-    check_range("inputs", inputs, bounds)
+    inputs = hold_within("inputs", inputs, bounds)
     check_labels(labels, inputs)
     for epsilon in epsilons:
         check_positive("epsilons", epsilon)

@@ -12,6 +12,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .._boxes import check_bounds, checked_mask
+from .._data import Chunk, Spec
+from .._data import examples as open_examples
 from .._modes import dtype_of
 from .._processes import Processes, joined
 from .._random import draw_seed
@@ -32,7 +34,6 @@ from ._search import Precision, check_search, searched
 from ._shards import gathered
 from ._state import StateFile
 from ._statistics import wilson
-from ._stream import Chunk, LabelEncoder, chunks
 from .diagnosis._diagnose import diagnose
 from .diagnosis._rules import findings
 from .report._report import Example, RobustnessReport
@@ -70,13 +71,17 @@ def evaluate(
     ----------
     model : nn.Module, callable or estimator
         Maps inputs of shape (n, ...) to logits of shape (n, n_classes). Of a fitted estimator
-        its ``student_`` is evaluated, and labels are looked up in its ``classes_``.
-    X : Tensor or array of shape (n, ...), Dataset or DataLoader
-        Clean examples, floating point, within ``bounds``; a Dataset or DataLoader of pairs
-        (inputs, labels) is read once, in bounded memory.
+        its ``student_`` is evaluated, and labels are looked up in its ``classes_``; of a
+        pipeline its last step, if the others change nothing.
+        :class:`~distillguard.networks.Logits` makes such a model of one that returns something
+        else, :class:`~distillguard.networks.Normalized` of one that takes normalised inputs.
+    X : Tensor, array, Dataset, DataLoader or iterable
+        Clean examples of shape (n, ...) within ``bounds``; or, without ``y``, a pair (X, y), or
+        whatever yields batches or examples as pairs (inputs, labels), which is read once, in
+        bounded memory. Tensors keep their dtype, other numbers take that of the model.
     y : Tensor or array of shape (n,), optional
-        True classes: integers, or whatever the estimator was fitted with. Not with a Dataset
-        or DataLoader.
+        True classes: whole numbers from 0, or whatever the estimator was fitted with. Not given
+        where ``X`` holds labels.
     norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the threat model.
     epsilon : float
@@ -91,7 +96,8 @@ def evaluate(
         be put side by side.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take: two numbers, or tensors broadcastable to
-        one input, such as one bound for each feature or channel.
+        one input, such as one bound for each feature or channel. Inputs that exceed them by
+        rounding, at most four units in the last place of the larger bound, are put on them.
     mask : Tensor of bool, optional
         Which coordinates may change, in the shape of one input or, of inputs in memory, of all.
         Attacks of this package that are given none get it; of others, points that change
@@ -183,7 +189,9 @@ def evaluate(
     processes = joined()
     state = StateFile.open(state_file, processes)
     seed = processes.broadcast(draw_seed(state.seed if random_state is None else random_state))
-    threat = ThreatModel(norm, float(epsilon), as_bounds(bounds), as_mask(mask, X))
+    box = as_bounds(bounds)
+    data = open_examples(X, y, spec=Spec(subject.classes, bounds=box))
+    threat = ThreatModel(norm, float(epsilon), box, as_mask(mask, data.shape))
     chosen = (
         preset(attacks, threat, batch_size=batch_size, random_state=seed)
         if isinstance(attacks, str)
@@ -196,15 +204,8 @@ def evaluate(
     search = None
     if precision is not None or compile:
         search = searched(subject.model, precision, compile)
-    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records, search)
-    stream = chunks(
-        X,
-        y,
-        encode=LabelEncoder(subject.classes),
-        dtype=dtype_of(counted, torch.get_default_dtype()),
-        bounds=threat.bounds,
-        size=chunk_size,
-    )
+    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records, data.spec, search)
+    stream = data.chunks(chunk_size, dtype_of(counted, torch.get_default_dtype()))
     measure(run, stream, processes, state, progress)
     run.records = gathered(run.records, processes)
     return summary(run, subject, surrogate, processes)
@@ -218,13 +219,12 @@ def as_bounds(bounds: Bounds) -> Bounds:
     return float(low), float(high)
 
 
-def as_mask(mask: Any, X: Any) -> Mask | None:
+def as_mask(mask: Any, shape: tuple[int, ...] | None) -> Mask | None:
     """Return the mask with a first axis of 1 or, of inputs in memory, n."""
     if mask is None:
         return None
-    shape = getattr(X, "shape", None)
     # What a loader yields is not known yet: a mask for one of its inputs is checked with them.
-    return torch.as_tensor(mask)[None] if shape is None else checked_mask(mask, tuple(shape))
+    return torch.as_tensor(mask)[None] if shape is None else checked_mask(mask, shape)
 
 
 def measure(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._batches import batches
 from .._typing import Model
+from .._validation import check_output
 from ..attacks._checks import ModelFacts
 
 P = ParamSpec("P")
@@ -25,6 +26,8 @@ class QueryCounter(nn.Module):
         super().__init__()
         self.model = model
         self.counts = [0, 0]
+        self.n_classes = 0
+        """Logits of an answer, once there was one: no batch without examples is passed on then."""
         self.takes_logarithm = False
         """Whether the model's outputs are probabilities, whose logarithms serve as logits."""
         self.facts: ModelFacts | None = None
@@ -34,11 +37,12 @@ class QueryCounter(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the model's logits."""
+        if not len(inputs) and self.n_classes:
+            return inputs.new_zeros(0, self.n_classes) + inputs.sum()
         self.counts[0] += len(inputs)
         logits = self.model(inputs)
-        if not isinstance(logits, Tensor):
-            kind = type(logits).__name__
-            raise TypeError(f"model must return a torch.Tensor of logits, got {kind}")
+        check_output(logits, len(inputs))
+        self.n_classes = logits.shape[1]
         if self.takes_logarithm:
             # A probability of 0 becomes a logit whose softmax is 0 again.
             zero = 2 * math.log(torch.finfo(logits.dtype).tiny)
@@ -72,9 +76,17 @@ def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def logits_of(model: Model, inputs: Tensor, dtype: torch.dtype, batch_size: int) -> Tensor:
-    """Logits of all examples, in batches, without a graph, in at least single precision."""
+    """Logits of all examples, in batches, without a graph, in at least single precision.
+
+    The model is never asked about no examples: the answer is then of shape (0, 1).
+    """
+    if not len(inputs):
+        return inputs.new_zeros(0, 1, dtype=torch.promote_types(dtype, torch.float32))
+    asked = list(batches(inputs, batch_size))
     # Copied, so that a model that writes into its input harms nobody.
     with torch.no_grad():
-        parts = [model(batch.to(dtype, copy=True)) for batch in batches(inputs, batch_size)]
+        parts = [model(batch.to(dtype, copy=True)) for batch in asked]
+    for batch, part in zip(asked, parts, strict=True):
+        check_output(part, len(batch))
     logits = torch.cat(parts)
     return logits.float() if logits.element_size() < 4 else logits

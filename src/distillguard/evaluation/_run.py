@@ -9,19 +9,20 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .._data import Chunk, Spec
 from .._geometry import check_reach
 from .._modes import borrowed, device_of, dtype_of
 from .._random import example_keys
 from .._typing import Model
-from .._validation import check_label_range, check_logits, look_like_probabilities
+from .._validation import check_logits, look_like_probabilities
 from ..attacks._engine import model_facts
 from ..exceptions import NoGradientError
 from ..functional import margin_loss
+from ._first_batch import layout_explained
 from ._judge import ThreatModel, Verdict, Witness, judge
 from ._presets import AttackSpec, masked
 from ._query import QueryCounter, logits_of
 from ._records import Records
-from ._stream import Chunk
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Run:
     batch_size: int
     seed: int
     records: Records
+    spec: Spec
+    """What the examples are held to, with the caller's names for them."""
     searched: Model | None = None
     """What the attacks are given in place of the model; every verdict is the model's own."""
 
@@ -92,14 +95,17 @@ class Run:
     def clean_logits(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Logits of the unharmed examples, checked."""
         dtype = dtype_of(self.model, inputs.dtype)
-        with self.accounted("clean pass"):
+        with (
+            self.accounted("clean pass"),
+            layout_explained(self.model.model, inputs.to(dtype), self.spec.name),
+        ):
             logits = logits_of(self.model, inputs, dtype, self.batch_size)
             if not len(self.records) and look_like_probabilities(logits):
                 self.records.probabilities = True
                 self.model.takes_logarithm = self.search.takes_logarithm = True
                 logits = logits_of(self.model, inputs, dtype, self.batch_size)
         check_logits(logits, len(inputs))
-        check_label_range(labels, logits.shape[1])
+        self.spec.check_classes(labels, logits.shape[1])
         return logits
 
     def examine(self, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from .._data import Chunk
 from .._files import check_writable, hash_of, unfinished_writes
 from .._modes import device_of, dtype_of
 from .._processes import Processes
@@ -22,7 +23,6 @@ from ._answers import answers_of, same_answers
 from ._identity import Describer, difference, without_bytecode
 from ._presets import AttackSpec
 from ._records import Cost, Records
-from ._stream import Chunk
 
 
 class StateFile:

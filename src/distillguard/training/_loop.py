@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
-from .._data import Batch, Source
+from .._data._batch import Batch, Source
 from .._modes import dtype_of, reseed
 from ..exceptions import DivergenceError
 from ._average import Average

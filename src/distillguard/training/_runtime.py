@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
-from .._data import Batch
+from .._data._batch import Batch
 from .._modes import borrowed, fitted_to
 from .._processes import Processes, joined
 from .._validation import check_choice

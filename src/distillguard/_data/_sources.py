@@ -19,9 +19,11 @@ from torch.utils.data import (
     default_collate,
 )
 
-from ._boxes import check_range
-from ._data import PREDICTION_BATCH, Batch, Expected, as_floating, input_batches, pair
-from ._typing import Range
+from .._boxes import hold_within
+from .._typing import Range
+from ._batch import PREDICTION_BATCH, Batch
+from ._open import pair
+from ._spec import Spec, check_lengths
 
 
 class TensorSource:
@@ -72,18 +74,19 @@ class TensorSource:
         """The first examples."""
         return next(self.in_order())
 
-    def held_to(self, expected: Expected) -> Self:
+    def held_to(self, spec: Spec) -> Self:
         """The same memory, all of it looked at here and now."""
         source = copy(self)
-        source.labels = expected.labels(self.labels)
+        source.labels = _of_pairs(spec).encode(self.labels)
+        check_lengths(self.inputs, source.labels, spec.name)
         for inputs in self.inputs.split(PREDICTION_BATCH):
-            expected.inputs(inputs)
+            spec.check(inputs)
         return source
 
     def within(self, name: str, bounds: Range) -> Self:
         """The same memory, all of it looked at here and now."""
         for inputs in self.inputs.split(PREDICTION_BATCH):
-            check_range(name, inputs, bounds)
+            hold_within(name, inputs, bounds)
         return self
 
     def subset(self, rows: Tensor) -> "TensorSource":
@@ -100,7 +103,7 @@ class TensorSource:
 
     def _batch(self, indices: Tensor) -> Batch:
         rows = indices if self.rows is None else self.rows[indices]
-        return Batch(as_floating(self.inputs[rows]), self.labels[rows], indices)
+        return Batch(Spec().tensor(self.inputs[rows]), self.labels[rows], indices)
 
     def _slices(self) -> list[slice]:
         n = self.n_examples
@@ -116,7 +119,7 @@ class LoaderSource:
     def __init__(self, loader: "DataLoader[Any]") -> None:
         indexed = _indexed(loader)
         self.loader = loader if indexed is None else indexed
-        self.expected = Expected()
+        self.spec = _of_pairs(Spec())
         self.identified = indexed is not None
         self.divided = _divided(self.loader)
         self.n_batches = _length(self.loader)
@@ -146,24 +149,26 @@ class LoaderSource:
             raise ValueError("X must hold at least one example, got an empty loader")
         return self._first
 
-    def held_to(self, expected: Expected) -> Self:
+    def held_to(self, spec: Spec) -> Self:
         """The same loader; every batch is looked at as it comes."""
         source = copy(self)
-        source.expected = expected
+        source.spec = _of_pairs(spec)
         return source
 
     def within(self, name: str, bounds: Range) -> Self:
         """The same loader; every batch is looked at as it comes."""
-        expected = replace(self.expected, name=name, bounds=bounds)
-        expected.inputs(self.first().inputs)
-        return self.held_to(expected)
+        spec = replace(self.spec, name=name, bounds=bounds)
+        spec.check(self.first().inputs)
+        return self.held_to(spec)
 
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
         return _generators(self.loader)
 
-    def _batch(self, inputs: Tensor, labels: Tensor, indices: Tensor | None) -> Batch:
-        return Batch(self.expected.inputs(inputs), self.expected.labels(labels), indices)
+    def _batch(self, inputs: Any, labels: Any, indices: Tensor | None) -> Batch:
+        batch = Batch(self.spec.check(inputs), self.spec.encode(labels), indices)
+        check_lengths(batch.inputs, batch.labels, self.spec.name)
+        return batch
 
 
 class UnlabelledSource:
@@ -179,7 +184,7 @@ class UnlabelledSource:
     ) -> None:
         if not isinstance(data, DataLoader):
             data = DataLoader(data, batch_size, shuffle=not isinstance(data, IterableDataset))
-        self.loader, self.label, self.expected = data, label, Expected()
+        self.loader, self.label, self.spec = data, label, Spec()
         self.divided = _divided(data)
         self.n_batches = _length(data)
 
@@ -187,7 +192,7 @@ class UnlabelledSource:
         """One pass as the loader gives it."""
         _start(self.loader, number)
         for inputs in input_batches(self.loader):
-            inputs = self.expected.inputs(inputs)
+            inputs = self.spec.check(inputs)
             yield Batch(inputs, self.label(inputs), None)
 
     def in_order(self) -> Iterator[Batch]:
@@ -201,12 +206,22 @@ class UnlabelledSource:
     def within(self, name: str, bounds: Range) -> Self:
         """The same loader; every batch is looked at as it comes."""
         source = copy(self)
-        source.expected = replace(self.expected, name=name, bounds=bounds)
+        source.spec = replace(self.spec, name=name, bounds=bounds)
         return source
 
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
         return _generators(self.loader)
+
+
+def input_batches(X: Any, batch_size: int = PREDICTION_BATCH) -> Iterator[Tensor]:
+    """The inputs alone, in order, from a tensor, an array, a data set or a loader."""
+    if isinstance(X, DataLoader | Dataset):
+        loader = X if isinstance(X, DataLoader) else DataLoader(X, batch_size)
+        pieces = (item[0] if isinstance(item, list | tuple) else item for item in loader)
+    else:
+        pieces = (X[start : start + batch_size] for start in range(0, len(X), batch_size))
+    yield from map(Spec().tensor, pieces)
 
 
 def source_of(
@@ -218,7 +233,7 @@ def source_of(
         source = LoaderSource(data)
         empty = not isinstance(data.dataset, IterableDataset) and len(data) == 0
     elif isinstance(data, TensorDataset):
-        source = TensorSource(*pair(data.tensors), batch_size, seed).held_to(Expected())
+        source = TensorSource(*pair(data.tensors), batch_size, seed).held_to(Spec())
         empty = len(data) == 0
     else:
         shuffle = not isinstance(data, IterableDataset)
@@ -227,6 +242,11 @@ def source_of(
     if empty:
         raise ValueError("X must hold at least one example, got an empty loader or data set")
     return source
+
+
+def _of_pairs(spec: Spec) -> Spec:
+    """The same with a name for labels that came with the inputs."""
+    return replace(spec, label_name=f"labels in {spec.name}")
 
 
 def _indexed(loader: "DataLoader[Any]") -> "DataLoader[Any] | None":
@@ -240,10 +260,10 @@ def _indexed(loader: "DataLoader[Any]") -> "DataLoader[Any] | None":
     if not plain:
         return None
     tensors = loader.dataset.tensors  # type: ignore[attr-defined]
-    pair(tensors)
-    indices = torch.arange(len(tensors[0]))
+    inputs, labels = pair(tensors)
+    indices = torch.arange(len(inputs))
     return DataLoader(
-        TensorDataset(tensors[0], tensors[1], indices),
+        TensorDataset(inputs, labels, indices),
         batch_sampler=loader.batch_sampler,
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,

@@ -7,9 +7,9 @@ from typing import Self
 
 import torch
 
-from ._data import Batch, Source
+from .._typing import Range
+from ._batch import Batch, Source
 from ._sources import TensorSource
-from ._typing import Range
 
 
 class MixedSource:

@@ -1,0 +1,226 @@
+"""Modules around a network: what goes into it, and what comes out."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._modes import device_of, dtype_of
+from ._words import described
+
+
+class Normalized(nn.Module):
+    """A network that normalises its inputs itself, so that attacks see raw ones.
+
+    Computes ``network((inputs - mean) / std)``. Norms, budgets and bounds of attacks and
+    evaluations are then those of the raw inputs: images in [0, 1] and an epsilon of 8/255, as
+    results are reported everywhere [1]_.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Takes normalised inputs of shape (n, ...). Shared, not copied.
+    mean : float, sequence of float or Tensor of shape (n_channels,)
+        What to subtract: one number, or one for each channel, which is axis 1 of the inputs.
+    std : float, sequence of float or Tensor of shape (n_channels,)
+        What to divide by, above 0.
+
+    Attributes
+    ----------
+    network : nn.Module
+        The network inside.
+    mean, std : Tensor of shape (1,) or (n_channels,)
+        Buffers in the dtype and on the device of the network; they move with the module and
+        are in its ``state_dict``.
+
+    Raises
+    ------
+    TypeError
+        If ``network`` is no module, or ``mean`` or ``std`` holds no numbers.
+    ValueError
+        If ``mean`` and ``std`` are not finite, of different lengths or of more than one axis,
+        or ``std`` is not above 0.
+
+    See Also
+    --------
+    Logits : Takes the logits out of what a network returns.
+
+    References
+    ----------
+    .. [1] F. Croce, M. Andriushchenko, V. Sehwag, E. Debenedetti, N. Flammarion, M. Chiang,
+       P. Mittal and M. Hein, "RobustBench: a standardized adversarial robustness benchmark",
+       NeurIPS 2021. https://arxiv.org/abs/2010.09670
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.networks import Normalized
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 10))
+    >>> model = Normalized(network, mean=(0.5, 0.4, 0.4), std=(0.2, 0.2, 0.25))
+    >>> model(torch.rand(2, 3, 2, 2)).shape
+    torch.Size([2, 10])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: float | Sequence[float] | Tensor,
+        std: float | Sequence[float] | Tensor,
+    ) -> None:
+        super().__init__()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"network must be a module, got {described(network)}")
+        one, other = _statistic("mean", mean), _statistic("std", std)
+        if bool((other <= 0).any()):
+            raise ValueError(f"std must be above 0, got {min(other.tolist())}")
+        if len(one) != len(other) and 1 not in (len(one), len(other)):
+            raise ValueError(
+                f"std must have one number for each of {len(one)} in mean, got {len(other)}"
+            )
+        self.network = network
+        kind = dtype_of(network, torch.get_default_dtype())
+        device = device_of(network, torch.device("cpu"))
+        self.register_buffer("mean", one.to(device, kind))
+        self.register_buffer("std", other.to(device, kind))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalise, then ask the network.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, n_channels, ...)
+            Raw inputs.
+
+        Returns
+        -------
+        Tensor of shape (n, n_classes)
+            What the network returns, usually logits.
+        """
+        channels = max(len(self.mean), len(self.std))
+        if channels > 1 and (inputs.ndim < 2 or inputs.shape[1] != channels):
+            raise ValueError(
+                f"inputs must have {channels} channels in axis 1, one for each mean and std, got "
+                f"shape {tuple(inputs.shape)}"
+            )
+        shape = (-1, *(1,) * (inputs.ndim - 2))
+        result: Tensor = self.network((inputs - self.mean.view(shape)) / self.std.view(shape))
+        return result
+
+
+class Logits(nn.Module):
+    """A network whose output is the logits alone, of shape (n, n_classes).
+
+    Takes them out of a dict, a tuple or an object such as the ``ModelOutput`` of transformers,
+    and turns the one logit z of a binary classifier into the pair (0, z), which has the same
+    probabilities: the sigmoid of z is the softmax of (0, z).
+
+    Parameters
+    ----------
+    module : nn.Module or callable
+        Takes inputs of shape (n, ...). A module is shared, not copied.
+    pick : str, int or callable, default="logits"
+        Where the logits are: a key or attribute, a position, or a function of the whole output.
+        A key or position is not looked up in an output that is a tensor already.
+
+    Attributes
+    ----------
+    module : nn.Module or callable
+        What was given.
+    pick : str, int or callable
+        What was given.
+
+    Raises
+    ------
+    TypeError
+        If ``module`` is not callable, or ``pick`` is of another type.
+    ValueError
+        When called, if there is no ``pick`` in the output.
+
+    See Also
+    --------
+    Normalized : Normalises what a network is given.
+
+    Notes
+    -----
+    One logit means one before the sigmoid. A network that ends in a sigmoid has to lose it
+    first: of probabilities p, none of which is below 0, the pairs (0, p) would always choose
+    class 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.networks import Logits
+    >>> binary = torch.nn.Linear(4, 1)
+    >>> Logits(binary)(torch.zeros(3, 4)).shape
+    torch.Size([3, 2])
+    >>> model = Logits(lambda inputs: {"loss": None, "scores": inputs[:, :2]}, "scores")
+    >>> model(torch.tensor([[1.0, 2.0, 3.0]]))
+    tensor([[1., 2.]])
+    """
+
+    def __init__(
+        self, module: Callable[[Tensor], Any], pick: str | int | Callable[[Any], Tensor] = "logits"
+    ) -> None:
+        super().__init__()
+        if not callable(module) or isinstance(module, type):
+            raise TypeError(f"module must be a module or a callable, got {described(module)}")
+        if isinstance(pick, bool) or not (isinstance(pick, str | int) or callable(pick)):
+            raise TypeError(f"pick must be a string, an integer or a callable, got {pick!r}")
+        self.module = module
+        self.pick = pick
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Ask the network and take the logits out of its answer.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+            What the network takes.
+
+        Returns
+        -------
+        Tensor of shape (n, n_classes)
+            Logits.
+        """
+        logits = self._picked(self.module(inputs))
+        if isinstance(logits, Tensor) and logits.shape in ((len(inputs),), (len(inputs), 1)):
+            z = logits.reshape(-1)
+            return torch.stack([torch.zeros_like(z), z], dim=1)
+        return logits
+
+    def _picked(self, output: Any) -> Tensor:
+        if callable(self.pick):
+            return self.pick(output)
+        if isinstance(output, Tensor):
+            return output
+        named = isinstance(self.pick, str) and not isinstance(output, Mapping)
+        try:
+            found: Tensor = getattr(output, self.pick) if named else output[self.pick]  # type: ignore[arg-type]
+        except (AttributeError, IndexError, KeyError, TypeError):
+            raise ValueError(
+                f"pick must be in what the module returns, got {self.pick!r} and "
+                f"{described(output)}"
+            ) from None
+        return found
+
+
+def _statistic(name: str, values: Any) -> Tensor:
+    """A number or one per channel, as a tensor of one axis."""
+    try:
+        tensor = torch.as_tensor(values, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a number or one per channel, got {values!r}") from None
+    tensor = tensor.squeeze() if tensor.ndim > 1 else tensor
+    if tensor.ndim > 1 or not tensor.numel():
+        raise ValueError(
+            f"{name} must be a number or one per channel, got shape {tuple(tensor.shape)}"
+        )
+    if not bool(tensor.isfinite().all()):
+        wrong = next(value for value in tensor.reshape(-1).tolist() if not math.isfinite(value))
+        raise ValueError(f"{name} must be finite, got {wrong}")
+    return tensor.reshape(-1)
