@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,8 +15,10 @@ from .._validation import check_label_range, check_logits, look_like_probabiliti
 from ..attacks._engine import model_facts
 from ..exceptions import NoGradientError
 from ..functional import margin_loss
-from ._judge import ThreatModel, Verdict, Witness, judge
-from ._presets import AttackSpec, masked
+from ._errors import described, noted, ran_out_of_memory
+from ._judge import ThreatModel, Verdict, Witness, check_points, judge
+from ._ours import masked
+from ._presets import AttackSpec
 from ._query import QueryCounter, logits_of
 from ._records import Records
 from ._stream import Chunk
@@ -33,6 +35,8 @@ class Run:
     batch_size: int
     seed: int
     records: Records
+    raised: dict[str, Exception] = field(default_factory=dict)
+    """What attacks raised, other than for lack of gradients."""
 
     def __post_init__(self) -> None:
         self.model.takes_logarithm = self.records.probabilities
@@ -54,8 +58,10 @@ class Run:
         for name, spec in self.attacks.items():
             chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
             few = threat.of(chosen)
-            verdict, silent = self.attack(name, spec, inputs[chosen], labels[chosen], few)
-            columns.update(attack_columns(name, verdict, silent, chosen, len(labels)))
+            found = self.attack(name, spec, inputs[chosen], labels[chosen], few)
+            if found is None:
+                chosen, found = chosen[:0], (Verdict.of_nothing(labels), correct[:0])
+            columns.update(attack_columns(name, *found, chosen, len(labels)))
             surviving &= ~columns[f"{name}/fooled"]
 
         self.records.add(columns)
@@ -92,21 +98,34 @@ class Run:
 
     def attack(
         self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor, threat: ThreatModel
-    ) -> tuple[Verdict, Tensor]:
-        """Attack some examples; judge what comes back, and what was found on the way."""
-        adversarial, witness = inputs, Witness(inputs, labels, threat)
-        if len(inputs) and name not in self.records.errors:
-            self.model.observer = witness
-            with self.accounted(name):
-                try:
-                    # Cloned, so that an attack that writes into its arguments harms nobody.
-                    attack = masked(spec.attack, threat.mask)
-                    adversarial = attack(self.model, inputs.clone(), labels.clone())
-                except NoGradientError as error:
-                    self.records.errors[name] = str(error)
-                finally:
-                    self.model.observer = None
-        with self.accounted("judging"):
+    ) -> tuple[Verdict, Tensor] | None:
+        """Attack some examples; judge what comes back, and what was found on the way.
+
+        None where there is nothing to judge: no examples, or an error, which is written down and
+        ends this attack's part in the evaluation, but not that of the others.
+        """
+        if not len(inputs) or name in self.records.errors:
+            return None
+        self.model.observer = witness = Witness(inputs, labels, threat)
+        with self.accounted(name, f"attack {name!r}"):
+            try:
+                # Cloned, so that an attack that writes into its arguments harms nobody.
+                attack = masked(spec.attack, threat.mask)
+                adversarial = attack(self.model, inputs.clone(), labels.clone())
+                check_points(name, adversarial, inputs)
+            except NoGradientError as error:
+                self.records.errors[name] = str(error)
+            # An attack is foreign code, which may raise anything.
+            except Exception as error:
+                if ran_out_of_memory(error):
+                    raise
+                self.records.errors[name] = described(error)
+                self.raised.setdefault(name, error)
+            finally:
+                self.model.observer = None
+        if name in self.records.errors:
+            return None
+        with self.accounted("judging", f"judging of attack {name!r}"):
             verdict = judge(
                 self.model,
                 name,
@@ -120,6 +139,14 @@ class Run:
             )
         self.show(name, verdict, adversarial, inputs, labels)
         return verdict, witness.fooled & ~verdict.fooled
+
+    @property
+    def futile(self) -> bool:
+        """Whether every attack raised an error before it had attacked anything."""
+        raised = len(self.raised) == len(self.attacks)
+        return raised and not any(
+            bool(self.records.of(name, "attacked").any()) for name in self.attacks
+        )
 
     def show(
         self, name: str, verdict: Verdict, adversarial: Tensor, inputs: Tensor, labels: Tensor
@@ -138,11 +165,14 @@ class Run:
         )
 
     @contextmanager
-    def accounted(self, part: str) -> Iterator[None]:
-        """Borrow the model with the run's seed and write down what is spent meanwhile."""
+    def accounted(self, part: str, told: str | None = None) -> Iterator[None]:
+        """Borrow the model with the run's seed and write down what is spent meanwhile.
+
+        What is raised gets a note of where that was.
+        """
         self.model.spent()
         began = time.perf_counter()
-        with borrowed(self.model, self.seed):
+        with noted(f"in evaluate's {told or part}"), borrowed(self.model, self.seed):
             yield
         self.records.cost(part).add(*self.model.spent(), time.perf_counter() - began)
 
