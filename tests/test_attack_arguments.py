@@ -3,12 +3,19 @@
 import re
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from distillguard import attacks, evaluate
-from distillguard.evaluation import AttackSpec
+from distillguard.evaluation import (
+    AttackSpec,
+    confidence_histogram,
+    gradient_histogram,
+    robustness_curve,
+    transfer_matrix,
+)
 from distillguard.evaluation._entries import resolve_attacks
 from distillguard.evaluation._judge import ThreatModel
 from distillguard.evaluation._ours import ours
@@ -412,3 +419,185 @@ def test_an_error_of_the_model_says_where_it_was(examples):
     with pytest.raises(KeyError) as caught:
         evaluate(model, *examples(4), epsilon=0.1)
     assert caught.value.__notes__ == ["raised in evaluate's clean pass"]
+
+
+# Curves, histograms, transfer.
+
+
+def curve(**settings):
+    def call(model, inputs, labels):
+        return robustness_curve(model, inputs, labels, **settings)
+
+    return call
+
+
+def matrix(models, attack, **settings):
+    def call(model, inputs, labels):
+        return transfer_matrix(models, attack, inputs, labels, **settings)
+
+    return call
+
+
+class Fitted:
+    """An estimator with classes of its own."""
+
+    def __init__(self, classes):
+        self.network_ = nn.Linear(2, 2)
+        self.classes_ = np.array(classes)
+
+
+MEASURED = [
+    (
+        curve(minimum_distance=attacks.pgd),
+        ValueError,
+        "minimum_distance must look for the nearest adversarial example, got pgd, which looks "
+        "within an epsilon; pass it as budget, with epsilons",
+    ),
+    (
+        curve(budget=["fgsm", "ddn"], epsilons=[0.1]),
+        ValueError,
+        "budget[1] must look within an epsilon, got ddn, which looks for the nearest adversarial "
+        "example; pass it as minimum_distance",
+    ),
+    (
+        curve(budget=identity, epsilons=[0.1]),
+        TypeError,
+        "budget must be a function (model, inputs, labels, *, epsilon, norm) -> Tensor, got "
+        "identity, which cannot be called so: got an unexpected keyword argument 'epsilon'",
+    ),
+    (
+        curve(budget="standard", epsilons=[0.1]),
+        ValueError,
+        f"budget must be one of {OURS}, got 'standard'",
+    ),
+    (
+        curve(budget=partial(attacks.pgd, norm="l2"), epsilons=[0.1]),
+        ValueError,
+        "budget must work in the norm of the curve, 'linf', got norm='l2'",
+    ),
+    (
+        curve(minimum_distance={"a": "ddn"}),
+        TypeError,
+        f"minimum_distance['a'] {FUNCTION} the text 'ddn'; a list takes names, a mapping takes "
+        "functions",
+    ),
+    (
+        curve(minimum_distance="deepfool", norm="l1"),
+        ValueError,
+        "minimum_distance must work in the norm of the evaluation, 'l1', got deepfool, which knows "
+        "'l2' and 'linf'; leave it out, or name a norm of its own: "
+        "functools.partial(attacks.deepfool, norm='l2')",
+    ),
+    (
+        curve(minimum_distance="ddn", budget="pgd"),
+        ValueError,
+        "epsilons must hold the radii for budget, got ()",
+    ),
+    (
+        curve(),
+        ValueError,
+        "robustness_curve must get minimum_distance attacks or a budget attack with epsilons, "
+        "got minimum_distance=None and epsilons=()",
+    ),
+    (
+        curve(budget="pgd", epsilons=[0.1, -0.1]),
+        ValueError,
+        "epsilons must be a finite number of at least 0, got -0.1",
+    ),
+    (
+        curve(budget="pgd", epsilons="0.1"),
+        TypeError,
+        "epsilons must be a number, got '0.1'",
+    ),
+    (
+        curve(minimum_distance=lambda m, x, y: x[:1]),
+        ValueError,
+        "attack '<lambda>' must return one point per input, shape (4, 2), got (1, 2)",
+    ),
+    (
+        matrix({}, identity),
+        ValueError,
+        "models must hold at least one model, got none",
+    ),
+    (
+        matrix(nn.Linear(2, 2), identity),
+        TypeError,
+        "models must be a mapping from names to models or a list of models, got Linear",
+    ),
+    (
+        matrix({"a": 3}, identity),
+        TypeError,
+        "models['a'] must be a module, a callable from inputs to logits or a fitted estimator, "
+        "got int",
+    ),
+    (
+        matrix([Fitted([0, 1]), Fitted(["no", "yes"])], identity),
+        ValueError,
+        "models must know the same classes, got [0, 1] in 'Fitted' and ['no', 'yes'] in 'Fitted 2'",
+    ),
+    (
+        matrix([nn.Identity()], attacks.fgsm),
+        ValueError,
+        "epsilon must be given, because fgsm looks within a radius, got None",
+    ),
+    (
+        matrix([nn.Identity()], ["fgsm", "pgd"], epsilon=0.1),
+        TypeError,
+        "attack must be the name of an attack or a function (model, inputs, labels) -> Tensor, "
+        "got list; call transfer_matrix once for each attack",
+    ),
+    (
+        matrix([nn.Identity()], "fgms", epsilon=0.1),
+        ValueError,
+        f"attack must be one of {OURS}, got 'fgms'; did you mean 'fgsm'?",
+    ),
+    (
+        lambda model, inputs, labels: gradient_histogram(model, inputs, edges=[1.0, 0.5]),
+        ValueError,
+        "edges must be at least two ascending numbers, got [1.0, 0.5]",
+    ),
+    (
+        lambda model, inputs, labels: confidence_histogram(model, inputs, bins=0),
+        ValueError,
+        "bins must be at least 1, got 0",
+    ),
+    (
+        lambda model, inputs, labels: confidence_histogram(model, inputs[:0]),
+        ValueError,
+        "X must hold at least one example, got none",
+    ),
+    (
+        lambda model, inputs, labels: gradient_histogram(model, inputs / 0),
+        ValueError,
+        "X must be finite, got NaN or infinity",
+    ),
+    (
+        lambda model, inputs, labels: confidence_histogram(lambda x: x.softmax(1), inputs),
+        ValueError,
+        "model must return logits, got rows in [0, 1] that sum to 1; remove the final softmax "
+        "(gradients through it vanish and attacks then mislead)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "sentence"), MEASURED)
+def test_a_mistake_in_curves_histograms_and_transfer_gets_its_sentence(call, error, sentence):
+    inputs = torch.tensor([[0.9, 0.2], [0.8, 0.5], [0.1, 0.2], [0.3, 0.9]])
+    model = nn.Identity()
+    with pytest.raises(error, match=f"^{re.escape(sentence)}") as caught:
+        call(model, inputs, model(inputs).argmax(dim=1))
+    assert str(caught.value) == sentence
+
+
+def test_an_error_inside_a_curve_or_a_matrix_names_the_attack():
+    inputs, labels = torch.tensor([[0.9, 0.2]]), torch.tensor([0])
+    for call, place in (
+        (curve(minimum_distance=divided_by_zero), "robustness_curve's attack 'divided_by_zero'"),
+        (
+            matrix({"a": nn.Identity()}, divided_by_zero),
+            "transfer_matrix's attack 'divided_by_zero' on 'a'",
+        ),
+    ):
+        with pytest.raises(ZeroDivisionError) as caught:
+            call(nn.Identity(), inputs, labels)
+        assert caught.value.__notes__ == [f"raised in {place}"]

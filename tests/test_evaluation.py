@@ -435,7 +435,11 @@ def test_curves_and_matrices_come_out_under_inference_mode_too(halfspace, exampl
             halfspace, inputs, labels, minimum_distance={"near": near}, norm="l2"
         )
         matrix = transfer_matrix(models, near, inputs, labels)
-        return curve.epsilons.tolist(), matrix.tolist(), confidence_histogram(halfspace, inputs)
+        return (
+            curve.epsilons.tolist(),
+            matrix.matrix.tolist(),
+            confidence_histogram(halfspace, inputs),
+        )
 
     expected = measured()
     with torch.inference_mode():

@@ -5,7 +5,7 @@ from ._displays import HistogramDisplay, RobustnessCurveDisplay, TransferMatrixD
 from ._evaluate import evaluate
 from ._histograms import Histogram, confidence_histogram, gradient_histogram
 from ._presets import AttackSpec
-from ._transfer import transfer_matrix
+from ._transfer import TransferMatrix, transfer_matrix
 from .diagnosis._findings import Finding
 from .report._compare import Comparison, compare
 from .report._report import Example, RobustnessReport
@@ -24,6 +24,7 @@ __all__ = [
     "RobustnessCurve",
     "RobustnessCurveDisplay",
     "RobustnessReport",
+    "TransferMatrix",
     "TransferMatrixDisplay",
     "compare",
     "confidence_histogram",

@@ -2,6 +2,9 @@
 
 import math
 from statistics import NormalDist
+from typing import Any
+
+import numpy as np
 
 Z = NormalDist().inv_cdf(0.975)
 
@@ -36,3 +39,13 @@ def paired_p_value(only_first: int, only_second: int) -> float:
 
     tail = bdtr(min(only_first, only_second), only_first + only_second, 0.5)
     return min(1.0, 2 * float(tail))
+
+
+def intervals(shares: Any, n: Any) -> np.ndarray:
+    """95 % Wilson intervals of shares of ``n`` each, shape (..., 2); NaN where n is 0."""
+    shares, ns = np.broadcast_arrays(np.asarray(shares, dtype=np.float64), n)
+    ends = [
+        wilson(round(share * total), int(total)) if total else (math.nan, math.nan)
+        for share, total in zip(shares.ravel().tolist(), ns.ravel().tolist(), strict=True)
+    ]
+    return np.array(ends).reshape(*shares.shape, 2)
