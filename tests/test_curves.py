@@ -141,6 +141,9 @@ def test_curves_and_matrices_take_whatever_evaluate_takes(halfspace, examples):
         assert curve.robust_accuracy.tolist() == expected.robust_accuracy.tolist()
         matrix = transfer_matrix({"a": model}, "fgsm", X, y, epsilon=0.05)
         assert np.asarray(matrix).tolist() == np.asarray(moved).tolist()
+    both = transfer_matrix([halfspace, Named(halfspace)], "fgsm", inputs, words, epsilon=0.05)
+    assert both.names == ("Halfspace", "Named")
+    assert (np.asarray(both) == np.asarray(moved)).all()
 
 
 def test_histograms_take_whatever_evaluate_takes(halfspace, examples):
@@ -209,6 +212,9 @@ def test_points_that_leave_the_bounds_by_feature_or_the_mask_do_not_count(halfsp
             halfspace, inputs, labels, minimum_distance="deepfool", norm="l2", **limits
         )
         assert told.robust_accuracy[-1] < 1
+        settings = {"norm": "l2", "epsilon": 9.0, **limits}
+        moved = transfer_matrix([halfspace], "deepfool", inputs, labels, **settings)
+        assert np.asarray(moved)[0, 0] > 0
 
 
 def test_points_beyond_epsilon_do_not_transfer(halfspace, examples):
