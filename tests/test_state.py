@@ -18,7 +18,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from distillguard import attacks, evaluate
-from distillguard.evaluation import RobustnessReport, _evaluate, _presets, _state, _state_format
+from distillguard.evaluation import (
+    RobustnessReport,
+    _entries,
+    _evaluate,
+    _presets,
+    _state,
+    _state_format,
+)
 from distillguard.evaluation._identity import Describer, without_bytecode
 from distillguard.evaluation._run import Run
 from distillguard.evaluation.diagnosis._diagnose import clean_observations
@@ -331,14 +338,14 @@ def test_a_preset_of_other_settings_is_another_evaluation(path, monkeypatch):
     settings = SETTINGS | {"attacks": "quick"}
     evaluate(NET, X, Y, state_file=path, **settings)
     pgd = partial(attacks.pgd, loss="margin", steps=11)
-    preset = _evaluate.preset
+    preset = _entries.preset
 
     def newer(name, threat, **common):
         return preset(name, threat, **common) | {
             "PGD margin": _presets.AttackSpec(pgd, threat.norm)
         }
 
-    monkeypatch.setattr(_evaluate, "preset", newer)
+    monkeypatch.setattr(_entries, "preset", newer)
     with pytest.raises(SaveError, match=r"PGD margin\.run\.settings\.steps 10 instead of 11"):
         evaluate(NET, X, Y, state_file=path, **settings)
 

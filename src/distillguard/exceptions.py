@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
+    "AttackError",
     "DivergenceError",
     "MissingDataError",
     "MissingPackageError",
     "NoGradientError",
     "SaveError",
 ]
+
+
+class AttackError(RuntimeError):
+    """Not one attack of an evaluation ran; the message names each with what it raised."""
 
 
 class NoGradientError(RuntimeError):

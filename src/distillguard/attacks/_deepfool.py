@@ -1,7 +1,7 @@
 """DeepFool (Moosavi-Dezfooli et al. 2016)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def deepfool(
     inputs: Tensor,
     labels: Tensor,
     *,
-    norm: Norm = "l2",
+    norm: Literal["l2", "linf"] = "l2",
     steps: int = 50,
     overshoot: float = 0.02,
     n_candidates: int = 10,

@@ -6,7 +6,7 @@ from ._evaluate import evaluate
 from ._histograms import Histogram, confidence_histogram, gradient_histogram
 from ._presets import AttackSpec
 from ._records import Cost
-from ._transfer import transfer_matrix
+from ._transfer import TransferMatrix, transfer_matrix
 from .diagnosis._findings import Finding
 from .diagnosis._observations import Observations
 from .report._compare import Comparison, compare
@@ -28,6 +28,7 @@ __all__ = [
     "RobustnessCurve",
     "RobustnessCurveDisplay",
     "RobustnessReport",
+    "TransferMatrix",
     "TransferMatrixDisplay",
     "compare",
     "confidence_histogram",

@@ -1,30 +1,47 @@
 """Accuracy against the radius."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .._boxes import check_bounds, hold_within
+from .._boxes import check_bounds
+from .._data import Chunk
 from .._modes import borrowed, device_of, dtype_of
-from .._typing import Attack, Bounds, Distance, Model, Norm
+from .._random import draw_seed
+from .._typing import Bounds, Distance, Mask, Model, Norm
 from .._validation import (
-    check_inputs,
+    check_at_least,
     check_label_range,
-    check_labels,
+    check_logits,
     check_norm,
-    check_positive,
+    check_not_negative,
+    check_random_state,
 )
+from ._entries import Entry, check_call, complete, entries
+from ._errors import noted
+from ._evaluate import as_bounds, as_mask
 from ._judge import ThreatModel, judge
 from ._model import resolve_model
+from ._ours import completed, masked, ours
+from ._presets import AttackSpec
 from ._query import logits_of
+from ._reading import opened, read
+from ._statistics import intervals
+from ._tables import Rows, few, html_table, text_table
+from .report._text import interval, percent
+
+HEADERS = ("epsilon", "robust accuracy", "95 % interval")
 
 
-class RobustnessCurve(NamedTuple):
-    """Accuracy against the radius.
+@dataclass(frozen=True, eq=False, repr=False)
+class RobustnessCurve:
+    """Accuracy against the radius; printed as a table.
 
     Attributes
     ----------
@@ -36,25 +53,95 @@ class RobustnessCurve(NamedTuple):
         Norm of the radii.
     n_examples : int
         Examples behind every point.
+    random_state : int or None
+        Seed of everything random.
     """
 
     epsilons: np.ndarray
     robust_accuracy: np.ndarray
     norm: Distance
     n_examples: int
+    random_state: int | None = None
+
+    @classmethod
+    def from_radii(
+        cls,
+        radii: np.ndarray,
+        norm: Distance,
+        epsilons: Iterable[float] = (),
+        random_state: int | None = None,
+    ) -> "RobustnessCurve":
+        """Count who stands at each radius.
+
+        Parameters
+        ----------
+        radii : ndarray of shape (n,)
+            The radius at which each example falls: 0 if it is misclassified anyway, infinity if
+            it never fell.
+        norm : {"linf", "l2", "l1", "l0"}
+            Norm of the radii.
+        epsilons : iterable of float, optional
+            Further points of the curve.
+        random_state : int, optional
+            Seed of everything random behind the radii.
+
+        Returns
+        -------
+        RobustnessCurve
+            One point at 0, at each finite radius and at each of ``epsilons``.
+        """
+        places = np.unique([0.0, *epsilons, *radii[np.isfinite(radii)]])
+        standing = len(radii) - np.searchsorted(np.sort(radii), places, side="right")
+        return cls(places, standing / len(radii), norm, len(radii), random_state)
+
+    @property
+    def robust_interval(self) -> np.ndarray:
+        """95 % Wilson interval of each accuracy, shape (m, 2)."""
+        return intervals(self.robust_accuracy, self.n_examples)
+
+    def __repr__(self) -> str:
+        first, last = self.robust_accuracy[[0, -1]]
+        return (
+            f"RobustnessCurve({self.norm}, {len(self.epsilons)} radii to "
+            f"{self.epsilons[-1]:.4g}, accuracy {percent(first)} to {percent(last)}, "
+            f"{self.n_examples} examples)"
+        )
+
+    def __str__(self) -> str:
+        return text_table(self._title, HEADERS, self._rows)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title, HEADERS, self._rows)
+
+    @property
+    def _title(self) -> str:
+        return (
+            f"Robust accuracy by {self.norm} radius, {self.n_examples} examples, epsilon in "
+            "units of the inputs"
+        )
+
+    @property
+    def _rows(self) -> Rows:
+        ends = self.robust_interval
+        return [
+            (f"{self.epsilons[i]:.4g}", percent(self.robust_accuracy[i]), interval(tuple(ends[i])))
+            for i in few(len(self.epsilons))
+        ]
 
 
 def robustness_curve(
     model: Any,
-    inputs: Tensor,
-    labels: Tensor,
+    X: Any,
+    y: Any = None,
     *,
-    minimum_distance: Mapping[str, Attack] | None = None,
-    budget: Callable[..., Tensor] | None = None,
-    epsilons: Sequence[float] = (),
+    minimum_distance: Any = None,
+    budget: Any = None,
+    epsilons: Any = (),
     norm: Norm = "linf",
     bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
     batch_size: int = 256,
+    random_state: int | None = None,
 ) -> RobustnessCurve:
     r"""Measure accuracy against the radius, by both kinds of attack at once.
 
@@ -65,26 +152,35 @@ def robustness_curve(
     Parameters
     ----------
     model : nn.Module, callable or fitted estimator
-        What is attacked.
-    inputs : Tensor of shape (n, ...), floating
-        Clean examples within ``bounds``.
-    labels : Tensor of shape (n,), int64
-        True classes.
-    minimum_distance : mapping, optional
-        Names with callables ``(model, inputs, labels) -> Tensor`` that look for the nearest
-        adversarial example.
-    budget : callable, optional
-        ``(model, inputs, labels, *, epsilon, norm) -> Tensor``, such as
+        What is attacked. Labels are looked up in the ``classes_`` of an estimator.
+    X : Tensor or array of shape (n, ...), Dataset or DataLoader
+        Clean examples, floating point, within ``bounds``; a Dataset or DataLoader of pairs
+        (inputs, labels) is read once, in bounded memory.
+    y : Tensor or array of shape (n,), optional
+        True classes. Not with a Dataset or DataLoader.
+    minimum_distance : str, callable, list or mapping, optional
+        Attacks that look for the nearest adversarial example, as ``attacks`` of
+        :func:`~distillguard.evaluate`: a name, a callable
+        ``(model, inputs, labels) -> Tensor``, several in a list, or a mapping from names.
+    budget : str, callable, list or mapping, optional
+        Attacks ``(model, inputs, labels, *, epsilon, norm) -> Tensor``, such as
         :func:`~distillguard.attacks.pgd`; run at each of ``epsilons`` on the examples that
         stand there.
-    epsilons : sequence of float, optional
-        Radii for ``budget``, in the units of ``inputs``.
+    epsilons : float or sequence of float, optional
+        Radii for ``budget``, in the units of ``X``; 0 is allowed and asks for the clean
+        accuracy.
     norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the radii.
-    bounds : tuple of float, default=(0.0, 1.0)
-        Lowest and highest value an input may take.
+    bounds : tuple of float or Tensor, default=(0.0, 1.0)
+        Lowest and highest value an input may take: two numbers, or tensors broadcastable to
+        one input.
+    mask : Tensor of bool, optional
+        Which coordinates may change, in the shape of one input or, of inputs in memory, of
+        all. Points that change anything else do not count.
     batch_size : int, default=256
         Examples on the device at once.
+    random_state : int, optional
+        Seed of everything random; a fresh one if not given. The curve names it.
 
     Returns
     -------
@@ -94,9 +190,10 @@ def robustness_curve(
     Raises
     ------
     TypeError
-        If ``inputs`` or ``labels`` has the wrong dtype.
+        If ``X``, ``y`` or an attack is of the wrong kind.
     ValueError
-        If no attack is given, or an argument is out of its range.
+        If no attack is given, an attack is of the other kind, or an argument is out of its
+        range.
 
     Examples
     --------
@@ -105,84 +202,138 @@ def robustness_curve(
     >>> from distillguard.evaluation import robustness_curve
     >>> model = torch.nn.Linear(2, 2, bias=False)
     >>> _ = model.weight.data.copy_(torch.eye(2))
-    >>> inputs, labels = torch.tensor([[0.9, 0.2], [0.6, 0.5]]), torch.tensor([0, 0])
-    >>> curve = robustness_curve(model, inputs, labels, budget=fgsm, epsilons=[0.1, 0.4])
+    >>> X, y = torch.tensor([[0.9, 0.2], [0.6, 0.5]]), torch.tensor([0, 0])
+    >>> curve = robustness_curve(model, X, y, budget=fgsm, epsilons=[0.1, 0.4])
     >>> curve.robust_accuracy.tolist()
     [1.0, 0.5, 0.0]
     """
     check_norm(norm)
     check_bounds(bounds)
-    check_inputs(inputs)
-    inputs = hold_within("inputs", inputs, bounds)
-    check_labels(labels, inputs)
-    for epsilon in epsilons:
-        check_positive("epsilons", epsilon)
-    if not minimum_distance and not (budget and len(epsilons)):
+    check_at_least("batch_size", batch_size, 1)
+    check_random_state(random_state)
+    places = _numbers("epsilons", epsilons)
+    subject, seed = resolve_model(model), draw_seed(random_state)
+    box = as_bounds(bounds)
+    data = opened(subject, X, y, bounds=box)
+    threat = ThreatModel(norm, math.inf, box, as_mask(mask, data.shape))
+    offered = {"batch_size": batch_size, "random_state": seed}
+    near = [
+        (name, _nearest(entry, threat, offered))
+        for name, entry in _given("minimum_distance", minimum_distance).items()
+    ]
+    within = [
+        (name, _within(entry, threat, offered)) for name, entry in _given("budget", budget).items()
+    ]
+    if not near and not (within and places):
         raise ValueError(
             "robustness_curve must get minimum_distance attacks or a budget attack with epsilons, "
             f"got minimum_distance={minimum_distance!r} and epsilons={epsilons!r}"
         )
-    radii = _radii(
-        resolve_model(model).model,
-        inputs,
-        labels,
-        [*(minimum_distance or {}).items()],
-        [(float(e), budget) for e in sorted(epsilons) if budget],
-        ThreatModel(norm, math.inf, bounds),
-        batch_size,
-    )
-    places = np.unique(np.concatenate([[0.0], np.asarray(epsilons), radii[np.isfinite(radii)]]))
-    accuracy = np.array([(radii > place).mean() for place in places])
-    return RobustnessCurve(places, accuracy, norm, len(inputs))
+    if within and not places:
+        raise ValueError(f"epsilons must hold the radii for budget, got {epsilons!r}")
+    device = device_of(subject.model, torch.device("cpu"))
+    search = Search(subject.model, near, within, places, batch_size, seed)
+    radii = [search.radii(chunk, threat.of(chunk.places), device) for chunk in read(subject, data)]
+    return RobustnessCurve.from_radii(np.concatenate(radii), norm, places, seed)
 
 
-def _radii(
-    model: Model,
-    inputs: Tensor,
-    labels: Tensor,
-    nearest: list[tuple[str, Attack]],
-    budgets: list[tuple[float, Any]],
-    threat: ThreatModel,
-    batch_size: int,
-) -> np.ndarray:
-    """The smallest radius at which each example is known to fall: 0 if misclassified."""
-    device = device_of(model, inputs.device)
-    inputs, labels = inputs.to(device), labels.to(device)
-    dtype = dtype_of(model, inputs.dtype)
+def _numbers(name: str, given: Any) -> list[float]:
+    """Numbers of at least 0, from one or from a sequence, an array or a tensor, ascending."""
+    values = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        values = [values]
+    values = list(values)
+    for value in values:
+        check_not_negative(name, value)
+    return sorted(map(float, values))
 
-    def distances(name: str, attack: Attack, chosen: Tensor, reach: float) -> Tensor:
-        with borrowed(model, 0):
+
+def _given(argument: str, given: Any) -> dict[str, Entry]:
+    empty = given is None or (isinstance(given, Mapping) and not given)
+    return {} if empty else entries(argument, given)
+
+
+def _nearest(entry: Entry, threat: ThreatModel, offered: dict[str, Any]) -> AttackSpec:
+    known = ours(entry.attack)
+    if known is not None and known.lacks("epsilon"):
+        raise ValueError(
+            f"{entry.where} must look for the nearest adversarial example, got {known.name}, which "
+            "looks within an epsilon; pass it as budget, with epsilons"
+        )
+    return complete(entry, threat, **offered)
+
+
+def _within(entry: Entry, threat: ThreatModel, offered: dict[str, Any]) -> Any:
+    """The attack as a function that still takes epsilon and norm."""
+    where, attack, _ = entry
+    known = ours(attack)
+    if known is None:
+        check_call(where, attack, epsilon=1.0, norm=threat.norm)
+        return attack
+    if "epsilon" not in known.parameters:
+        raise ValueError(
+            f"{where} must look within an epsilon, got {known.name}, which looks for the nearest "
+            "adversarial example; pass it as minimum_distance"
+        )
+    if known.given.get("norm") not in (None, threat.norm):
+        raise ValueError(
+            f"{where} must work in the norm of the curve, {threat.norm!r}, "
+            f"got norm={known.given['norm']!r}"
+        )
+    complete(Entry(where, partial(attack, epsilon=1.0)), threat)
+    return completed(attack, bounds=threat.bounds, **offered)
+
+
+@dataclass
+class Search:
+    """Looking for the smallest radius at which each example falls."""
+
+    model: Model
+    nearest: list[tuple[str, AttackSpec]]
+    budgets: list[tuple[str, Any]]
+    epsilons: list[float]
+    batch_size: int
+    seed: int
+
+    def radii(self, chunk: Chunk, threat: ThreatModel, device: torch.device) -> np.ndarray:
+        """The smallest radius found for each example of a chunk: 0 if misclassified."""
+        inputs, labels = chunk.inputs.to(device), chunk.labels.to(device)
+        with borrowed(self.model, self.seed):
+            dtype = dtype_of(self.model, inputs.dtype)
+            logits = logits_of(self.model, inputs, dtype, self.batch_size)
+        check_logits(logits, len(inputs))
+        check_label_range(labels, logits.shape[1])
+        radii = torch.where(logits.argmax(dim=1) == labels, torch.inf, 0.0).double()
+
+        def lower(name: str, attack: Any, reach: float, least: float) -> None:
+            chosen = (radii > least).nonzero().squeeze(1)
+            if len(chosen):
+                few = threat.of(chosen)._replace(epsilon=reach)
+                found = self.distances(name, attack, inputs[chosen], labels[chosen], few)
+                radii[chosen] = torch.minimum(radii[chosen], found)
+
+        for name, spec in self.nearest:
+            lower(name, spec.attack, math.inf, 0.0)
+        for epsilon in self.epsilons:
+            for name, attack in self.budgets if epsilon > 0 else ():
+                lower(name, partial(attack, epsilon=epsilon, norm=threat.norm), epsilon, epsilon)
+        return radii.cpu().numpy()
+
+    def distances(
+        self, name: str, attack: Any, inputs: Tensor, labels: Tensor, threat: ThreatModel
+    ) -> Tensor:
+        """How far the attack had to go for each example; infinity where it failed."""
+        with noted(f"in robustness_curve's attack {name!r}"), borrowed(self.model, self.seed):
             verdict = judge(
-                model,
+                self.model,
                 name,
-                attack(model, inputs[chosen].clone(), labels[chosen].clone()),
-                inputs[chosen],
-                labels[chosen],
-                threat=threat._replace(epsilon=reach),
+                masked(attack, threat.mask)(self.model, inputs.clone(), labels.clone()),
+                inputs,
+                labels,
+                threat=threat,
                 own_norm=threat.norm,
-                dtype=dtype,
-                batch_size=batch_size,
+                dtype=dtype_of(self.model, inputs.dtype),
+                batch_size=self.batch_size,
             )
-        return torch.where(verdict.fooled, verdict.distance.clamp(max=reach), torch.inf)
-
-    with borrowed(model, 0, gradients=False):
-        logits = logits_of(model, inputs, dtype, batch_size)
-    check_label_range(labels, logits.shape[1])
-    radii = torch.where(logits.argmax(dim=1) == labels, torch.inf, 0.0).double()
-    for name, attack in nearest:
-        chosen = (radii > 0).nonzero().squeeze(1)
-        if len(chosen):
-            found = distances(name, attack, chosen, math.inf)
-            radii[chosen] = torch.minimum(radii[chosen], found)
-    for epsilon, attack in budgets:
-        chosen = (radii > epsilon).nonzero().squeeze(1)
-        if len(chosen):
-
-            def within(
-                model: Model, x: Tensor, y: Tensor, e: float = epsilon, a: Any = attack
-            ) -> Any:
-                return a(model, x, y, epsilon=e, norm=threat.norm)
-
-            found = distances("budget", within, chosen, epsilon)
-            radii[chosen] = torch.minimum(radii[chosen], found)
-    return radii.cpu().numpy()
+        reached = verdict.distance.clamp(max=threat.epsilon)
+        return torch.where(verdict.fooled, reached, torch.inf)

@@ -26,10 +26,14 @@ class RobustnessCurveDisplay:
 
     Attributes
     ----------
+    figure_ : matplotlib.figure.Figure
+        The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
         Where it was drawn, after :meth:`plot`.
     line_ : matplotlib.lines.Line2D
         The curve, after :meth:`plot`.
+    band_ : matplotlib.collections.PolyCollection
+        Its 95 % intervals, after :meth:`plot`.
     """
 
     def __init__(self, curve: RobustnessCurve, *, name: str | None = None) -> None:
@@ -63,10 +67,7 @@ class RobustnessCurveDisplay:
         RobustnessCurveDisplay
             Drawn.
         """
-        values = np.asarray(radii, dtype=np.float64)
-        places = np.unique(np.concatenate([[0.0], values[np.isfinite(values)]]))
-        accuracy = np.array([(values > place).mean() for place in places])
-        curve = RobustnessCurve(places, accuracy, norm, len(values))
+        curve = RobustnessCurve.from_radii(np.asarray(radii, dtype=np.float64), norm)
         return cls(curve, name=name).plot(ax)
 
     @classmethod
@@ -74,7 +75,7 @@ class RobustnessCurveDisplay:
         cls,
         model: Any,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         name: str | None = None,
         ax: "Axes | None" = None,
@@ -86,10 +87,10 @@ class RobustnessCurveDisplay:
         ----------
         model : nn.Module, callable or fitted estimator
             What is attacked.
-        X : Tensor of shape (n, ...), floating
+        X : Tensor or array of shape (n, ...), Dataset or DataLoader
             Clean examples.
-        y : Tensor of shape (n,), int64
-            True classes.
+        y : Tensor or array of shape (n,), optional
+            True classes. Not with a Dataset or DataLoader.
         name : str, optional
             Label of the curve; the model's class if not given.
         ax : matplotlib.axes.Axes, optional
@@ -106,7 +107,7 @@ class RobustnessCurveDisplay:
         return cls(curve, name=name or type(model).__name__).plot(ax)
 
     def plot(self, ax: "Axes | None" = None, **line: Any) -> "RobustnessCurveDisplay":
-        """Draw the curve.
+        """Draw the curve with its 95 % intervals.
 
         Parameters
         ----------
@@ -125,7 +126,7 @@ class RobustnessCurveDisplay:
         MissingPackageError
             If matplotlib is not installed.
         """
-        self.ax_ = ax if ax is not None else pyplot().subplots()[1]
+        self.figure_, self.ax_ = _canvas(ax)
         self.line_ = self.ax_.step(
             self.curve.epsilons,
             100 * self.curve.robust_accuracy,
@@ -133,6 +134,16 @@ class RobustnessCurveDisplay:
             label=self.name,
             **line,
         )[0]
+        low, high = 100 * self.curve.robust_interval.T
+        self.band_ = self.ax_.fill_between(
+            self.curve.epsilons,
+            low,
+            high,
+            step="post",
+            color=self.line_.get_color(),
+            alpha=0.2,
+            linewidth=0,
+        )
         self.ax_.set(
             xlabel=f"epsilon ({self.curve.norm}, input units)",
             ylabel="robust accuracy (%)",
@@ -154,6 +165,8 @@ class HistogramDisplay:
 
     Attributes
     ----------
+    figure_ : matplotlib.figure.Figure
+        The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
         Where it was drawn, after :meth:`plot`.
     """
@@ -162,7 +175,7 @@ class HistogramDisplay:
         self.histogram = histogram
 
     def plot(self, ax: "Axes | None" = None) -> "HistogramDisplay":
-        """Draw the bars.
+        """Draw the bars with the 95 % intervals of their shares.
 
         Parameters
         ----------
@@ -179,12 +192,15 @@ class HistogramDisplay:
         MissingPackageError
             If matplotlib is not installed.
         """
-        self.ax_ = ax if ax is not None else pyplot().subplots(layout="constrained")[1]
-        counts, edges, quantity = self.histogram
-        places = np.arange(len(counts))
-        self.ax_.bar(places + 0.5, counts, width=0.9)
-        self.ax_.set_xticks([*places, len(counts)], [f"{edge:g}" for edge in edges], rotation=60)
-        self.ax_.set(xlabel=quantity, ylabel="examples")
+        self.figure_, self.ax_ = _canvas(ax)
+        shown = self.histogram
+        places = np.arange(len(shown.counts))
+        ends = shown.intervals * shown.n_examples
+        error = np.stack([shown.counts - ends[:, 0], ends[:, 1] - shown.counts])
+        self.ax_.bar(places + 0.5, shown.counts, width=0.9, yerr=error.clip(min=0), capsize=2)
+        labels = [f"{edge:g}" for edge in shown.edges]
+        self.ax_.set_xticks([*places, len(places)], labels, rotation=60)
+        self.ax_.set(xlabel=shown.quantity, ylabel=f"examples (of {shown.n_examples})")
         return self
 
 
@@ -193,20 +209,23 @@ class TransferMatrixDisplay:
 
     Parameters
     ----------
-    matrix : array of shape (m, m)
-        What :func:`transfer_matrix` returned.
-    names : sequence of str
-        Names of the models, in its order.
+    matrix : TransferMatrix or array of shape (m, m)
+        What :func:`transfer_matrix` returned, or shares in [0, 1].
+    names : sequence of str, optional
+        Names of the models, in its order; those of a ``TransferMatrix`` if not given.
 
     Attributes
     ----------
+    figure_ : matplotlib.figure.Figure
+        The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
         Where it was drawn, after :meth:`plot`.
     """
 
-    def __init__(self, matrix: Any, names: Sequence[str]) -> None:
+    def __init__(self, matrix: Any, names: Sequence[str] | None = None) -> None:
         self.matrix = np.asarray(matrix)
-        self.names = list(names)
+        known = names if names is not None else getattr(matrix, "names", None)
+        self.names = [str(name) for name in known or range(len(self.matrix))]
 
     def plot(self, ax: "Axes | None" = None) -> "TransferMatrixDisplay":
         """Draw the matrix with its percentages.
@@ -226,15 +245,23 @@ class TransferMatrixDisplay:
         MissingPackageError
             If matplotlib is not installed.
         """
-        self.ax_ = ax if ax is not None else pyplot().subplots(layout="constrained")[1]
-        self.ax_.imshow(self.matrix, vmin=0, vmax=1, cmap="viridis")
+        self.figure_, self.ax_ = _canvas(ax)
+        image = self.ax_.imshow(100 * self.matrix, vmin=0, vmax=100, cmap="viridis")
         for (row, column), value in np.ndenumerate(self.matrix):
             shade = "white" if value < 0.6 else "black"
-            self.ax_.text(
-                column, row, f"{100 * value:.0f} %", ha="center", va="center", color=shade
-            )
+            text = "none" if np.isnan(value) else f"{100 * value:.0f} %"
+            self.ax_.text(column, row, text, ha="center", va="center", color=shade)
+        self.figure_.colorbar(image, ax=self.ax_, label="misclassified (%)")
         places = range(len(self.names))
         self.ax_.set_xticks(places, self.names, rotation=45, ha="right")
         self.ax_.set_yticks(places, self.names)
-        self.ax_.set(xlabel="tried on", ylabel="made on")
+        self.ax_.set(xlabel="tried on (model)", ylabel="made on (model)")
         return self
+
+
+def _canvas(ax: "Axes | None") -> tuple[Any, "Axes"]:
+    """The figure and the axes to draw on, made where there are none."""
+    if ax is None:
+        figure, ax = pyplot().subplots(layout="constrained")
+        return figure, ax
+    return ax.get_figure(), ax

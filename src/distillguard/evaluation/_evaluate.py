@@ -24,9 +24,10 @@ from .._validation import (
     check_positive,
     check_random_state,
 )
+from ._entries import resolve_attacks
+from ._errors import no_attack_ran
 from ._judge import ThreatModel
 from ._model import EvaluatedModel, resolve_model
-from ._presets import named, preset
 from ._query import QueryCounter, with_gradients
 from ._records import Records
 from ._run import Run
@@ -37,7 +38,7 @@ from ._statistics import wilson
 from .diagnosis._diagnose import diagnose
 from .diagnosis._rules import findings
 from .report._report import Example, RobustnessReport
-from .report._rows import count_survivors, row
+from .report._rows import count_survivors, rows
 
 
 @with_gradients
@@ -86,10 +87,13 @@ def evaluate(
         Norm of the threat model.
     epsilon : float
         Radius of the threat model, in the units of ``X``.
-    attacks : {"standard", "quick"} or mapping, default="standard"
-        A preset, or names with callables ``(model, inputs, labels) -> Tensor``. An entry may
-        be a pair ``(callable, norm)`` that tells the norm in which its distances are worth
-        reading.
+    attacks : str, callable, list or mapping, default="standard"
+        ``"standard"`` or ``"quick"``; a list of names of attacks of this package, callables
+        ``(model, inputs, labels) -> Tensor`` and presets, or one of them; or a mapping from
+        names to callables. An attack of this package, bare or a :func:`functools.partial`,
+        gets ``epsilon``, ``norm``, ``bounds``, ``mask``, ``batch_size`` and ``random_state``
+        where it takes them and names none. A pair ``(callable, norm)`` tells the norm in which
+        the distances of an attack are worth reading.
     survivors_only : bool, default=True
         Run each attack only on the examples that the earlier ones did not fool. The worst case
         is the same and the cost much smaller; ``False`` gives each attack its own figures, to
@@ -100,8 +104,8 @@ def evaluate(
         rounding, at most four units in the last place of the larger bound, are put on them.
     mask : Tensor of bool, optional
         Which coordinates may change, in the shape of one input or, of inputs in memory, of all.
-        Attacks of this package that are given none get it; of others, points that change
-        anything else do not count. All may if not given.
+        Of attacks that do not know of it, points that change anything else do not count. All
+        may if not given.
     batch_size : int, default=256
         Examples on the device at once.
     chunk_size : int, default=1024
@@ -119,9 +123,8 @@ def evaluate(
         has its own file, with its rank appended to the name.
     random_state : int, optional
         Seed of everything random; a fresh one if not given. The report names it either way.
-        Attacks of this package take it where they have none of their own. For anybody else's,
-        PyTorch's global generators are seeded with it before each chunk and put back
-        afterwards; one that draws elsewhere, from NumPy say, must seed itself.
+        For anybody else's attacks, PyTorch's global generators are seeded with it before each
+        chunk and put back afterwards; one that draws elsewhere, from NumPy say, must seed itself.
     precision : {"bf16-mixed"}, optional
         Precision in which attacks search: matrix products and convolutions in bfloat16, faster
         where the processor has it. Every verdict is in the model's own precision; successes that
@@ -141,12 +144,14 @@ def evaluate(
     Raises
     ------
     TypeError
-        If ``model``, ``X``, ``y`` or an attack is of the wrong kind, or an attack returns
-        something else than a tensor.
+        If ``model``, ``X``, ``y`` or an attack is of the wrong kind.
     ValueError
         If a parameter is out of its range, ``X`` is empty or leaves ``bounds``, labels do not
-        fit, the model returns something else than logits, or an attack returns points of
-        another shape.
+        fit, the model returns something else than logits, or an attack has an unknown name or
+        cannot work in the norm.
+    AttackError
+        If every attack raised an error or returned something else than one point per input.
+        Where some attacks ran, the rows of the others tell what they raised.
     SaveError
         If ``state_file`` is damaged, foreign, of another version of distillguard or of another
         evaluation; the message names the difference.
@@ -192,11 +197,7 @@ def evaluate(
     box = as_bounds(bounds)
     data = open_examples(X, y, spec=Spec(subject.classes, bounds=box))
     threat = ThreatModel(norm, float(epsilon), box, as_mask(mask, data.shape))
-    chosen = (
-        preset(attacks, threat, batch_size=batch_size, random_state=seed)
-        if isinstance(attacks, str)
-        else named(attacks, threat, seed)
-    )
+    chosen = resolve_attacks(attacks, threat, batch_size=batch_size, random_state=seed)
     settings = {"threat model": threat._asdict(), "chunk_size": chunk_size}
     settings |= {"survivors_only": survivors_only, "search": [precision, compile]}
     records = state.resume(subject.model, chosen, seed, settings)
@@ -208,6 +209,7 @@ def evaluate(
     stream = data.chunks(chunk_size, dtype_of(counted, torch.get_default_dtype()))
     measure(run, stream, processes, state, progress)
     run.records = gathered(run.records, processes)
+    check_some_attack_ran(run, processes)
     return summary(run, subject, surrogate, processes)
 
 
@@ -239,10 +241,21 @@ def measure(
                 state.compare_model(run.model.model, chunk.inputs, records)
             known = dict(records.known)
             run.add(Chunk(*(part[processes.rank :: processes.count] for part in chunk)), number)
-            if records.known != known:
+            if run.futile and processes.count == 1:
+                return
+            if records.known != known and not run.futile:
                 state.write(records)
             bar.update(len(chunk.inputs))
         state.finish(number + 1, records)
+
+
+def check_some_attack_ran(run: Run, processes: Processes) -> None:
+    """Raise what the attacks raised if that is all that they did, in all processes."""
+    raised = set().union(*processes.all_gather(set(run.raised)))
+    attacked = any(bool(run.records.of(name, "attacked").any()) for name in run.attacks)
+    if raised == set(run.attacks) and not attacked:
+        first = next((run.raised[name] for name in run.attacks if name in run.raised), None)
+        raise no_attack_ran(run.records.errors) from first
 
 
 def summary(
@@ -267,9 +280,7 @@ def summary(
         clean_interval=wilson(clean, n),
         robust_accuracy=robust / n,
         robust_interval=wilson(robust, n),
-        attacks=tuple(
-            row(records, name, run.attacks[name].norm, run.survivors_only) for name in names
-        ),
+        attacks=rows(records, run.attacks, run.survivors_only),
         survivors_only=run.survivors_only,
         findings=findings(observations),
         observations=observations,

@@ -1,24 +1,41 @@
 """Examples sorted by gradient magnitude or by confidence."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .._modes import borrowed, device_of, dtype_of
-from .._validation import check_differentiable, check_gradient, check_positive
+from .._random import draw_seed
+from .._validation import (
+    check_at_least,
+    check_differentiable,
+    check_finite,
+    check_gradient,
+    check_logits,
+    check_positive,
+    check_random_state,
+)
 from ..functional import softmax
 from ._model import resolve_model
 from ._query import logits_of, with_gradients
+from ._reading import read_inputs
+from ._statistics import intervals
+from ._tables import Rows, html_table, text_table
+from .report._text import interval, percent
+
+HEADERS = ("from, to", "examples", "share", "95 % interval")
 
 GRADIENT_EDGES = (0.0, 1e-40, 1e-35, 1e-30, 1e-25, 1e-20, 1e-15, 1e-10, 1e-5, 1e-3, 1.0)
 """Edges of the bins of Papernot et al. 2016, figure 9."""
 
 
-class Histogram(NamedTuple):
-    """Counts of examples by bins.
+@dataclass(frozen=True, eq=False, repr=False)
+class Histogram:
+    """Counts of examples by bins; printed as a table.
 
     Attributes
     ----------
@@ -35,15 +52,59 @@ class Histogram(NamedTuple):
     edges: np.ndarray
     quantity: str
 
+    @property
+    def n_examples(self) -> int:
+        """Examples in all bins."""
+        return int(self.counts.sum())
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Share of the examples in each bin, shape (m,)."""
+        return self.counts / max(self.n_examples, 1)
+
+    @property
+    def intervals(self) -> np.ndarray:
+        """95 % Wilson interval of each share, shape (m, 2)."""
+        return intervals(self.shares, self.n_examples)
+
+    def __repr__(self) -> str:
+        low, high = self.edges[[0, -1]]
+        return (
+            f"Histogram({self.quantity}, {len(self.counts)} bins from {low:g} to {high:g}, "
+            f"{self.n_examples} examples)"
+        )
+
+    def __str__(self) -> str:
+        return text_table(self._title, HEADERS, self._rows)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title, HEADERS, self._rows)
+
+    @property
+    def _title(self) -> str:
+        return f"{self.quantity}, {self.n_examples} examples"
+
+    @property
+    def _rows(self) -> Rows:
+        bins = zip(self.edges[:-1], self.edges[1:], self.counts, strict=True)
+        return [
+            (f"{low:g} to {high:g}", str(count), percent(share), interval(tuple(ends)))
+            for (low, high, count), share, ends in zip(
+                bins, self.shares, self.intervals, strict=True
+            )
+        ]
+
 
 @with_gradients
 def gradient_histogram(
     model: Any,
-    inputs: Tensor,
+    X: Any,
+    y: Any = None,
     *,
     temperature: float = 1.0,
     edges: Sequence[float] = GRADIENT_EDGES,
     batch_size: int = 256,
+    random_state: int | None = None,
 ) -> Histogram:
     r"""Sort the examples by the magnitude of their adversarial gradient [1]_.
 
@@ -55,8 +116,11 @@ def gradient_histogram(
     ----------
     model : nn.Module, callable or fitted estimator
         Whose gradients are measured.
-    inputs : Tensor of shape (n, ...), floating
-        Examples.
+    X : Tensor or array of shape (n, ...), Dataset or DataLoader
+        Examples, floating point; a Dataset or DataLoader may yield inputs or pairs (inputs,
+        labels), and is read once.
+    y : Tensor or array of shape (n,), optional
+        Not looked at; it is here so that the arguments of :func:`~distillguard.evaluate` fit.
     temperature : float, default=1.0
         Of the softmax; networks are used at 1.
     edges : sequence of float, optional
@@ -64,6 +128,8 @@ def gradient_histogram(
         counted in the last bin.
     batch_size : int, default=256
         Examples on the device at once.
+    random_state : int, optional
+        Seed of a model that draws random numbers; a fresh one if not given.
 
     Returns
     -------
@@ -72,8 +138,11 @@ def gradient_histogram(
 
     Raises
     ------
+    TypeError
+        If ``X`` is not floating point.
     ValueError
-        If ``temperature`` is not a finite number above 0.
+        If ``temperature`` is not a finite number above 0, ``edges`` do not ascend, or ``X`` is
+        empty or not finite.
     NoGradientError
         If the model has no gradients with respect to its inputs.
 
@@ -92,14 +161,19 @@ def gradient_histogram(
     5
     """
     check_positive("temperature", temperature)
+    check_at_least("batch_size", batch_size, 1)
+    check_random_state(random_state)
+    bins = _ascending(edges)
     network = resolve_model(model).model
-    dtype, parts = dtype_of(network, inputs.dtype), []
-    with borrowed(network, 0):
-        for batch in inputs.to(device_of(network, inputs.device)).split(batch_size):
-            points = batch.detach().to(dtype, copy=True).requires_grad_()
-            outputs = softmax(network(points), temperature)
+    device, parts = device_of(network, torch.device("cpu")), []
+    with borrowed(network, draw_seed(random_state)):
+        for batch in read_inputs(X, size=batch_size):
+            points = batch.to(device, dtype_of(network, batch.dtype), copy=True).requires_grad_()
+            logits = network(points)
+            check_logits(logits, len(batch))
+            outputs = softmax(logits, temperature)
             check_differentiable(outputs)
-            total = torch.zeros(len(batch), device=batch.device, dtype=torch.float64)
+            total = torch.zeros(len(batch), device=device, dtype=torch.float64)
             for output in outputs.unbind(dim=1):
                 (slope,) = torch.autograd.grad(
                     output.sum(), points, retain_graph=True, allow_unused=True
@@ -107,13 +181,28 @@ def gradient_histogram(
                 total += check_gradient(slope).double().abs().flatten(1).mean(dim=1)
             parts.append(total / outputs.shape[1])
     magnitudes = torch.cat(parts).cpu().numpy()
-    bins = np.asarray(edges, dtype=np.float64)
     counts, _ = np.histogram(magnitudes.clip(bins[0], bins[-1]), bins)
     return Histogram(counts, bins, "mean absolute gradient of the softmax (1 / input unit)")
 
 
+def _ascending(edges: Any) -> np.ndarray:
+    values = list(edges)
+    for value in values:
+        check_finite("edges", value)
+    if len(values) < 2 or any(low >= high for low, high in pairwise(values)):
+        raise ValueError(f"edges must be at least two ascending numbers, got {values}")
+    return np.asarray(values, dtype=np.float64)
+
+
 def confidence_histogram(
-    model: Any, inputs: Tensor, *, temperature: float = 1.0, bins: int = 20, batch_size: int = 256
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    temperature: float = 1.0,
+    bins: int = 20,
+    batch_size: int = 256,
+    random_state: int | None = None,
 ) -> Histogram:
     """Sort the examples by the probability of their predicted class, at a temperature.
 
@@ -121,8 +210,11 @@ def confidence_histogram(
     ----------
     model : nn.Module, callable or fitted estimator
         Whose confidence is measured.
-    inputs : Tensor of shape (n, ...), floating
-        Examples.
+    X : Tensor or array of shape (n, ...), Dataset or DataLoader
+        Examples, floating point; a Dataset or DataLoader may yield inputs or pairs (inputs,
+        labels), and is read once.
+    y : Tensor or array of shape (n,), optional
+        Not looked at; it is here so that the arguments of :func:`~distillguard.evaluate` fit.
     temperature : float, default=1.0
         Of the softmax: 1 for what the network reports, the training temperature for what it
         was trained to report.
@@ -130,6 +222,8 @@ def confidence_histogram(
         Bins of equal width between 0 and 1.
     batch_size : int, default=256
         Examples on the device at once.
+    random_state : int, optional
+        Seed of a model that draws random numbers; a fresh one if not given.
 
     Returns
     -------
@@ -138,8 +232,11 @@ def confidence_histogram(
 
     Raises
     ------
+    TypeError
+        If ``X`` is not floating point.
     ValueError
-        If ``temperature`` is not a finite number above 0.
+        If ``temperature`` is not a finite number above 0, ``bins`` is below 1, or ``X`` is
+        empty or not finite.
 
     Examples
     --------
@@ -152,10 +249,17 @@ def confidence_histogram(
     [3, 0]
     """
     check_positive("temperature", temperature)
+    check_at_least("bins", bins, 1)
+    check_at_least("batch_size", batch_size, 1)
+    check_random_state(random_state)
     network = resolve_model(model).model
-    points = inputs.to(device_of(network, inputs.device))
-    with borrowed(network, 0, gradients=False):
-        logits = logits_of(network, points, dtype_of(network, inputs.dtype), batch_size)
-    confidence = softmax(logits, temperature).amax(dim=1).cpu().numpy()
+    device, parts = device_of(network, torch.device("cpu")), []
+    with borrowed(network, draw_seed(random_state), gradients=False):
+        for batch in read_inputs(X, size=batch_size):
+            dtype = dtype_of(network, batch.dtype)
+            logits = logits_of(network, batch.to(device), dtype, batch_size)
+            check_logits(logits, len(batch))
+            parts.append(softmax(logits, temperature).amax(dim=1))
+    confidence = torch.cat(parts).cpu().numpy()
     counts, edges = np.histogram(confidence.clip(0, 1), bins, (0.0, 1.0))
     return Histogram(counts, edges, "probability of the predicted class")

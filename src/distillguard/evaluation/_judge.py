@@ -66,6 +66,12 @@ class Verdict(NamedTuple):
     own_distance: Tensor
     """Distance in the attack's own norm, float64."""
 
+    @classmethod
+    def of_nothing(cls, labels: Tensor) -> "Verdict":
+        """The verdict on no examples, on the device of the labels."""
+        no = torch.empty(0, dtype=torch.bool, device=labels.device)
+        return cls(labels[:0], no, no, no, no.double(), no.double())
+
 
 def judge(
     model: Model,
@@ -80,15 +86,7 @@ def judge(
     batch_size: int,
 ) -> Verdict:
     """Ask the model about the points that the attack ``name`` returned."""
-    if not isinstance(adversarial, Tensor):
-        raise TypeError(
-            f"attack {name!r} must return a torch.Tensor, got {type(adversarial).__name__}"
-        )
-    if adversarial.shape != inputs.shape:
-        raise ValueError(
-            f"attack {name!r} must return one point per input, shape {tuple(inputs.shape)}, "
-            f"got {tuple(adversarial.shape)}"
-        )
+    check_points(name, adversarial, inputs)
     points = adversarial.detach().to(inputs)
     rows = torch.arange(len(points), device=points.device)
     split = (each.split(batch_size) for each in (rows, points, inputs, labels))
@@ -123,6 +121,19 @@ def _verdict(
         distance=lp_norm(delta, threat.norm),
         own_distance=lp_norm(delta, own_norm),
     )
+
+
+def check_points(name: str, adversarial: Any, inputs: Tensor) -> None:
+    """Refuse what an attack returned if it is not one point per input."""
+    if not isinstance(adversarial, Tensor):
+        raise TypeError(
+            f"attack {name!r} must return a torch.Tensor, got {type(adversarial).__name__}"
+        )
+    if adversarial.shape != inputs.shape:
+        raise ValueError(
+            f"attack {name!r} must return one point per input, shape {tuple(inputs.shape)}, "
+            f"got {tuple(adversarial.shape)}"
+        )
 
 
 class Witness:

@@ -1,19 +1,14 @@
-"""The attacks behind ``attacks="quick"`` and ``attacks="standard"``, and what an entry may be."""
+"""The attacks behind ``attacks="quick"`` and ``attacks="standard"``."""
 
-import inspect
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, get_args
-
-from torch import Tensor
+from typing import Any, NamedTuple
 
 from .. import attacks
-from .._typing import Attack, Distance, Mask
+from .._typing import Attack, Distance
 from .._validation import check_choice
 from ._judge import ThreatModel
 
 PRESETS = ("quick", "standard")
-RESERVED = ("clean pass", "checks", "judging", "diagnosis")
 
 
 class AttackSpec(NamedTuple):
@@ -92,72 +87,3 @@ def _strong(
         ),
         "Square": partial(attacks.square, queries=100, **budget),
     }
-
-
-def named(given: Any, threat: ThreatModel, random_state: int) -> dict[str, AttackSpec]:
-    """Check a caller's mapping from names to attacks, plain or with the norm they minimise.
-
-    Attacks of ours that have no seed are given ``random_state``.
-    """
-    if not isinstance(given, Mapping):
-        raise TypeError(
-            "attacks must be a preset's name or a mapping from names to callables, "
-            f"got {type(given).__name__}"
-        )
-    if not given:
-        raise ValueError("attacks must hold at least one attack, got an empty mapping")
-    names = [str(name) for name in given]
-    if len(set(names)) < len(names):
-        raise ValueError(f"attacks must have names that differ as text, got {list(given)!r}")
-    for name in names:
-        if name in RESERVED:
-            raise ValueError(
-                f"attacks must have other names than {', '.join(map(repr, RESERVED))}, which "
-                f"the report's costs go by, got {name!r}"
-            )
-    return {
-        str(name): _spec(str(name), entry, threat, random_state) for name, entry in given.items()
-    }
-
-
-def _spec(name: str, entry: Any, threat: ThreatModel, random_state: int) -> AttackSpec:
-    attack, norm = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
-    if not callable(attack):
-        raise TypeError(
-            f"attacks[{name!r}] must be a callable (model, inputs, labels) -> Tensor or a pair "
-            f"(callable, norm), got {type(entry).__name__}"
-        )
-    settings = _settings_of(attack)
-    if norm is None:
-        norm = settings.get("norm") or threat.norm
-    check_choice(f"norm of attacks[{name!r}]", norm, get_args(Distance))
-    if "random_state" in settings and settings["random_state"] is None:
-        attack = partial(attack, random_state=random_state)
-    return AttackSpec(attack, norm)
-
-
-def masked(attack: Attack, mask: Mask | None) -> Attack:
-    """Tell an attack of this package which coordinates may change; others are judged by it."""
-    if mask is None or "mask" not in (settings := _settings_of(attack)):
-        return attack
-    ours: Callable[..., Tensor] = attack
-    return ours if settings["mask"] is not None else partial(ours, mask=mask)
-
-
-def _settings_of(attack: Any) -> dict[str, Any]:
-    """Every argument of an attack of ours, with the norm that its name tells; of others, none."""
-    settings: dict[str, Any] = {}
-    while isinstance(attack, partial):
-        settings = {**attack.keywords, **settings}
-        attack = attack.func
-    name = getattr(attack, "__name__", "")
-    if name not in attacks.__all__ or getattr(attacks, name) is not attack:
-        return {}
-    ending = name.rpartition("_")[2]
-    told = ending if ending in get_args(Distance) else _MINIMISED.get(name)
-    parameters = inspect.signature(attack).parameters
-    defaults = {key: parameter.default for key, parameter in parameters.items()}
-    return {"norm": told, **defaults, **settings}
-
-
-_MINIMISED: dict[str, Distance] = {"ddn": "l2", "jsma": "l0"}

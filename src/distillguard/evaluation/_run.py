@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -18,9 +18,11 @@ from .._validation import check_logits, look_like_probabilities
 from ..attacks._engine import model_facts
 from ..exceptions import NoGradientError
 from ..functional import margin_loss
+from ._errors import described, noted, ran_out_of_memory
 from ._first_batch import layout_explained
-from ._judge import ThreatModel, Verdict, Witness, judge
-from ._presets import AttackSpec, masked
+from ._judge import ThreatModel, Verdict, Witness, check_points, judge
+from ._ours import masked
+from ._presets import AttackSpec
 from ._query import QueryCounter, logits_of
 from ._records import Records
 
@@ -40,6 +42,8 @@ class Run:
     """What the examples are held to, with the caller's names for them."""
     searched: Model | None = None
     """What the attacks are given in place of the model; every verdict is the model's own."""
+    raised: dict[str, Exception] = field(default_factory=dict)
+    """What attacks raised, other than for lack of gradients."""
 
     def __post_init__(self) -> None:
         self.model.takes_logarithm = self.records.probabilities
@@ -88,8 +92,10 @@ class Run:
             if name in unknown:
                 chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
                 few = threat.of(chosen)
-                verdict, silent = self.attack(name, spec, inputs[chosen], labels[chosen], few)
-                self.records.add(attack_columns(name, verdict, silent, chosen, len(labels)))
+                found = self.attack(name, spec, inputs[chosen], labels[chosen], few)
+                if found is None:
+                    chosen, found = chosen[:0], (Verdict.of_nothing(labels), correct[:0])
+                self.records.add(attack_columns(name, *found, chosen, len(labels)))
             surviving &= ~self.records.of(name, "fooled")[rows].to(labels.device)
 
     def clean_logits(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -121,21 +127,35 @@ class Run:
 
     def attack(
         self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor, threat: ThreatModel
-    ) -> tuple[Verdict, Tensor]:
-        """Attack some examples; judge what comes back, and what was found on the way."""
-        adversarial, witness = inputs, Witness(inputs, labels, threat)
-        if len(inputs) and name not in self.records.errors:
-            self.search.observer = witness if self.search is self.model else None
-            with self.accounted(name):
-                try:
-                    # Cloned, so that an attack that writes into its arguments harms nobody.
-                    attack = masked(spec.attack, threat.mask)
-                    adversarial = attack(self.search, inputs.clone(), labels.clone())
-                except NoGradientError as error:
-                    self.records.errors[name] = str(error)
-                finally:
-                    self.search.observer = None
-        with self.accounted("judging"):
+    ) -> tuple[Verdict, Tensor] | None:
+        """Attack some examples; judge what comes back, and what was found on the way.
+
+        None where there is nothing to judge: no examples, or an error, which is written down and
+        ends this attack's part in the evaluation, but not that of the others.
+        """
+        if not len(inputs) or name in self.records.errors:
+            return None
+        witness = Witness(inputs, labels, threat)
+        self.search.observer = witness if self.search is self.model else None
+        with self.accounted(name, f"attack {name!r}"):
+            try:
+                # Cloned, so that an attack that writes into its arguments harms nobody.
+                attack = masked(spec.attack, threat.mask)
+                adversarial = attack(self.search, inputs.clone(), labels.clone())
+                check_points(name, adversarial, inputs)
+            except NoGradientError as error:
+                self.records.errors[name] = str(error)
+            # An attack is foreign code, which may raise anything.
+            except Exception as error:
+                if ran_out_of_memory(error):
+                    raise
+                self.records.errors[name] = described(error)
+                self.raised.setdefault(name, error)
+            finally:
+                self.search.observer = None
+        if name in self.records.errors:
+            return None
+        with self.accounted("judging", f"judging of attack {name!r}"):
             verdict = judge(
                 self.model,
                 name,
@@ -149,6 +169,14 @@ class Run:
             )
         self.show(name, verdict, adversarial, inputs, labels)
         return verdict, witness.fooled & ~verdict.fooled
+
+    @property
+    def futile(self) -> bool:
+        """Whether every attack raised an error before it had attacked anything."""
+        raised = len(self.raised) == len(self.attacks)
+        return raised and not any(
+            bool(self.records.of(name, "attacked").any()) for name in self.attacks
+        )
 
     def show(
         self, name: str, verdict: Verdict, adversarial: Tensor, inputs: Tensor, labels: Tensor
@@ -167,11 +195,15 @@ class Run:
         )
 
     @contextmanager
-    def accounted(self, part: str) -> Iterator[None]:
-        """Borrow the model with the run's seed and write down what is spent meanwhile."""
+    def accounted(self, part: str, told: str | None = None) -> Iterator[None]:
+        """Borrow the model with the run's seed and write down what is spent meanwhile.
+
+        What is raised gets a note of where that was, if ``told``.
+        """
         self.model.spent()
         began = time.perf_counter()
-        with borrowed(self.model, self.seed):
+        where = noted(f"in evaluate's {told}") if told else nullcontext()
+        with where, borrowed(self.model, self.seed):
             yield
         self.records.cost(part).add(*self.model.spent(), time.perf_counter() - began)
 

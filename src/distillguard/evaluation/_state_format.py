@@ -17,8 +17,8 @@ from torch import Tensor
 from .._files import hash_of, write_atomically
 from .._json import COUNT, SIZE, TEXT, Schema, json_from, mapping_to, object_with, or_null
 from ..exceptions import SaveError
+from ._entries import RESERVED
 from ._judge import Verdict
-from ._presets import RESERVED
 from ._records import SAMPLED, SHOWN
 from ._run import attack_columns, clean_columns
 

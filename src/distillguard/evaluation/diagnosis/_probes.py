@@ -15,7 +15,7 @@ from ..._modes import dtype_of
 from ..._random import example_keys
 from ..._typing import Attack, Model
 from .._judge import ThreatModel, judge
-from .._presets import masked
+from .._ours import masked
 from .._query import logits_of
 from .._run import Run
 

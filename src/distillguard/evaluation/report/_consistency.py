@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._presets import RESERVED
+from .._entries import RESERVED
 from .._statistics import wilson
 
 if TYPE_CHECKING:

@@ -1,10 +1,13 @@
 """One row of the report per attack."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..._typing import Distance
+from .._presets import AttackSpec
 from .._records import Cost, Records
 from .._statistics import wilson
 
@@ -20,11 +23,12 @@ class AttackRow:
     robust_accuracy : float
         Share of all examples that are classified correctly and that this attack did not fool
         within the threat model. Where attacks run on survivors only, examples that an earlier
-        attack fooled count as errors here too.
+        attack fooled count as errors here too. After an ``error``, examples that the attack did
+        not see count as standing: it is an upper bound.
     robust_interval : (float, float)
         Its 95 % Wilson interval.
     attacked : int
-        Examples that the attack was run on.
+        Examples that the attack was run on; after an ``error``, those before it.
     fooled : int
         Of those, the ones fooled within the threat model.
     success_rate : float or None
@@ -40,7 +44,7 @@ class AttackRow:
     illegal : int
         Attacked examples for which it returned a point outside the bounds, or NaN.
     error : str or None
-        Why the attack could not run.
+        Why the attack could not run, or ran on ``attacked`` examples only.
     """
 
     name: str
@@ -58,14 +62,24 @@ class AttackRow:
     error: str | None = None
 
 
-def row(records: Records, name: str, norm: Distance, survivors_only: bool) -> AttackRow:
-    """Sum up an attack's columns."""
+def rows(
+    records: Records, attacks: Mapping[str, AttackSpec], survivors_only: bool
+) -> tuple[AttackRow, ...]:
+    """Sum up each attack's columns."""
+    correct = records.columns["predicted"] == records.columns["label"]
+    standing, found = correct, []
+    for name, spec in attacks.items():
+        found.append(row(records, name, spec.norm, standing if survivors_only else correct))
+        standing = standing & ~records.of(name, "fooled")
+    return tuple(found)
+
+
+def row(records: Records, name: str, norm: Distance, standing: Tensor) -> AttackRow:
+    """Sum up an attack's columns; ``standing`` are the examples that it was meant for."""
     attacked = records.of(name, "attacked")
     success = records.of(name, "success")
     fooled = records.of(name, "fooled")
-    correct = records.columns["predicted"] == records.columns["label"]
-    # On survivors only, whoever is not attacked is an error already.
-    stands = int(((attacked if survivors_only else correct) & ~fooled).sum())
+    stands = int((standing & ~fooled).sum())
 
     count = int(attacked.sum())
     cost = records.costs.get(name, Cost())

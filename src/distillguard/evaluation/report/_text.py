@@ -244,7 +244,7 @@ def cells(row: "AttackRow") -> tuple[str, ...]:
     """An attack's row as strings."""
     return (
         " ".join(row.name.split()),
-        "did not run" if row.error else percent(row.robust_accuracy),
+        outcome(row).partition(" after ")[0],
         "" if row.error else interval(row.robust_interval),
         str(row.attacked),
         "" if row.success_rate is None else percent(row.success_rate),
@@ -253,6 +253,13 @@ def cells(row: "AttackRow") -> tuple[str, ...]:
         f"{row.backwards:.1f}",
         f"{row.seconds:.1f}",
     )
+
+
+def outcome(row: "AttackRow") -> str:
+    """What an attack left standing, or how far it came."""
+    if row.error is None:
+        return percent(row.robust_accuracy)
+    return f"stopped after {row.attacked} examples" if row.attacked else "did not run"
 
 
 def notes(report: "RobustnessReport") -> list[str]:
@@ -282,7 +289,7 @@ def notes(report: "RobustnessReport") -> list[str]:
         )
     for row in report.attacks:
         if row.error:
-            lines.append(f"{row.name} did not run: {row.error}")
+            lines.append(f"{row.name} {outcome(row)}: {row.error}")
         if row.illegal:
             lines.append(
                 f"{row.name} returned {row.illegal} points outside the bounds, which do not count."
