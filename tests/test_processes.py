@@ -15,7 +15,7 @@ from distillguard._processes import Processes
 from distillguard.training import Runtime
 
 SCRIPT = """
-    import dataclasses, json, sys
+    import dataclasses, json, os, sys
     import torch
     from torch import nn
     from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -24,6 +24,7 @@ SCRIPT = """
         evaluate,
     )
     from distillguard.callbacks import JSONLines
+    from distillguard.exceptions import AttackError
 
     torch.set_num_threads(1)
     X, y = datasets.load_digits("train")
@@ -85,6 +86,22 @@ SCRIPT = """
     told["robust"] = report.robust_accuracy
     seen = dataclasses.asdict(report.observations)
     told["counts"] = {k: v for k, v in seen.items() if type(v) is not float}
+
+    def breaks(model, inputs, labels):
+        if os.environ.get("RANK", "1") == "1":
+            raise OSError("gone")
+        return inputs
+
+    pair = {"none": lambda model, inputs, labels: inputs, "breaks": breaks}
+    known = yt == torch.as_tensor(distiller.predict(Xt))
+    Xt, yt = Xt[known], yt[known]
+    report = evaluate(distiller, Xt[:9], yt[:9], epsilon=0.01, attacks=pair, random_state=0)
+    told["failing"] = [(row.attacked, row.error) for row in report.attacks]
+    try:
+        alone = {"breaks": lambda model, inputs, labels: 1 / 0}
+        evaluate(distiller, Xt[:1], yt[:1], epsilon=0.01, attacks=alone, random_state=0)
+    except AttackError as error:
+        told["none ran"] = str(error)
     with open(sys.argv[1], "w") as file:
         json.dump(told, file)
 """
@@ -172,3 +189,17 @@ def test_the_parts_of_a_batch_are_the_batch_and_weigh_as_its_mean(n, count):
         seen += part.indices.tolist() if weight else []
     assert sorted(seen) == list(range(n))
     assert total == pytest.approx(losses.mean().item(), rel=1e-6)
+
+
+def test_an_attack_that_fails_in_one_process_is_told_in_all(told):
+    one, *two = (part["failing"] for part in told)
+    (n, _), broken = one
+    assert broken == [0, "OSError: gone"]
+    for (attacked, _), (ran, error) in two:
+        assert attacked == n
+        assert 0 < ran < n
+        assert error == "OSError: gone"
+
+
+def test_where_no_attack_ran_every_process_raises_even_one_without_examples(told):
+    assert len({part["none ran"] for part in told}) == 1
