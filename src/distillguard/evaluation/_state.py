@@ -183,7 +183,7 @@ class StateFile:
                     f"state_file was begun with {name} {there.get(name)} and is continued with "
                     f"{here[name]}: its figures may differ by rounding from those of either alone",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=6,  # past the two wrappers of evaluate
                 )
 
     def _refuse(self, what: str) -> NoReturn:
