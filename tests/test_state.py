@@ -461,17 +461,21 @@ def test_a_model_that_contradicts_itself_is_told_by_weights_and_code_and_noted(p
             evaluate(other, X, Y, state_file=path, **SETTINGS)
 
 
-def test_a_model_that_draws_from_pytorch_is_told_by_its_answers(path):
-    def noisy(inputs):
-        return NET(inputs) + 0.01 * torch.rand(len(inputs), 3)
+def test_a_model_that_draws_from_pytorch_is_told_by_its_answers_under_the_seed(path):
+    class Noisy(nn.Module):
+        def __init__(self, share):
+            super().__init__()
+            self.share = share
 
-    def louder(inputs):
-        return NET(inputs) + 0.02 * torch.rand(len(inputs), 3)
+        def forward(self, inputs):
+            return NET(inputs) + self.share * torch.rand(len(inputs), 3)
 
-    first = evaluate(noisy, X, Y, state_file=path, **SETTINGS)
+    first = evaluate(Noisy(0.01), X, Y, state_file=path, **SETTINGS)
     assert "resumed model" not in first.observations.failed
-    louder.__code__ = louder.__code__.replace(co_consts=noisy.__code__.co_consts)
-    assert told(evaluate(noisy, X, Y, state_file=path, **SETTINGS)) == told(first)
+    torch.manual_seed(5)
+    assert told(evaluate(Noisy(0.01), X, Y, state_file=path, **SETTINGS)) == told(first)
+    with pytest.raises(SaveError, match="answers the first examples otherwise"):
+        evaluate(Noisy(0.02), X, Y, state_file=path, **SETTINGS)
 
 
 # --- the same data ---------------------------------------------------------------------------
@@ -780,6 +784,33 @@ def states(folder):
     interrupt(folder / "interrupted", questions=25)
     names = [*map(str, range(len(others))), "interrupted"]
     return [(folder / name).read_bytes() for name in names]
+
+
+COST = {"forwards": 1, "backwards": 1, "seconds": 1.0}
+UNFIT = {
+    "known: too many": {"known": {"fgsm": 7, "pgd": 7}},
+    "known: a later attack ahead": {"known": {"fgsm": 5, "pgd": 6}},
+    "known: other names": {"known": {"fgsm": 6, "a": 6}},
+    "attacks: none": {"attacks": {}, "known": {}},
+    "chunks: a small one between": {"chunks": [[8, "0" * 64], [7, "0" * 64], [8, "0" * 64]]},
+    "chunks: a large one at the end": {"chunks": [[8, "0" * 64]] * 5 + [[9, "0" * 64]]},
+    "errors of another attack": {"errors": {"a": "no gradient"}},
+    "costs of another part": {"costs": {"lunch": COST}},
+    "a rank too high": {"process": {"rank": 1, "count": 1}},
+    "nothing known of the model": {"facts": None},
+    "a dtype that is none": {"facts": {"rounding": 0.1, "hair": "device"}},
+    "a key more": {"more": 1},
+    "figures that are none": {"costs": {"fgsm": COST | {"forwards": 1.5}}},
+    "a seed beyond 63 bits": {"seed": 2**63},
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_forged_progress_that_no_evaluation_makes_is_refused_when_read(path, what):
+    content, tensors = parts_of(finished())
+    path.write_bytes(forged(content | UNFIT[what], tensors))
+    with pytest.raises(SaveError, match="state_file must be a state written by evaluate"):
+        _state_format.read(path)
 
 
 @pytest.mark.parametrize(
