@@ -373,6 +373,17 @@ def test_another_version_of_the_package_is_another_evaluation(path, monkeypatch)
         evaluate(NET, X, Y, state_file=path, **SETTINGS)
 
 
+def test_what_is_nested_too_deep_is_refused_under_another_version_of_python(path):
+    content, tensors = parts_of(finished())
+    deep = content["evaluation"]["model"]
+    for _ in range(700):
+        deep = [deep]
+    content["evaluation"]["model"], content["environment"]["Python"] = deep, "3.1.4"
+    path.write_bytes(forged(content, tensors))
+    with pytest.raises(SaveError, match="state_file must"):
+        evaluate(NET, X, Y, state_file=path, **SETTINGS)
+
+
 @pytest.mark.parametrize("name", ["device", "PyTorch", "Python"])
 def test_another_device_or_version_is_a_warning_that_names_both(path, monkeypatch, name):
     first = evaluate(NET, X, Y, state_file=path, **SETTINGS)
