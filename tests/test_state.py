@@ -6,9 +6,13 @@ import os
 import random
 import re
 import stat
+import subprocess
+import sys
 import warnings
 from collections import Counter
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -297,6 +301,25 @@ def test_what_is_told_by_its_type_alone_is_noted_in_the_report(path, value):
     assert "resumed attack mine" in str(report)
 
 
+def test_a_description_is_the_same_in_another_process():
+    """Where sets of strings have another order, and functions other addresses."""
+    code = """
+import json
+from distillguard.evaluation._identity import Describer
+class Attack:
+    kinds = frozenset("abcdefgh")
+    def __call__(self, model, inputs, labels):
+        return inputs if self.kinds & {"x", "y", "z"} or model in {"u", "v", "w"} else {*inputs}
+told = json.dumps(Describer()({"attack": Attack(), "set": set("stuvwxyz"), "print": print}))
+"""
+    here = {"__name__": "__main__"}
+    exec(code, here)
+    command = [sys.executable, "-c", f"{code}\nprint(told)"]
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    there = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert there.stdout.strip() == here["told"]
+
+
 def test_bytecode_is_not_compared_between_versions_of_python():
     one, other = (Describer()(PAIRS["code"](k)) for k in (0, 1))
     assert without_bytecode(one) == without_bytecode(other)
@@ -357,13 +380,27 @@ def test_another_version_of_the_package_is_another_evaluation(path, monkeypatch)
         evaluate(NET, X, Y, state_file=path, **SETTINGS)
 
 
+def test_what_is_nested_too_deep_is_refused_under_another_version_of_python(path):
+    content, tensors = parts_of(finished())
+    deep = content["evaluation"]["model"]
+    for _ in range(700):
+        deep = [deep]
+    content["evaluation"]["model"], content["environment"]["Python"] = deep, "3.1.4"
+    path.write_bytes(forged(content, tensors))
+    with pytest.raises(SaveError, match="state_file must"):
+        evaluate(NET, X, Y, state_file=path, **SETTINGS)
+
+
 @pytest.mark.parametrize("name", ["device", "PyTorch", "Python"])
 def test_another_device_or_version_is_a_warning_that_names_both(path, monkeypatch, name):
     first = evaluate(NET, X, Y, state_file=path, **SETTINGS)
     environment = _state.environment
     monkeypatch.setattr(_state, "environment", lambda model: environment(model) | {name: "3.1.4"})
-    with pytest.warns(UserWarning, match=f"begun with {name} .* and is continued with 3.1.4"):
+    with pytest.warns(
+        UserWarning, match=f"begun with {name} .* and is continued with 3.1.4"
+    ) as seen:
         again = evaluate(NET, X, Y, state_file=path, **SETTINGS)
+    assert [each.filename for each in seen] == [__file__]
     assert told(again) == told(first)
 
 
@@ -442,17 +479,21 @@ def test_a_model_that_contradicts_itself_is_told_by_weights_and_code_and_noted(p
             evaluate(other, X, Y, state_file=path, **SETTINGS)
 
 
-def test_a_model_that_draws_from_pytorch_is_told_by_its_answers(path):
-    def noisy(inputs):
-        return NET(inputs) + 0.01 * torch.rand(len(inputs), 3)
+def test_a_model_that_draws_from_pytorch_is_told_by_its_answers_under_the_seed(path):
+    class Noisy(nn.Module):
+        def __init__(self, share):
+            super().__init__()
+            self.share = share
 
-    def louder(inputs):
-        return NET(inputs) + 0.02 * torch.rand(len(inputs), 3)
+        def forward(self, inputs):
+            return NET(inputs) + self.share * torch.rand(len(inputs), 3)
 
-    first = evaluate(noisy, X, Y, state_file=path, **SETTINGS)
+    first = evaluate(Noisy(0.01), X, Y, state_file=path, **SETTINGS)
     assert "resumed model" not in first.observations.failed
-    louder.__code__ = louder.__code__.replace(co_consts=noisy.__code__.co_consts)
-    assert told(evaluate(noisy, X, Y, state_file=path, **SETTINGS)) == told(first)
+    torch.manual_seed(5)
+    assert told(evaluate(Noisy(0.01), X, Y, state_file=path, **SETTINGS)) == told(first)
+    with pytest.raises(SaveError, match="answers the first examples otherwise"):
+        evaluate(Noisy(0.02), X, Y, state_file=path, **SETTINGS)
 
 
 # --- the same data ---------------------------------------------------------------------------
@@ -730,6 +771,14 @@ def altered(chance, files):
     return forged(replaced_somewhere(chance, content), tensors), True
 
 
+@cache
+def finished():
+    """The file of this evaluation."""
+    with TemporaryDirectory() as folder:
+        evaluate(NET, X, Y, state_file=Path(folder) / "state", **SETTINGS)
+        return (Path(folder) / "state").read_bytes()
+
+
 def outcome(path, content, right):
     """What evaluate makes of a state file of these bytes: any other error is let through."""
     path.write_bytes(content)
@@ -755,6 +804,33 @@ def states(folder):
     return [(folder / name).read_bytes() for name in names]
 
 
+COST = {"forwards": 1, "backwards": 1, "seconds": 1.0}
+UNFIT = {
+    "known: too many": {"known": {"fgsm": 7, "pgd": 7}},
+    "known: a later attack ahead": {"known": {"fgsm": 5, "pgd": 6}},
+    "known: other names": {"known": {"fgsm": 6, "a": 6}},
+    "attacks: none": {"attacks": {}, "known": {}},
+    "chunks: a small one between": {"chunks": [[8, "0" * 64], [7, "0" * 64], [8, "0" * 64]]},
+    "chunks: a large one at the end": {"chunks": [[8, "0" * 64]] * 5 + [[9, "0" * 64]]},
+    "errors of another attack": {"errors": {"a": "no gradient"}},
+    "costs of another part": {"costs": {"lunch": COST}},
+    "a rank too high": {"process": {"rank": 1, "count": 1}},
+    "nothing known of the model": {"facts": None},
+    "a dtype that is none": {"facts": {"rounding": 0.1, "hair": "device"}},
+    "a key more": {"more": 1},
+    "figures that are none": {"costs": {"fgsm": COST | {"forwards": 1.5}}},
+    "a seed beyond 63 bits": {"seed": 2**63},
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_forged_progress_that_no_evaluation_makes_is_refused_when_read(path, what):
+    content, tensors = parts_of(finished())
+    path.write_bytes(forged(content | UNFIT[what], tensors))
+    with pytest.raises(SaveError, match="state_file must be a state written by evaluate"):
+        _state_format.read(path)
+
+
 @pytest.mark.parametrize(
     ("seed", "n"), [(0, 150), pytest.param(1, 2000, marks=pytest.mark.slow)], ids=["few", "many"]
 )
@@ -774,11 +850,38 @@ def test_whatever_its_bytes_a_state_is_refused_or_gives_the_right_figures(tmp_pa
     print(dict(counts))
 
 
+IMPOSSIBLE = {
+    "columns:fgsm/fooled": lambda held: torch.ones_like(held),
+    "columns:fgsm/success": lambda held: torch.zeros_like(held),
+    "columns:fgsm/attacked": lambda held: torch.ones_like(held),
+    "columns:predicted": lambda held: held + 3,
+    "columns:label": lambda held: held - 1,
+    "columns:index": lambda held: held.flip(0),
+    "columns:margin": lambda held: held.float(),
+    "columns:saturated": lambda held: held[1:].clone(),
+    "sample:key": lambda held: held.flip(0),
+    "sample:index": lambda held: held + 1000,
+    "sample:labels": lambda held: held + 3,
+    "sample:inputs": lambda held: held[:, :3].clone(),
+    "shown:attack": lambda held: held + 2,
+    "shown:predicted": lambda held: held - 9,
+    "shown:adversarial": lambda held: held[1:].clone(),
+    "answers:logits": lambda held: held[0],
+}
+
+
+@pytest.mark.parametrize("key", IMPOSSIBLE)
+def test_forged_tensors_that_no_evaluation_leaves_are_refused(path, key):
+    content, tensors = parts_of(finished())
+    path.write_bytes(forged(content, tensors | {key: IMPOSSIBLE[key](tensors[key])}))
+    with pytest.raises(SaveError, match="state_file must"):
+        evaluate(NET, X, Y, state_file=path, **SETTINGS)
+
+
 def test_an_intact_state_is_not_refused(tmp_path):
-    files = states(tmp_path)
     right = told(evaluate(NET, X, Y, **SETTINGS))
-    assert outcome(tmp_path / "state", files[0], right) == "right"
-    assert outcome(tmp_path / "state", forged(*parts_of(files[0])), right) == "right"
+    assert outcome(tmp_path / "state", finished(), right) == "right"
+    assert outcome(tmp_path / "state", forged(*parts_of(finished())), right) == "right"
 
 
 # --- reports ---------------------------------------------------------------------------------

@@ -173,7 +173,10 @@ class StateFile:
         theirs, ours = asked_for(self.held, names), asked_for(self.identity, names)
         there, here = self.held["environment"], self.identity["environment"]
         if there.get("Python", "").split(".")[:2] != here["Python"].split(".")[:2]:
-            theirs, ours = without_bytecode(theirs), without_bytecode(ours)
+            try:
+                theirs, ours = without_bytecode(theirs), without_bytecode(ours)
+            except RecursionError:
+                self._refuse("one that is nested too deep")
         if found := difference(theirs, ours):
             place, held, wanted = found
             self._refuse(f"one with {place} {held} instead of {wanted}")
@@ -183,7 +186,7 @@ class StateFile:
                     f"state_file was begun with {name} {there.get(name)} and is continued with "
                     f"{here[name]}: its figures may differ by rounding from those of either alone",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=6,  # past the two wrappers of evaluate
                 )
 
     def _refuse(self, what: str) -> NoReturn:
