@@ -643,7 +643,7 @@ def test_an_estimator_may_be_the_surrogate_and_a_wrong_one_is_refused_first(netw
     def never(model, inputs, labels):
         raise AssertionError
 
-    with pytest.raises(TypeError, match="surrogate must be a module, a callable"):
+    with pytest.raises(TypeError, match="surrogate must be a module or a callable"):
         codes_of(model, digits, surrogate=3, attacks={"never": never})
 
 

@@ -31,6 +31,7 @@ from distillguard.evaluation import (
     transfer_matrix,
 )
 from distillguard.evaluation._model import resolve_model
+from distillguard.evaluation._query import logits_of
 
 N_CLASSES = 5
 torch.manual_seed(0)
@@ -1791,3 +1792,25 @@ def test_nor_do_curves_matrices_and_histograms():
     assert np.isnan(transfer_matrix({"a": model}, fgsm, inputs, labels)).all()
     gradient_histogram(model, inputs, batch_size=4)
     confidence_histogram(model, inputs, batch_size=4)
+
+
+def test_an_attack_of_somebody_s_that_asks_about_nothing_gets_an_empty_answer():
+    torch.manual_seed(1)
+    model, inputs = NoEmptyBatch(), torch.rand(4, 3, 4)
+    asked = []
+
+    def attack(model, inputs, labels):
+        nothing = inputs[:0].requires_grad_()
+        logits = model(nothing)
+        torch.autograd.grad(logits.sum(), nothing)
+        asked.append(logits.shape)
+        return inputs
+
+    evaluate(model, inputs, model(inputs).argmax(dim=1), epsilon=0.1, attacks={"it": attack})
+    assert asked == [(0, 4)]
+
+
+def test_logits_of_no_examples_need_no_model():
+    logits = logits_of(None, torch.rand(0, 3, 4), torch.float16, 8)
+    assert logits.dtype == torch.float32
+    assert logits.argmax(dim=1).shape == (0,)
