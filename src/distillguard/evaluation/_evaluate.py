@@ -2,13 +2,13 @@
 
 import platform
 from collections.abc import Iterator
+from contextlib import closing
 from os import PathLike
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .._boxes import check_bounds, checked_mask
 from .._modes import dtype_of
@@ -17,6 +17,7 @@ from .._random import draw_seed, example_keys
 from .._typing import Bounds, Mask, Model, Norm
 from .._validation import (
     check_at_least,
+    check_choice,
     check_norm,
     check_positive,
     check_random_state,
@@ -24,6 +25,7 @@ from .._validation import (
 from ._judge import ThreatModel
 from ._model import EvaluatedModel, resolve_model
 from ._presets import named, preset
+from ._progress import Progress, examples_in
 from ._query import QueryCounter, with_gradients
 from ._records import Records
 from ._run import Run
@@ -31,7 +33,7 @@ from ._shards import gathered
 from ._state import StateFile, digest
 from ._statistics import wilson
 from ._stream import Chunk, LabelEncoder, chunks
-from .diagnosis._diagnose import diagnose
+from .diagnosis._diagnose import PROBES, diagnose, sample_size
 from .diagnosis._rules import findings
 from .report._report import Example, RobustnessReport
 from .report._rows import count_survivors, row
@@ -47,6 +49,7 @@ def evaluate(
     epsilon: float,
     attacks: Any = "standard",
     survivors_only: bool = True,
+    diagnosis: str | None = "auto",
     bounds: Bounds = (0.0, 1.0),
     mask: Mask | None = None,
     batch_size: int = 256,
@@ -85,6 +88,10 @@ def evaluate(
         Run each attack only on the examples that the earlier ones did not fool. The worst case
         is the same and the cost much smaller; ``False`` gives each attack its own figures, to
         be put side by side.
+    diagnosis : {"auto", "full", "brief"} or None, default="auto"
+        How closely to look at why the attacks failed. A brief one costs no more than the attacks
+        of ``"quick"`` and has fewer findings to show; ``"auto"`` is brief for ``"quick"`` and full
+        for all other attacks. None looks at nothing but what the attacks left behind.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take: two numbers, or tensors broadcastable to
         one input, such as one bound for each feature or channel.
@@ -110,7 +117,8 @@ def evaluate(
         PyTorch's global generators are seeded with it before each chunk and put back
         afterwards; one that draws elsewhere, from NumPy say, must seed itself.
     progress : bool, default=False
-        Show a progress bar that counts examples.
+        Show a progress bar: each example counts once for the clean pass, once for each attack
+        and, if it is in the sample, once for each measurement of the diagnosis.
 
     Returns
     -------
@@ -157,6 +165,9 @@ def evaluate(
     check_bounds(bounds)
     check_at_least("batch_size", batch_size, 1)
     check_at_least("chunk_size", chunk_size, 1)
+    check_choice("diagnosis", diagnosis, ("auto", "full", "brief", None))
+    if diagnosis == "auto":
+        diagnosis = "brief" if attacks == "quick" else "full"
     check_random_state(random_state)
     subject = resolve_model(model)
     if surrogate is not None:
@@ -199,9 +210,20 @@ def evaluate(
         bounds=threat.bounds,
         size=chunk_size,
     )
-    measure(run, stream, processes, state, progress)
-    run.records = gathered(run.records, processes)
-    return summary(run, subject, surrogate, processes)
+    bar = Progress(
+        progress and processes.first,
+        examples_in(X),
+        stages=1 + len(chosen),
+        sampled=sample_size(diagnosis),
+        probes=PROBES[diagnosis],
+        processes=processes.count,
+    )
+    with closing(bar):
+        run.progress = bar
+        measure(run, stream, processes, state)
+        bar.diagnose(len(run.records))
+        run.records = gathered(run.records, processes)
+        return summary(run, subject, surrogate, processes, diagnosis)
 
 
 def as_bounds(bounds: Bounds) -> Bounds:
@@ -222,36 +244,41 @@ def as_mask(mask: Any, X: Any) -> Mask | None:
 
 
 def measure(
-    run: Run, stream: Iterator[Chunk], processes: Processes, state: StateFile | None, progress: bool
+    run: Run, stream: Iterator[Chunk], processes: Processes, state: StateFile | None
 ) -> None:
     """Measure this process's part of every chunk that is not known yet."""
     known = list(run.records.digests)
-    with tqdm(disable=not progress or processes.rank > 0, unit="example") as bar:
-        for number, chunk in enumerate(stream):
-            # Odd weights, so that the order counts.
-            keys = example_keys(chunk.inputs, run.seed).cpu() + chunk.labels.cpu()
-            mark = int((keys * (2 * chunk.places + 1)).sum())
-            if number >= len(known):
-                run.add(Chunk(*(part[processes.rank :: processes.count] for part in chunk)))
-                run.records.digests.append(mark)
-                if state is not None:
-                    state.write(run.records)
-            elif known[number] != mark:
-                raise ValueError(
-                    "X must yield the examples that state_file was written for, in the same "
-                    f"order, got others in chunk {number}"
-                )
-            bar.update(len(chunk.inputs))
+    for number, chunk in enumerate(stream):
+        # Odd weights, so that the order counts.
+        keys = example_keys(chunk.inputs, run.seed).cpu() + chunk.labels.cpu()
+        mark = int((keys * (2 * chunk.places + 1)).sum())
+        mine = Chunk(*(part[processes.rank :: processes.count] for part in chunk))
+        if number >= len(known):
+            run.add(mine)
+            run.records.digests.append(mark)
+            if state is not None:
+                state.write(run.records)
+        elif known[number] != mark:
+            raise ValueError(
+                "X must yield the examples that state_file was written for, in the same "
+                f"order, got others in chunk {number}"
+            )
+        else:
+            run.progress.skip(len(mine.inputs))
 
 
 def summary(
-    run: Run, subject: EvaluatedModel, surrogate: Model | None, processes: Processes
+    run: Run,
+    subject: EvaluatedModel,
+    surrogate: Model | None,
+    processes: Processes,
+    diagnosis: str | None,
 ) -> RobustnessReport:
     """Diagnose, sum up, apply the rules."""
     from .. import __version__
 
     records, names = run.records, list(run.attacks)
-    observations = diagnose(run, surrogate, processes)
+    observations = diagnose(run, diagnosis, surrogate, processes)
     n = len(records)
     clean, robust = observations.correct, count_survivors(records, names)
     return RobustnessReport(

@@ -127,7 +127,7 @@ def _spec(name: str, entry: Any, threat: ThreatModel, random_state: int) -> Atta
             f"attacks[{name!r}] must be a callable (model, inputs, labels) -> Tensor or a pair "
             f"(callable, norm), got {type(entry).__name__}"
         )
-    settings = _settings_of(attack)
+    settings = settings_of(attack)
     if norm is None:
         norm = settings.get("norm") or threat.norm
     check_choice(f"norm of attacks[{name!r}]", norm, get_args(Distance))
@@ -138,13 +138,34 @@ def _spec(name: str, entry: Any, threat: ThreatModel, random_state: int) -> Atta
 
 def masked(attack: Attack, mask: Mask | None) -> Attack:
     """Tell an attack of this package which coordinates may change; others are judged by it."""
-    if mask is None or "mask" not in (settings := _settings_of(attack)):
+    if mask is None or "mask" not in (settings := settings_of(attack)):
         return attack
     ours: Callable[..., Tensor] = attack
     return ours if settings["mask"] is not None else partial(ours, mask=mask)
 
 
-def _settings_of(attack: Any) -> dict[str, Any]:
+def name_of(
+    specs: Mapping[str, AttackSpec],
+    threat: ThreatModel,
+    attack: Callable[..., Tensor],
+    suits: Callable[[dict[str, Any]], bool],
+) -> str | None:
+    """The name of an untargeted attack of ours in this threat model, with suitable settings."""
+    within = {"norm": threat.norm, "epsilon": threat.epsilon, "targeted": False}
+    for name, spec in specs.items():
+        settings = settings_of(spec.attack) if _innermost(spec.attack) is attack else {}
+        if within.items() <= settings.items() and suits(settings):
+            return name
+    return None
+
+
+def _innermost(attack: Any) -> Any:
+    while isinstance(attack, partial):
+        attack = attack.func
+    return attack
+
+
+def settings_of(attack: Any) -> dict[str, Any]:
     """Every argument of an attack of ours, with the norm that its name tells; of others, none."""
     settings: dict[str, Any] = {}
     while isinstance(attack, partial):

@@ -11,6 +11,9 @@ from ..attacks._checks import ModelFacts
 SAMPLED = 256
 """Examples kept for the diagnosis: shares are then known to within 6 points."""
 
+DRAWN = 128
+"""Examples kept of all, correct or not, to be tried on another scale."""
+
 SHOWN = 10
 """Fooled examples kept to be looked at."""
 
@@ -103,6 +106,7 @@ class Records:
     """A hash of each chunk measured so far."""
 
     sample: Sample = field(default_factory=lambda: Sample(SAMPLED))
+    drawn: Sample = field(default_factory=lambda: Sample(DRAWN))
     shown: Sample = field(default_factory=lambda: Sample(SHOWN))
 
     @property

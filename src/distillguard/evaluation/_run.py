@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ..exceptions import NoGradientError
 from ..functional import margin_loss
 from ._judge import ThreatModel, Verdict, Witness, judge
 from ._presets import AttackSpec, masked
+from ._progress import Progress
 from ._query import QueryCounter, logits_of
 from ._records import Records
 from ._stream import Chunk
@@ -33,6 +34,7 @@ class Run:
     batch_size: int
     seed: int
     records: Records
+    progress: Progress = field(default_factory=lambda: Progress(False, None))
 
     def __post_init__(self) -> None:
         self.model.takes_logarithm = self.records.probabilities
@@ -44,7 +46,8 @@ class Run:
             return
         device = device_of(self.model, chunk.inputs.device)
         inputs, labels = chunk.inputs.to(device), chunk.labels.to(device)
-        logits = self.clean_logits(inputs, labels)
+        with self.progress.during("clean pass", len(labels)):
+            logits = self.clean_logits(inputs, labels)
         correct = logits.argmax(dim=1) == labels
         columns = clean_columns(logits, labels, chunk.places)
 
@@ -54,18 +57,18 @@ class Run:
         for name, spec in self.attacks.items():
             chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
             few = threat.of(chosen)
-            verdict, silent = self.attack(name, spec, inputs[chosen], labels[chosen], few)
+            with self.progress.during(name, len(labels)):
+                verdict, silent = self.attack(name, spec, inputs[chosen], labels[chosen], few)
             columns.update(attack_columns(name, verdict, silent, chosen, len(labels)))
             surviving &= ~columns[f"{name}/fooled"]
 
         self.records.add(columns)
         keys = example_keys(inputs, self.seed)
-        self.records.sample.add(
-            keys[correct],
-            inputs=inputs[correct],
-            labels=labels[correct],
-            index=columns["index"].to(correct.device)[correct],
-        )
+        index = columns["index"].to(correct.device)
+        kept = {"inputs": inputs, "labels": labels, "index": index}
+        self.records.drawn.add(keys, **kept)
+        right = {name: part[correct] for name, part in kept.items()}
+        self.records.sample.add(keys[correct], **right)
 
     def clean_logits(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Logits of the unharmed examples, checked."""

@@ -72,6 +72,7 @@ class StateFile:
         parts = {
             "columns": records.columns,
             "sample": records.sample.columns,
+            "drawn": records.drawn.columns,
             "shown": records.shown.columns,
         }
         tensors = {

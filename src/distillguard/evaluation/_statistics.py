@@ -19,6 +19,11 @@ def lower_bound(count: int, n: int, level: float) -> float:
     return float(tested.proportion_ci(confidence_level=1 - level, method="exact").low)
 
 
+def upper_bound(count: int, n: int, level: float) -> float:
+    """The same from above."""
+    return 1 - lower_bound(n - count, n, level)
+
+
 def significant_difference(only_first: int, only_second: int, level: float) -> bool:
     """McNemar's exact test on paired outcomes, by those in which the two differ."""
     discordant = only_first + only_second
