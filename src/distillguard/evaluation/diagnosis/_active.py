@@ -33,7 +33,7 @@ INNER = 49
 NEAR = 0.5
 """Radius within which they lie, as a share of epsilon."""
 
-BORDER = 0.9
+BORDER = 0.8
 """Where the boundary lies between them and a point on the edge of the ball: nearer to the point,
 or random ones cross it too."""
 
@@ -53,28 +53,30 @@ RIDGE = 1e-3
 """Weight of the readout's size, as a share of the features' own."""
 
 
-def active_test(probe: Probe, chosen: Tensor, specs: Mapping[str, AttackSpec]) -> Observations:
+def active_test(probe: Probe, specs: Mapping[str, AttackSpec]) -> Observations:
     """Give some images an adversarial example each, and let the attacks look for it."""
-    tested = found = tried = 0
-    most = -(-IMAGES // probe.processes.count)
-    for rows in apart(probe, chosen).split(GROUP):
-        if tested == most or (tested >= DECIDED and falls_short(found, tested, EXPECTED)):
-            break
+    waiting = apart(probe)
+    left_out = len(probe.inputs) - len(waiting)
+    tested = found = 0
+    while len(waiting) and tested < IMAGES:
+        rows, waiting = waiting.tensor_split([min(GROUP, IMAGES - tested)])
         group = prepared(probe, rows)
-        kept = group.kept[: most - tested]
-        found += hits(probe, group.model, rows[kept], specs) if len(kept) else 0
-        tested, tried = tested + len(kept), tried + len(rows)
-    return Observations(active_tested=tested, active_left_out=tried - tested, active_found=found)
+        found += hits(probe, group.model, rows[group.kept], specs)
+        tested += len(group.kept)
+        left_out += len(rows) - len(group.kept)
+        if tested >= DECIDED and falls_short(found, tested, EXPECTED):
+            break
+    return Observations(active_tested=tested, active_left_out=left_out, active_found=found)
 
 
-def apart(probe: Probe, chosen: Tensor) -> Tensor:
+def apart(probe: Probe) -> Tensor:
     """Places of images whose balls do not meet: a point then tells whose it is."""
     kept: list[int] = []
-    for row in chosen.nonzero().squeeze(1).tolist():
+    for row in range(len(probe.inputs)):
         gaps = probe.inputs[kept] - probe.inputs[row]
         if not kept or bool((lp_norm(gaps, probe.threat.norm) > 2 * probe.threat.epsilon).all()):
             kept.append(row)
-    return torch.tensor(kept, dtype=torch.long, device=chosen.device)
+    return torch.tensor(kept, dtype=torch.long, device=probe.inputs.device)
 
 
 class Group(NamedTuple):
@@ -144,11 +146,10 @@ def points(x: Tensor, keys: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor
     free = low < high
 
     def drawn(number: int, radius: float, start: int) -> Tensor:
-        parts = [
-            (x + radius * ball(threat.norm).sample(x, keys, start + i, free)).clamp(low, high)
-            for i in range(number)
-        ]
-        return torch.stack(parts, dim=1)
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(number)
+        counters = start + torch.arange(number, device=x.device).repeat(len(x))
+        delta = radius * ball(threat.norm).sample(x[rows], keys[rows], counters, free[rows])
+        return (x[rows] + delta).clamp(low[rows], high[rows]).view(len(x), number, *x.shape[1:])
 
     away = normal(keys, INNER + RANDOM, x[0].numel(), torch.float64).view_as(x).to(x)
     far = x + 1e3 * threat.epsilon * torch.where(free, away, 0)

@@ -37,7 +37,7 @@ FIRST = 64
 """Examples that attacks are compared on; the others follow where these leave a doubt."""
 
 FEW = 16
-"""Examples that a brief diagnosis asks about several times."""
+"""Examples that a brief diagnosis asks about several times, and gradients at the bounds of."""
 
 STEPS = 20
 """Steps of the probing attacks: enough to converge on an undefended network."""
@@ -77,10 +77,14 @@ def diagnose(
     size = min(sample_size(kind), len(run.records.sample))
     steps = STEPS if kind == "full" else FEW_STEPS
     with run.accounted("diagnosis"):
-        seen |= processes.broadcast(rescaling(run) if processes.first else None)
+        seen |= processes.broadcast(rescaling(run) if processes.first else Observations())
         if size:
             probe = probe_of(run, size, steps, strayed, processes)
             seen |= full(probe, surrogate) if kind == "full" else brief(probe, surrogate)
+            if kind == "full" and (specs := within_budget(run)):
+                # By one process, which picks the same images however many there are.
+                test = probe_of(run, min(FIRST, size), steps, strayed)
+                seen |= probe.once("active test", partial(active_test, test, specs))
             seen |= probe.measured("survivors", partial(survival, probe))
     costs = processes.all_gather(run.records.costs["diagnosis"])
     run.records.costs["diagnosis"] = combined_cost(costs)
@@ -101,12 +105,10 @@ def full(probe: Probe, surrogate: Model | None) -> Observations:
         compared = Observations.of([compared, rest])
     seen |= compared
     if backwards:
-        seen |= probe.measured("gradients at the bounds", partial(at_bounds, probe), first)
+        few = probe.places < FEW
+        seen |= probe.measured("gradients at the bounds", partial(at_bounds, probe), few)
         seen |= probe.measured("flat cross-entropy", partial(blind, probe))
         seen |= convergence(probe)
-    within = within_budget(probe.run)
-    if within:
-        seen |= probe.measured("active test", partial(active_test, probe, specs=within), first)
     return seen
 
 

@@ -12,7 +12,7 @@ from ..._geometry import inside, per_example
 from ..._modes import dtype_of, unwrapped
 from ..._typing import Model
 from ..._validation import check_differentiable
-from ...attacks._checks import SAMPLE, VISIBLE, slopes
+from ...attacks._checks import VISIBLE, slopes
 from ...exceptions import NoGradientError
 from ...functional import cross_entropy
 from .._query import QueryCounter
@@ -63,8 +63,8 @@ def at_bounds(probe: Probe, chosen: Tensor) -> Observations:
     facts = probe.run.model.facts
     if facts is None or facts.hair is None:
         return Observations(at_bounds=0, lost_at_bounds=0)
-    points = probe.inputs[chosen][:SAMPLE]
-    low, high = (bound[chosen][:SAMPLE] for bound in probe.threat.box(probe.inputs))
+    points = probe.inputs[chosen]
+    low, high = (bound[chosen] for bound in probe.threat.box(probe.inputs))
     dtype = dtype_of(probe.run.model, points.dtype)
     inner = slopes(probe.run.model, inside(points, low, high, facts.hair).to(dtype))
     outer = slopes(probe.run.model, points.to(dtype))

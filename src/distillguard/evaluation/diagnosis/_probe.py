@@ -61,19 +61,17 @@ class Probe:
         An error costs this measurement, not those before and after it.
         """
         chosen = torch.ones_like(self.survivors) if chosen is None else chosen
-        part = self._measured(name, ask, chosen) if bool(chosen.any()) else None
+        part = attempt(name, lambda: ask(chosen)) if bool(chosen.any()) else None
         self.run.progress.tell(name)
         groups = [each for each in self.processes.all_gather(part) if each is not None]
         return Observations.of(groups)
 
-    def _measured(
-        self, name: str, ask: Callable[[Tensor], Observations], chosen: Tensor
-    ) -> Observations:
-        try:
-            return ask(chosen)
-        # The model and the surrogate are foreign code, which may raise anything.
-        except Exception as error:
-            return Observations(failed={name: f"{type(error).__name__}: {error}"})
+    def once(self, name: str, ask: Callable[[], Observations]) -> Observations:
+        """Let the first process alone measure something."""
+        part = attempt(name, ask) if self.processes.first else Observations()
+        self.run.progress.tell(name)
+        shared: Observations = self.processes.broadcast(part)
+        return shared
 
     def anywhere(self, chosen: Tensor) -> bool:
         """Whether any process has such an example."""
@@ -124,6 +122,15 @@ class Probe:
         whole = lp_norm((high - low).expand_as(self.inputs), self.threat.norm).max().item()
         epsilon = self.threat.epsilon
         return [radius for radius in (epsilon, 2 * epsilon) if radius < whole] + [whole]
+
+
+def attempt(name: str, ask: Callable[[], Observations]) -> Observations:
+    """Measure something, or tell why that could not be done."""
+    try:
+        return ask()
+    # The model and the surrogate are foreign code, which may raise anything.
+    except Exception as error:
+        return Observations(failed={name: f"{type(error).__name__}: {error}"})
 
 
 def count(chosen: Tensor) -> int:

@@ -75,8 +75,7 @@ def outside_threat_model(seen: Observations) -> Finding | None:
         ),
         remedy=(
             f'Give the attack the threat model of this evaluation, norm="{seen.norm}", '
-            f"epsilon={seen.epsilon:.6g}, and its bounds and mask; or let it return "
-            "inputs + (points - inputs).clamp(-epsilon, epsilon) in linf, clamped to the bounds."
+            f"epsilon={seen.epsilon:.6g}, and its bounds and mask, in the units of the inputs."
         ),
         figures={"share": lost[worst] / n, "median_distance": seen.stray_distance[worst]},
     )
