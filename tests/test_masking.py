@@ -626,9 +626,10 @@ def test_a_probe_that_fails_costs_its_own_observations_alone(networks, digits):
 
         return call
 
-    model = networks["undefended"]
-    _, whole = codes_of(model, digits)
-    _, report = codes_of(model, digits, surrogate=broken(model, RuntimeError("lost")))
+    model = Wrapped(networks["undefended"], before=lambda x: x)
+    few = {"epsilon": 0.05}
+    _, whole = codes_of(model, digits, **few)
+    _, report = codes_of(model, digits, surrogate=broken(model, RuntimeError("lost")), **few)
     assert report.observations.only_transfer is None
     assert dict(report.observations.failed) == {"transfer": "RuntimeError: lost"}
     assert replace(report.observations, failed={}) == whole.observations
@@ -636,7 +637,7 @@ def test_a_probe_that_fails_costs_its_own_observations_alone(networks, digits):
         assert "transfer (RuntimeError: lost)" in " ".join(text.split())
     assert type(report).from_json(report.to_json()) == report
     with pytest.raises(KeyboardInterrupt):
-        codes_of(model, digits, surrogate=broken(model, KeyboardInterrupt))
+        codes_of(model, digits, surrogate=broken(model, KeyboardInterrupt), **few)
 
 
 def test_an_estimator_may_be_the_surrogate_and_a_wrong_one_is_refused_first(networks, digits):
