@@ -826,8 +826,8 @@ FAULTS = [
     Fault(
         "another batch holds nothing else",
         "evaluation/diagnosis/_stability.py",
-        "[probe.inputs.flip(0), mirrored.flip(0)]",
-        "[probe.inputs.flip(0), probe.inputs.flip(0)]",
+        "[asked.flip(0), mirrored.flip(0)]",
+        "[asked.flip(0), asked.flip(0)]",
         ("test_masking.py",),
         "by_its_batch",
     ),
@@ -849,9 +849,9 @@ FAULTS = [
     ),
     Fault(
         "diagnosis lets PGD draw random points",
-        "evaluation/diagnosis/_probes.py",
-        "steps=steps, redraw=False, **budget",
-        "steps=steps, **budget",
+        "evaluation/diagnosis/_probe.py",
+        "steps=steps or self.steps, redraw=False, **budget",
+        "steps=steps or self.steps, **budget",
         ("test_masking.py",),
     ),
     Fault(

@@ -15,7 +15,7 @@ from torch import nn
 
 from distillguard import attacks, evaluate
 from distillguard.evaluation._statistics import lower_bound
-from distillguard.evaluation.diagnosis import _rules_attacks, _rules_model
+from distillguard.evaluation.diagnosis import _rules_attacks, _rules_comparisons, _rules_model
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.evaluation.diagnosis._rules import findings
 from distillguard.functional import cross_entropy, soft_cross_entropy, softmax
@@ -79,7 +79,8 @@ def networks(digits):
 
 def judged(model, digits, **settings):
     _, (inputs, labels) = digits
-    return evaluate(model, inputs, labels, epsilon=EPSILON, random_state=0, **settings)
+    settings = {"diagnosis": "full", "random_state": 0, "epsilon": EPSILON} | settings
+    return evaluate(model, inputs, labels, **settings)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,8 @@ def test_the_share_of_zero_gradients_is_counted_exactly(networks, digits):
         point = x[None].clone().requires_grad_()
         cross_entropy(model(point), label[None]).sum().backward()
         expected += int(point.grad.count_nonzero() == 0)
-    report = evaluate(model, inputs, labels, epsilon=EPSILON, attacks="quick")
+    settings = {"attacks": "quick", "diagnosis": "full"}
+    report = evaluate(model, inputs, labels, epsilon=EPSILON, **settings)
     assert report.observations.sampled == 100
     assert report.observations.zero_gradients == expected
 
@@ -160,7 +162,7 @@ class Casting(nn.Module):
         self.model = model
 
     def forward(self, inputs):
-        return self.model(inputs.float())
+        return 1000 * self.model(inputs.float())
 
 
 class Recurrent(nn.Module):
@@ -173,7 +175,7 @@ class Recurrent(nn.Module):
 
     def forward(self, inputs):
         seen, _ = self.rows(inputs.view(-1, 8, 8), torch.zeros(1, len(inputs), 5))
-        return self.last(seen[:, -1])
+        return 1e6 * self.last(seen[:, -1])
 
 
 class Borrowing(nn.Module):
@@ -181,7 +183,7 @@ class Borrowing(nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
+        self.scale = nn.Parameter(torch.tensor(1000.0))
         self.ask = lambda inputs: model(inputs)
 
     def forward(self, inputs):
@@ -198,7 +200,8 @@ def test_a_network_that_has_no_float64_form_is_diagnosed_without(networks, digit
     labels = model(inputs[:20]).argmax(dim=1)
     report = evaluate(model, inputs[:20], labels, epsilon=0.01, attacks="quick")
     assert report.observations.zero_gradients_double is None
-    assert report.observations.zero_gradients == 0
+    assert report.observations.zero_gradients > 0
+    assert report.observations.zero_gradients_scaled == 0
 
 
 def test_a_softmax_rounded_to_one_at_the_top_is_not_saturated():
@@ -303,7 +306,8 @@ def noisy(inputs):
 
 def codes_of(model, digits, n=150, **settings):
     _, (inputs, labels) = digits
-    settings = {"attacks": "quick", "random_state": 0, "epsilon": EPSILON} | settings
+    settings = {"attacks": "quick", "diagnosis": "full", "random_state": 0} | settings
+    settings = {"epsilon": EPSILON} | settings
     report = evaluate(model, inputs[:n], labels[:n], **settings)
     return {finding.code for finding in report.findings}, report
 
@@ -519,6 +523,7 @@ def test_success_that_falls_with_the_budget_is_noticed():
         mean_logit=1.0,
         median_margin=1.0,
         sampled=200,
+        compared=200,
         differentiable=True,
         budgets=(0.1, 0.2, 1.0),
         budget_survivors=(100, 130, 0),
@@ -568,6 +573,7 @@ def test_a_narrow_gap_counts_where_the_cross_entropy_is_flat(sampled, only_margi
         mean_logit=1.0,
         median_margin=1.0,
         sampled=sampled,
+        compared=sampled,
         differentiable=True,
         cross_entropy_survivors=100,
         margin_survivors=100 - only_margin,
@@ -608,10 +614,11 @@ def test_bounds_are_exact(count, n):
 def test_every_finding_has_a_page():
     pages = Path(__file__).parent.parent / "docs" / "findings"
     sources = "".join(
-        Path(module.__file__).read_text() for module in (_rules_attacks, _rules_model)
+        Path(module.__file__).read_text()
+        for module in (_rules_attacks, _rules_comparisons, _rules_model)
     )
     codes = set(re.findall(r'"([a-z]+(?:-[a-z]+){1,5})"', sources))
-    assert len(codes) == 14
+    assert len(codes) == 18
     assert codes <= {page.stem for page in pages.glob("*.md")}
 
 
@@ -622,9 +629,10 @@ def test_a_probe_that_fails_costs_its_own_observations_alone(networks, digits):
 
         return call
 
-    model = networks["undefended"]
-    _, whole = codes_of(model, digits)
-    _, report = codes_of(model, digits, surrogate=broken(model, RuntimeError("lost")))
+    model = Wrapped(networks["undefended"], before=lambda x: x)
+    few = {"epsilon": 0.05}
+    _, whole = codes_of(model, digits, **few)
+    _, report = codes_of(model, digits, surrogate=broken(model, RuntimeError("lost")), **few)
     assert report.observations.only_transfer is None
     assert dict(report.observations.failed) == {"transfer": "RuntimeError: lost"}
     assert replace(report.observations, failed={}) == whole.observations
@@ -632,7 +640,7 @@ def test_a_probe_that_fails_costs_its_own_observations_alone(networks, digits):
         assert "transfer (RuntimeError: lost)" in " ".join(text.split())
     assert type(report).from_json(report.to_json()) == report
     with pytest.raises(KeyboardInterrupt):
-        codes_of(model, digits, surrogate=broken(model, KeyboardInterrupt))
+        codes_of(model, digits, surrogate=broken(model, KeyboardInterrupt), **few)
 
 
 def test_an_estimator_may_be_the_surrogate_and_a_wrong_one_is_refused_first(networks, digits):

@@ -82,7 +82,8 @@ SCRIPT = """
     alone = {"max_epochs": 1, "random_state": None}
     UndefendedClassifier(Recording(), **settings | alone).fit(marked, y)
     told["seen"] = Recording.seen
-    report = evaluate(distiller, Xt[:40], yt[:40], epsilon=0.01, attacks="quick", random_state=0)
+    asked = {"epsilon": 0.01, "attacks": "quick", "diagnosis": "full", "random_state": 0}
+    report = evaluate(distiller, Xt[:40], yt[:40], **asked)
     told["robust"] = report.robust_accuracy
     seen = dataclasses.asdict(report.observations)
     told["counts"] = {k: v for k, v in seen.items() if type(v) is not float}

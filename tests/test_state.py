@@ -32,8 +32,7 @@ from distillguard.evaluation import (
 )
 from distillguard.evaluation._identity import Describer, without_bytecode
 from distillguard.evaluation._run import Run
-from distillguard.evaluation.diagnosis._diagnose import clean_observations
-from distillguard.evaluation.diagnosis._observations import Observations
+from distillguard.evaluation.diagnosis._columns import observed
 from distillguard.exceptions import SaveError
 
 
@@ -82,10 +81,7 @@ SETTINGS["attacks"] = {"fgsm": partial(attacks.fgsm, epsilon=0.1), "pgd": STRONG
 def _without_diagnosis(monkeypatch):
     """It is made from the records, which are what matters here, and takes most of the time."""
 
-    def brief(run, surrogate, processes):
-        return Observations(**clean_observations(run), sampled=0)
-
-    monkeypatch.setattr(_evaluate, "diagnose", brief)
+    monkeypatch.setattr(_evaluate, "diagnose", lambda run, *_: observed(run))
 
 
 @pytest.fixture

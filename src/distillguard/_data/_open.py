@@ -43,6 +43,14 @@ class Examples:
     shape: tuple[int, ...] | None = None
     """Shape (n, ...) of inputs in memory; None of a stream."""
 
+    length: int | None = None
+    """How many examples a stream has, where that is known before it is read."""
+
+    @property
+    def n_examples(self) -> int | None:
+        """How many examples there are, where that is known before they are read."""
+        return self.length if self.shape is None else self.shape[0]
+
     def chunks(self, size: int, dtype: torch.dtype | None = None) -> Iterator[Chunk]:
         """Yield everything in order, ``size`` examples at a time; a generator only once.
 
@@ -107,7 +115,7 @@ def examples(
             )
         if type(X) is not TensorDataset:
             spec = spec.called(*_names_in_stream(name))
-            return Examples(spec, partial(_batches, X, name, labelled))
+            return Examples(spec, partial(_batches, X, name, labelled), length=_length(X))
         X, code = X.tensors, f"{name}.tensors"
         if labelled:
             pair(X, name)
@@ -123,6 +131,18 @@ def examples(
     if y is None and _holds_numbers(X):
         raise TypeError(f"{label_name} must be given when {name} is an array or a tensor, got None")
     return _in_memory(X, y, spec)
+
+
+def _length(X: Any) -> int | None:
+    """How many examples a loader or a data set yields; None where it does not say."""
+    if isinstance(X, DataLoader):
+        X = None if X.batch_size is None or X.drop_last else X.sampler
+    elif not isinstance(X, Dataset):
+        return None
+    try:
+        return len(X)
+    except TypeError:
+        return None
 
 
 def _named(values: Any, name: str, code: str) -> Argument:

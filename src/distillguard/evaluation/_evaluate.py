@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .._boxes import check_bounds, checked_mask
 from .._data import Chunk, Spec
@@ -20,6 +20,7 @@ from .._random import draw_seed
 from .._typing import Bounds, Mask, Model, Norm
 from .._validation import (
     check_at_least,
+    check_choice,
     check_norm,
     check_positive,
     check_random_state,
@@ -28,6 +29,7 @@ from ._entries import resolve_attacks
 from ._errors import no_attack_ran
 from ._judge import ThreatModel
 from ._model import EvaluatedModel, resolve_model
+from ._progress import Progress
 from ._query import QueryCounter, with_gradients
 from ._records import Records
 from ._run import Run
@@ -35,7 +37,7 @@ from ._search import Precision, check_search, searched
 from ._shards import gathered
 from ._state import StateFile
 from ._statistics import wilson
-from .diagnosis._diagnose import diagnose
+from .diagnosis._diagnose import PROBES, diagnose, sample_size
 from .diagnosis._rules import findings
 from .report._report import Example, RobustnessReport
 from .report._rows import count_survivors, rows
@@ -51,6 +53,7 @@ def evaluate(
     epsilon: float,
     attacks: Any = "standard",
     survivors_only: bool = True,
+    diagnosis: str | None = "auto",
     bounds: Bounds = (0.0, 1.0),
     mask: Mask | None = None,
     batch_size: int = 256,
@@ -98,6 +101,10 @@ def evaluate(
         Run each attack only on the examples that the earlier ones did not fool. The worst case
         is the same and the cost much smaller; ``False`` gives each attack its own figures, to
         be put side by side.
+    diagnosis : {"auto", "full", "brief"} or None, default="auto"
+        How closely to look at why the attacks failed. A brief one costs no more than the attacks
+        of ``"quick"`` and has fewer findings to show; ``"auto"`` is brief for ``"quick"`` and full
+        for all other attacks. None looks at nothing but what the attacks left behind.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take: two numbers, or tensors broadcastable to
         one input, such as one bound for each feature or channel. Inputs that exceed them by
@@ -134,7 +141,8 @@ def evaluate(
         Whether attacks search on a form of the model that ``torch.compile`` made; it takes a
         compiler and its time, and pays for large networks and many examples.
     progress : bool, default=False
-        Show a progress bar that counts examples.
+        Show a progress bar: each example counts once for the clean pass, once for each attack
+        and, if it is in the sample, once for each measurement of the diagnosis.
 
     Returns
     -------
@@ -186,6 +194,9 @@ def evaluate(
     check_bounds(bounds)
     check_at_least("batch_size", batch_size, 1)
     check_at_least("chunk_size", chunk_size, 1)
+    check_choice("diagnosis", diagnosis, ("auto", "full", "brief", None))
+    if diagnosis == "auto":
+        diagnosis = "brief" if attacks == "quick" else "full"
     check_random_state(random_state)
     check_search(precision, compile)
     subject = resolve_model(model)
@@ -207,10 +218,21 @@ def evaluate(
         search = searched(subject.model, precision, compile)
     run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records, data.spec, search)
     stream = data.chunks(chunk_size, dtype_of(counted, torch.get_default_dtype()))
-    measure(run, stream, processes, state, progress)
-    run.records = gathered(run.records, processes)
-    check_some_attack_ran(run, processes)
-    return summary(run, subject, surrogate, processes)
+    bar = Progress(
+        progress and processes.first,
+        data.n_examples,
+        stages=1 + len(chosen),
+        sampled=sample_size(diagnosis),
+        probes=PROBES[diagnosis],
+        processes=processes.count,
+    )
+    with closing(bar):
+        run.progress = bar
+        measure(run, stream, processes, state)
+        bar.diagnose(len(run.records))
+        run.records = gathered(run.records, processes)
+        check_some_attack_ran(run, processes)
+        return summary(run, subject, surrogate, processes, diagnosis)
 
 
 def as_bounds(bounds: Bounds) -> Bounds:
@@ -229,24 +251,20 @@ def as_mask(mask: Any, shape: tuple[int, ...] | None) -> Mask | None:
     return torch.as_tensor(mask)[None] if shape is None else checked_mask(mask, shape)
 
 
-def measure(
-    run: Run, stream: Iterator[Chunk], processes: Processes, state: StateFile, progress: bool
-) -> None:
+def measure(run: Run, stream: Iterator[Chunk], processes: Processes, state: StateFile) -> None:
     """Measure what is not known yet of this process's part of every chunk."""
     records = run.records
-    with tqdm(disable=not progress or processes.rank > 0, unit="example") as bar:
-        for number, chunk in enumerate(stream):
-            state.compare_data(number, chunk, records)
-            if number == 0:
-                state.compare_model(run.model.model, chunk.inputs, records)
-            known = dict(records.known)
-            run.add(Chunk(*(part[processes.rank :: processes.count] for part in chunk)), number)
-            if run.futile and processes.count == 1:
-                return
-            if records.known != known and not run.futile:
-                state.write(records)
-            bar.update(len(chunk.inputs))
-        state.finish(number + 1, records)
+    for number, chunk in enumerate(stream):
+        state.compare_data(number, chunk, records)
+        if number == 0:
+            state.compare_model(run.model.model, chunk.inputs, records)
+        known = dict(records.known)
+        run.add(Chunk(*(part[processes.rank :: processes.count] for part in chunk)), number)
+        if run.futile and processes.count == 1:
+            return
+        if records.known != known and not run.futile:
+            state.write(records)
+    state.finish(number + 1, records)
 
 
 def check_some_attack_ran(run: Run, processes: Processes) -> None:
@@ -259,13 +277,17 @@ def check_some_attack_ran(run: Run, processes: Processes) -> None:
 
 
 def summary(
-    run: Run, subject: EvaluatedModel, surrogate: Model | None, processes: Processes
+    run: Run,
+    subject: EvaluatedModel,
+    surrogate: Model | None,
+    processes: Processes,
+    diagnosis: str | None,
 ) -> RobustnessReport:
     """Diagnose, sum up, apply the rules."""
     from .. import __version__
 
     records, names = run.records, list(run.attacks)
-    observations = diagnose(run, surrogate, processes)
+    observations = diagnose(run, diagnosis, surrogate, processes)
     observations = replace(observations, failed={**observations.failed, **records.notes})
     n = len(records)
     clean, robust = observations.correct, count_survivors(records, names)

@@ -23,6 +23,12 @@ class Ours(NamedTuple):
         return argument in self.parameters and self.given.get(argument) is None
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Every argument: the defaults, and what it was given."""
+        defaults = {name: parameter.default for name, parameter in self.parameters.items()}
+        return {**defaults, **self.given}
+
+    @property
     def norms(self) -> tuple[str, ...]:
         """The norms that it can be asked for; none if it has only the one."""
         parameter = self.parameters.get("norm")

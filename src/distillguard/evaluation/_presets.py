@@ -1,12 +1,16 @@
 """The attacks behind ``attacks="quick"`` and ``attacks="standard"``."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from .. import attacks
 from .._typing import Attack, Distance
 from .._validation import check_choice
 from ._judge import ThreatModel
+from ._ours import ours
 
 PRESETS = ("quick", "standard")
 
@@ -87,3 +91,21 @@ def _strong(
         ),
         "Square": partial(attacks.square, queries=100, **budget),
     }
+
+
+def name_of(
+    specs: Mapping[str, AttackSpec],
+    threat: ThreatModel,
+    attack: Callable[..., Tensor],
+    suits: Callable[[dict[str, Any]], bool],
+) -> str | None:
+    """The name of an untargeted attack of ours in this threat model, with suitable settings."""
+    within = {"norm": threat.norm, "epsilon": threat.epsilon, "targeted": False}
+    for name, spec in specs.items():
+        known = ours(spec.attack)
+        if known is None or known.name != attack.__name__:
+            continue
+        settings = known.settings | {"norm": known.norm}
+        if within.items() <= settings.items() and suits(settings):
+            return name
+    return None

@@ -11,6 +11,9 @@ from ..attacks._checks import ModelFacts
 SAMPLED = 256
 """Examples kept for the diagnosis: shares are then known to within 6 points."""
 
+DRAWN = 128
+"""Examples kept of all, correct or not, to be tried on another scale."""
+
 SHOWN = 10
 """Fooled examples kept to be looked at."""
 
@@ -130,6 +133,7 @@ class Records:
     """What a state file cannot be held to, and why."""
 
     sample: Sample = field(default_factory=lambda: Sample(SAMPLED))
+    drawn: Sample = field(default_factory=lambda: Sample(DRAWN))
     shown: Sample = field(default_factory=lambda: Sample(SHOWN))
 
     @property

@@ -23,6 +23,7 @@ from ._first_batch import layout_explained
 from ._judge import ThreatModel, Verdict, Witness, check_points, judge
 from ._ours import masked
 from ._presets import AttackSpec
+from ._progress import Progress
 from ._query import QueryCounter, logits_of
 from ._records import Records
 
@@ -44,6 +45,7 @@ class Run:
     """What the attacks are given in place of the model; every verdict is the model's own."""
     raised: dict[str, Exception] = field(default_factory=dict)
     """What attacks raised, other than for lack of gradients."""
+    progress: Progress = field(default_factory=lambda: Progress(False, None))
 
     def __post_init__(self) -> None:
         self.model.takes_logarithm = self.records.probabilities
@@ -63,6 +65,8 @@ class Run:
             rows = self.clean_pass(chunk)
             self.examine(chunk.inputs, chunk.labels, self.threat.of(chunk.places))
             self.attack_in_turn(chunk, rows, unknown)
+        else:
+            self.progress.skip(len(chunk.inputs))
         self.records.known |= dict.fromkeys(unknown, number + 1)
 
     def clean_pass(self, chunk: Chunk) -> slice:
@@ -70,17 +74,24 @@ class Run:
         places, inputs, labels = chunk
         known = self.records.columns.get("index", places[:0])
         start = int((known < places[0]).sum())
-        if start == len(known):
-            logits = self.clean_logits(inputs, labels)
-            self.records.add(clean_columns(logits, labels, places))
-            correct = logits.argmax(dim=1) == labels
-            self.records.sample.add(
-                example_keys(inputs, self.seed)[correct],
-                inputs=inputs[correct],
-                labels=labels[correct],
-                index=places.to(correct.device)[correct],
-            )
+        with self.progress.during("clean pass", len(labels)):
+            if start == len(known):
+                logits = self.clean_logits(inputs, labels)
+                self.records.add(clean_columns(logits, labels, places))
+                self.sample(chunk, logits.argmax(dim=1) == labels)
         return slice(start, start + len(labels))
+
+    def sample(self, chunk: Chunk, correct: Tensor) -> None:
+        """Offer the examples to the few that the diagnosis looks at."""
+        keys = example_keys(chunk.inputs, self.seed)
+        kept = {
+            "inputs": chunk.inputs,
+            "labels": chunk.labels,
+            "index": chunk.places.to(correct.device),
+        }
+        self.records.drawn.add(keys, **kept)
+        right = {name: part[correct] for name, part in kept.items()}
+        self.records.sample.add(keys[correct], **right)
 
     def attack_in_turn(self, chunk: Chunk, rows: slice, unknown: list[str]) -> None:
         """Run the attacks that have not seen a chunk; the verdicts on the others are known."""
@@ -89,13 +100,14 @@ class Run:
         correct = self.records.columns["predicted"][rows].to(labels.device) == labels
         surviving = correct.clone()
         for name, spec in self.attacks.items():
-            if name in unknown:
-                chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
-                few = threat.of(chosen)
-                found = self.attack(name, spec, inputs[chosen], labels[chosen], few)
-                if found is None:
-                    chosen, found = chosen[:0], (Verdict.of_nothing(labels), correct[:0])
-                self.records.add(attack_columns(name, *found, chosen, len(labels)))
+            with self.progress.during(name, len(labels)):
+                if name in unknown:
+                    chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
+                    few = threat.of(chosen)
+                    found = self.attack(name, spec, inputs[chosen], labels[chosen], few)
+                    if found is None:
+                        chosen, found = chosen[:0], (Verdict.of_nothing(labels), correct[:0])
+                    self.records.add(attack_columns(name, *found, chosen, len(labels)))
             surviving &= ~self.records.of(name, "fooled")[rows].to(labels.device)
 
     def clean_logits(self, inputs: Tensor, labels: Tensor) -> Tensor:

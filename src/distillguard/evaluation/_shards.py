@@ -18,7 +18,8 @@ def gathered(records: Records, processes: Processes) -> Records:
         whole.errors.update(part.errors)
         for name, cost in part.costs.items():
             whole.costs[name] = combined_cost([whole.costs.get(name, Cost()), cost])
-        for ours, theirs in ((whole.sample, part.sample), (whole.shown, part.shown)):
+        for kept in ("sample", "drawn", "shown"):
+            ours, theirs = getattr(whole, kept), getattr(part, kept)
             if len(theirs):
                 others = dict(theirs.columns)
                 ours.add(others.pop("key"), **others)

@@ -151,6 +151,7 @@ class StateFile:
             "answers": {"logits": self.answers},
             "columns": records.columns,
             "sample": records.sample.columns,
+            "drawn": records.drawn.columns,
             "shown": records.shown.columns,
         }
         tensors = {
@@ -265,5 +266,5 @@ def fill(records: Records, content: dict[str, Any], tensors: dict[str, Tensor]) 
         part, _, name = key.partition(":")
         if part == "columns":
             records.add({name: tensor})
-        elif part in ("sample", "shown"):
+        elif part in ("sample", "drawn", "shown"):
             getattr(records, part).columns[name] = tensor

@@ -19,7 +19,7 @@ from .._json import COUNT, SIZE, TEXT, Schema, json_from, mapping_to, object_wit
 from ..exceptions import SaveError
 from ._entries import RESERVED
 from ._judge import Verdict
-from ._records import SAMPLED, SHOWN
+from ._records import DRAWN, SAMPLED, SHOWN
 from ._run import attack_columns, clean_columns
 
 NAME = "distillguard evaluation state"
@@ -145,7 +145,13 @@ def check_progress(content: Content) -> None:
 
 def check_tensors(content: Content, tensors: Tensors) -> None:
     """Whether there is every column of every example, and nothing impossible in it."""
-    parts: dict[str, Tensors] = {"answers": {}, "columns": {}, "sample": {}, "shown": {}}
+    parts: dict[str, Tensors] = {
+        "answers": {},
+        "columns": {},
+        "sample": {},
+        "drawn": {},
+        "shown": {},
+    }
     for key, tensor in tensors.items():
         part, _, name = key.partition(":")
         parts[part][name] = tensor
@@ -178,25 +184,28 @@ def check_tensors(content: Content, tensors: Tensors) -> None:
             _check_verdicts(name, columns)
     for part, names, most in (
         ("sample", ("inputs", "labels", "index"), SAMPLED),
+        ("drawn", ("inputs", "labels", "index"), DRAWN),
         ("shown", ("inputs", "adversarial", "labels", "predicted", "distance", "attack"), SHOWN),
     ):
         _check_kept(parts[part], part, names, most)
     for part, name, most in (
         ("sample", "labels", n_classes),
+        ("drawn", "labels", n_classes),
         ("shown", "labels", n_classes),
         ("shown", "predicted", n_classes),
         ("shown", "attack", len(content["attacks"])),
     ):
         held = parts[part].get(name)
         _demand(held is None or _within(held, most), f"what there is in {part}:{name}")
-    if parts["sample"]:
-        known = torch.isin(parts["sample"]["index"], places)
-        _demand(bool(known.all()), "examples that were evaluated in the sample")
+    for part in ("sample", "drawn"):
+        if parts[part]:
+            known = torch.isin(parts[part]["index"], places)
+            _demand(bool(known.all()), f"examples that were evaluated in {part}")
 
 
 def check_images(tensors: Tensors, inputs: Tensor) -> None:
     """Whether the examples that a file keeps are like those of the data."""
-    for part in ("sample:inputs", "shown:inputs"):
+    for part in ("sample:inputs", "drawn:inputs", "shown:inputs"):
         held = tensors.get(part)
         if held is not None and (held.shape[1:], held.dtype) != (inputs.shape[1:], inputs.dtype):
             raise SaveError(f"state_file must keep examples of the data, got others as {part}")

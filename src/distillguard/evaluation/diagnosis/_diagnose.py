@@ -1,139 +1,203 @@
 """Measuring what tells a robust model from a failed attack; the rules are elsewhere."""
 
+from functools import partial
+from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..._geometry import inside
-from ..._modes import device_of, dtype_of
+from ... import attacks
 from ..._processes import ALONE, Processes
 from ..._typing import Model
-from .._records import Cost
+from .._presets import AttackSpec, name_of
+from .._records import SAMPLED
 from .._run import Run
 from .._shards import combined_cost
-from ._gradients import vanished_gradients
+from ._active import active_test
+from ._columns import observed, outside, strays
+from ._gradients import at_bounds, gradients
 from ._observations import Observations
+from ._probe import Probe, count, probe_of
 from ._probes import (
-    Probe,
+    blind,
     budgets,
-    count,
     longer,
     losses,
+    one_step,
     random_points,
     random_search,
     transfer,
+    whole_range,
 )
+from ._rescaling import rescaling
 from ._stability import batch_dependence, randomness
+from ._thresholds import WIDE_GAP
+
+FIRST = 64
+"""Examples that attacks are compared on; the others follow where these leave a doubt."""
+
+FEW = 16
+"""Examples that a brief diagnosis asks about several times, and gradients at the bounds of."""
+
+STEPS = 20
+"""Steps of the probing attacks: enough to converge on an undefended network."""
+
+FEW_STEPS = 10
+"""Steps of those of a brief diagnosis."""
+
+LONGER_STEPS = 100
+"""Steps of the attack that must not find what the caller's attacks left."""
+
+DOUBTFUL = 2
+"""Examples of the first ones that leave a doubt."""
+
+VULNERABLE = 24
+"""Survivors that a longer attack tries first, those of the smallest margin."""
+
+PROBES = {"full": 13, "brief": 6, None: 0}
+"""Measurements of a diagnosis that finds nothing, for the progress bar."""
+
+
+def sample_size(kind: str | None) -> int:
+    """Examples that a diagnosis asks for."""
+    return {"full": SAMPLED, "brief": FIRST}.get(kind or "", 0)
 
 
 def diagnose(
-    run: Run, surrogate: Model | None = None, processes: Processes = ALONE
+    run: Run,
+    kind: str | None = "full",
+    surrogate: Model | None = None,
+    processes: Processes = ALONE,
 ) -> Observations:
     """Measure everything on the sample of correct examples that the run kept."""
-    sample = run.records.sample
-    clean = clean_observations(run)
-    if not len(sample):
-        return Observations(**clean, sampled=0)
-
-    device = device_of(run.model, torch.device("cpu"))
-    mine = slice(processes.rank, None, processes.count)
-    inputs, labels = sample["inputs"][mine].to(device), sample["labels"][mine].to(device)
-    threat = run.threat.of(sample["index"][mine])
-    probe = Probe(run, inputs, labels, threat, attack_survivors(run)[mine].to(device))
-    part: dict[str, Any] = {}
-    if len(inputs):
-        with run.accounted("diagnosis"):
-            part = measured(probe, surrogate)
-    parts = [each for each in processes.all_gather(part) if each]
-    run.records.costs["diagnosis"] = combined_cost(
-        processes.all_gather(run.records.costs.get("diagnosis", Cost()))
-    )
-    return Observations(**clean, sampled=len(sample), **combined(parts))
-
-
-def measured(probe: Probe, surrogate: Model | None) -> dict[str, Any]:
-    """What is seen of the probe's examples: counts, but for the largest gaps between logits."""
-    survivors = probe.survivors
-    whole = torch.ones_like(probe.labels, dtype=torch.bool)
-    seen: dict[str, Tensor] = {"white box": whole}
-
-    def gradients() -> dict[str, Any]:
-        # A hair inside the bounds, where a clamp inside the model hides nothing.
-        model, low_high = probe.run.model, probe.threat.box(probe.inputs)
-        points = inside(probe.inputs, *low_high, dtype_of(model, probe.inputs.dtype))
-        flat, found = vanished_gradients(model, points, probe.labels, probe.run.batch_size)
-        if flat is not None:
-            seen["flat"] = flat
-        return {"differentiable": flat is not None, **found}
-
-    def by_loss() -> dict[str, Any]:
-        # Without it, nothing can be said to beat it.
-        del seen["white box"]
-        seen["white box"], found = losses(probe)
-        return found
-
-    found = probe.measured("stability", lambda: randomness(probe))
-    found |= probe.measured("other batches", lambda: batch_dependence(probe))
-    found |= probe.measured("gradients", gradients)
-    if found.get("differentiable", True):
-        found |= probe.measured("cross-entropy and margin", by_loss)
-        found |= probe.measured("longer attack", lambda: longer(probe, survivors))
-    if "flat" in seen:
-        found |= probe.measured("budgets", lambda: budgets(probe, seen["flat"]))
-    if "white box" in seen:
-        missed = seen["white box"]
-        found |= probe.measured("random points", lambda: random_points(probe, missed))
-        found |= probe.measured("random search", lambda: random_search(probe, missed))
-        if surrogate is not None:
-            found |= probe.measured("transfer", lambda: transfer(probe, surrogate, missed))
-    found["attack_survivors"], found["all_survivors"] = count(survivors), count(probe.survivors)
-    found["failed"] = probe.failed
-    return found
+    lost, strayed = strays(run)
+    seen = observed(run) | lost | Observations(diagnosis=kind)
+    if kind is None:
+        return seen
+    size = min(sample_size(kind), len(run.records.sample))
+    steps = STEPS if kind == "full" else FEW_STEPS
+    with run.accounted("diagnosis"):
+        seen |= processes.broadcast(rescaling(run) if processes.first else Observations())
+        if size:
+            probe = probe_of(run, size, steps, strayed, processes)
+            seen |= full(probe, surrogate) if kind == "full" else brief(probe, surrogate)
+            if kind == "full" and (specs := within_budget(run)):
+                # By one process, which picks the same images however many there are.
+                test = probe_of(run, min(FIRST, size), steps, strayed)
+                seen |= probe.once("active test", partial(active_test, test, specs))
+            seen |= probe.measured("survivors", partial(survival, probe))
+    costs = processes.all_gather(run.records.costs["diagnosis"])
+    run.records.costs["diagnosis"] = combined_cost(costs)
+    whole = size if kind == "brief" else None
+    return seen | Observations(sampled=size, compared=whole)
 
 
-def combined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The measurements of several processes as one: counts add up, the largest gaps count."""
-    failed = {name: why for part in parts for name, why in part["failed"].items()}
-    # What one process could not measure is not known of the whole.
-    names = [name for name in parts[0] if all(name in part for part in parts)]
-    whole = {name: parts[0][name] for name in names} | {"failed": failed}
-    for part in parts[1:]:
-        for name in names:
-            known, value = whole[name], part[name]
-            if name in ("logit_gap", "batch_gap"):
-                whole[name] = max(known, value)
-            elif name == "differentiable":
-                whole[name] = known and value
-            elif isinstance(value, tuple) and name != "budgets":
-                whole[name] = tuple(a + b for a, b in zip(known, value, strict=True))
-            elif isinstance(value, int):
-                whole[name] = known + value
-    return whole
+def full(probe: Probe, surrogate: Model | None) -> Observations:
+    """Whatever a finding needs, on as many examples as it needs."""
+    first = probe.places < FIRST
+    seen = probe.measured("stability", partial(randomness, probe, passes=5), first)
+    seen |= probe.measured("other batches", partial(batch_dependence, probe), first)
+    seen |= probe.measured("gradients", partial(gradients, probe))
+    backwards = seen.differentiable is not False
+    compared = comparisons(probe, first, surrogate, backwards)
+    if doubtful(compared) and probe.anywhere(~first):
+        rest = comparisons(probe, ~first, surrogate, backwards)
+        compared = Observations.of([compared, rest])
+    seen |= compared
+    if backwards:
+        few = probe.places < FEW
+        seen |= probe.measured("gradients at the bounds", partial(at_bounds, probe), few)
+        seen |= probe.measured("flat cross-entropy", partial(blind, probe))
+        seen |= convergence(probe)
+    return seen
 
 
-def clean_observations(run: Run) -> dict[str, Any]:
-    """What the columns alone tell."""
-    columns = run.records.columns
-    correct = columns["predicted"] == columns["label"]
-    margins = -columns["margin"][correct]
-    silent = torch.zeros_like(correct)
-    for name in run.attacks:
-        silent |= run.records.of(name, "silent")
+def brief(probe: Probe, surrogate: Model | None) -> Observations:
+    """What costs at most as much as the attacks of "quick" where most examples fall to them."""
+    few = probe.places < FEW
+    seen = probe.measured("stability", partial(randomness, probe, passes=2), few)
+    seen |= probe.measured("other batches", partial(batch_dependence, probe), few)
+    seen |= probe.measured("gradients", partial(gradients, probe))
+    if seen.differentiable is not False:
+        seen |= probe.measured("gradients at the bounds", partial(at_bounds, probe), few)
+        if probe.anywhere(probe.flat):
+            seen |= probe.measured("cross-entropy and margin", partial(losses, probe))
+            seen |= probe.measured("flat cross-entropy", partial(blind, probe))
+        if not follows_margin(probe):
+            attack = partial(longer, probe, steps=FEW_STEPS)
+            seen |= probe.measured("longer attack", attack)
+        seen |= probe.measured("whole range", partial(whole_range, probe))
+    if surrogate is not None:
+        probe.missed = probe.survivors
+        seen |= probe.measured("transfer", partial(transfer, probe, surrogate=surrogate))
+    return seen
+
+
+def comparisons(
+    probe: Probe, chosen: Tensor, surrogate: Model | None, backwards: bool
+) -> Observations:
+    """Attacks of our own, with and without gradients, beside each other."""
+    if backwards:
+        seen = probe.measured("cross-entropy and margin", partial(losses, probe), chosen)
+        if seen.compared is None:
+            return seen  # Without it, nothing can be said to beat it.
+        seen |= probe.measured("one step", partial(one_step, probe), chosen)
+        seen |= probe.measured("budgets", partial(budgets, probe), chosen)
+    else:
+        probe.missed = probe.missed | chosen
+        seen = probe.measured("compared", lambda part: Observations(compared=count(part)), chosen)
+    seen |= probe.measured("random points", partial(random_points, probe), chosen)
+    seen |= probe.measured("random search", partial(random_search, probe), chosen)
+    if surrogate is not None:
+        ask = partial(transfer, probe, surrogate=surrogate)
+        seen |= probe.measured("transfer", ask, chosen)
+    return seen
+
+
+def doubtful(seen: Observations) -> bool:
+    """Whether one of the comparisons may become a finding on more examples."""
+    n, cross, margin = seen.compared or 0, seen.cross_entropy_survivors, seen.margin_survivors
+    if cross is not None and margin is not None and cross - margin >= WIDE_GAP / 2 * n > 0:
+        return True
+    rivals = (seen.only_one_step, seen.only_noise, seen.only_black_box, seen.only_transfer)
+    counts = [*rivals, *seen.budget_survivors[-1:], *seen.budget_lost]
+    return any(count is not None and count >= DOUBTFUL for count in counts)
+
+
+def convergence(probe: Probe) -> Observations:
+    """A longer attack on what is left: on the most vulnerable and, if something fell, on all."""
+    left = probe.attack_survivors & probe.margin_missed
+    ranks = chain.from_iterable(probe.processes.all_gather(probe.rank[left].tolist()))
+    last = max(sorted(ranks)[:VULNERABLE], default=-1)
+    most = ~left | (probe.rank <= last)
+    attack = partial(longer, probe, steps=LONGER_STEPS)
+    seen = probe.measured("longer attack", attack, most)
+    fell = probe.attack_survivors & ~probe.survivors
+    if probe.anywhere(~most) and probe.anywhere(fell):
+        seen = Observations.of([seen, probe.measured("longer attack", attack, ~most)])
+    return seen
+
+
+def follows_margin(probe: Probe) -> bool:
+    """Whether the caller's attacks are no weaker than what a brief diagnosis would run."""
+
+    def suits(settings: dict[str, Any]) -> bool:
+        return settings["loss"] == "margin" and settings["steps"] >= FEW_STEPS
+
+    return name_of(probe.run.attacks, probe.threat, attacks.pgd, suits) is not None
+
+
+def within_budget(run: Run) -> dict[str, AttackSpec]:
+    """The caller's attacks but those that were given another threat model."""
     return {
-        "correct": int(correct.sum()),
-        "saturated": int(columns["saturated"][correct].sum()),
-        "silent": int(silent.sum()),
-        "mean_logit": columns["magnitude"].mean().item(),
-        "median_margin": margins.median().item() if len(margins) else 0.0,
-        "probabilities": bool(run.model.takes_logarithm),
+        name: spec
+        for name, spec in run.attacks.items()
+        if not bool(outside(run, name, spec)[0].any())
     }
 
 
-def attack_survivors(run: Run) -> Tensor:
-    """Which of the sampled examples withstand the caller's attacks."""
-    places = run.records.sample["index"]
-    survivors = torch.ones(len(places), dtype=torch.bool)
-    for name in run.attacks:
-        survivors &= ~run.records.of(name, "fooled")[places]
-    return survivors
+def survival(probe: Probe, chosen: Tensor) -> Observations:
+    """What the caller's attacks left, and what everything left."""
+    return Observations(
+        attack_survivors=count(probe.attack_survivors), all_survivors=count(probe.survivors)
+    )

@@ -3,46 +3,78 @@
 import copy
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..._geometry import inside, per_example
 from ..._modes import dtype_of, unwrapped
 from ..._typing import Model
 from ..._validation import check_differentiable
+from ...attacks._checks import VISIBLE, slopes
 from ...exceptions import NoGradientError
 from ...functional import cross_entropy
 from .._query import QueryCounter
+from ._observations import Observations
+from ._probe import Probe, count
 
 
-def vanished_gradients(
-    model: QueryCounter, inputs: Tensor, labels: Tensor, batch_size: int
-) -> tuple[Tensor | None, dict[str, Any]]:
-    """Where the gradient is 0 (None: there is no gradient), and four counts that tell why."""
+def gradients(probe: Probe, chosen: Tensor) -> Observations:
+    """Where there is no gradient of the cross-entropy, and what would bring it back."""
+    model, dtype = probe.run.model, dtype_of(probe.run.model, probe.inputs.dtype)
+    # A hair inside the bounds, where a clamp inside the model hides nothing.
+    points = inside(probe.inputs, *probe.threat.box(probe.inputs), dtype)[chosen]
+    labels, batch_size = probe.labels[chosen], probe.run.batch_size
 
-    def lost(model: Model, dtype: torch.dtype, scale: Callable[[Tensor], Tensor]) -> Lost:
-        pairs = zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
+    def lost(
+        model: Model, rows: Tensor, dtype: torch.dtype, scale: Callable[[Tensor], Tensor]
+    ) -> Lost:
+        pairs = zip(points[rows].split(batch_size), labels[rows].split(batch_size), strict=True)
         parts = [lost_gradients(model, x.to(dtype), y, scale) for x, y in pairs]
         return Lost(*map(torch.cat, zip(*parts, strict=True)))
 
-    dtype = dtype_of(model, inputs.dtype)
     try:
-        plain = lost(model, dtype, unchanged)
-        scaled = lost(model, dtype, by_range)
+        plain = lost(model, torch.ones_like(labels, dtype=torch.bool), dtype, unchanged)
     except NoGradientError:
-        return None, {}
-    exact = None
-    if isinstance(model.model, nn.Module):
-        # Foreign code never promised another dtype, and may raise anything in it.
-        with suppress(Exception):
-            exact = lost(in_double(model, model.model), torch.float64, unchanged)
-    return plain.zero, {
-        "zero_gradients": int(plain.zero.sum()),
-        "zero_gradients_scaled": int(scaled.zero.sum()),
-        "zero_gradients_double": None if exact is None else int(exact.zero.sum()),
-        "nan_gradients": int(plain.nan.sum()),
-    }
+        return Observations(differentiable=False)
+    flat = plain.zero
+    probe.flat[chosen] = flat
+    scaled: int | None = 0
+    exact: int | None = 0
+    if bool(flat.any()):
+        scaled, exact = count(lost(model, flat, dtype, by_range).zero), None
+        if isinstance(model.model, nn.Module):
+            # Foreign code never promised another dtype, and may raise anything in it.
+            with suppress(Exception):
+                double = in_double(model, model.model)
+                exact = count(lost(double, flat, torch.float64, unchanged).zero)
+    return Observations(
+        differentiable=True,
+        zero_gradients=count(flat),
+        zero_gradients_scaled=scaled,
+        zero_gradients_double=exact,
+        nan_gradients=count(plain.nan),
+    )
+
+
+def at_bounds(probe: Probe, chosen: Tensor) -> Observations:
+    """Which coordinates' gradients are lost at a bound, where attacks found that some are."""
+    facts = probe.run.model.facts
+    if facts is None or facts.hair is None:
+        return Observations(at_bounds=0, lost_at_bounds=0)
+    points = probe.inputs[chosen]
+    low, high = (bound[chosen] for bound in probe.threat.box(probe.inputs))
+    dtype = dtype_of(probe.run.model, points.dtype)
+    inner = slopes(probe.run.model, inside(points, low, high, facts.hair).to(dtype))
+    outer = slopes(probe.run.model, points.to(dtype))
+    size = inner.nan_to_num(0, 0, 0).abs()
+    visible = size > VISIBLE * per_example(size.flatten(1).amax(dim=1), size)
+    shown = visible & (low < high) & ((points <= low) | (points >= high))
+    return Observations(
+        at_bounds=count(shown),
+        lost_at_bounds=count(shown & ((outer == 0) | ~outer.isfinite())),
+    )
 
 
 class Lost(NamedTuple):

@@ -1,121 +1,224 @@
 """What the diagnosis measured: the numbers that the rules read, and nothing else."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from ._merging import every, first, largest, merge, merged, total, union
 
 
 @dataclass(frozen=True)
 class Observations:
     """Counts and averages. ``None``: could not be measured, or nobody asked.
 
-    All counts but the first three are of ``sampled`` examples, drawn from the correct ones.
+    A measurement fills its own fields. What was measured on several groups of examples, by several
+    processes say, is merged by :meth:`of`; different measurements of the same examples are joined
+    by ``|``.
     """
 
-    correct: int
+    diagnosis: str | None = merged(first)
+    """Which diagnosis was made: ``"full"``, ``"brief"``, or None."""
+
+    norm: str | None = merged(first)
+    """Norm of the threat model."""
+
+    epsilon: float | None = merged(first)
+    """Radius of the threat model."""
+
+    correct: int = merged(first, 0)
     """Examples classified correctly before any attack."""
 
-    saturated: int
+    saturated: int = merged(first, 0)
     """Of those, the examples whose softmax gives all other classes exactly 0."""
 
-    silent: int
+    silent: int = merged(first, 0)
     """Of those, the examples that an attack fooled on its way without returning the point."""
 
-    mean_logit: float
+    mean_logit: float = merged(first, 0.0)
     """Mean absolute logit."""
 
-    median_margin: float
+    median_margin: float = merged(first, 0.0)
     """Median lead of the labelled logit over the best other one, of the correct examples."""
 
-    sampled: int
-    """Correct examples that the following is measured on."""
-
-    probabilities: bool = False
+    probabilities: bool = merged(first, False)
     """Whether the model returned probabilities; their logarithms were then evaluated."""
 
-    failed: Mapping[str, str] = field(default_factory=dict)
+    strays: tuple[str, ...] = merged(first, ())
+    """Attacks with a budget that returned points which do not count, by name."""
+
+    stray_attacked: tuple[int, ...] = merged(first, ())
+    """Examples that each of them attacked."""
+
+    stray_beyond: tuple[int, ...] = merged(first, ())
+    """Of those, the misclassified points within bounds that lie beyond ``epsilon``."""
+
+    stray_illegal: tuple[int, ...] = merged(first, ())
+    """Of those, the points outside the bounds or the mask, or not finite."""
+
+    stray_distance: tuple[float, ...] = merged(first, ())
+    """Median distance of the points beyond ``epsilon``, in ``norm``; 0 if there are none."""
+
+    sampled: int = merged(first, 0)
+    """Correct examples drawn for the diagnosis. The following is counted on them or on a part."""
+
+    failed: Mapping[str, str] = merged(union)
     """What the diagnosis could not measure, and why."""
 
-    logit_gap: float | None = None
-    """Largest l2 distance between normalised logits of the same input, over five passes."""
+    asked: int | None = merged(total)
+    """Sampled examples that the model was asked about several times."""
 
-    changed: int | None = None
-    """Examples whose class differed in one of the five passes."""
+    logit_gap: float | None = merged(largest)
+    """Largest l2 distance between normalised logits of the same input, asked again."""
 
-    batch_gap: float | None = None
+    changed: int | None = merged(total)
+    """Examples asked about whose class differed in one of the passes."""
+
+    batch_gap: float | None = merged(largest)
     """The same distance between the logits in the one batch and in another."""
 
-    batch_changed: int | None = None
-    """Examples whose class differed between the two."""
+    batch_changed: int | None = merged(total)
+    """Examples asked about whose class differed between the two."""
 
-    differentiable: bool | None = None
+    differentiable: bool | None = merged(every)
     """Whether autograd can trace the output back to the input."""
 
-    zero_gradients: int | None = None
-    """Examples whose input gradient of the cross-entropy is exactly 0 (or NaN) throughout."""
+    zero_gradients: int | None = merged(total)
+    """Sampled examples whose input gradient of the cross-entropy is 0 (or NaN) throughout."""
 
-    zero_gradients_double: int | None = None
-    """The same with the model in float64."""
+    zero_gradients_double: int | None = merged(total)
+    """Of those, the examples on which it is so with the model in float64."""
 
-    zero_gradients_scaled: int | None = None
-    """The same on logits divided by their range, example by example."""
+    zero_gradients_scaled: int | None = merged(total)
+    """Of those, the examples on which it is so on logits divided by their range."""
 
-    nan_gradients: int | None = None
-    """Examples whose input gradient of the cross-entropy has a NaN in it."""
+    nan_gradients: int | None = merged(total)
+    """Sampled examples whose input gradient of the cross-entropy has a NaN in it."""
 
-    cross_entropy_survivors: int | None = None
-    """Examples that withstand PGD on the cross-entropy."""
+    at_bounds: int | None = merged(total)
+    """Coordinates at a bound whose gradient a hair inside is visible, of a few examples."""
 
-    margin_survivors: int | None = None
-    """Examples that withstand PGD on the margin, with the same steps and starts."""
+    lost_at_bounds: int | None = merged(total)
+    """Of those, the coordinates whose gradient at the bound is 0 or not finite."""
 
-    only_margin: int | None = None
-    """Examples that the margin fools and the cross-entropy does not."""
+    compared: int | None = merged(total)
+    """Sampled examples on which attacks of the diagnosis are compared with each other."""
 
-    only_cross_entropy: int | None = None
-    """Examples that the cross-entropy fools and the margin does not."""
+    compared_steps: int | None = merged(first)
+    """Steps of the two PGDs that are compared."""
 
-    blind: int | None = None
-    """Examples with a cross-entropy gradient of exactly 0 that, within ``blind_within``, PGD on
-    the margin fools and PGD on the cross-entropy does not."""
+    cross_entropy_survivors: int | None = merged(total)
+    """Compared examples that withstand PGD on the cross-entropy."""
 
-    blind_within: float | None = None
+    margin_survivors: int | None = merged(total)
+    """Compared examples that withstand PGD on the margin, with the same steps and starts."""
+
+    only_margin: int | None = merged(total)
+    """Compared examples that the margin fools and the cross-entropy does not."""
+
+    only_cross_entropy: int | None = merged(total)
+    """Compared examples that the cross-entropy fools and the margin does not."""
+
+    only_one_step: int | None = merged(total)
+    """Compared examples that FGSM on either loss fools and PGD on both does not."""
+
+    only_iterative: int | None = merged(total)
+    """Compared examples that PGD on either loss fools and FGSM on both does not."""
+
+    only_noise: int | None = merged(total)
+    """Compared examples that random points of the ball fool and both PGDs do not."""
+
+    only_black_box: int | None = merged(total)
+    """Compared examples that a random search fools and both PGDs do not."""
+
+    only_transfer: int | None = merged(total)
+    """Compared examples that those of the surrogate fool and both PGDs do not."""
+
+    budgets: tuple[float, ...] = merged(first, ())
+    """Radii that PGD on the margin was given, the whole range last."""
+
+    budget_survivors: tuple[int, ...] = merged(total, ())
+    """Compared examples that withstand it at each radius."""
+
+    budget_lost: tuple[int, ...] = merged(total, ())
+    """Compared examples fooled at each radius but the last that withstand the next one."""
+
+    budget_won: tuple[int, ...] = merged(total, ())
+    """Compared examples that withstand each radius but the last and are fooled at the next."""
+
+    blind: int | None = merged(total)
+    """Sampled examples with a cross-entropy gradient of exactly 0 that, within ``blind_within``,
+    PGD on the margin fools and PGD on the cross-entropy does not."""
+
+    blind_within: float | None = merged(first)
     """Twice the threat model's radius, or the radius itself if that would be the whole range."""
 
-    only_one_step: int | None = None
-    """Examples that one step, on either loss, fools and both PGDs do not."""
+    attack_survivors: int | None = merged(total)
+    """Sampled examples that withstand all attacks that the caller passed."""
 
-    only_iterative: int | None = None
-    """Examples that either PGD fools and one step, on either loss, does not."""
+    longer_steps: int | None = merged(first)
+    """Most steps of the PGD on the margin that was run on them."""
 
-    only_noise: int | None = None
-    """Examples that random points of the ball fool and both PGDs do not."""
+    longer_fools: int | None = merged(total)
+    """Of those, the examples that PGD on the margin fools, and of which no attack returned a
+    misclassified point outside the threat model."""
 
-    only_black_box: int | None = None
-    """Examples that a random search fools and both PGDs do not."""
+    all_survivors: int | None = merged(total)
+    """Sampled examples that withstand the caller's attacks and all that the diagnosis tried."""
 
-    only_transfer: int | None = None
-    """Examples that adversarial examples of the surrogate fool and both PGDs do not."""
+    active_tested: int | None = merged(total)
+    """Images that were given an adversarial example in the ball, by a new last layer."""
 
-    budgets: tuple[float, ...] = ()
-    """Radii that PGD on the margin was given, the threat model's first, the whole range last."""
+    active_left_out: int | None = merged(total)
+    """Images for which that could not be done, or for which random points find one too."""
 
-    budget_survivors: tuple[int, ...] = ()
-    """Examples that withstand it at each radius."""
+    active_found: int | None = merged(total)
+    """Of the tested images, those whose adversarial example the caller's attacks found."""
 
-    budget_lost: tuple[int, ...] = ()
-    """Examples fooled at each radius but the last that withstand the next one."""
+    rescaling: str | None = merged(first)
+    """The normalisation of the inputs that raises the clean accuracy most."""
 
-    budget_won: tuple[int, ...] = ()
-    """Examples that withstand each radius but the last and are fooled at the next one."""
+    rescaling_mean: tuple[float, ...] = merged(first, ())
+    """What it subtracts."""
 
-    attack_survivors: int | None = None
-    """Examples that withstand all attacks that the caller passed."""
+    rescaling_std: tuple[float, ...] = merged(first, ())
+    """What it divides by."""
 
-    longer_fools: int | None = None
-    """Of those, the examples that a longer PGD on the margin fools."""
+    rescaled: int | None = merged(first)
+    """Examples, drawn from all, that it was tried on."""
 
-    all_survivors: int | None = None
-    """Examples that withstand the caller's attacks and everything that the diagnosis tried."""
+    rescaling_before: int | None = merged(first)
+    """Of those, the examples classified correctly as they are."""
+
+    rescaling_constant: int | None = merged(first)
+    """Of those, the examples of the most frequent class."""
+
+    rescaling_won: int | None = merged(first)
+    """Of those, the examples that are wrong as they are and right when normalised."""
+
+    rescaling_lost: int | None = merged(first)
+    """Of those, the examples that are right as they are and wrong when normalised."""
+
+    @classmethod
+    def of(cls, groups: Sequence["Observations"]) -> "Observations":
+        """Merge the same measurements of several groups of examples."""
+        if not groups:
+            return cls()
+        return cls(
+            **{
+                entry.name: merge(entry, [getattr(group, entry.name) for group in groups])
+                for entry in fields(cls)
+            }
+        )
+
+    def __or__(self, other: "Observations") -> "Observations":
+        """Join other measurements of the same examples."""
+        nothing = Observations()
+        told = {
+            entry.name: value
+            for entry in fields(other)
+            if (value := getattr(other, entry.name)) != getattr(nothing, entry.name)
+        }
+        known = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return Observations(**known | told | {"failed": {**self.failed, **other.failed}})
 
     @property
     def diagnosed(self) -> bool:

@@ -5,16 +5,22 @@ from collections.abc import Callable
 from ._findings import Finding
 from ._observations import Observations
 from ._rules_attacks import (
+    attack_fails_its_own_test,
+    more_steps_help,
+    outside_threat_model,
+    silent_success,
+)
+from ._rules_comparisons import (
     margin_beats_cross_entropy,
     more_budget_does_not_help,
-    more_steps_help,
     one_step_beats_iterative,
     rivals,
-    silent_success,
     unbounded_attack_fails,
 )
 from ._rules_model import (
+    gradient_vanishes_at_bounds,
     interrupted_graph,
+    normalisation_missing,
     probabilities_not_logits,
     saturated_softmax,
     unstable_predictions,
@@ -22,6 +28,8 @@ from ._rules_model import (
 )
 
 RULES: tuple[Callable[[Observations], Finding | None], ...] = (
+    normalisation_missing,
+    outside_threat_model,
     margin_beats_cross_entropy,
     interrupted_graph,
     zero_gradients,
@@ -30,9 +38,11 @@ RULES: tuple[Callable[[Observations], Finding | None], ...] = (
     unbounded_attack_fails,
     more_budget_does_not_help,
     more_steps_help,
+    attack_fails_its_own_test,
     silent_success,
     probabilities_not_logits,
     saturated_softmax,
+    gradient_vanishes_at_bounds,
 )
 
 

@@ -1,209 +1,10 @@
-"""Rules that compare attacks: a stronger one must not find less (Athalye 2018, Carlini 2019)."""
+"""Rules about the attacks that the caller passed: whether they did what they were passed for."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
-from .._statistics import significant_difference
-from ._findings import (
-    DISAGREEMENT_SHARE,
-    RARE_SHARE,
-    SIGNIFICANCE,
-    WIDE_GAP,
-    Finding,
-    exceeds,
-    exceeds_disagreement,
-    share,
-)
+from ._active import EXPECTED
+from ._findings import Finding
 from ._observations import Observations
-
-
-def margin_beats_cross_entropy(seen: Observations) -> Finding | None:
-    """The same attack succeeds where it follows logits and fails where it follows probabilities.
-
-    Two things show it: a gap that is wide at the threat model's radius, or the cause itself, an
-    exactly flat cross-entropy where the margin leads to success within twice the radius.
-    """
-    if seen.cross_entropy_survivors is None or seen.margin_survivors is None:
-        return None
-    gap = (seen.cross_entropy_survivors - seen.margin_survivors) / seen.sampled
-    wide = gap >= WIDE_GAP and significant_difference(
-        seen.only_margin or 0, seen.only_cross_entropy or 0, SIGNIFICANCE
-    )
-    blind = seen.blind or 0
-    if not (wide or exceeds(blind, seen.sampled, RARE_SHARE)):
-        return None
-    evidence = (
-        f"{share(seen.cross_entropy_survivors, seen.sampled)} withstand PGD on the cross-entropy, "
-        f"{share(seen.margin_survivors, seen.sampled)} the same PGD on the margin"
-    )
-    if blind:
-        evidence += (
-            f"; within a radius of {seen.blind_within:.4g}, {share(blind, seen.sampled)} have a "
-            "cross-entropy gradient of exactly 0 and are fooled along the margin only"
-        )
-    return Finding(
-        code="margin-beats-cross-entropy",
-        severity="severe",
-        evidence=evidence,
-        meaning=(
-            "Attacks on the cross-entropy are blind on this model. A robust accuracy measured with "
-            "them alone is an artefact."
-        ),
-        remedy=(
-            "Quote the worst case over attacks on the margin, the DLR loss or distances; never the "
-            "cross-entropy's figure."
-        ),
-        figures={
-            "withstand_cross_entropy": seen.cross_entropy_survivors / seen.sampled,
-            "withstand_margin": seen.margin_survivors / seen.sampled,
-            "blind": blind / seen.sampled,
-        },
-    )
-
-
-def one_step_beats_iterative(seen: Observations) -> Finding | None:
-    """One step to the edge of the ball finds more than many small ones inside it."""
-    found, missed = seen.only_one_step, seen.only_iterative
-    if (
-        found is None
-        or not exceeds_disagreement(found, seen.sampled)
-        or not significant_difference(found, missed or 0, SIGNIFICANCE)
-        or found < (missed or 0)
-    ):
-        return None
-    return Finding(
-        code="one-step-beats-iterative",
-        severity="severe",
-        evidence=(
-            f"FGSM fools {share(found, seen.sampled)} that PGD on the cross-entropy and on the "
-            f"margin both miss; PGD fools {share(missed or 0, seen.sampled)} that FGSM misses"
-        ),
-        meaning=(
-            "Small steps lose their way where one large step does not: the gradients near the "
-            "inputs are shattered, and an iterative attack that follows them fails for that reason."
-        ),
-        remedy="Smooth the gradient (average it over noise, or BPDA), and vary the step size.",
-        figures={"only_one_step": found / seen.sampled},
-    )
-
-
-class Rival(NamedTuple):
-    """An attack that needs no gradient of the model and yet finds what gradients miss."""
-
-    code: str
-    found: Callable[[Observations], int | None]
-    name: str
-    remedy: str
-
-
-RIVALS = (
-    Rival(
-        "noise-beats-gradient",
-        lambda seen: seen.only_noise,
-        "random points of the ball fool",
-        "Look for flat or shattered gradients (zero-gradients); attack the margin with many random "
-        "starts, or without gradients.",
-    ),
-    Rival(
-        "black-box-beats-white-box",
-        lambda seen: seen.only_black_box,
-        "a random search (Square) fools",
-        "Give the search many more queries and quote what it leaves; attack a differentiable "
-        "stand-in (BPDA).",
-    ),
-    Rival(
-        "transfer-beats-white-box",
-        lambda seen: seen.only_transfer,
-        "adversarial examples of the surrogate fool",
-        "Quote the worst case with transfer included; attack the surrogate with high confidence, "
-        "or follow its gradients on this model (BPDA).",
-    ),
-)
-
-
-def rivals(seen: Observations) -> list[Finding]:
-    """Attacks that see less of the model must not find what PGD on either loss misses."""
-    if seen.differentiable is False:
-        missed = "where no gradient attack could run"
-        meaning = (
-            "The model has no gradient, and yet adversarial examples that are found without one. "
-            "What is left standing was not attacked by gradients and is not robust for that."
-        )
-    else:
-        missed = "that PGD on the cross-entropy and on the margin both miss"
-        meaning = (
-            "An attack that sees less of the model does better than attacks that see all of "
-            "it. The gradients mislead, and what gradient attacks leave standing is not robust."
-        )
-    return [
-        Finding(
-            code=rival.code,
-            severity="severe",
-            evidence=f"{rival.name} {share(found, seen.sampled)} {missed}",
-            meaning=meaning,
-            remedy=rival.remedy,
-            figures={"share": found / seen.sampled},
-        )
-        for rival in RIVALS
-        if (found := rival.found(seen)) is not None and exceeds_disagreement(found, seen.sampled)
-    ]
-
-
-def more_budget_does_not_help(seen: Observations) -> Finding | None:
-    """Success falls, or stays where it was, when the ball grows."""
-    stands = seen.budget_survivors
-    if len(stands) < 2:
-        return None
-    falls = any(
-        exceeds_disagreement(lost, seen.sampled)
-        and lost > won
-        and significant_difference(lost, won, SIGNIFICANCE)
-        for lost, won in zip(seen.budget_lost, seen.budget_won, strict=True)
-    )
-    stays = exceeds(stands[-1], seen.sampled, WIDE_GAP) and stands[-1] >= stands[0]
-    if not (falls or stays):
-        return None
-    steps = ", ".join(
-        f"{share(count, seen.sampled)} at {radius:.4g}"
-        for radius, count in zip(seen.budgets, stands, strict=True)
-    )
-    return Finding(
-        code="more-budget-does-not-help",
-        severity="severe",
-        evidence=f"PGD on the margin leaves {steps}",
-        meaning=(
-            "A larger ball holds the smaller one, so an attack that works can only do better in "
-            "it. This one does not follow the model's decision boundary."
-        ),
-        remedy=(
-            "Do not trust gradient attacks on this model; vary step size and loss, attack a "
-            "differentiable stand-in (BPDA), and add an attack without gradients."
-        ),
-        figures={f"withstand_{i}": count / seen.sampled for i, count in enumerate(stands)},
-    )
-
-
-def unbounded_attack_fails(seen: Observations) -> Finding | None:
-    """Even the whole range of inputs does not suffice (Pintor 2022, indicator 6)."""
-    if not seen.budget_survivors or not exceeds(
-        seen.budget_survivors[-1], seen.sampled, DISAGREEMENT_SHARE
-    ):
-        return None
-    left = seen.budget_survivors[-1]
-    return Finding(
-        code="unbounded-attack-fails",
-        severity="severe",
-        evidence=(
-            f"{share(left, seen.sampled)} withstand PGD on the margin though it may change every "
-            f"input at will (radius {seen.budgets[-1]:.4g})"
-        ),
-        meaning=(
-            "With the whole range to choose from, an attack reaches inputs of every class. Where "
-            "it fails, the attack is broken or the model is constant; that is not robustness."
-        ),
-        remedy="Find out why the gradient does not lead anywhere before quoting any figure.",
-        figures={"share": left / seen.sampled},
-    )
+from ._remedies import STAND_IN
+from ._thresholds import RARE_SHARE, exceeds, exceeds_disagreement, falls_short, share
 
 
 def more_steps_help(seen: Observations) -> Finding | None:
@@ -215,8 +16,8 @@ def more_steps_help(seen: Observations) -> Finding | None:
         code="more-steps-help",
         severity="severe",
         evidence=(
-            f"of {share(left, seen.sampled)} that withstand the attacks passed, a PGD of 100 steps "
-            f"on the margin fools {found}"
+            f"of {share(left, seen.sampled)} that withstand the attacks passed, a PGD of "
+            f"{seen.longer_steps} steps on the margin fools {found}"
         ),
         meaning="The attacks passed are too weak or have not converged; their figure is too high.",
         remedy='Use attacks="standard", or more steps, restarts and losses, until nothing moves.',
@@ -238,4 +39,70 @@ def silent_success(seen: Observations) -> Finding | None:
         meaning="The attack keeps its last point instead of its best; its failures are its own.",
         remedy="Let the attack return the best point of its path.",
         figures={"share": seen.silent / seen.correct},
+    )
+
+
+def outside_threat_model(seen: Observations) -> Finding | None:
+    """An attack searched another set than the threat model, and what it found does not count."""
+    lost = [
+        beyond + illegal
+        for beyond, illegal in zip(seen.stray_beyond, seen.stray_illegal, strict=True)
+    ]
+    if not lost:
+        return None
+    worst = lost.index(max(lost))
+    name, n, beyond = seen.strays[worst], seen.stray_attacked[worst], seen.stray_beyond[worst]
+    if not exceeds_disagreement(lost[worst], n):
+        return None
+    found = []
+    if beyond:
+        found.append(
+            f"{share(beyond, n)} misclassified points beyond epsilon={seen.epsilon:.6g}, at a "
+            f"median distance of {seen.stray_distance[worst]:.6g} in {seen.norm}"
+        )
+    if illegal := seen.stray_illegal[worst]:
+        found.append(
+            f"{share(illegal, n)} points outside the bounds, outside the mask or not finite"
+        )
+    return Finding(
+        code="outside-threat-model",
+        severity="severe",
+        evidence=f"{name} returned {' and '.join(found)}",
+        meaning=(
+            "These points do not count, whether the model errs there or not. Within the threat "
+            "model the attack has not looked for others, so that what it left standing was hardly "
+            "attacked; the robust accuracy is too high by as much."
+        ),
+        remedy=(
+            f'Give the attack the threat model of this evaluation, norm="{seen.norm}", '
+            f"epsilon={seen.epsilon:.6g}, and its bounds and mask, in the units of the inputs."
+        ),
+        figures={"share": lost[worst] / n, "median_distance": seen.stray_distance[worst]},
+    )
+
+
+def attack_fails_its_own_test(seen: Observations) -> Finding | None:
+    """An adversarial example is there by construction, and the attacks do not find it."""
+    tested, found = seen.active_tested, seen.active_found
+    if tested is None or found is None or not falls_short(found, tested, EXPECTED):
+        return None
+    return Finding(
+        code="attack-fails-its-own-test",
+        severity="severe",
+        evidence=(
+            "with a new last layer that has an adversarial example within epsilon by construction, "
+            f"the attacks passed find one for {share(found, tested)} images "
+            f"({seen.active_left_out or 0} more left out, which tell nothing)"
+        ),
+        meaning=(
+            "An attack that works finds nearly all of them (Zimmermann and others 2022). These "
+            "attacks do not follow what the model computes up to its last layer, so that what they "
+            "leave standing is no evidence of robustness."
+        ),
+        remedy=(
+            'Pass attacks="standard", or attacks={"PGD": functools.partial(attacks.pgd, '
+            f'loss="margin", norm="{seen.norm}", epsilon={seen.epsilon:.6g}, steps=100)}}; if '
+            f"these fail too, {STAND_IN}."
+        ),
+        figures={"share": found / tested, "tested": float(tested)},
     )

@@ -2,8 +2,11 @@
 
 from typing import NamedTuple
 
-from ._findings import BATCH_GAP, RARE_SHARE, REPEAT_GAP, Finding, exceeds, share
+from .._statistics import significant_difference
+from ._findings import Finding
 from ._observations import Observations
+from ._remedies import AVERAGED, STAND_IN, STRAIGHT_THROUGH
+from ._thresholds import RARE_SHARE, SIGNIFICANCE, exceeds, share
 
 
 def zero_gradients(seen: Observations) -> Finding | None:
@@ -55,15 +58,14 @@ INNER_UNDERFLOW = Cause(
 FLAT = Cause(
     "The network itself is flat around these inputs, whatever the loss: something in it "
     "quantises, thresholds or cuts its input off. Gradient attacks of any kind stand still there.",
-    "Attack through a differentiable stand-in for the flat part (BPDA), and add an attack without "
-    "gradients.",
+    f"{STAND_IN.capitalize()}, and add an attack without gradients.".replace("bpda", "BPDA"),
 )
 UNDEFINED = Cause(
     "The gradient is not defined: something in the model divides 0 by 0 on its way back, such as "
     "a root or a norm at 0, or a where() over a branch that is infinite. Attacks take NaN for 0 "
     "and do not see these inputs move.",
-    "Give the operation a small constant, or clamp before it rather than select after it, and add "
-    "an attack without gradients.",
+    "Give the operation a small constant, such as (x + 1e-12).sqrt() for x.sqrt(), rather than "
+    "select after it, and add an attack without gradients.",
 )
 
 
@@ -94,27 +96,35 @@ def saturated_softmax(seen: Observations) -> Finding | None:
     )
 
 
+REPEAT_GAP = 1e-4
+"""Largest l2 distance between normalised logits that rounding explains (AutoAttack's flag)."""
+
+BATCH_GAP = 0.05
+"""The same between two batches, where kernels may round otherwise: a few units of bfloat16."""
+
+
 def unstable_predictions(seen: Observations) -> Finding | None:
     """The same input gives different logits (AutoAttack's flag for randomised models)."""
+    n = seen.asked or 1
     if seen.logit_gap is not None and seen.changed is not None and seen.logit_gap > REPEAT_GAP:
         return Finding(
             code="unstable-predictions",
             severity="severe",
             evidence=(
-                f"the same input gave normalised logits up to {seen.logit_gap:.2g} apart over five "
-                f"passes (rounding explains {REPEAT_GAP:g}); {share(seen.changed, seen.sampled)} "
-                "changed their class"
+                f"the same input gave normalised logits up to {seen.logit_gap:.2g} apart from pass "
+                f"to pass (rounding explains {REPEAT_GAP:g}); {share(seen.changed, n)} changed "
+                "their class"
             ),
             meaning=(
                 "The model draws random numbers. A gradient is one draw's gradient, an attack that "
                 "fails may succeed on the next draw, and every accuracy here is one draw's too."
             ),
             remedy=(
-                "Attack the average over many draws (EOT), judge each example by many draws, and "
-                "report the undefended twin beside it. If the randomness is not meant, switch it "
-                "off: look for dropout called with training=True."
+                f"Attack the average over many draws (EOT), {AVERAGED}, judge each example by many "
+                "draws, and report the undefended twin beside it. If the randomness is not meant, "
+                "switch it off: look for dropout called with training=True."
             ),
-            figures={"logit_gap": seen.logit_gap, "changed": seen.changed / seen.sampled},
+            figures={"logit_gap": seen.logit_gap, "changed": seen.changed / n},
         )
     if seen.batch_gap is None or seen.batch_changed is None or seen.batch_gap <= BATCH_GAP:
         return None
@@ -124,7 +134,7 @@ def unstable_predictions(seen: Observations) -> Finding | None:
         evidence=(
             f"the same input gave normalised logits up to {seen.batch_gap:.2g} apart among other "
             f"examples (rounding explains {BATCH_GAP:g}); "
-            f"{share(seen.batch_changed, seen.sampled)} changed their class"
+            f"{share(seen.batch_changed, n)} changed their class"
         ),
         meaning=(
             "The model's answer about an example depends on the others in its batch. An attack "
@@ -137,7 +147,7 @@ def unstable_predictions(seen: Observations) -> Finding | None:
             "without running statistics, or a mean, a norm or a rank over the first axis. Freeze "
             "it at the values of the training data."
         ),
-        figures={"batch_gap": seen.batch_gap, "batch_changed": seen.batch_changed / seen.sampled},
+        figures={"batch_gap": seen.batch_gap, "batch_changed": seen.batch_changed / n},
     )
 
 
@@ -152,8 +162,7 @@ def interrupted_graph(seen: Observations) -> Finding | None:
         meaning="No gradient attack could run at all; what is left standing was not attacked.",
         remedy=(
             "Look for detach(), no_grad(), NumPy or argmax inside the model's forward and remove "
-            "it, attack through a differentiable stand-in (BPDA), or use attacks that need no "
-            "gradients, such as square."
+            f"it, {STAND_IN}, or use attacks that need no gradients, such as square."
         ),
     )
 
@@ -173,3 +182,72 @@ def probabilities_not_logits(seen: Observations) -> Finding | None:
         ),
         remedy="Remove the final softmax and return logits.",
     )
+
+
+def gradient_vanishes_at_bounds(seen: Observations) -> Finding | None:
+    """Something cuts the inputs off at their own bounds, and other attacks see no slope there."""
+    lost, shown = seen.lost_at_bounds, seen.at_bounds
+    if lost is None or not shown or not exceeds(lost, shown, RARE_SHARE):
+        return None
+    return Finding(
+        code="gradient-vanishes-at-bounds",
+        severity="notice",
+        evidence=(
+            f"of the coordinates at a bound that have a gradient a hair inside, "
+            f"{share(lost, shown)} have none at the bound itself"
+        ),
+        meaning=(
+            "The model clamps its inputs, or takes a root of them. Attacks of this package ask for "
+            "gradients a hair inside the bounds and are not held up; those of other libraries are, "
+            "and their robust accuracy on this model is too high."
+        ),
+        remedy=(
+            f"Take the clamp out of the model, or keep its gradient, {STRAIGHT_THROUGH}; for other "
+            "libraries' attacks pass lambda x: model(x * (1 - 2e-6) + 1e-6), for bounds of 0 and 1."
+        ),
+        figures={"share": lost / shown, "coordinates": float(shown)},
+    )
+
+
+CANDIDATES = 10
+"""Normalisations that are tried at most: each is tested at a level divided by so many."""
+
+
+def normalisation_missing(seen: Observations) -> Finding | None:
+    """The network is right far more often when its inputs are on another scale."""
+    n, before = seen.rescaled, seen.rescaling_before
+    won, lost = seen.rescaling_won or 0, seen.rescaling_lost or 0
+    if not n or before is None or seen.rescaling is None or won <= lost:
+        return None
+    after = before + won - lost
+    if not significant_difference(won, lost, SIGNIFICANCE / CANDIDATES):
+        return None
+    # On another scale a network may say one class of everything, and be right that often.
+    if not exceeds(after, n, (seen.rescaling_constant or 0) / n):
+        return None
+    mean, std = numbers(seen.rescaling_mean), numbers(seen.rescaling_std)
+    return Finding(
+        code="normalisation-missing",
+        severity="severe",
+        evidence=(
+            f"as they are, {share(before, n)} examples are classified correctly; normalised by "
+            f"{seen.rescaling}, {share(after, n)}"
+        ),
+        meaning=(
+            "The network was trained on inputs of another scale. All accuracies of this report, "
+            "clean and robust, are those of a network that is used in the wrong way."
+        ),
+        remedy=(
+            "Put the normalisation inside the model, so that epsilon and bounds keep the units of "
+            f"the inputs: evaluate(networks.Normalized(network, {mean}, {std}), X, y, ...), with "
+            "the numbers of the training data."
+        ),
+        figures={"before": before / n, "after": after / n},
+    )
+
+
+def numbers(values: tuple[float, ...]) -> str:
+    """One number where all are the same, a few as a tuple, many not at all."""
+    if len(set(values)) == 1:
+        return f"{values[0]:.4g}"
+    return f"({', '.join(f'{value:.4g}' for value in values)})" if len(values) <= 4 else "..."

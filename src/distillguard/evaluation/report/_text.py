@@ -92,7 +92,7 @@ def result(report: "RobustnessReport") -> str:
     alone = "Robust"
     if report.observations.n_fooled_by_diagnosis:
         alone = "Against the attacks passed alone, robust"
-    undiagnosed = "" if report.observations.diagnosed else ", without a diagnosis"
+    undiagnosed = "" if report.observations.diagnosis else ", without a diagnosis"
     return (
         f"{alone} accuracy {percent(report.robust_accuracy)} {interval(report.robust_interval)} "
         f"within {report.norm} {report.epsilon:.6g}, clean accuracy "
@@ -111,7 +111,7 @@ def summary(report: "RobustnessReport") -> str:
         f"{attacks} tried to change the {few} that the model classifies correctly, each by at most "
         f"{report.epsilon:.6g} in {report.norm}: {report.n_robust} withstood all."
     )
-    if not seen.diagnosed:
+    if not seen.diagnosis:
         done += " Whether the attacks failed for the right reason was not looked at."
     elif seen.sampled:
         more = seen.n_fooled_by_diagnosis or "none"
@@ -152,19 +152,19 @@ def sections(report: "RobustnessReport") -> list[tuple[str, list[tuple[str, ...]
     parts = [("", [*(cells(row) for row in report.attacks), worst])]
     seen = report.observations
     probes = {
-        "PGD on the cross-entropy": seen.cross_entropy_survivors,
-        "PGD on the margin": seen.margin_survivors,
+        f"PGD on the cross-entropy, {seen.compared_steps} steps": seen.cross_entropy_survivors,
+        f"PGD on the margin, {seen.compared_steps} steps": seen.margin_survivors,
     }
     rows = [
-        line(name, count / seen.sampled, wilson(count, seen.sampled))
+        line(name, count / seen.compared, wilson(count, seen.compared))
         for name, count in probes.items()
-        if count is not None and seen.sampled
+        if count is not None and seen.compared
     ]
     if rows:
-        some = "" if seen.sampled == seen.correct else f"{seen.sampled} of "
+        some = "" if seen.compared == seen.correct else f"{seen.compared} of "
         title = f"Diagnosis, share of {some}the {seen.correct} correct examples"
         parts.append((title, rows))
-    if seen.diagnosed:
+    if seen.diagnosis:
         quoted = line(TO_QUOTE, report.quoted_accuracy, report.quoted_interval)
         parts.append(("Attacks and diagnosis, share of all examples", [quoted]))
     return parts
@@ -201,7 +201,7 @@ def to_text(report: "RobustnessReport") -> str:
 
 def no_findings(report: "RobustnessReport") -> str:
     """What stands where findings would."""
-    return "No findings." if report.observations.diagnosed else "No findings: no diagnosis was run."
+    return "No findings." if report.observations.diagnosis else "No findings: no diagnosis was run."
 
 
 def to_markdown(report: "RobustnessReport") -> str:

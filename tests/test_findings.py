@@ -1,0 +1,304 @@
+"""What the diagnosis costs, how its parts are merged, and findings about attacks and inputs."""
+
+from dataclasses import fields
+from functools import partial
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from conftest import deaf
+from distillguard import attacks, evaluate
+from distillguard.evaluation import _progress
+from distillguard.evaluation.diagnosis._observations import Observations
+from distillguard.functional import cross_entropy
+
+EPSILON = 0.1
+WHOLE = nn.Identity()
+
+
+class Front(nn.Module):
+    """A network behind something that changes its input."""
+
+    def __init__(self, network, front=WHOLE, scale=1.0):
+        super().__init__()
+        self.network, self.front, self.scale = network, front, scale
+
+    def forward(self, inputs):
+        return self.scale * self.network(self.front(inputs))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return torch.tensor(X, dtype=torch.float32) / 16, torch.tensor(y)
+
+
+def fitted(inputs, labels):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(80):
+        optimizer.zero_grad()
+        cross_entropy(network(inputs), labels).mean().backward()
+        optimizer.step()
+    return network
+
+
+@pytest.fixture(scope="module")
+def network(digits):
+    inputs, labels = digits
+    return fitted(inputs[:1200], labels[:1200])
+
+
+def reported(model, digits, n=100, **settings):
+    inputs, labels = digits
+    settings = {"epsilon": EPSILON, "random_state": 0, "diagnosis": "full"} | settings
+    return evaluate(model, inputs[1200 : 1200 + n], labels[1200 : 1200 + n], **settings)
+
+
+def raised(report):
+    return {finding.code: finding for finding in report.findings}
+
+
+def passes(report):
+    spent = [(cost.forwards + cost.backwards) for cost in report.costs.values()]
+    return sum((row.forwards + row.backwards) * row.attacked for row in report.attacks), spent
+
+
+def test_measurements_of_groups_are_merged_as_each_field_says():
+    one = Observations(
+        changed=1, logit_gap=0.5, differentiable=True, budgets=(0.1, 1.0), budget_survivors=(3, 1)
+    )
+    two = Observations(
+        changed=2, logit_gap=0.2, differentiable=False, budgets=(0.1, 1.0), budget_survivors=(4, 0)
+    )
+    assert Observations.of([one, two]) == Observations(
+        changed=3, logit_gap=0.5, differentiable=False, budgets=(0.1, 1.0), budget_survivors=(7, 1)
+    )
+    lost = Observations(failed={"budgets": "no"}, changed=2)
+    whole = Observations.of([one, lost])
+    assert (whole.changed, whole.budget_survivors, whole.logit_gap) == (3, (), None)
+    assert whole.failed == {"budgets": "no"}
+    assert Observations.of([]) == Observations()
+    assert all("merged" in field.metadata for field in fields(Observations))
+
+
+def test_other_measurements_of_the_same_examples_are_joined():
+    joined = Observations(asked=4, failed={"a": "x"}) | Observations(blind=0, failed={"b": "y"})
+    assert joined == Observations(asked=4, blind=0, failed={"a": "x", "b": "y"})
+
+
+def test_a_brief_diagnosis_costs_no_more_than_quick_where_most_examples_fall(network, digits):
+    report = reported(network, digits, n=200, epsilon=0.2, attacks="quick", diagnosis="auto")
+    assert report.robust_accuracy < 0.1
+    assert report.observations.diagnosis == "brief"
+    attacked, _ = passes(report)
+    spent = report.costs["diagnosis"]
+    assert 0 < spent.forwards + spent.backwards <= attacked
+
+
+@pytest.mark.parametrize(
+    ("front", "scale", "code"),
+    [
+        (lambda x: (4 * x).round() / 4, 1.0, "zero-gradients"),
+        (torch.Tensor.detach, 1.0, "interrupted-graph"),
+        (lambda x: x + 0.05 * torch.randn_like(x), 1.0, "unstable-predictions"),
+        (WHOLE, 1000.0, "margin-beats-cross-entropy"),
+        (deaf, 1.0, "gradient-vanishes-at-bounds"),
+        (lambda x: 2 * x.detach() - x, 1.0, "unbounded-attack-fails"),
+        (WHOLE, 1.0, None),
+    ],
+)
+def test_a_brief_diagnosis_shows_most_maskings(network, digits, front, scale, code):
+    report = reported(Front(network, front, scale), digits, attacks="quick", diagnosis="brief")
+    assert code in raised(report) if code else not report.findings
+
+
+def test_a_brief_diagnosis_attacks_what_a_weak_attack_left(network, digits):
+    for attack, fooled in ((lambda model, x, y: x, True), (None, False)):
+        chosen = "quick" if attack is None else {"none": attack}
+        report = reported(network, digits, attacks=chosen, diagnosis="brief")
+        assert ("more-steps-help" in raised(report)) == fooled
+        assert bool(report.observations.n_fooled_by_diagnosis) == fooled
+
+
+def test_without_a_diagnosis_the_model_is_asked_by_the_attacks_alone(network, digits):
+    report = reported(network, digits, attacks="quick", diagnosis=None)
+    assert "diagnosis" not in report.costs
+    assert report.observations.diagnosis is None
+    assert report.observations.sampled == 0
+    assert report.quoted_accuracy == report.robust_accuracy
+    with pytest.raises(ValueError, match="diagnosis must be one of 'auto', 'full', 'brief', None"):
+        reported(network, digits, diagnosis="short")
+
+
+def test_the_progress_bar_is_full_when_all_is_done_and_not_before(network, digits, monkeypatch):
+    class Recorder:
+        def __init__(self, disable, total, unit):
+            self.total, self.n, self.seen = total, 0, []
+            bars.append(self)
+
+        def set_description(self, text, refresh):
+            self.stage = text
+
+        def update(self, n):
+            self.n += n
+            self.seen.append((self.stage, self.n, self.total))
+
+        def close(self):
+            pass
+
+    bars = []
+    monkeypatch.setattr(_progress, "tqdm", Recorder)
+    reported(network, digits, attacks="quick", diagnosis="brief", progress=True)
+    bar = bars[-1]
+    stages = [stage for stage, _, _ in bar.seen]
+    assert stages[:3] == ["clean pass", "FGSM margin", "PGD margin"]
+    begun = stages.index("diagnosis: stability")
+    assert all(n < total for _, n, total in bar.seen[:begun])
+    assert bar.n == bar.total == bar.seen[0][2]
+
+
+def test_a_gradient_that_is_lost_at_the_bounds_alone_is_noticed(network, digits):
+    report = reported(Front(network, deaf), digits, attacks="quick")
+    finding = raised(report)["gradient-vanishes-at-bounds"]
+    assert finding.severity == "notice"
+    # Whatever lies at a bound has a gradient of the network itself, and behind the clamp none.
+    seen = report.observations
+    assert seen.lost_at_bounds == seen.at_bounds > 16 * 64 / 4
+    assert "gradient-vanishes-at-bounds" not in raised(reported(network, digits, attacks="quick"))
+
+
+def test_points_beyond_the_radius_are_counted_and_the_radius_is_named(halfspace, examples):
+    inputs, labels = examples(40)
+    least = halfspace.least_epsilon(inputs, "linf")
+    epsilon = least.min().item() / 2
+    far = 3 * least.max().item()
+    given = partial(attacks.fgsm, epsilon=far)
+    foreign = lambda *asked: given(*asked)  # noqa: E731 - one that tells nothing of its settings
+    for attack in (given, foreign):
+        report = evaluate(
+            halfspace, inputs, labels, epsilon=epsilon, attacks={"mine": attack}, random_state=0
+        )
+        finding = raised(report)["outside-threat-model"]
+        assert finding.figures["share"] == 1
+        assert finding.figures["median_distance"] == pytest.approx(far, rel=1e-4)
+        assert f"epsilon={epsilon:.6g}" in finding.remedy
+        assert report.observations.active_tested is None
+
+
+def test_what_is_lost_outside_the_ball_is_not_called_a_weak_attack(network, digits):
+    given = {"mine": partial(attacks.pgd, loss="margin", epsilon=0.4)}
+    report = reported(network, digits, attacks=given)
+    assert "outside-threat-model" in raised(report)
+    assert "more-steps-help" not in raised(report)
+    # The diagnosis fools them within the ball all the same, and the figure to quote counts it.
+    assert report.quoted_accuracy < report.robust_accuracy - 0.3
+
+
+def test_points_outside_the_bounds_are_counted(halfspace, examples):
+    inputs, labels = examples(40)
+    report = evaluate(
+        halfspace, inputs, labels, epsilon=0.1, attacks={"out": lambda model, x, y: x + 1.5}
+    )
+    finding = raised(report)["outside-threat-model"]
+    assert "100.0 % (40 of 40) points outside the bounds" in finding.evidence
+
+
+@pytest.mark.parametrize("attack", [attacks.fab_targeted, attacks.deepfool, "foreign", "few"])
+def test_a_nearest_example_beyond_the_radius_is_no_stray(halfspace, examples, attack):
+    inputs, labels = examples(40)
+    least = halfspace.least_epsilon(inputs, "linf")
+    epsilon = least.min().item() / 2
+
+    def foreign(model, x, y):
+        return attacks.deepfool(model, x, y, norm="linf")
+
+    def few(model, x, y):
+        found = attacks.fgsm(model, x, y, epsilon=3 * least.max().item())
+        return torch.where(torch.arange(len(x))[:, None, None] < 4, found, x)
+
+    attack = {"foreign": foreign, "few": few}.get(attack, attack)
+    report = evaluate(halfspace, inputs, labels, epsilon=epsilon, attacks={"near": attack})
+    assert "outside-threat-model" not in raised(report)
+
+
+def test_a_network_that_waits_for_normalised_inputs_is_found_out(digits):
+    inputs, labels = digits
+    mean, std = 0.3, 0.02
+    network = fitted((inputs[:1200] - mean) / std, labels[:1200])
+    report = reported(network, digits, n=150, attacks="quick", diagnosis="brief")
+    finding = raised(report)["normalisation-missing"]
+    assert report.clean_accuracy < 0.9
+    assert finding.figures["after"] > finding.figures["before"]
+    assert "networks.Normalized(network, " in finding.remedy
+    inside = Front(network, lambda x: (x - mean) / std)
+    right = reported(inside, digits, n=150, attacks="quick", diagnosis="brief")
+    assert "normalisation-missing" not in raised(right)
+
+
+def test_the_numbers_that_help_are_named(digits):
+    """Images in [0, 1] for a network that was trained on 0 to 255."""
+    inputs, labels = digits
+    network = fitted(inputs[:1200], labels[:1200])
+    dark = Front(network, lambda x: x / 255 - 0.2 * (x < 1).all(dim=1, keepdim=True))
+    report = reported(dark, digits, n=150, attacks="quick", diagnosis="brief")
+    finding = raised(report)["normalisation-missing"]
+    assert "normalised by x * 255" in finding.evidence
+    assert "networks.Normalized(network, 0, 0.003922)" in finding.remedy
+    right = (network(inputs[1200:1350]).argmax(dim=1) == labels[1200:1350]).double().mean()
+    assert finding.figures["after"] == pytest.approx(right.item(), abs=0.05)
+
+
+def test_wrong_labels_are_not_called_a_missing_normalisation(network, digits):
+    inputs, labels = digits
+    report = reported(network, (inputs, (labels + 1) % 10), attacks="quick", diagnosis="brief")
+    assert report.clean_accuracy < 0.1
+    assert report.findings == ()
+
+
+def test_sound_attacks_pass_their_own_test(network, digits):
+    for model in (network, Front(network, scale=1000.0)):
+        report = reported(model, digits, attacks="standard")
+        seen = report.observations
+        assert seen.active_tested >= 30
+        assert seen.active_found >= 0.95 * seen.active_tested
+        assert "attack-fails-its-own-test" not in raised(report)
+
+
+SHORT = partial(attacks.pgd, epsilon=EPSILON, steps=10, redraw=False)
+
+
+@pytest.mark.parametrize(
+    ("front", "scale", "attack"),
+    [
+        (WHOLE, 1000.0, partial(SHORT, loss="cross_entropy")),
+        (torch.Tensor.detach, 1.0, partial(SHORT, loss="margin")),
+        (lambda x: (4 * x).round() / 4, 1.0, partial(SHORT, loss="margin")),
+        (lambda x: 2 * x.detach() - x, 1.0, partial(SHORT, loss="margin")),
+        (WHOLE, 1.0, lambda model, x, y: x),
+    ],
+)
+def test_a_blind_attack_fails_its_own_test(network, digits, front, scale, attack):
+    report = reported(Front(network, front, scale), digits, attacks={"mine": attack})
+    finding = raised(report)["attack-fails-its-own-test"]
+    assert finding.severity == "severe"
+    assert finding.figures["share"] < 0.6
+
+
+def test_a_network_without_a_last_layer_is_tested_on_its_logits(network, digits):
+    inputs = digits[0][1200:1300]
+    weights = [part.detach() for part in network.parameters()]
+
+    def model(x):
+        return (x @ weights[0].T + weights[1]).relu() @ weights[2].T + weights[3]
+
+    assert torch.allclose(model(inputs), network(inputs), atol=1e-4)
+    sound = reported(model, digits, attacks={"PGD": partial(SHORT, loss="margin")})
+    assert sound.observations.active_tested > 5
+    assert sound.observations.active_found == sound.observations.active_tested
+    blind = reported(model, digits, attacks={"none": lambda model, x, y: x})
+    assert "attack-fails-its-own-test" in raised(blind)
