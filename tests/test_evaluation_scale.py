@@ -60,7 +60,8 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_report(halfspace, example
     labels[3] = 1 - labels[3]
     epsilon = halfspace.least_epsilon(inputs, "linf").median().item()
     attack = partial(attacks.pgd, epsilon=epsilon, steps=3, random_state=5)
-    settings = {"epsilon": epsilon, "chunk_size": 8, "random_state": 1}
+    # A full diagnosis asks the attack about images of its own.
+    settings = {"epsilon": epsilon, "chunk_size": 8, "random_state": 1, "diagnosis": "brief"}
     whole = evaluate(halfspace, inputs, labels, attacks={"pgd": attack}, **settings)
 
     settings["state_file"] = tmp_path / "state"
@@ -82,7 +83,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_report(halfspace, example
 
 def test_a_finished_state_gives_the_report_without_attacking_again(halfspace, examples, tmp_path):
     inputs, labels = examples(20)
-    settings = {"epsilon": 0.05, "state_file": tmp_path / "state"}
+    settings = {"epsilon": 0.05, "state_file": tmp_path / "state", "diagnosis": "brief"}
     attack = {"fgsm": partial(attacks.fgsm, epsilon=0.05)}
     first = evaluate(halfspace, inputs, labels, attacks=attack, **settings)
     never = {"fgsm": interrupted_after(0, None)}
