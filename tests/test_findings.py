@@ -1,5 +1,6 @@
 """What the diagnosis costs, how its parts are merged, and findings about attacks and inputs."""
 
+import copy
 from dataclasses import fields
 from functools import partial
 
@@ -135,7 +136,10 @@ def test_without_a_diagnosis_the_model_is_asked_by_the_attacks_alone(network, di
         reported(network, digits, diagnosis="short")
 
 
-def test_the_progress_bar_is_full_when_all_is_done_and_not_before(network, digits, monkeypatch):
+@pytest.mark.parametrize("front", [WHOLE, torch.Tensor.detach])
+def test_the_progress_bar_is_full_when_all_is_done_and_not_before(
+    network, digits, monkeypatch, front
+):
     class Recorder:
         def __init__(self, disable, total, unit):
             self.total, self.n, self.seen = total, 0, []
@@ -153,7 +157,8 @@ def test_the_progress_bar_is_full_when_all_is_done_and_not_before(network, digit
 
     bars = []
     monkeypatch.setattr(_progress, "tqdm", Recorder)
-    reported(network, digits, attacks="quick", diagnosis="brief", progress=True)
+    model = Front(network, front)
+    reported(model, digits, attacks="quick", diagnosis="brief", progress=True)
     bar = bars[-1]
     stages = [stage for stage, _, _ in bar.seen]
     assert stages[:3] == ["clean pass", "FGSM margin", "PGD margin"]
@@ -276,6 +281,7 @@ SHORT = partial(attacks.pgd, epsilon=EPSILON, steps=10, redraw=False)
     ("front", "scale", "attack"),
     [
         (WHOLE, 1000.0, partial(SHORT, loss="cross_entropy")),
+        (WHOLE, "last layer", partial(SHORT, loss="cross_entropy")),
         (torch.Tensor.detach, 1.0, partial(SHORT, loss="margin")),
         (lambda x: (4 * x).round() / 4, 1.0, partial(SHORT, loss="margin")),
         (lambda x: 2 * x.detach() - x, 1.0, partial(SHORT, loss="margin")),
@@ -283,6 +289,10 @@ SHORT = partial(attacks.pgd, epsilon=EPSILON, steps=10, redraw=False)
     ],
 )
 def test_a_blind_attack_fails_its_own_test(network, digits, front, scale, attack):
+    if scale == "last layer":
+        network, scale = copy.deepcopy(network), 1.0
+        for part in network[2].parameters():
+            part.data *= 1000
     report = reported(Front(network, front, scale), digits, attacks={"mine": attack})
     finding = raised(report)["attack-fails-its-own-test"]
     assert finding.severity == "severe"

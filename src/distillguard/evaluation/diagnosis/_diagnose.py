@@ -17,7 +17,7 @@ from ._active import active_test
 from ._columns import observed, outside, strays
 from ._gradients import at_bounds, gradients
 from ._observations import Observations
-from ._probe import Probe, count, probe_of
+from ._probe import Probe, attempt, count, probe_of
 from ._probes import (
     blind,
     budgets,
@@ -77,7 +77,8 @@ def diagnose(
     size = min(sample_size(kind), len(run.records.sample))
     steps = STEPS if kind == "full" else FEW_STEPS
     with run.accounted("diagnosis"):
-        seen |= processes.broadcast(rescaling(run) if processes.first else Observations())
+        scaled = attempt("normalisation", partial(rescaling, run)) if processes.first else None
+        seen |= processes.broadcast(scaled)
         if size:
             probe = probe_of(run, size, steps, strayed, processes)
             seen |= full(probe, surrogate) if kind == "full" else brief(probe, surrogate)
