@@ -58,10 +58,10 @@ def _ascent(threat: ThreatModel, budget: dict[str, Any]) -> dict[str, Attack]:
     pgd = partial(
         attacks.pgd,
         loss="margin",
-        steps=10,
+        steps=20,
         step_size=2 * threat.epsilon,
         step_decay=True,
-        restarts=18,
+        restarts=9,
         random_start="blocks",
         **budget,
     )
@@ -76,7 +76,7 @@ def _strong(
     In l1 it takes a larger part, spent on steps rather than on classes, to find what AutoAttack
     finds (``benchmarks/l1.py``).
     """
-    targeted: dict[str, Any] = {"steps": 20}
+    targeted: dict[str, Any] = {"steps": 40, "n_targets": 4}
     if threat.norm == "l1":
         targeted = {"steps": 100, "n_targets": 4}
     return {
