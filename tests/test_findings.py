@@ -126,6 +126,16 @@ def test_a_brief_diagnosis_attacks_what_a_weak_attack_left(network, digits):
         assert bool(report.observations.n_fooled_by_diagnosis) == fooled
 
 
+def test_the_automatic_diagnosis_is_full_where_something_is_left_to_doubt(halfspace, examples):
+    inputs, labels = examples(30)
+    least = halfspace.least_epsilon(inputs, "linf")
+    for epsilon, kind in ((least.max() * 1.1, "brief"), (least.median(), "full")):
+        fgsm = {"fgsm": partial(attacks.fgsm, loss="margin")}
+        report = evaluate(halfspace, inputs, labels, epsilon=epsilon.item(), attacks=fgsm)
+        assert (report.n_robust == 0) == (kind == "brief")
+        assert report.observations.diagnosis == kind
+
+
 def test_without_a_diagnosis_the_model_is_asked_by_the_attacks_alone(network, digits):
     report = reported(network, digits, attacks="quick", diagnosis=None)
     assert "diagnosis" not in report.costs

@@ -103,8 +103,9 @@ def evaluate(
         be put side by side.
     diagnosis : {"auto", "full", "brief"} or None, default="auto"
         How closely to look at why the attacks failed. A brief one costs no more than the attacks
-        of ``"quick"`` and has fewer findings to show; ``"auto"`` is brief for ``"quick"`` and full
-        for all other attacks. None looks at nothing but what the attacks left behind.
+        of ``"quick"`` and has fewer findings to show. ``"auto"`` is full, but brief for ``"quick"``
+        and where the attacks left no example whose robustness could be doubted. None looks at
+        nothing but what the attacks left behind.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take: two numbers, or tensors broadcastable to
         one input, such as one bound for each feature or channel. Inputs that exceed them by
@@ -195,8 +196,8 @@ def evaluate(
     check_at_least("batch_size", batch_size, 1)
     check_at_least("chunk_size", chunk_size, 1)
     check_choice("diagnosis", diagnosis, ("auto", "full", "brief", None))
-    if diagnosis == "auto":
-        diagnosis = "brief" if attacks == "quick" else "full"
+    if diagnosis == "auto" and attacks == "quick":
+        diagnosis = "brief"
     check_random_state(random_state)
     check_search(precision, compile)
     subject = resolve_model(model)
@@ -223,15 +224,18 @@ def evaluate(
         data.n_examples,
         stages=1 + len(chosen),
         sampled=sample_size(diagnosis),
-        probes=PROBES[diagnosis],
+        probes=PROBES[diagnosis],  # at most
         processes=processes.count,
     )
     with closing(bar):
         run.progress = bar
         measure(run, stream, processes, state)
-        bar.diagnose(len(run.records))
+        n_here = len(run.records)
         run.records = gathered(run.records, processes)
         check_some_attack_ran(run, processes)
+        if diagnosis == "auto":
+            diagnosis = "full" if count_survivors(run.records, list(chosen)) else "brief"
+        bar.diagnose(n_here, sample_size(diagnosis), PROBES[diagnosis])
         return summary(run, subject, surrogate, processes, diagnosis)
 
 

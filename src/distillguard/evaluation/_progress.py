@@ -46,8 +46,9 @@ class Progress:
         """Count examples that have been through all stages in an earlier run."""
         self.bar.update(examples * self.stages)
 
-    def diagnose(self, examples: int) -> None:
+    def diagnose(self, examples: int, sampled: int, probes: int) -> None:
         """All ``examples`` are through; what is left of the bar is the diagnosis."""
+        self.sampled, self.probes = sampled, probes
         self.bar.total = self.total(examples)
         self.weight = min(examples, self.sampled)
         self.left = self.weight * self.probes

@@ -54,13 +54,13 @@ DOUBTFUL = 2
 VULNERABLE = 24
 """Survivors that a longer attack tries first, those of the smallest margin."""
 
-PROBES = {"full": 13, "brief": 6, None: 0}
+PROBES: dict[str | None, int] = {"auto": 13, "full": 13, "brief": 6, None: 0}
 """Measurements of a diagnosis that finds nothing, for the progress bar."""
 
 
 def sample_size(kind: str | None) -> int:
     """Examples that a diagnosis asks for."""
-    return {"full": SAMPLED, "brief": FIRST}.get(kind or "", 0)
+    return {"auto": SAMPLED, "full": SAMPLED, "brief": FIRST}.get(kind or "", 0)
 
 
 def diagnose(
