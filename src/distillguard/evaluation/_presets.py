@@ -85,7 +85,7 @@ def _strong(
             attacks.fab_targeted,
             norm=threat.norm,
             steps=60 if threat.norm == "l1" else 15,
-            n_targets=3,
+            n_targets=3 if threat.norm == "l1" else 2,
             stop_within=threat.epsilon,
             **common,
         ),

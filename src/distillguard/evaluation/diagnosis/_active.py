@@ -38,7 +38,7 @@ BORDER = 0.8
 """Where the boundary lies between them and a point on the edge of the ball: nearer to the point,
 or random ones cross it too."""
 
-RANDOM = 200
+RANDOM = 100
 """Random points of the ball, none of which may be an adversarial example."""
 
 GROUP = 16
@@ -95,19 +95,18 @@ def prepared(probe: Probe, rows: Tensor) -> Group:
     dtype = dtype_of(model, x.dtype)
     keys = example_keys(x, probe.run.seed + 1)  # none of the attacks' own points
     edge, near, around = points(x, keys, threat)
-    shown = torch.cat([x[:, None], near, edge[:, None]], dim=1)
+    shown = torch.cat([x[:, None], near, edge[:, None], around], dim=1)
     logits, features, layer = seen_by_last_layer(model, shown.flatten(0, 1), dtype, size)
     features, logits = (part.view(len(x), -1, part.shape[1]) for part in (features, logits))
     readouts = [
-        fitted(known, own[0], int(label))
+        fitted(known[: INNER + 2], own[0], int(label))
         for known, own, label in zip(features, logits, labels, strict=True)
     ]
     readout = stacked(readouts, features, logits.shape[2])
     subject = Rewired(model, layer, readout, x, threat.norm)
-    asked = torch.cat([x[:, None], edge[:, None], around], dim=1)
-    answers = logits_of(subject, asked.flatten(0, 1), dtype, size).argmax(dim=1)
-    right = answers.view(len(x), -1) == labels[:, None]
-    hard = right[:, 0] & ~right[:, 1] & right[:, 2:].all(dim=1)
+    lead = (features * readout.weight[:, None]).sum(dim=2) + readout.offset[:, None]
+    right = lead > 0  # what the last layer makes of features that are known
+    hard = right[:, 0] & ~right[:, INNER + 1] & right[:, INNER + 2 :].all(dim=1)
     fits = torch.tensor([each is not None for each in readouts], device=hard.device)
     return Group(subject, (hard & fits).nonzero().squeeze(1))
 

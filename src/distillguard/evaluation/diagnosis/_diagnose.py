@@ -51,7 +51,7 @@ LONGER_STEPS = 100
 DOUBTFUL = 2
 """Examples of the first ones that leave a doubt."""
 
-VULNERABLE = 24
+VULNERABLE = 16
 """Survivors that a longer attack tries first, those of the smallest margin."""
 
 PROBES: dict[str | None, int] = {"auto": 13, "full": 13, "brief": 6, None: 0}
