@@ -420,6 +420,27 @@ def test_a_report_of_figures_that_cannot_be_is_refused(masked, path):
             RobustnessReport.from_json(json.dumps(changed(read, path, value)))
 
 
+@pytest.mark.parametrize("survivors_only", [True, False])
+def test_a_report_of_attacks_that_failed_is_read_back(survivors_only):
+    calls = []
+
+    def worn(model, inputs, labels):
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError("worn out")
+        return attacks.fgsm(model, inputs, labels, epsilon=0.05)
+
+    report = reported(
+        1.0,
+        attacks={"broken": lambda model, inputs, labels: 1 / 0, "worn": worn, "pgd": attacks.pgd},
+        chunk_size=20,
+        survivors_only=survivors_only,
+        diagnosis=None,
+    )
+    assert [row.error is None for row in report.attacks] == [False, False, True]
+    assert RobustnessReport.from_json(report.to_json()) == report
+
+
 def test_text_that_is_no_json_or_twice_something_is_refused(masked, tmp_path):
     text = masked.to_json()
     twice = text.replace("{", '{"model": "another", ', 1)
