@@ -98,7 +98,12 @@ def test_two_processes_give_the_report_of_one(tmp_path):
     assert first == second
     # Matrix products of other batches round otherwise. What is sent back depends on the company
     # too: a batch whose examples all only await judgement asks for no gradients.
-    for report in (one, first):
+    for report, processes in ((one, 1), (first, 2)):
+        # Each process finds out for itself what attacks have to know of the model.
+        assert report["costs"].pop("checks") == {
+            "forwards": 80 * processes,
+            "backwards": 32 * processes,
+        }
         for row in report["attacks"]:
             assert row.pop("backwards") <= row["forwards"]
     assert rounded(first) == rounded(one)
