@@ -8,13 +8,13 @@ the same code. Passes are examples sent forwards and backwards, seconds are the 
 the whole is counted: clean pass, attacks, judging, diagnosis.
 
     python -m benchmarks.evaluation [--examples 200] [--networks TEXT] [--norms linf l2]
-        [--published FOLDER] [--cache FOLDER] [--ours]
+        [--published FOLDER] [--cache FOLDER] [--ours] [--readme]
 
 Writes ``results/evaluation.json`` after every row; a row that is there is kept. ``--ours`` measures
 ours again beside AutoAttack's figures of an earlier run, whose date the row keeps. Prints the rows
 and whether each target holds: no robust accuracy above AutoAttack's, and on every row where it
 leaves 20 % at most an eighth of its passes and a sixth of its seconds; elsewhere at most 60 passes
-per image. ``make bench`` installs pyautoattack.
+per image. ``--readme`` writes the rows into README.md. ``make bench`` installs pyautoattack.
 """
 
 import argparse
@@ -157,6 +157,32 @@ def judged(found: dict[str, Any], examples: int) -> dict[str, Any]:
     }
 
 
+README = Path(__file__).parents[1] / "README.md"
+MARKS = ("<!-- evaluation beside AutoAttack -->\n\n", "\n\n<!-- end -->")
+SHOWN = (
+    "network",
+    "radius",
+    "robust, %",
+    "AutoAttack",
+    "passes",
+    "of which diagnosis",
+    "AutoAttack's",
+    "share",
+    "share of seconds",
+)
+
+
+def with_table(text: str, result: dict[str, Any]) -> str:
+    """README's text with the table of the rows that were measured."""
+    rows = [judged(row, result["examples"]) for row in result["rows"]]
+    for row in rows:
+        row |= {name: f"{row[name]:.1f}" for name in ("robust, %", "AutoAttack")}
+        row |= {name: f"{row[name]:.3f}" for name in ("share", "share of seconds")}
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    return before + MARKS[0] + table(rows, list(SHOWN)) + MARKS[1] + after
+
+
 def main() -> None:
     """Measure every network and norm."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -166,7 +192,12 @@ def main() -> None:
     parser.add_argument("--norms", nargs="+", choices=("linf", "l2"), default=["linf", "l2"])
     parser.add_argument("--published", type=Path)
     parser.add_argument("--ours", action="store_true", help="measure ours again")
+    parser.add_argument("--readme", action="store_true", help="write the rows into README.md")
     chosen = parser.parse_args()
+    if chosen.readme:
+        text = README.read_text(encoding="utf-8")
+        README.write_text(with_table(text, load("evaluation")), encoding="utf-8")
+        return
     torch.set_num_threads(1)
     chosen.cache.mkdir(parents=True, exist_ok=True)
 

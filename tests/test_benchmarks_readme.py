@@ -23,6 +23,7 @@ peers = importlib.import_module("benchmarks._peers")
 lists = importlib.import_module("benchmarks._roster")
 common = importlib.import_module("benchmarks._common")
 robust = importlib.import_module("benchmarks._robust")
+evaluation = importlib.import_module("benchmarks.evaluation")
 mutants = importlib.import_module("benchmarks.mutants")
 
 
@@ -80,6 +81,11 @@ def agrees(row, result, passes, seconds):
         and passes == f"{round(row['forwards'])} + {round(row['backwards'])}"
         and abs(float(seconds) - spent) <= (0.0501 if spent < 10 else 0.501)
     )
+
+
+def test_the_table_beside_autoattack_is_that_of_the_committed_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text == evaluation.with_table(text, common.load("evaluation"))
 
 
 def test_each_figure_in_the_readme_stands_in_the_results():
