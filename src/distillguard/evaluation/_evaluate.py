@@ -37,6 +37,7 @@ from ._state import StateFile
 from ._statistics import wilson
 from .diagnosis._diagnose import diagnose
 from .diagnosis._rules import findings
+from .report._per_example import per_example
 from .report._report import Example, RobustnessReport
 from .report._rows import count_survivors, rows
 
@@ -284,6 +285,7 @@ def summary(
         survivors_only=run.survivors_only,
         findings=findings(observations),
         observations=observations,
+        per_example=per_example(records, names, subject.classes),
         costs={part: cost for part, cost in records.costs.items() if part not in names},
         random_state=run.seed,
         versions={

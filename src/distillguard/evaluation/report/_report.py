@@ -1,6 +1,7 @@
 """The report: plain data, and ways to read it."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
@@ -9,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..._frames import pandas
 from ..._json import json_from
 from ..._typing import Norm
 from .._records import Cost
 from .._statistics import wilson
 from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
-from ._rows import AttackRow
+from ._per_example import PerExample
+from ._rows import AttackRow, attack_records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class RobustnessReport:
         What a reader of the figures must know, severe ones first.
     observations : Observations
         The measurements behind the findings.
+    per_example : PerExample
+        What became of each example: label, prediction, margin, the attack that fooled it.
     costs : mapping from str to Cost
         What the clean pass, the judging of returned points and the diagnosis spent in all, as
         :class:`~distillguard.evaluation.Cost`.
@@ -108,6 +114,7 @@ class RobustnessReport:
     survivors_only: bool
     findings: tuple[Finding, ...]
     observations: Observations
+    per_example: PerExample = field(repr=False)
     costs: Mapping[str, Cost]
     random_state: int
     versions: Mapping[str, str]
@@ -180,7 +187,7 @@ class RobustnessReport:
         str
             An object with one entry per attribute, without the examples.
         """
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        text = _laid_out(json.dumps(self.to_dict(), indent=2, allow_nan=False))
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
@@ -229,11 +236,28 @@ class RobustnessReport:
         """
         parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
         del parts["examples"]
+        parts["per_example"] = self.per_example.to_dict()
         parts["schema_version"] = 1
         parts["headline"] = self.headline
         parts["quoted_accuracy"] = self.quoted_accuracy
         parts["quoted_interval"] = self.quoted_interval
         return {name: _plain(part) for name, part in parts.items()}
+
+    def to_frame(self) -> "DataFrame":
+        """Return the table of attacks as one of pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per attack, one column per attribute of
+            :class:`~distillguard.evaluation.AttackRow`; the interval's ends are two.
+
+        Raises
+        ------
+        MissingPackageError
+            If pandas is not installed.
+        """
+        return pandas().DataFrame(attack_records(self.attacks))
 
     def to_html(self, path: str | PathLike[str] | None = None) -> str:
         """Return the report as one HTML page, and write it to a file if asked to.
@@ -276,6 +300,17 @@ class RobustnessReport:
         from ._plot import accuracy_bars
 
         return accuracy_bars(self)
+
+
+_INNERMOST = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")
+
+
+def _laid_out(text: str) -> str:
+    """Indented JSON with each innermost list on one line: the columns of many examples.
+
+    No line ends within a string of JSON, so that what stands before one is structure.
+    """
+    return _INNERMOST.sub(lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", text)
 
 
 def _plain(part: Any) -> Any:

@@ -8,11 +8,13 @@ from .._judge import nested
 from .._records import Cost
 from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
+from ._per_example import from_dict
 from ._rows import AttackRow
 
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _INTERVAL = {"type": "array", "items": _SHARE, "minItems": 2, "maxItems": 2}
 _NORM = {"enum": ["linf", "l2", "l1", "l0"]}
+_CLASS = {"type": ["string", "integer"], "minimum": 0, "maximum": 2**53}
 _PLAIN: dict[Any, dict[str, Any]] = {
     NoneType: {"type": "null"},
     bool: {"type": "boolean"},
@@ -64,6 +66,11 @@ _FINDING = object_with(
     }
 )
 
+
+def _column(kind: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": kind}
+
+
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "distillguard robustness report",
@@ -92,6 +99,16 @@ SCHEMA: dict[str, Any] = {
             "survivors_only": {"type": "boolean"},
             "findings": {"type": "array", "items": _FINDING},
             "observations": _schema_of(Observations),
+            "per_example": object_with(
+                {
+                    "index": _column(COUNT),
+                    "label": _column(_CLASS),
+                    "predicted": _column(_CLASS),
+                    "margin": _column({"type": "number"}),
+                    "fooled_by": _column({"type": ["string", "null"]}),
+                    "distance": _column({"type": ["number", "null"], "minimum": 0}),
+                }
+            ),
             "costs": mapping_to(_schema_of(Cost)),
             "random_state": {**COUNT, "maximum": 2**63 - 1},
             "versions": mapping_to(TEXT),
@@ -126,6 +143,7 @@ def parts_from(read: Any) -> dict[str, Any]:
     parts["findings"] = tuple(Finding(**entry) for entry in read["findings"])
     seen: dict[str, Any] = {name: _tuple(value) for name, value in read["observations"].items()}
     parts["observations"] = Observations(**seen)
+    parts["per_example"] = from_dict(read["per_example"])
     parts["costs"] = {name: Cost(**entry) for name, entry in read["costs"].items()}
     return parts
 
