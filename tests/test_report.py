@@ -319,10 +319,10 @@ def test_markdown_shows_hostile_names_as_they_are():
         model, inputs, labels, epsilon=0.1, attacks=dict.fromkeys(names, fgsm), random_state=0
     )
     sides = compare(**{"a | b": report, "two\nlines": report})
-    for text, headers in ((report.to_markdown(), 9), (sides.to_markdown(), 6)):
+    for text, headers in ((report.to_markdown(), {9}), (sides.to_markdown(), {6, 3})):
         table = [line for line in text.splitlines() if line.startswith("|")]
         bars = r"(?<!\\)(?:\\\\)*\|"
-        assert {len(re.split(bars, line)) - 2 for line in table} == {headers}
+        assert {len(re.split(bars, line)) - 2 for line in table} == headers
         assert "<script" not in text
         assert "](" not in text
         assert "://" not in text

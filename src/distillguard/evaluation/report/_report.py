@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..._frames import pandas
 from ..._json import json_from
 from ..._typing import Norm
 from .._records import Cost
@@ -257,7 +256,48 @@ class RobustnessReport:
         MissingPackageError
             If pandas is not installed.
         """
-        return pandas().DataFrame(attack_records(self.attacks))
+        from ._export import to_frame
+
+        numbers = ("success_rate", "median_distance")
+        return to_frame(attack_records(self.attacks), numbers)
+
+    def to_csv(self, path: str | PathLike[str] | None = None) -> str:
+        """Return the table of attacks as comma-separated values, and write it if asked to.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to write it.
+
+        Returns
+        -------
+        str
+            The columns of :meth:`to_frame`; nothing stands for None.
+        """
+        from ._export import to_csv, written
+
+        return written(to_csv(attack_records(self.attacks)), path)
+
+    def to_latex(self, path: str | PathLike[str] | None = None) -> str:
+        r"""Return the table of attacks for LaTeX, and write it to a file if asked to.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to write it.
+
+        Returns
+        -------
+        str
+            A ``tabular`` that needs ``\usepackage{booktabs}``, with the worst case and the figure
+            to quote below the attacks.
+        """
+        from ._export import to_latex, written
+        from ._text import HEADERS, sections
+
+        parts = sections(self)
+        quoted = parts[-1][1] if self.observations.diagnosed else []
+        return written(to_latex(HEADERS, [*parts[0][1], *quoted]), path)
 
     def to_html(self, path: str | PathLike[str] | None = None) -> str:
         """Return the report as one HTML page, and write it to a file if asked to.
