@@ -89,7 +89,8 @@ def evaluate(
     epsilon : float
         Radius of the threat model, in the units of ``X``.
     attacks : str, callable, list or mapping, default="standard"
-        ``"standard"`` or ``"quick"``; a list of names of attacks of this package, callables
+        ``"standard"``, ``"quick"``, or ``"autoattack"``, the four attacks of AutoAttack [3]_ at
+        their published budgets; a list of names of attacks of this package, callables
         ``(model, inputs, labels) -> Tensor`` and presets, or one of them; or a mapping from
         names to callables. An attack of this package, bare or a :func:`functools.partial`,
         gets ``epsilon``, ``norm``, ``bounds``, ``mask``, ``batch_size`` and ``random_state``
@@ -170,6 +171,10 @@ def evaluate(
        https://arxiv.org/abs/1902.06705
     .. [2] A. Athalye, N. Carlini and D. Wagner, "Obfuscated Gradients Give a False Sense of
        Security", ICML 2018, section 3. https://arxiv.org/abs/1802.00420
+    .. [3] F. Croce and M. Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble
+       of Diverse Parameter-free Attacks", ICML 2020. https://arxiv.org/abs/2003.01690; in l1 "Mind
+       the Box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers", ICML 2021.
+       https://arxiv.org/abs/2103.01208
 
     Examples
     --------

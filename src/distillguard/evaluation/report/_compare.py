@@ -99,8 +99,10 @@ class Comparison:
 
         Parameters
         ----------
-        first, second : str
-            Names of networks with as many reports.
+        first : str
+            Name of a network.
+        second : str
+            Name of another with as many reports.
 
         Returns
         -------

@@ -71,8 +71,10 @@ def paired_difference(
 
     Parameters
     ----------
-    first, second : RobustnessReport
-        On the same examples in the same order, within the same threat model.
+    first : RobustnessReport
+        What is compared.
+    second : RobustnessReport
+        With what: on the same examples in the same order, within the same threat model.
     accuracy : {"robust", "clean"}, default="robust"
         What is compared: who withstands every attack passed, or who is classified correctly
         without one, for which threat models may differ.
