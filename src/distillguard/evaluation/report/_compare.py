@@ -6,7 +6,8 @@ from os import PathLike
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._export import to_csv, to_frame, to_latex, to_markdown, written
+from ..._frames import data_frame
+from ._export import to_csv, to_latex, to_markdown, written
 from ._paired import PairedDifference, check_same_threat_model, paired_difference
 from ._report import RobustnessReport
 from ._text import TO_QUOTE, WORST_CASE, Interval, interval, pad, percent
@@ -156,7 +157,7 @@ class Comparison:
         MissingPackageError
             If pandas is not installed.
         """
-        return to_frame(self.records(), ("accuracy", "std", "min", "max", "low", "high"))
+        return data_frame(self.records(), ("accuracy", "std", "min", "max", "low", "high"))
 
     def to_csv(self, path: str | PathLike[str] | None = None) -> str:
         """Return :meth:`records` as comma-separated values, and write them to a file if asked to.

@@ -6,13 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..._frames import pandas
 from ._text import escaped
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -29,11 +25,6 @@ _SPECIAL = {
     **{sign: f"\\{sign}" for sign in "{}$&#%_"},
 }
 _TO_ESCAPE = re.compile("|".join(map(re.escape, _SPECIAL)))
-
-
-def to_frame(records: Sequence[dict[str, Any]], numbers: Iterable[str]) -> "DataFrame":
-    """A table of pandas; columns of ``numbers`` are float64 though nothing be in them."""
-    return pandas().DataFrame(records).astype(dict.fromkeys(numbers, "float64"))
 
 
 def to_csv(records: Sequence[dict[str, Any]]) -> str:

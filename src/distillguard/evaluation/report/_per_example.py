@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..._frames import pandas
+from ..._frames import data_frame
 from .._records import Records
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class PerExample:
         """
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         columns["fooled_by"] = list(self.fooled_by)
-        return pandas().DataFrame(columns)
+        return data_frame(columns)
 
 
 def per_example(records: Records, names: list[str], classes: Any | None) -> PerExample:

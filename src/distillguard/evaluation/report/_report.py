@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..._frames import data_frame
 from ..._json import json_from
 from ..._typing import Norm
 from .._records import Cost
@@ -256,10 +257,8 @@ class RobustnessReport:
         MissingPackageError
             If pandas is not installed.
         """
-        from ._export import to_frame
-
         numbers = ("success_rate", "median_distance")
-        return to_frame(attack_records(self.attacks), numbers)
+        return data_frame(attack_records(self.attacks), numbers)
 
     def to_csv(self, path: str | PathLike[str] | None = None) -> str:
         """Return the table of attacks as comma-separated values, and write it if asked to.
