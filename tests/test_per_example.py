@@ -26,7 +26,7 @@ def task():
 
 STEPS = {
     "one step": partial(attacks.fgsm, epsilon=0.02, random_state=0),
-    "many": partial(attacks.pgd, epsilon=0.2, norm="linf", steps=10, random_state=0),
+    "many": partial(attacks.pgd, epsilon=0.4, norm="linf", steps=10, random_state=0),
 }
 
 
@@ -42,7 +42,7 @@ def by_hand(model, inputs, labels, attack):
 def test_the_table_agrees_with_each_attack_run_by_hand(task):
     model, inputs, labels = task
     report = evaluate(
-        model, inputs, labels, epsilon=0.2, attacks=STEPS, survivors_only=False, random_state=0
+        model, inputs, labels, epsilon=0.4, attacks=STEPS, survivors_only=False, random_state=0
     )
     table = report.per_example
     logits = model(inputs).detach()
@@ -69,7 +69,7 @@ def test_the_table_agrees_with_each_attack_run_by_hand(task):
 
 def test_examples_count_up_to_the_figures_of_the_report(task):
     model, inputs, labels = task
-    report = evaluate(model, inputs, labels, epsilon=0.2, attacks=STEPS, chunk_size=7)
+    report = evaluate(model, inputs, labels, epsilon=0.4, attacks=STEPS, chunk_size=7)
     table = report.per_example
     assert table.correct.mean() == report.clean_accuracy
     assert table.robust.mean() == report.robust_accuracy
@@ -81,7 +81,7 @@ def test_classes_are_called_what_the_estimator_calls_them(task):
     _, inputs, labels = task
     names = np.array(["bag", "boot", "coat", "shirt"])[labels]
     model = UndefendedClassifier(max_epochs=1, random_state=0).fit(inputs.numpy(), names)
-    report = evaluate(model, inputs, names, epsilon=0.2, attacks="quick")
+    report = evaluate(model, inputs, names, epsilon=0.4, attacks="quick")
     assert report.per_example.label.tolist() == names.tolist()
     assert report.per_example.predicted.tolist() == model.predict(inputs).tolist()
     assert RobustnessReport.from_json(report.to_json()) == report
@@ -90,7 +90,7 @@ def test_classes_are_called_what_the_estimator_calls_them(task):
 @pytest.fixture(scope="module")
 def report(task):
     model, inputs, labels = task
-    return evaluate(model, inputs, labels, epsilon=0.2, attacks=STEPS, random_state=0)
+    return evaluate(model, inputs, labels, epsilon=0.4, attacks=STEPS, random_state=0)
 
 
 def test_the_table_comes_back_from_json_with_a_column_on_each_line(report):
@@ -161,3 +161,82 @@ def test_without_pandas_the_extra_is_named(report, monkeypatch):
     for ask in (report.to_frame, report.per_example.to_frame):
         with pytest.raises(MissingPackageError, match=r"needs pandas; .*distillguard\[pandas\]"):
             ask()
+
+
+def kept(task, keep, **settings):
+    model, inputs, labels = task
+    settings = {"attacks": STEPS, "random_state": 0, "keep_examples": keep, **settings}
+    return evaluate(model, inputs, labels, epsilon=0.4, **settings)
+
+
+def held(report):
+    return [(e.index, e.attack, e.predicted, e.distance) for e in report.examples]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_every_fooled_example_is_kept_with_the_point_of_the_first_attack_that_fooled_it(
+    task, alone
+):
+    model, inputs, labels = task
+    report = kept(task, "fooled", survivors_only=alone, chunk_size=13)
+    table = report.per_example
+    fooled = [i for i, name in enumerate(table.fooled_by) if name is not None]
+    assert [example.index for example in report.examples] == fooled
+    assert report.adversarial.shape == (len(fooled), 6)
+    assert len(fooled) > 10
+    predicted = model(report.adversarial).argmax(dim=1)
+    for example, point, seen in zip(report.examples, report.adversarial, predicted, strict=True):
+        i = example.index
+        assert torch.equal(example.original, inputs[i])
+        assert torch.equal(example.adversarial, point)
+        assert example.attack == table.fooled_by[i]
+        assert example.label == str(labels[i].item()) != example.predicted == str(seen.item())
+        assert example.distance == table.distance[i]
+        assert (point - inputs[i]).abs().max().item() == pytest.approx(table.distance[i])
+
+
+def test_of_all_examples_the_last_legal_point_is_kept(task):
+    _, inputs, _ = task
+    several = {
+        "nudge": lambda model, inputs, labels: (inputs + 0.001).clamp(0, 1),
+        "many": STEPS["many"],
+        "outside": lambda model, inputs, labels: inputs + 5,
+    }
+    report = kept(task, "all", attacks=several, chunk_size=13)
+    table, points = report.per_example, report.adversarial
+    assert points.shape == inputs.shape
+    assert [example.index for example in report.examples] == list(range(60))
+    wrong = ~table.correct
+    assert torch.equal(points[wrong], inputs[wrong])
+    assert {e.attack for e in report.examples} == {"", "many"}
+    for example in report.examples:
+        assert (example.attack == "") == wrong[example.index]
+        if table.fooled_by[example.index]:
+            assert example.distance == table.distance[example.index]
+    assert table.robust.any()
+
+
+def test_what_is_kept_depends_neither_on_chunks_nor_on_interruptions(task, report, tmp_path):
+    for keep in ("fooled", "all"):
+        whole = kept(task, keep, chunk_size=60)
+        state = {"chunk_size": 7, "state_file": tmp_path / keep}
+        kept(task, keep, attacks={"one step": STEPS["one step"]}, **state)
+        resumed = kept(task, keep, **state)
+        assert held(whole) == held(resumed)
+        fooled = 60 - report.per_example.fooled_by.count(None)
+        assert len(held(whole)) == {"fooled": fooled, "all": 60}[keep]
+    assert len(report.examples) == len({example.index for example in report.examples}) == 10
+    with pytest.raises(ValueError, match="keep_examples must be one of 'few', 'fooled', 'all'"):
+        kept(task, "some")
+
+
+def test_a_page_shows_a_few_fooled_examples_however_many_are_kept():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    inputs = torch.rand(40, 4, 4)
+    labels = model(inputs).argmax(dim=1)
+    report = evaluate(
+        model, inputs, labels, epsilon=0.15, attacks="quick", keep_examples="all", random_state=0
+    )
+    assert 10 < sum(name is not None for name in report.per_example.fooled_by) < 40
+    assert report.to_html().count("<img") == 20

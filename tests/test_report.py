@@ -400,7 +400,7 @@ WRONG = {
     "findings.0.severity": ["mild"],
     "observations": [{}, None],
     "observations.correct": [61, 3, None],
-    "observations.sampled": [61],
+    "observations.sampled": [61, 1],
     "observations.zero_gradients": [61, True, 1.5],
     "observations.budget_survivors": [[61], ["x"], None],
     "observations.all_survivors": [60],

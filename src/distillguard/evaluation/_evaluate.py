@@ -4,7 +4,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from .._random import draw_seed
 from .._typing import Bounds, Mask, Model, Norm
 from .._validation import (
     check_at_least,
+    check_choice,
     check_norm,
     check_positive,
     check_random_state,
@@ -29,7 +30,7 @@ from ._errors import no_attack_ran
 from ._judge import ThreatModel
 from ._model import EvaluatedModel, resolve_model
 from ._query import QueryCounter, with_gradients
-from ._records import Records
+from ._records import KEPT, Records
 from ._run import Run
 from ._search import Precision, check_search, searched
 from ._shards import gathered
@@ -62,6 +63,7 @@ def evaluate(
     precision: Precision | None = None,
     compile: bool = False,
     progress: bool = False,
+    keep_examples: Literal["few", "fooled", "all"] = "few",
 ) -> RobustnessReport:
     """Attack a model, judge the attacks too, and report what may be believed.
 
@@ -137,6 +139,12 @@ def evaluate(
         compiler and its time, and pays for large networks and many examples.
     progress : bool, default=False
         Show a progress bar that counts examples.
+    keep_examples : {"few", "fooled", "all"}, default="few"
+        Whose points ``report.examples`` and ``report.adversarial`` hold: ten fooled examples,
+        sampled; every fooled one, with the point of the first attack that fooled it; or all, the
+        others with the last legal point that an attack tried on them, or as they were. Only "few"
+        is bounded in memory: the others keep input and point of each in the memory of the CPU,
+        and write them to ``state_file`` after each chunk.
 
     Returns
     -------
@@ -194,6 +202,7 @@ def evaluate(
     check_at_least("chunk_size", chunk_size, 1)
     check_random_state(random_state)
     check_search(precision, compile)
+    check_choice("keep_examples", keep_examples, KEPT)
     subject = resolve_model(model)
     if surrogate is not None:
         surrogate = resolve_model(surrogate, "surrogate").model
@@ -206,12 +215,14 @@ def evaluate(
     chosen = resolve_attacks(attacks, threat, batch_size=batch_size, random_state=seed)
     settings = {"threat model": threat._asdict(), "chunk_size": chunk_size}
     settings |= {"survivors_only": survivors_only, "search": [precision, compile]}
+    settings |= {"keep_examples": keep_examples}
     records = state.resume(subject.model, chosen, seed, settings)
     counted = QueryCounter(subject.model)
     search = None
     if precision is not None or compile:
         search = searched(subject.model, precision, compile)
-    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records, data.spec, search)
+    told = (threat, survivors_only, batch_size, seed, records, data.spec, search, keep_examples)
+    run = Run(counted, chosen, *told)
     stream = data.chunks(chunk_size, dtype_of(counted, torch.get_default_dtype()))
     measure(run, stream, processes, state, progress)
     run.records = gathered(run.records, processes)
@@ -303,7 +314,7 @@ def summary(
 
 
 def examples(records: Records, names: list[str], classes: Any | None) -> tuple[Example, ...]:
-    """The kept fooled examples, with the caller's names for the classes."""
+    """The kept examples, with the caller's names for the classes."""
     shown = records.shown
     if not len(shown):
         return ()
@@ -317,8 +328,9 @@ def examples(records: Records, names: list[str], classes: Any | None) -> tuple[E
             adversarial=shown["adversarial"][i],
             label=called(int(shown["labels"][i])),
             predicted=called(int(shown["predicted"][i])),
-            attack=names[int(shown["attack"][i])],
+            attack=["", *names][int(shown["attack"][i])],
             distance=float(shown["distance"][i]),
+            index=int(shown["index"][i]),
         )
         for i in range(len(shown))
     )

@@ -1,5 +1,6 @@
 """One chunk after another: a clean pass, then each attack on the survivors."""
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -42,12 +43,16 @@ class Run:
     """What the examples are held to, with the caller's names for them."""
     searched: Model | None = None
     """What the attacks are given in place of the model; every verdict is the model's own."""
+    keep: str = "few"
+    """Whose points are kept: one of :data:`KEPT`."""
     raised: dict[str, Exception] = field(default_factory=dict)
     """What attacks raised, other than for lack of gradients."""
 
     def __post_init__(self) -> None:
         self.model.takes_logarithm = self.records.probabilities
         self.search.facts = self.records.facts
+        if self.keep != "few":
+            self.records.shown.size = sys.maxsize
 
     @cached_property
     def search(self) -> QueryCounter:
@@ -80,6 +85,9 @@ class Run:
                 labels=labels[correct],
                 index=places.to(correct.device)[correct],
             )
+            if self.keep == "all":
+                unmoved = torch.zeros_like(labels, dtype=torch.float64)
+                self.show(0, chunk, inputs, logits.argmax(dim=1), unmoved, unmoved == 0)
         return slice(start, start + len(labels))
 
     def attack_in_turn(self, chunk: Chunk, rows: slice, unknown: list[str]) -> None:
@@ -92,10 +100,18 @@ class Run:
             if name in unknown:
                 chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
                 few = threat.of(chosen)
-                found = self.attack(name, spec, inputs[chosen], labels[chosen], few)
+                own = Chunk(places[chosen.to(places.device)], inputs[chosen], labels[chosen])
+                found = self.attack(name, spec, own.inputs, own.labels, few)
                 if found is None:
-                    chosen, found = chosen[:0], (Verdict.of_nothing(labels), correct[:0])
-                self.records.add(attack_columns(name, *found, chosen, len(labels)))
+                    chosen, verdict, silent = chosen[:0], Verdict.of_nothing(labels), correct[:0]
+                else:
+                    verdict, silent, points = found
+                    # Of each example the point of the first attack that fools it, or the last.
+                    kept = verdict.legal if self.keep == "all" else verdict.fooled
+                    kept = kept & surviving[chosen]
+                    place = list(self.attacks).index(name) + 1
+                    self.show(place, own, points, verdict.predicted, verdict.distance, kept)
+                self.records.add(attack_columns(name, verdict, silent, chosen, len(labels)))
             surviving &= ~self.records.of(name, "fooled")[rows].to(labels.device)
 
     def clean_logits(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -127,7 +143,7 @@ class Run:
 
     def attack(
         self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor, threat: ThreatModel
-    ) -> tuple[Verdict, Tensor] | None:
+    ) -> tuple[Verdict, Tensor, Tensor] | None:
         """Attack some examples; judge what comes back, and what was found on the way.
 
         None where there is nothing to judge: no examples, or an error, which is written down and
@@ -167,8 +183,7 @@ class Run:
                 dtype=dtype_of(self.model, inputs.dtype),
                 batch_size=self.batch_size,
             )
-        self.show(name, verdict, adversarial, inputs, labels)
-        return verdict, witness.fooled & ~verdict.fooled
+        return verdict, witness.fooled & ~verdict.fooled, adversarial.detach().to(inputs)
 
     @property
     def futile(self) -> bool:
@@ -179,19 +194,28 @@ class Run:
         )
 
     def show(
-        self, name: str, verdict: Verdict, adversarial: Tensor, inputs: Tensor, labels: Tensor
+        self,
+        attack: int,
+        chunk: Chunk,
+        points: Tensor,
+        predicted: Tensor,
+        distance: Tensor,
+        kept: Tensor,
     ) -> None:
-        """Offer the fooled examples to the few that the report displays."""
-        fooled = verdict.fooled
-        place = list(self.attacks).index(name)
-        self.records.shown.add(
-            example_keys(inputs[fooled], self.seed),
-            inputs=inputs[fooled],
-            adversarial=adversarial.detach().to(inputs)[fooled],
-            labels=labels[fooled],
-            predicted=verdict.predicted[fooled],
-            distance=verdict.distance[fooled],
-            attack=torch.full_like(labels[fooled], place),
+        """Offer points to those that the report keeps; attacks count from 1, and 0 is none."""
+        places, inputs, labels = (part[kept.to(part.device)] for part in chunk)
+        # Of a few a sample that order and chunks do not change; of more each in its own place.
+        few = self.keep == "few"
+        offer = self.records.shown.add if few else self.records.shown.put
+        offer(
+            example_keys(inputs, self.seed) if few else places,
+            index=places,
+            inputs=inputs,
+            adversarial=points[kept],
+            labels=labels,
+            predicted=predicted[kept],
+            distance=distance[kept],
+            attack=torch.full_like(labels, attack),
         )
 
     @contextmanager

@@ -67,9 +67,10 @@ def _counts(report: "RobustnessReport") -> Facts:
         yield "robust_accuracy and what the attacks fooled", correct - fooled <= robust <= most
 
     for name, value in vars(seen).items():
+        most = n if name in ("correct", "saturated", "silent", "sampled") else seen.sampled
         for count in value if isinstance(value, tuple) else (value,):
             if type(count) is int:
-                yield f"observations.{name} and n_examples", count <= n
+                yield f"observations.{name} and the examples that it counts", count <= most
     for name in ("saturated", "silent", "sampled"):
         yield f"observations.{name} and correct", getattr(seen, name) <= correct
     yield "observations.all_survivors and attack_survivors", seen.n_fooled_by_diagnosis >= 0

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ..._frames import data_frame
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """A fooled example, kept to be looked at.
+    """An example, kept with what an attack made of it.
 
     Attributes
     ----------
@@ -40,9 +41,11 @@ class Example:
     predicted : str
         The class that the model sees in ``adversarial``.
     attack : str
-        Name of the attack.
+        Name of the attack; empty where none came to this example.
     distance : float
         Distance between the two, in the threat model's norm.
+    index : int
+        The example's place in the data.
     """
 
     original: Tensor
@@ -51,6 +54,7 @@ class Example:
     predicted: str
     attack: str
     distance: float
+    index: int
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class RobustnessReport:
     versions : mapping from str to str
         Of distillguard, Python and PyTorch.
     examples : tuple of Example
-        A few fooled examples to look at; not part of the JSON.
+        Those that ``keep_examples`` asked for, a few fooled ones by default: in the order of the
+        data, or a few in random order. Not part of the JSON.
     """
 
     model: str
@@ -119,6 +124,12 @@ class RobustnessReport:
     random_state: int
     versions: Mapping[str, str]
     examples: tuple[Example, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def adversarial(self) -> Tensor:
+        """The points of ``examples``, shape (m, ...), copied into one tensor."""
+        points = [example.adversarial for example in self.examples]
+        return torch.stack(points) if points else torch.empty(0)
 
     @property
     def n_robust(self) -> int:
