@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from .._records import Cost
 from .._statistics import wilson
 from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
+from ..diagnosis._rules import findings
 from ._per_example import PerExample
 from ._rows import AttackRow, attack_records
 
@@ -236,6 +237,20 @@ class RobustnessReport:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"source must be a report written by to_json, got {error}") from error
         return report
+
+    def rejudged(self) -> "RobustnessReport":
+        """Return the report with what today's rules find in its observations.
+
+        A report that was saved holds the findings of the version that wrote it. Nothing is
+        attacked or measured again, so that rules about what that version did not observe are
+        silent.
+
+        Returns
+        -------
+        RobustnessReport
+            The same figures, other findings perhaps.
+        """
+        return replace(self, findings=findings(self.observations))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`to_json` writes, as plain Python objects.

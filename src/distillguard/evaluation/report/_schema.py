@@ -1,5 +1,6 @@
 """The JSON form of a report: its schema (JSON Schema, draft 2020-12) and the way back."""
 
+from dataclasses import MISSING, Field, fields
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -26,16 +27,23 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 
 def _schema_of(kind: Any) -> dict[str, Any]:
     """Schema of a type: plain, of plain parts, or a dataclass of such."""
-    parts = [_schema_of(part) for part in get_args(kind) if part is not ...]
+    inner = [_schema_of(part) for part in get_args(kind) if part is not ...]
     if kind in _PLAIN:
         return _PLAIN[kind]
     if isinstance(kind, UnionType):
-        return {"anyOf": parts}
+        return {"anyOf": inner}
     if get_origin(kind) is tuple:
-        return {"type": "array", "items": parts[0]}
+        return {"type": "array", "items": inner[0]}
     if get_origin(kind) is not None:
-        return mapping_to(parts[1])
-    return object_with({name: _schema_of(part) for name, part in get_type_hints(kind).items()})
+        return mapping_to(inner[1])
+    # What has a default may be missing: reports of before there was such a field are read.
+    defaults = {part.name for part in fields(kind) if _has_default(part)}
+    parts = {name: _schema_of(part) for name, part in get_type_hints(kind).items()}
+    return object_with(parts, optional=defaults)
+
+
+def _has_default(part: "Field[Any]") -> bool:
+    return part.default is not MISSING or part.default_factory is not MISSING
 
 
 _ATTACK = object_with(
@@ -55,6 +63,7 @@ _ATTACK = object_with(
         "error": or_null(TEXT),
     }
 )
+_COST = object_with({"forwards": COUNT, "backwards": COUNT, "seconds": SIZE})
 _FINDING = object_with(
     {
         "code": {"type": "string", "pattern": "^[a-z]+(-[a-z]+)*$"},
@@ -109,7 +118,7 @@ SCHEMA: dict[str, Any] = {
                     "distance": _column({"type": ["number", "null"], "minimum": 0}),
                 }
             ),
-            "costs": mapping_to(_schema_of(Cost)),
+            "costs": mapping_to(_COST),
             "random_state": {**COUNT, "maximum": 2**63 - 1},
             "versions": mapping_to(TEXT),
         }
