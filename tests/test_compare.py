@@ -174,6 +174,12 @@ def test_pairs_are_counted_example_by_example(reports):
         reports[1], reports[3]
     )
     assert f"p = {found.p_value:.2g} (McNemar's exact test)" in str(found)
+    assert str(PairedDifference(40, 12, 2, 9996)).startswith(
+        "difference 0.1 points [0.0, 0.2], p ="
+    )
+    assert str(PairedDifference(0, 0, 0, 9999)).startswith(
+        "difference 0.0 points [0.0, 0.0], p = 1 "
+    )
 
 
 def test_what_cannot_be_paired_is_refused(reports):

@@ -8,7 +8,6 @@ import numpy as np
 from ..._validation import check_choice
 from .._statistics import paired_interval, paired_p_value
 from ._report import RobustnessReport
-from ._text import interval, percent
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,9 @@ class PairedDifference:
         return paired_p_value(self.only_first, self.only_second)
 
     def __str__(self) -> str:
+        middle, low, high = (100 * part for part in (self.difference, *self.interval))
         return (
-            f"difference {percent(self.difference)} {interval(self.interval)}, "
+            f"difference {middle:z.1f} points [{low:z.1f}, {high:z.1f}], "
             f"p = {self.p_value:.2g} (McNemar's exact test); of {self.n_examples} examples "
             f"{self.only_first} stand only with the first, {self.only_second} only with the second"
         )
