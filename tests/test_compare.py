@@ -270,6 +270,17 @@ def test_latex_shows_hostile_names_as_they_are(hostile):
         assert [shown_by_latex(cell) for cell in cells[1:]] == list(row[1:])
 
 
+def test_the_table_of_one_report_shows_hostile_names_as_they_are(hostile):
+    pandas = pytest.importorskip("pandas")
+    report = hostile.reports["plain"][0]
+    assert pandas.read_csv(io.StringIO(report.to_csv()))["name"].tolist() == HOSTILE
+    lines = [line.split(" & ") for line in report.to_latex().splitlines() if " & " in line]
+    assert {len(cells) for cells in lines} == {9}
+    names = [" ".join(name.split()) for name in HOSTILE]
+    assert [shown_by_latex(cells[0]) for cells in lines[1:23]] == names
+    assert [cells[0] for cells in lines[23:]] == ["worst case of these", "to quote"]
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(hostile, reports, tmp_path):
     tables = "\n\n".join(each.to_latex() for each in (hostile, reports[0], compare(a=reports)))

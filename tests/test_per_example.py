@@ -2,7 +2,9 @@
 
 import builtins
 import json
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from torch import nn
 
 from distillguard import UndefendedClassifier, attacks, evaluate
 from distillguard.evaluation import RobustnessReport
+from distillguard.evaluation._records import Records
+from distillguard.evaluation._shards import gathered
 from distillguard.exceptions import MissingPackageError
 
 
@@ -228,6 +232,18 @@ def test_what_is_kept_depends_neither_on_chunks_nor_on_interruptions(task, repor
     assert len(report.examples) == len({example.index for example in report.examples}) == 10
     with pytest.raises(ValueError, match="keep_examples must be one of 'few', 'fooled', 'all'"):
         kept(task, "some")
+
+
+def test_processes_together_keep_what_each_of_them_keeps():
+    parts = []
+    for rank in range(2):
+        places = torch.arange(rank, 40, 2)
+        parts.append(Records())
+        parts[rank].shown.size = sys.maxsize
+        parts[rank].add({"index": places, "label": places})
+        parts[rank].shown.put(places, index=places)
+    both = SimpleNamespace(count=2, all_gather=lambda own: parts)
+    assert gathered(parts[1], both).shown["index"].tolist() == list(range(40))
 
 
 def test_a_page_shows_a_few_fooled_examples_however_many_are_kept():
