@@ -30,6 +30,7 @@ LAYERS = [
         "_batches",
         "_processes",
         "_plot",
+        "_frames",
         "_files",
         "_json",
     },
@@ -44,7 +45,15 @@ LAYERS = [
     {"interop", "persistence"},
 ]
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
-OPTIONAL = {"matplotlib", "mlxtend", "onnx", "onnxruntime", "tensorboard", "torchvision"}
+OPTIONAL = {
+    "matplotlib",
+    "mlxtend",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "tensorboard",
+    "torchvision",
+}
 
 NAMESPACES = [
     value

@@ -1,5 +1,6 @@
 """What people pass as attacks works, or the sentence that they get says what to write instead."""
 
+import inspect
 import re
 from functools import partial
 
@@ -18,10 +19,10 @@ from distillguard.evaluation import (
 )
 from distillguard.evaluation._entries import resolve_attacks
 from distillguard.evaluation._judge import ThreatModel
-from distillguard.evaluation._ours import ours
+from distillguard.evaluation._ours import ours, unwrapped
 from distillguard.exceptions import AttackError
 
-PRESETS = "'quick', 'standard'"
+PRESETS = "'quick', 'standard', 'autoattack'"
 OURS = ", ".join(map(repr, attacks.__all__))
 FUNCTION = "must be a function (model, inputs, labels) -> Tensor, got"
 
@@ -104,6 +105,26 @@ def test_what_an_attack_was_given_stays(halfspace, examples):
     assert spec.norm == "l2"
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_autoattack_has_the_budgets_that_its_authors_publish(norm):
+    threat = ThreatModel(norm, 0.1, (0.0, 1.0))
+    chosen = resolve_attacks("autoattack", threat, batch_size=7, random_state=3)
+    published = {
+        "apgd": {"steps": 100, "restarts": 5 if norm == "l1" else 1, "loss": "cross_entropy"},
+        "apgd_targeted": {"steps": 100, "restarts": 1, "n_targets": 5 if norm == "l1" else 9},
+        "fab_targeted": {"steps": 100, "restarts": 1, "n_targets": 9},
+        "square": {"queries": 5000, "restarts": 1, "p_init": 0.8},
+    }
+    assert [ours(spec.attack).name for spec in chosen.values()] == list(published)
+    for spec, budget in zip(chosen.values(), published.values(), strict=True):
+        function, given = unwrapped(spec.attack)
+        settings = inspect.signature(function).bind_partial(**given)
+        settings.apply_defaults()
+        assert {name: settings.arguments[name] for name in budget} == budget
+        assert settings.arguments["norm"] == norm
+        assert settings.arguments["random_state"] == 3
+
+
 def test_none_counts_as_not_given():
     given = partial(attacks.pgd, epsilon=None, norm=None, mask=None, random_state=None)
     told = ours(resolved([given])["pgd"].attack).given
@@ -153,9 +174,9 @@ MISTAKES = [
         f"attacks must be one of {PRESETS}, {OURS}, got 'PGD'; did you mean 'pgd'?",
     ),
     (
-        "autoattack",
+        "Auto-Attack",
         ValueError,
-        f"attacks must be one of {PRESETS}, {OURS}, got 'autoattack'; did you mean 'standard'?",
+        f"attacks must be one of {PRESETS}, {OURS}, got 'Auto-Attack'; did you mean 'autoattack'?",
     ),
     (
         ["fgsm", "cw"],

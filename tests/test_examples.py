@@ -1,5 +1,6 @@
 """The examples run, and the demo shows what the README says it shows."""
 
+import ast
 import json
 import runpy
 import sys
@@ -59,3 +60,27 @@ def test_what_came_after_compares_four_networks(tmp_path, capsys):
         assert name in shown
         assert name in table
     assert len(list(tmp_path.glob("*.html"))) == 4
+
+
+def test_the_study_of_four_networks_three_attacks_and_three_seeds_takes_under_30_lines(
+    tmp_path, capsys
+):
+    pandas = pytest.importorskip("pandas")
+    run("study.py", str(tmp_path))
+    shown = capsys.readouterr().out
+    frame = pandas.read_csv(tmp_path / "study.csv")
+    assert frame["model"].nunique() == 4
+    assert frame.loc[frame["kind"] == "attack", "name"].nunique() == 3
+    assert (frame["n_reports"] == 3).all()
+    for row in frame.itertuples():
+        assert f"{100 * row.accuracy:.1f} % ± {100 * row.std:.1f} (" in shown
+    assert shown.count("McNemar's exact test") == 3
+    assert "\\toprule" in (tmp_path / "study.tex").read_text()
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+    text = (EXAMPLES / "study.py").read_text()
+    _, *body = ast.parse(text).body
+    first = next(part for part in body if not isinstance(part, ast.Import | ast.ImportFrom))
+    assert sum(map(bool, text.splitlines()[first.lineno - 1 :])) < 30
+    accuracy = frame.set_index(["model", "name"])["accuracy"]
+    distilled = accuracy["distilled, T = 100"]
+    assert distilled["pgd"] > distilled["pgd(loss=margin)"]

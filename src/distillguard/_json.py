@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Container
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -10,12 +11,12 @@ SIZE: dict[str, Any] = {"type": "number", "minimum": 0}
 TEXT: dict[str, Any] = {"type": "string"}
 
 
-def object_with(properties: dict[str, Any]) -> dict[str, Any]:
-    """Schema of an object that has these keys and no others."""
+def object_with(properties: dict[str, Any], optional: Container[str] = ()) -> dict[str, Any]:
+    """Schema of an object that has these keys, the optional ones perhaps, and no others."""
     return {
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": [name for name in properties if name not in optional],
         "additionalProperties": False,
     }
 

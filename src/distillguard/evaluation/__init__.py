@@ -10,6 +10,8 @@ from ._transfer import TransferMatrix, transfer_matrix
 from .diagnosis._findings import Finding
 from .diagnosis._observations import Observations
 from .report._compare import Comparison, compare
+from .report._paired import PairedDifference, paired_difference
+from .report._per_example import PerExample
 from .report._report import Example, RobustnessReport
 from .report._rows import AttackRow
 from .report._schema import SCHEMA
@@ -25,6 +27,8 @@ __all__ = [
     "Histogram",
     "HistogramDisplay",
     "Observations",
+    "PairedDifference",
+    "PerExample",
     "RobustnessCurve",
     "RobustnessCurveDisplay",
     "RobustnessReport",
@@ -34,6 +38,7 @@ __all__ = [
     "confidence_histogram",
     "evaluate",
     "gradient_histogram",
+    "paired_difference",
     "robustness_curve",
     "transfer_matrix",
 ]

@@ -19,8 +19,8 @@ from ._presets import PRESETS, AttackSpec, preset
 RESERVED = ("clean pass", "checks", "judging", "diagnosis")
 
 ALSO_CALLED = {
-    "autoattack": "standard",
-    "aa": "standard",
+    "aa": "autoattack",
+    "auto_attack": "autoattack",
     "bim": "pgd",
     "ifgsm": "pgd",
     "i_fgsm": "pgd",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from ._judge import ThreatModel
 from ._model import EvaluatedModel, resolve_model
 from ._progress import Progress
 from ._query import QueryCounter, with_gradients
-from ._records import Records
+from ._records import KEPT, Records
 from ._run import Run
 from ._search import Precision, check_search, searched
 from ._shards import gathered
@@ -39,6 +39,7 @@ from ._state import StateFile
 from ._statistics import wilson
 from .diagnosis._diagnose import PROBES, diagnose, sample_size
 from .diagnosis._rules import findings
+from .report._per_example import per_example
 from .report._report import Example, RobustnessReport
 from .report._rows import count_survivors, rows
 
@@ -64,6 +65,7 @@ def evaluate(
     precision: Precision | None = None,
     compile: bool = False,
     progress: bool = False,
+    keep_examples: Literal["few", "fooled", "all"] = "few",
 ) -> RobustnessReport:
     """Attack a model, judge the attacks too, and report what may be believed.
 
@@ -91,7 +93,8 @@ def evaluate(
     epsilon : float
         Radius of the threat model, in the units of ``X``.
     attacks : str, callable, list or mapping, default="standard"
-        ``"standard"`` or ``"quick"``; a list of names of attacks of this package, callables
+        ``"standard"``, ``"quick"``, or ``"autoattack"``, the four attacks of AutoAttack [3]_ at
+        their published budgets; a list of names of attacks of this package, callables
         ``(model, inputs, labels) -> Tensor`` and presets, or one of them; or a mapping from
         names to callables. An attack of this package, bare or a :func:`functools.partial`,
         gets ``epsilon``, ``norm``, ``bounds``, ``mask``, ``batch_size`` and ``random_state``
@@ -144,6 +147,12 @@ def evaluate(
     progress : bool, default=False
         Show a progress bar: each example counts once for the clean pass, once for each attack
         and, if it is in the sample, once for each measurement of the diagnosis.
+    keep_examples : {"few", "fooled", "all"}, default="few"
+        Whose points ``report.examples`` and ``report.adversarial`` hold: ten fooled examples,
+        sampled; every fooled one, with the point of the first attack that fooled it; or all, the
+        others with the last legal point that an attack tried on them, or as they were. Only "few"
+        is bounded in memory: the others keep input and point of each in the memory of the CPU,
+        and write them to ``state_file`` after each chunk.
 
     Returns
     -------
@@ -178,6 +187,10 @@ def evaluate(
        https://arxiv.org/abs/1902.06705
     .. [2] A. Athalye, N. Carlini and D. Wagner, "Obfuscated Gradients Give a False Sense of
        Security", ICML 2018, section 3. https://arxiv.org/abs/1802.00420
+    .. [3] F. Croce and M. Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble
+       of Diverse Parameter-free Attacks", ICML 2020. https://arxiv.org/abs/2003.01690; in l1 "Mind
+       the Box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers", ICML 2021.
+       https://arxiv.org/abs/2103.01208
 
     Examples
     --------
@@ -200,6 +213,7 @@ def evaluate(
         diagnosis = "brief"
     check_random_state(random_state)
     check_search(precision, compile)
+    check_choice("keep_examples", keep_examples, KEPT)
     subject = resolve_model(model)
     if surrogate is not None:
         surrogate = resolve_model(surrogate, "surrogate").model
@@ -212,12 +226,14 @@ def evaluate(
     chosen = resolve_attacks(attacks, threat, batch_size=batch_size, random_state=seed)
     settings = {"threat model": threat._asdict(), "chunk_size": chunk_size}
     settings |= {"survivors_only": survivors_only, "search": [precision, compile]}
+    settings |= {"keep_examples": keep_examples}
     records = state.resume(subject.model, chosen, seed, settings)
     counted = QueryCounter(subject.model)
     search = None
     if precision is not None or compile:
         search = searched(subject.model, precision, compile)
-    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records, data.spec, search)
+    told = (threat, survivors_only, batch_size, seed, records, data.spec, search, keep_examples)
+    run = Run(counted, chosen, *told)
     stream = data.chunks(chunk_size, dtype_of(counted, torch.get_default_dtype()))
     bar = Progress(
         progress and processes.first,
@@ -310,6 +326,7 @@ def summary(
         survivors_only=run.survivors_only,
         findings=findings(observations),
         observations=observations,
+        per_example=per_example(records, names, subject.classes),
         costs={part: cost for part, cost in records.costs.items() if part not in names},
         random_state=run.seed,
         versions={
@@ -322,7 +339,7 @@ def summary(
 
 
 def examples(records: Records, names: list[str], classes: Any | None) -> tuple[Example, ...]:
-    """The kept fooled examples, with the caller's names for the classes."""
+    """The kept examples, with the caller's names for the classes."""
     shown = records.shown
     if not len(shown):
         return ()
@@ -336,8 +353,9 @@ def examples(records: Records, names: list[str], classes: Any | None) -> tuple[E
             adversarial=shown["adversarial"][i],
             label=called(int(shown["labels"][i])),
             predicted=called(int(shown["predicted"][i])),
-            attack=names[int(shown["attack"][i])],
+            attack=["", *names][int(shown["attack"][i])],
             distance=float(shown["distance"][i]),
+            index=int(shown["index"][i]),
         )
         for i in range(len(shown))
     )

@@ -1,4 +1,4 @@
-"""The attacks behind ``attacks="quick"`` and ``attacks="standard"``."""
+"""The attacks behind ``attacks="quick"``, ``"standard"`` and ``"autoattack"``."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,7 +12,7 @@ from .._validation import check_choice
 from ._judge import ThreatModel
 from ._ours import ours
 
-PRESETS = ("quick", "standard")
+PRESETS = ("quick", "standard", "autoattack")
 
 
 class AttackSpec(NamedTuple):
@@ -41,6 +41,9 @@ def preset(
         "random_state": random_state,
     }
     budget = {**common, "norm": threat.norm, "epsilon": threat.epsilon}
+    if name == "autoattack":
+        published = _autoattack(threat, common, budget)
+        return {key: AttackSpec(attack, threat.norm) for key, attack in published.items()}
     # Whoever evaluates judges every result, so that a single step needs no judge of its own.
     fgsm = partial(attacks.fgsm, loss="margin", judge_last=False, **budget)
     chosen: dict[str, Attack] = {"FGSM margin": fgsm}
@@ -90,6 +93,31 @@ def _strong(
             **common,
         ),
         "Square": partial(attacks.square, queries=100, **budget),
+    }
+
+
+def _autoattack(
+    threat: ThreatModel, common: dict[str, Any], budget: dict[str, Any]
+) -> dict[str, Attack]:
+    """The "standard" version of AutoAttack at its published budgets (Croce and Hein 2020).
+
+    100 steps of each attack with gradients, 9 targets, 5,000 queries; in l1 (Croce and Hein 2021)
+    5 restarts on the cross-entropy and 5 targets of APGD, as version "standard" of the authors'
+    package (https://github.com/fra31/auto-attack) sets them.
+    """
+    restarts, targets = (5, 5) if threat.norm == "l1" else (1, 9)
+    return {
+        "APGD cross-entropy": partial(attacks.apgd, steps=100, restarts=restarts, **budget),
+        "APGD targeted": partial(attacks.apgd_targeted, steps=100, n_targets=targets, **budget),
+        "FAB targeted": partial(
+            attacks.fab_targeted,
+            norm=threat.norm,
+            steps=100,
+            n_targets=9,
+            stop_within=threat.epsilon,
+            **common,
+        ),
+        "Square": partial(attacks.square, queries=5000, **budget),
     }
 
 

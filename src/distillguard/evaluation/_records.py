@@ -17,6 +17,9 @@ DRAWN = 128
 SHOWN = 10
 """Fooled examples kept to be looked at."""
 
+KEPT = ("few", "fooled", "all")
+"""Whose points may be kept: a few of the fooled examples, all fooled ones, everybody's."""
+
 
 @dataclass
 class Sample:
@@ -36,6 +39,13 @@ class Sample:
             offered = {name: torch.cat([held[name], part]) for name, part in offered.items()}
         kept = offered["key"].argsort(stable=True)[: self.size]
         self.columns = {name: part[kept] for name, part in offered.items()}
+
+    def put(self, keys: Tensor, **columns: Tensor) -> None:
+        """Offer some examples in place of those of the same keys."""
+        if self.columns:
+            others = ~torch.isin(self.columns["key"], keys.cpu())
+            self.columns = {name: part[others] for name, part in self.columns.items()}
+        self.add(keys, **columns)
 
     def __len__(self) -> int:
         return len(self.columns["key"]) if self.columns else 0

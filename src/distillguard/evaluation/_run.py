@@ -1,5 +1,6 @@
 """One chunk after another: a clean pass, then each attack on the survivors."""
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -43,6 +44,8 @@ class Run:
     """What the examples are held to, with the caller's names for them."""
     searched: Model | None = None
     """What the attacks are given in place of the model; every verdict is the model's own."""
+    keep: str = "few"
+    """Whose points are kept: one of :data:`KEPT`."""
     raised: dict[str, Exception] = field(default_factory=dict)
     """What attacks raised, other than for lack of gradients."""
     progress: Progress = field(default_factory=lambda: Progress(False, None))
@@ -50,6 +53,8 @@ class Run:
     def __post_init__(self) -> None:
         self.model.takes_logarithm = self.records.probabilities
         self.search.facts = self.records.facts
+        if self.keep != "few":
+            self.records.shown.size = sys.maxsize
 
     @cached_property
     def search(self) -> QueryCounter:
@@ -79,6 +84,9 @@ class Run:
                 logits = self.clean_logits(inputs, labels)
                 self.records.add(clean_columns(logits, labels, places))
                 self.sample(chunk, logits.argmax(dim=1) == labels)
+                if self.keep == "all":
+                    unmoved = torch.zeros_like(labels, dtype=torch.float64)
+                    self.show(0, chunk, inputs, logits.argmax(dim=1), unmoved, unmoved == 0)
         return slice(start, start + len(labels))
 
     def sample(self, chunk: Chunk, correct: Tensor) -> None:
@@ -95,20 +103,35 @@ class Run:
 
     def attack_in_turn(self, chunk: Chunk, rows: slice, unknown: list[str]) -> None:
         """Run the attacks that have not seen a chunk; the verdicts on the others are known."""
-        places, inputs, labels = chunk
-        threat = self.threat.of(places)
+        labels = chunk.labels
         correct = self.records.columns["predicted"][rows].to(labels.device) == labels
         surviving = correct.clone()
         for name, spec in self.attacks.items():
             with self.progress.during(name, len(labels)):
                 if name in unknown:
                     chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
-                    few = threat.of(chosen)
-                    found = self.attack(name, spec, inputs[chosen], labels[chosen], few)
-                    if found is None:
-                        chosen, found = chosen[:0], (Verdict.of_nothing(labels), correct[:0])
-                    self.records.add(attack_columns(name, *found, chosen, len(labels)))
+                    self.run_attack(name, spec, chunk, chosen, surviving)
             surviving &= ~self.records.of(name, "fooled")[rows].to(labels.device)
+
+    def run_attack(
+        self, name: str, spec: AttackSpec, chunk: Chunk, chosen: Tensor, surviving: Tensor
+    ) -> None:
+        """Run an attack on the ``chosen`` examples of a chunk, and keep what came of it."""
+        places, inputs, labels = chunk
+        own = Chunk(places[chosen.to(places.device)], inputs[chosen], labels[chosen])
+        few = self.threat.of(places).of(chosen)
+        found = self.attack(name, spec, own.inputs, own.labels, few)
+        if found is None:
+            nothing = torch.zeros_like(chosen[:0], dtype=torch.bool)
+            chosen, verdict, silent = chosen[:0], Verdict.of_nothing(labels), nothing
+        else:
+            verdict, silent, points = found
+            # Of each example the point of the first attack that fools it, or the last.
+            kept = verdict.legal if self.keep == "all" else verdict.fooled
+            place = list(self.attacks).index(name) + 1
+            kept = kept & surviving[chosen]
+            self.show(place, own, points, verdict.predicted, verdict.distance, kept)
+        self.records.add(attack_columns(name, verdict, silent, chosen, len(labels)))
 
     def clean_logits(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Logits of the unharmed examples, checked."""
@@ -139,7 +162,7 @@ class Run:
 
     def attack(
         self, name: str, spec: AttackSpec, inputs: Tensor, labels: Tensor, threat: ThreatModel
-    ) -> tuple[Verdict, Tensor] | None:
+    ) -> tuple[Verdict, Tensor, Tensor] | None:
         """Attack some examples; judge what comes back, and what was found on the way.
 
         None where there is nothing to judge: no examples, or an error, which is written down and
@@ -179,8 +202,7 @@ class Run:
                 dtype=dtype_of(self.model, inputs.dtype),
                 batch_size=self.batch_size,
             )
-        self.show(name, verdict, adversarial, inputs, labels)
-        return verdict, witness.fooled & ~verdict.fooled
+        return verdict, witness.fooled & ~verdict.fooled, adversarial.detach().to(inputs)
 
     @property
     def futile(self) -> bool:
@@ -191,19 +213,28 @@ class Run:
         )
 
     def show(
-        self, name: str, verdict: Verdict, adversarial: Tensor, inputs: Tensor, labels: Tensor
+        self,
+        attack: int,
+        chunk: Chunk,
+        points: Tensor,
+        predicted: Tensor,
+        distance: Tensor,
+        kept: Tensor,
     ) -> None:
-        """Offer the fooled examples to the few that the report displays."""
-        fooled = verdict.fooled
-        place = list(self.attacks).index(name)
-        self.records.shown.add(
-            example_keys(inputs[fooled], self.seed),
-            inputs=inputs[fooled],
-            adversarial=adversarial.detach().to(inputs)[fooled],
-            labels=labels[fooled],
-            predicted=verdict.predicted[fooled],
-            distance=verdict.distance[fooled],
-            attack=torch.full_like(labels[fooled], place),
+        """Offer points to those that the report keeps; attacks count from 1, and 0 is none."""
+        places, inputs, labels = (part[kept.to(part.device)] for part in chunk)
+        # Of a few a sample that order and chunks do not change; of more each in its own place.
+        few = self.keep == "few"
+        offer = self.records.shown.add if few else self.records.shown.put
+        offer(
+            example_keys(inputs, self.seed) if few else places,
+            index=places,
+            inputs=inputs,
+            adversarial=points[kept],
+            labels=labels,
+            predicted=predicted[kept],
+            distance=distance[kept],
+            attack=torch.full_like(labels, attack),
         )
 
     @contextmanager

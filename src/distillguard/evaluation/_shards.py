@@ -10,6 +10,7 @@ def gathered(records: Records, processes: Processes) -> Records:
         return records
     parts: list[Records] = processes.all_gather(records)
     whole = Records(probabilities=any(part.probabilities for part in parts))
+    whole.shown.size = records.shown.size
     for part in parts:
         whole.notes.update(part.notes)
         if not len(part):

@@ -23,7 +23,7 @@ from ._records import DRAWN, SAMPLED, SHOWN
 from ._run import attack_columns, clean_columns
 
 NAME = "distillguard evaluation state"
-FORMAT = f"{NAME} 2"
+FORMAT = f"{NAME} 3"
 
 _COST = object_with({"forwards": COUNT, "backwards": COUNT, "seconds": SIZE})
 _FACTS = object_with(
@@ -55,6 +55,8 @@ SCHEMA = Schema(
         }
     )
 )
+
+_SHOWN = ("inputs", "adversarial", "labels", "predicted", "distance", "attack", "index")
 
 Content = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -185,7 +187,7 @@ def check_tensors(content: Content, tensors: Tensors) -> None:
     for part, names, most in (
         ("sample", ("inputs", "labels", "index"), SAMPLED),
         ("drawn", ("inputs", "labels", "index"), DRAWN),
-        ("shown", ("inputs", "adversarial", "labels", "predicted", "distance", "attack"), SHOWN),
+        ("shown", _SHOWN, max(SHOWN, len(places))),
     ):
         _check_kept(parts[part], part, names, most)
     for part, name, most in (
@@ -193,11 +195,11 @@ def check_tensors(content: Content, tensors: Tensors) -> None:
         ("drawn", "labels", n_classes),
         ("shown", "labels", n_classes),
         ("shown", "predicted", n_classes),
-        ("shown", "attack", len(content["attacks"])),
+        ("shown", "attack", len(content["attacks"]) + 1),
     ):
         held = parts[part].get(name)
         _demand(held is None or _within(held, most), f"what there is in {part}:{name}")
-    for part in ("sample", "drawn"):
+    for part in ("sample", "drawn", "shown"):
         if parts[part]:
             known = torch.isin(parts[part]["index"], places)
             _demand(bool(known.all()), f"examples that were evaluated in {part}")

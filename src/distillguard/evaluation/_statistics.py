@@ -46,6 +46,33 @@ def paired_p_value(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * float(tail))
 
 
+def paired_interval(
+    both: int, only_first: int, only_second: int, neither: int
+) -> tuple[float, float]:
+    """95 % interval of the difference of two paired shares (Newcombe 1998, method 10).
+
+    The distances of the shares to the ends of their Wilson intervals are added as the sides of a
+    triangle, by the correlation of the outcomes, which is corrected towards 0.
+    """
+    n = both + only_first + only_second + neither
+    first, second = both + only_first, both + only_second
+    (low1, high1), (low2, high2) = wilson(first, n), wilson(second, n)
+    share1, share2 = first / n, second / n
+    correlation = both * neither - only_first * only_second
+    corrected = max(correlation - n / 2, 0) if correlation > 0 else correlation
+    scale = math.sqrt(first * (n - first)) * math.sqrt(second * (n - second))
+    phi = corrected / scale if scale else 0.0
+
+    def combined(one: float, other: float) -> float:
+        return math.sqrt(max(one * one - 2 * phi * one * other + other * other, 0.0))
+
+    difference = share1 - share2
+    return (
+        difference - combined(share1 - low1, high2 - share2),
+        difference + combined(high1 - share1, share2 - low2),
+    )
+
+
 def intervals(shares: Any, n: Any) -> np.ndarray:
     """95 % Wilson intervals of shares of ``n`` each, shape (..., 2); NaN where n is 0."""
     shares, ns = np.broadcast_arrays(np.asarray(shares, dtype=np.float64), n)

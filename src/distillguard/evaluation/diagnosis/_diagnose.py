@@ -189,11 +189,11 @@ def follows_margin(probe: Probe) -> bool:
 
 
 def within_budget(run: Run) -> dict[str, AttackSpec]:
-    """The caller's attacks but those that were given another threat model."""
+    """The caller's attacks but those that failed or were given another threat model."""
     return {
         name: spec
         for name, spec in run.attacks.items()
-        if not bool(outside(run, name, spec)[0].any())
+        if name not in run.records.errors and not bool(outside(run, name, spec)[0].any())
     }
 
 

@@ -1,6 +1,7 @@
 """Whether the figures of a report that somebody hands in can all be true at once."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,16 @@ def check_consistent(report: "RobustnessReport", read: dict[str, Any]) -> None:
 
     ``read`` holds what the report derives from its parts, which must be what it derives.
     """
-    for what, holds in (*_threat_model(report), *_counts(report), *_derived(report, read)):
+    for what, holds in _all_facts(report, read):
         if not holds:
             raise ValueError(f"figures that contradict each other: {what}")
+
+
+def _all_facts(report: "RobustnessReport", read: dict[str, Any]) -> "Facts":
+    yield from _threat_model(report)
+    yield from _counts(report)
+    yield from _examples(report)
+    yield from _derived(report, read)
 
 
 Facts = Iterator[tuple[str, Any]]
@@ -60,9 +68,12 @@ def _counts(report: "RobustnessReport") -> Facts:
     for name, value in vars(seen).items():
         if name in others:
             continue
+        whole = name in ("correct", "saturated", "silent", "sampled")
+        whole = whole or name.startswith(("stray", "rescal"))  # of all, not of the sample
+        most = n if whole else seen.sampled
         for count in value if isinstance(value, tuple) else (value,):
             if type(count) is int:
-                yield f"observations.{name} and n_examples", count <= n
+                yield f"observations.{name} and the examples that it counts", count <= most
     for name in ("saturated", "silent", "sampled"):
         yield f"observations.{name} and correct", getattr(seen, name) <= correct
     yield "observations.all_survivors and attack_survivors", seen.n_fooled_by_diagnosis >= 0
@@ -99,6 +110,33 @@ def _row(row: "AttackRow", n: int, standing: int) -> Facts:
             f"{name}median_distance and success_rate",
             (row.median_distance is None) == (not success),
         )
+
+
+def _examples(report: "RobustnessReport") -> Facts:
+    table, n = report.per_example, report.n_examples
+    for name, column in vars(table).items():
+        yield f"per_example.{name} and n_examples", len(column) == n
+    yield "per_example.index that does not count up", bool((np.diff(table.index) > 0).all())
+    fooled = np.array([name is not None for name in table.fooled_by])
+    yield (
+        "per_example.predicted and correct",
+        int(table.correct.sum()) == report.observations.correct,
+    )
+    yield "per_example.predicted and margin", bool((table.margin[table.correct] >= 0).all())
+    yield "per_example.margin and predicted", bool((table.margin[~table.correct] <= 0).all())
+    yield "per_example.fooled_by and predicted", not (fooled & ~table.correct).any()
+    yield "per_example.fooled_by and robust_accuracy", int(table.robust.sum()) == report.n_robust
+    yield "per_example.distance and fooled_by", bool((np.isnan(table.distance) != fooled).all())
+    firsts, before = Counter(table.fooled_by), 0
+    yield (
+        "per_example.fooled_by and attacks",
+        set(firsts) - {None} <= {row.name for row in report.attacks},
+    )
+    for row in report.attacks:
+        known = 0 if report.survivors_only else before
+        holds = row.fooled - known <= firsts[row.name] <= row.fooled
+        yield f"per_example.fooled_by and attacks[{row.name!r}].fooled", holds
+        before += firsts[row.name]
 
 
 def _derived(report: "RobustnessReport", read: dict[str, Any]) -> Facts:

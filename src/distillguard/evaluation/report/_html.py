@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .._records import SHOWN
 from ._text import (
     HEADERS,
     aspects,
@@ -23,7 +24,7 @@ from ._text import (
 )
 
 if TYPE_CHECKING:
-    from ._report import RobustnessReport
+    from ._report import Example, RobustnessReport
 
 
 def to_html(report: "RobustnessReport") -> str:
@@ -63,10 +64,16 @@ def _context(report: "RobustnessReport") -> dict[str, Any]:
         "findings": [(finding, aspects(finding)) for finding in report.findings],
         "examples": [
             (example, image(example.original, report.bounds), altered)
-            for example in report.examples
+            for example in _fooled(report)
             if (altered := image(example.adversarial, report.bounds))
         ],
     }
+
+
+def _fooled(report: "RobustnessReport") -> list["Example"]:
+    """As many fooled examples as a page shows."""
+    who = report.per_example.fooled_by
+    return [each for each in report.examples if who[each.index] is not None][:SHOWN]
 
 
 def table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

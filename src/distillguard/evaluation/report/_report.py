@@ -1,29 +1,35 @@
 """The report: plain data, and ways to read it."""
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from ..._frames import data_frame
 from ..._json import json_from
 from ..._typing import Norm
 from .._records import Cost
 from .._statistics import wilson
 from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
-from ._rows import AttackRow
+from ..diagnosis._rules import findings
+from ._per_example import PerExample
+from ._rows import AttackRow, attack_records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
 class Example:
-    """A fooled example, kept to be looked at.
+    """An example, kept with what an attack made of it.
 
     Attributes
     ----------
@@ -36,9 +42,11 @@ class Example:
     predicted : str
         The class that the model sees in ``adversarial``.
     attack : str
-        Name of the attack.
+        Name of the attack; empty where none came to this example.
     distance : float
         Distance between the two, in the threat model's norm.
+    index : int
+        The example's place in the data.
     """
 
     original: Tensor
@@ -47,6 +55,7 @@ class Example:
     predicted: str
     attack: str
     distance: float
+    index: int
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ class RobustnessReport:
         What a reader of the figures must know, severe ones first.
     observations : Observations
         The measurements behind the findings.
+    per_example : PerExample
+        What became of each example: label, prediction, margin, the attack that fooled it.
     costs : mapping from str to Cost
         What the clean pass, the judging of returned points and the diagnosis spent in all, as
         :class:`~distillguard.evaluation.Cost`.
@@ -91,7 +102,8 @@ class RobustnessReport:
     versions : mapping from str to str
         Of distillguard, Python and PyTorch.
     examples : tuple of Example
-        A few fooled examples to look at; not part of the JSON.
+        Those that ``keep_examples`` asked for, a few fooled ones by default: in the order of the
+        data, or a few in random order. Not part of the JSON.
     """
 
     model: str
@@ -108,10 +120,17 @@ class RobustnessReport:
     survivors_only: bool
     findings: tuple[Finding, ...]
     observations: Observations
+    per_example: PerExample = field(repr=False)
     costs: Mapping[str, Cost]
     random_state: int
     versions: Mapping[str, str]
     examples: tuple[Example, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def adversarial(self) -> Tensor:
+        """The points of ``examples``, shape (m, ...), copied into one tensor."""
+        points = [example.adversarial for example in self.examples]
+        return torch.stack(points) if points else torch.empty(0)
 
     @property
     def n_robust(self) -> int:
@@ -180,7 +199,7 @@ class RobustnessReport:
         str
             An object with one entry per attribute, without the examples.
         """
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        text = _laid_out(json.dumps(self.to_dict(), indent=2, allow_nan=False))
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
@@ -219,6 +238,20 @@ class RobustnessReport:
             raise ValueError(f"source must be a report written by to_json, got {error}") from error
         return report
 
+    def rejudged(self) -> "RobustnessReport":
+        """Return the report with what today's rules find in its observations.
+
+        A report that was saved holds the findings of the version that wrote it. Nothing is
+        attacked or measured again, so that rules about what that version did not observe are
+        silent.
+
+        Returns
+        -------
+        RobustnessReport
+            The same figures, other findings perhaps.
+        """
+        return replace(self, findings=findings(self.observations))
+
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`to_json` writes, as plain Python objects.
 
@@ -229,11 +262,67 @@ class RobustnessReport:
         """
         parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
         del parts["examples"]
+        parts["per_example"] = self.per_example.to_dict()
         parts["schema_version"] = 1
         parts["headline"] = self.headline
         parts["quoted_accuracy"] = self.quoted_accuracy
         parts["quoted_interval"] = self.quoted_interval
         return {name: _plain(part) for name, part in parts.items()}
+
+    def to_frame(self) -> "DataFrame":
+        """Return the table of attacks as one of pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per attack, one column per attribute of
+            :class:`~distillguard.evaluation.AttackRow`; the interval's ends are two.
+
+        Raises
+        ------
+        MissingPackageError
+            If pandas is not installed.
+        """
+        numbers = ("success_rate", "median_distance")
+        return data_frame(attack_records(self.attacks), numbers)
+
+    def to_csv(self, path: str | PathLike[str] | None = None) -> str:
+        """Return the table of attacks as comma-separated values, and write it if asked to.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to write it.
+
+        Returns
+        -------
+        str
+            The columns of :meth:`to_frame`; nothing stands for None.
+        """
+        from ._export import to_csv, written
+
+        return written(to_csv(attack_records(self.attacks)), path)
+
+    def to_latex(self, path: str | PathLike[str] | None = None) -> str:
+        r"""Return the table of attacks for LaTeX, and write it to a file if asked to.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Where to write it.
+
+        Returns
+        -------
+        str
+            A ``tabular`` that needs ``\usepackage{booktabs}``, with the worst case and the figure
+            to quote below the attacks.
+        """
+        from ._export import to_latex, written
+        from ._text import HEADERS, sections
+
+        parts = sections(self)
+        quoted = parts[-1][1] if self.observations.diagnosed else []
+        return written(to_latex(HEADERS, [*parts[0][1], *quoted]), path)
 
     def to_html(self, path: str | PathLike[str] | None = None) -> str:
         """Return the report as one HTML page, and write it to a file if asked to.
@@ -276,6 +365,17 @@ class RobustnessReport:
         from ._plot import accuracy_bars
 
         return accuracy_bars(self)
+
+
+_INNERMOST = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")
+
+
+def _laid_out(text: str) -> str:
+    """Indented JSON with each innermost list on one line: the columns of many examples.
+
+    No line ends within a string of JSON, so that what stands before one is structure.
+    """
+    return _INNERMOST.sub(lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", text)
 
 
 def _plain(part: Any) -> Any:

@@ -1,7 +1,8 @@
 """One row of the report per attack."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,6 +61,16 @@ class AttackRow:
     seconds: float
     illegal: int = 0
     error: str | None = None
+
+
+def attack_records(rows: Iterable[AttackRow]) -> list[dict[str, Any]]:
+    """Each row as plain entries, the ends of its interval apart."""
+    records = []
+    for row in rows:
+        record = asdict(row)
+        low, high = record.pop("robust_interval")
+        records.append({**record, "robust_low": low, "robust_high": high})
+    return records
 
 
 def rows(

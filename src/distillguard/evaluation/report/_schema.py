@@ -1,5 +1,6 @@
 """The JSON form of a report: its schema (JSON Schema, draft 2020-12) and the way back."""
 
+from dataclasses import MISSING, Field, fields
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -8,11 +9,13 @@ from .._judge import nested
 from .._records import Cost
 from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
+from ._per_example import from_dict
 from ._rows import AttackRow
 
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _INTERVAL = {"type": "array", "items": _SHARE, "minItems": 2, "maxItems": 2}
 _NORM = {"enum": ["linf", "l2", "l1", "l0"]}
+_CLASS = {"type": ["string", "integer"], "minimum": 0, "maximum": 2**53}
 _PLAIN: dict[Any, dict[str, Any]] = {
     NoneType: {"type": "null"},
     bool: {"type": "boolean"},
@@ -24,16 +27,23 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 
 def _schema_of(kind: Any) -> dict[str, Any]:
     """Schema of a type: plain, of plain parts, or a dataclass of such."""
-    parts = [_schema_of(part) for part in get_args(kind) if part is not ...]
+    inner = [_schema_of(part) for part in get_args(kind) if part is not ...]
     if kind in _PLAIN:
         return _PLAIN[kind]
     if isinstance(kind, UnionType):
-        return {"anyOf": parts}
+        return {"anyOf": inner}
     if get_origin(kind) is tuple:
-        return {"type": "array", "items": parts[0]}
+        return {"type": "array", "items": inner[0]}
     if get_origin(kind) is not None:
-        return mapping_to(parts[1])
-    return object_with({name: _schema_of(part) for name, part in get_type_hints(kind).items()})
+        return mapping_to(inner[1])
+    # What has a default may be missing: reports of before there was such a field are read.
+    defaults = {part.name for part in fields(kind) if _has_default(part)}
+    parts = {name: _schema_of(part) for name, part in get_type_hints(kind).items()}
+    return object_with(parts, optional=defaults)
+
+
+def _has_default(part: "Field[Any]") -> bool:
+    return part.default is not MISSING or part.default_factory is not MISSING
 
 
 _ATTACK = object_with(
@@ -53,6 +63,7 @@ _ATTACK = object_with(
         "error": or_null(TEXT),
     }
 )
+_COST = object_with({"forwards": COUNT, "backwards": COUNT, "seconds": SIZE})
 _FINDING = object_with(
     {
         "code": {"type": "string", "pattern": "^[a-z]+(-[a-z]+)*$"},
@@ -63,6 +74,11 @@ _FINDING = object_with(
         "figures": mapping_to({"type": "number"}),
     }
 )
+
+
+def _column(kind: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": kind}
+
 
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -92,7 +108,17 @@ SCHEMA: dict[str, Any] = {
             "survivors_only": {"type": "boolean"},
             "findings": {"type": "array", "items": _FINDING},
             "observations": _schema_of(Observations),
-            "costs": mapping_to(_schema_of(Cost)),
+            "per_example": object_with(
+                {
+                    "index": _column(COUNT),
+                    "label": _column(_CLASS),
+                    "predicted": _column(_CLASS),
+                    "margin": _column({"type": "number"}),
+                    "fooled_by": _column({"type": ["string", "null"]}),
+                    "distance": _column({"type": ["number", "null"], "minimum": 0}),
+                }
+            ),
+            "costs": mapping_to(_COST),
             "random_state": {**COUNT, "maximum": 2**63 - 1},
             "versions": mapping_to(TEXT),
         }
@@ -126,6 +152,7 @@ def parts_from(read: Any) -> dict[str, Any]:
     parts["findings"] = tuple(Finding(**entry) for entry in read["findings"])
     seen: dict[str, Any] = {name: _tuple(value) for name, value in read["observations"].items()}
     parts["observations"] = Observations(**seen)
+    parts["per_example"] = from_dict(read["per_example"])
     parts["costs"] = {name: Cost(**entry) for name, entry in read["costs"].items()}
     return parts
 
