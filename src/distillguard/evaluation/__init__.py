@@ -11,13 +11,14 @@ from .diagnosis._findings import Finding
 from .diagnosis._observations import Observations
 from .report._compare import Comparison, compare
 from .report._report import Example, RobustnessReport
-from .report._rows import AttackRow
+from .report._rows import AttackRow, ClassRow
 from .report._schema import SCHEMA
 
 __all__ = [
     "SCHEMA",
     "AttackRow",
     "AttackSpec",
+    "ClassRow",
     "Comparison",
     "Cost",
     "Example",

@@ -1,8 +1,9 @@
 """The evaluation that a caller asks for."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from os import PathLike
 from typing import Any
 
@@ -24,6 +25,7 @@ from .._validation import (
     check_positive,
     check_random_state,
 )
+from ._class_names import ClassNames, checked_text
 from ._entries import resolve_attacks
 from ._errors import no_attack_ran
 from ._judge import ThreatModel
@@ -38,7 +40,7 @@ from ._statistics import wilson
 from .diagnosis._diagnose import diagnose
 from .diagnosis._rules import findings
 from .report._report import Example, RobustnessReport
-from .report._rows import count_survivors, rows
+from .report._rows import class_rows, rows, survivors
 
 
 @with_gradients
@@ -61,6 +63,9 @@ def evaluate(
     precision: Precision | None = None,
     compile: bool = False,
     progress: bool = False,
+    title: str | None = None,
+    class_names: Sequence[str] | Mapping[Any, str] | None = None,
+    dataset: str | None = None,
 ) -> RobustnessReport:
     """Attack a model, judge the attacks too, and report what may be believed.
 
@@ -135,6 +140,13 @@ def evaluate(
         compiler and its time, and pays for large networks and many examples.
     progress : bool, default=False
         Show a progress bar that counts examples.
+    title : str, optional
+        Title of the report. ``"Robustness of"`` and the model's name if not given.
+    class_names : sequence of str or mapping, optional
+        What people call the classes: names in the order of the logits, one for each at least,
+        or a mapping from labels to names. The labels themselves if not given.
+    dataset : str, optional
+        What people call the examples, such as ``"Fashion-MNIST, test set"``.
 
     Returns
     -------
@@ -188,7 +200,9 @@ def evaluate(
     check_at_least("chunk_size", chunk_size, 1)
     check_random_state(random_state)
     check_search(precision, compile)
+    words = {"title": checked_text("title", title), "dataset": checked_text("dataset", dataset)}
     subject = resolve_model(model)
+    names = ClassNames.of(class_names, subject.classes)
     if surrogate is not None:
         surrogate = resolve_model(surrogate, "surrogate").model
     processes = joined()
@@ -205,12 +219,14 @@ def evaluate(
     search = None
     if precision is not None or compile:
         search = searched(subject.model, precision, compile)
-    run = Run(counted, chosen, threat, survivors_only, batch_size, seed, records, data.spec, search)
+    run = Run(
+        counted, chosen, threat, survivors_only, batch_size, seed, records, data.spec, names, search
+    )
     stream = data.chunks(chunk_size, dtype_of(counted, torch.get_default_dtype()))
     measure(run, stream, processes, state, progress)
     run.records = gathered(run.records, processes)
     check_some_attack_ran(run, processes)
-    return summary(run, subject, surrogate, processes)
+    return replace(summary(run, subject, surrogate, processes), **words)
 
 
 def as_bounds(bounds: Bounds) -> Bounds:
@@ -268,7 +284,8 @@ def summary(
     observations = diagnose(run, surrogate, processes)
     observations = replace(observations, failed={**observations.failed, **records.notes})
     n = len(records)
-    clean, robust = observations.correct, count_survivors(records, names)
+    clean, robust = observations.correct, int(survivors(records, names).sum())
+    classes = class_rows(records, names, run.names)
     return RobustnessReport(
         model=subject.name,
         norm=run.threat.norm,
@@ -291,25 +308,25 @@ def summary(
             "Python": platform.python_version(),
             "PyTorch": torch.__version__,
         },
-        examples=examples(records, names, subject.classes),
+        class_names=run.names.given,
+        classes=classes,
+        date=processes.broadcast(datetime.now(UTC).isoformat(timespec="seconds")),
+        examples=examples(records, names, run.names),
     )
 
 
-def examples(records: Records, names: list[str], classes: Any | None) -> tuple[Example, ...]:
+def examples(records: Records, names: list[str], called: ClassNames) -> tuple[Example, ...]:
     """The kept fooled examples, with the caller's names for the classes."""
     shown = records.shown
     if not len(shown):
         return ()
 
-    def called(label: int) -> str:
-        return str(label if classes is None else classes[label])
-
     return tuple(
         Example(
             original=shown["inputs"][i],
             adversarial=shown["adversarial"][i],
-            label=called(int(shown["labels"][i])),
-            predicted=called(int(shown["predicted"][i])),
+            label=called[int(shown["labels"][i])],
+            predicted=called[int(shown["predicted"][i])],
             attack=names[int(shown["attack"][i])],
             distance=float(shown["distance"][i]),
         )

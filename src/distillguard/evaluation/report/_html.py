@@ -13,17 +13,27 @@ from ._text import (
     HEADERS,
     aspects,
     bars,
+    heading,
     interval,
+    legend,
     no_findings,
     notes,
     percent,
     result,
     sections,
+    subject,
     summary,
 )
 
 if TYPE_CHECKING:
     from ._report import RobustnessReport
+    from ._rows import ClassRow
+
+DOCUMENTATION: str | None = None
+"""Address of the documentation, which has a page for each finding; None while it has none."""
+
+MOST_CLASSES = 100
+"""Rows of the table of classes; of more, the weakest are shown."""
 
 
 def to_html(report: "RobustnessReport") -> str:
@@ -53,20 +63,51 @@ def _rendered(template: str, report: "RobustnessReport") -> str:
 def _context(report: "RobustnessReport") -> dict[str, Any]:
     return {
         "report": report,
+        "title": heading(report),
+        "subject": subject(report),
         "result": result(report),
         "headers": HEADERS,
         "summary": summary(report),
         "sections": sections(report),
         "no_findings": no_findings(report),
         "notes": notes(report),
+        "legend": legend(report),
         "bars": bars(report),
-        "findings": [(finding, aspects(finding)) for finding in report.findings],
+        "class_headers": CLASS_HEADERS,
+        "classes": [class_cells(row) for row in weakest(report.classes)],
+        "findings": [
+            (finding, aspects(finding), page_of(finding.code)) for finding in report.findings
+        ],
         "examples": [
             (example, image(example.original, report.bounds), altered)
             for example in report.examples
             if (altered := image(example.adversarial, report.bounds))
         ],
     }
+
+
+def page_of(code: str) -> str | None:
+    """Address of a finding's page, if the documentation has one."""
+    return DOCUMENTATION and f"{DOCUMENTATION.rstrip('/')}/findings/{code}.html"
+
+
+CLASS_HEADERS = ("class", "examples", "clean accuracy", "robust accuracy")
+
+
+def class_cells(row: "ClassRow") -> tuple[str, ...]:
+    """The counts of a class, with the intervals of their shares."""
+    return (
+        row.name,
+        str(row.n_examples),
+        f"{percent(row.clean_accuracy)} {interval(row.clean_interval)}",
+        f"{percent(row.robust_accuracy)} {interval(row.robust_interval)}",
+    )
+
+
+def weakest(classes: tuple["ClassRow", ...]) -> list["ClassRow"]:
+    """All classes, or of many the least robust ones, in their order."""
+    places = sorted(range(len(classes)), key=lambda place: classes[place].robust_accuracy)
+    return [classes[place] for place in sorted(places[:MOST_CLASSES])]
 
 
 def table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -8,7 +8,7 @@ from .._judge import nested
 from .._records import Cost
 from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
-from ._rows import AttackRow
+from ._rows import AttackRow, ClassRow
 
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _INTERVAL = {"type": "array", "items": _SHARE, "minItems": 2, "maxItems": 2}
@@ -95,6 +95,11 @@ SCHEMA: dict[str, Any] = {
             "costs": mapping_to(_schema_of(Cost)),
             "random_state": {**COUNT, "maximum": 2**63 - 1},
             "versions": mapping_to(TEXT),
+            "date": {"type": "string", "pattern": r"^\d{4}(-\d\d){2}T\d\d(:\d\d){2}\+00:00$"},
+            "classes": {"type": "array", "items": _schema_of(ClassRow), "minItems": 1},
+            "title": or_null(TEXT),
+            "dataset": or_null(TEXT),
+            "class_names": or_null({"type": "array", "items": TEXT}),
         }
     ),
 }
@@ -126,6 +131,7 @@ def parts_from(read: Any) -> dict[str, Any]:
     parts["findings"] = tuple(Finding(**entry) for entry in read["findings"])
     seen: dict[str, Any] = {name: _tuple(value) for name, value in read["observations"].items()}
     parts["observations"] = Observations(**seen)
+    parts["classes"] = tuple(ClassRow(**entry) for entry in read["classes"])
     parts["costs"] = {name: Cost(**entry) for name, entry in read["costs"].items()}
     return parts
 
