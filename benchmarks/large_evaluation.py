@@ -80,7 +80,7 @@ def work(folder: Path, report: Path, state: Path | None) -> None:
 
 
 def timeless(value: Any) -> Any:
-    """A report without its seconds and date, all that may differ between two runs of one evaluation."""
+    """A report without seconds and date, all that may differ between two runs of one evaluation."""
     if isinstance(value, dict):
         kept = value.keys() - {"seconds", "date"}
         return {name: timeless(value[name]) for name in kept}

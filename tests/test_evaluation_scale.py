@@ -13,7 +13,6 @@ import torch
 
 from distillguard.evaluation._records import Sample
 
-
 TIMES = {"seconds", "date"}
 
 

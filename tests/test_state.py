@@ -36,7 +36,6 @@ from distillguard.evaluation.diagnosis._diagnose import clean_observations
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.exceptions import SaveError
 
-
 TIMES = {"seconds", "date"}
 
 
