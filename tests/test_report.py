@@ -18,7 +18,7 @@ from torch import nn
 
 from distillguard import attacks, evaluate
 from distillguard.evaluation import SCHEMA, Observations, RobustnessReport, compare
-from distillguard.evaluation.report._html import png
+from distillguard.evaluation.report._pictures import png
 from distillguard.exceptions import MissingPackageError
 
 

@@ -1,11 +1,14 @@
 """Honest evaluation: attack, judge the attacks, and say what may be believed."""
 
+from ._attack_displays import AdversarialExamplesDisplay, AttackTraceDisplay
 from ._curves import RobustnessCurve, robustness_curve
 from ._displays import HistogramDisplay, RobustnessCurveDisplay, TransferMatrixDisplay
 from ._evaluate import evaluate
 from ._histograms import Histogram, confidence_histogram, gradient_histogram
+from ._loss_surface import LossSurface, LossSurfaceDisplay
 from ._presets import AttackSpec
 from ._records import Cost
+from ._traces import AttackTrace
 from ._transfer import TransferMatrix, transfer_matrix
 from .diagnosis._findings import Finding
 from .diagnosis._observations import Observations
@@ -16,8 +19,11 @@ from .report._schema import SCHEMA
 
 __all__ = [
     "SCHEMA",
+    "AdversarialExamplesDisplay",
     "AttackRow",
     "AttackSpec",
+    "AttackTrace",
+    "AttackTraceDisplay",
     "ClassRow",
     "Comparison",
     "Cost",
@@ -25,6 +31,8 @@ __all__ = [
     "Finding",
     "Histogram",
     "HistogramDisplay",
+    "LossSurface",
+    "LossSurfaceDisplay",
     "Observations",
     "RobustnessCurve",
     "RobustnessCurveDisplay",

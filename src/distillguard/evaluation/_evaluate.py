@@ -25,7 +25,7 @@ from .._validation import (
     check_positive,
     check_random_state,
 )
-from ._class_names import ClassNames, checked_text
+from ._captions import Captions, ClassNames
 from ._entries import resolve_attacks
 from ._errors import no_attack_ran
 from ._judge import ThreatModel
@@ -200,9 +200,8 @@ def evaluate(
     check_at_least("chunk_size", chunk_size, 1)
     check_random_state(random_state)
     check_search(precision, compile)
-    words = {"title": checked_text("title", title), "dataset": checked_text("dataset", dataset)}
     subject = resolve_model(model)
-    names = ClassNames.of(class_names, subject.classes)
+    captions = Captions.of(title, dataset, class_names, subject.classes)
     if surrogate is not None:
         surrogate = resolve_model(surrogate, "surrogate").model
     processes = joined()
@@ -220,13 +219,22 @@ def evaluate(
     if precision is not None or compile:
         search = searched(subject.model, precision, compile)
     run = Run(
-        counted, chosen, threat, survivors_only, batch_size, seed, records, data.spec, names, search
+        counted,
+        chosen,
+        threat,
+        survivors_only,
+        batch_size,
+        seed,
+        records,
+        data.spec,
+        captions,
+        search,
     )
     stream = data.chunks(chunk_size, dtype_of(counted, torch.get_default_dtype()))
     measure(run, stream, processes, state, progress)
     run.records = gathered(run.records, processes)
     check_some_attack_ran(run, processes)
-    return replace(summary(run, subject, surrogate, processes), **words)
+    return summary(run, subject, surrogate, processes)
 
 
 def as_bounds(bounds: Bounds) -> Bounds:
@@ -285,7 +293,7 @@ def summary(
     observations = replace(observations, failed={**observations.failed, **records.notes})
     n = len(records)
     clean, robust = observations.correct, int(survivors(records, names).sum())
-    classes = class_rows(records, names, run.names)
+    captions = run.captions
     return RobustnessReport(
         model=subject.name,
         norm=run.threat.norm,
@@ -308,10 +316,12 @@ def summary(
             "Python": platform.python_version(),
             "PyTorch": torch.__version__,
         },
-        class_names=run.names.given,
-        classes=classes,
+        title=captions.title,
+        dataset=captions.dataset,
+        class_names=captions.classes.given,
+        classes=class_rows(records, names, captions.classes),
         date=processes.broadcast(datetime.now(UTC).isoformat(timespec="seconds")),
-        examples=examples(records, names, run.names),
+        examples=examples(records, names, captions.classes),
     )
 
 

@@ -1,14 +1,9 @@
 """The report as a page of its own: one file, no scripts, nothing loaded from elsewhere."""
 
-import base64
-import struct
-import zlib
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from ._pictures import data_url
 from ._text import (
     HEADERS,
     aspects,
@@ -79,9 +74,9 @@ def _context(report: "RobustnessReport") -> dict[str, Any]:
             (finding, aspects(finding), page_of(finding.code)) for finding in report.findings
         ],
         "examples": [
-            (example, image(example.original, report.bounds), altered)
+            (example, data_url(example.original, report.bounds), altered)
             for example in report.examples
-            if (altered := image(example.adversarial, report.bounds))
+            if (altered := data_url(example.adversarial, report.bounds))
         ],
     }
 
@@ -117,28 +112,3 @@ def table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def image(values: Tensor, bounds: tuple[Any, Any]) -> str:
-    """A data URL of a picture of shape (h, w), (1, h, w) or (3, h, w); "" of anything else."""
-    if values.ndim == 2:
-        values = values[None]
-    if values.ndim != 3 or values.shape[0] not in (1, 3):
-        return ""
-    low, high = (torch.tensor(bound) for bound in bounds)
-    pixels = ((values.float() - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
-    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
-
-
-def png(pixels: Tensor) -> bytes:
-    """Portable Network Graphics (ISO/IEC 15948) of grey or RGB bytes of shape (1 or 3, h, w)."""
-    channels, height, width = pixels.shape
-    rows = pixels.permute(1, 2, 0).reshape(height, -1).numpy()
-    colour = 0 if channels == 1 else 2
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )

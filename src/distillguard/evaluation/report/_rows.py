@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..._typing import Distance
-from .._class_names import ClassNames
+from .._captions import ClassNames
 from .._presets import AttackSpec
 from .._records import Cost, Records
 from .._statistics import wilson

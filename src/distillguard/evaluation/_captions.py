@@ -1,4 +1,4 @@
-"""What people call the classes, and other words of theirs."""
+"""What people call the report, the examples and the classes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,6 +38,24 @@ class ClassNames:
         if self.given is not None:
             return self.given[index]
         return str(index if self.labels is None else self.labels[index])
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The caller's words for people."""
+
+    title: str | None
+    dataset: str | None
+    classes: ClassNames
+
+    @classmethod
+    def of(cls, title: Any, dataset: Any, class_names: Any, labels: Any | None) -> "Captions":
+        """Check what the caller passed; ``labels`` are the estimator's."""
+        return cls(
+            checked_text("title", title),
+            checked_text("dataset", dataset),
+            ClassNames.of(class_names, labels),
+        )
 
 
 def _looked_up(names: Mapping[Any, Any], label: Any) -> Any:
