@@ -125,8 +125,8 @@ def test_half_precision_is_measured_in_single():
     inputs = torch.zeros(1, 2, dtype=torch.float16)
     trace = AttackTrace(inputs, torch.tensor([0]), norm="l1")
     points = torch.full((1, 2), 1e-4, dtype=torch.float16)
-    trace(torch.tensor([0]), points, torch.tensor([[300.0, 300.25]], dtype=torch.float16))
-    assert trace.margin.tolist() == [[0.25]]
+    trace(torch.tensor([0]), points, torch.tensor([[-0.1, 300.0]], dtype=torch.float16))
+    assert trace.margin.tolist() == [[pytest.approx(300.1, abs=1e-3)]]
     assert trace.distance.item() == pytest.approx(2e-4, rel=1e-3)
 
 

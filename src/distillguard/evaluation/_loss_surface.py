@@ -171,7 +171,12 @@ class LossSurfaceDisplay:
         self.figure_, self.ax_ = canvas(ax)
         steps, margin = self.surface.steps, self.surface.margin
         self.mesh_ = self.ax_.pcolormesh(
-            steps, steps, getattr(self.surface, loss), shading="nearest", cmap="viridis"
+            steps,
+            steps,
+            getattr(self.surface, loss),
+            shading="nearest",
+            cmap="viridis",
+            rasterized=True,
         )
         self.figure_.colorbar(self.mesh_, ax=self.ax_, label=UNITS[loss])
         if margin.min() < 0 < margin.max():
