@@ -18,6 +18,9 @@ ROUNDING = 1e-5
 class AttackTrace:
     """Records one call of an attack, to which it is passed as ``callback=trace``.
 
+    A trace is for one call on all of ``inputs``, not for an attack within
+    :func:`~distillguard.evaluate`, which asks for chunks of what is left.
+
     Only numbers are kept, one of each kind for each question about an example. An example's
     k-th question is the k-th forward pass about it; what an attack asks again, such as a point
     at the bounds that it confirms, counts too. An attack that stops early asks no more about
