@@ -217,7 +217,8 @@ class AdversarialExamplesDisplay:
             If matplotlib is not installed.
         """
         check_at_least("n_examples", n_examples, 1)
-        display = cls(report.examples, norm=report.norm, bounds=report.bounds)
+        fooled = [each for each in report.examples if each.predicted != each.label]
+        display = cls(fooled, norm=report.norm, bounds=report.bounds)
         display.examples = display.examples[:n_examples]
         return display.plot(ax)
 
