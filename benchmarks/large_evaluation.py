@@ -80,9 +80,10 @@ def work(folder: Path, report: Path, state: Path | None) -> None:
 
 
 def timeless(value: Any) -> Any:
-    """A report without its seconds, all that may differ between two runs of one evaluation."""
+    """A report without seconds and date, all that may differ between two runs of one evaluation."""
     if isinstance(value, dict):
-        return {name: timeless(each) for name, each in value.items() if name != "seconds"}
+        kept = value.keys() - {"seconds", "date"}
+        return {name: timeless(value[name]) for name in kept}
     return [timeless(each) for each in value] if isinstance(value, list) else value
 
 

@@ -13,13 +13,15 @@ import torch
 
 from distillguard.evaluation._records import Sample
 
+TIMES = {"seconds", "date"}
+
 
 def told(report):
-    """Everything that a report says but the seconds."""
+    """Everything that a report says but the seconds and the date."""
 
     def strip(part):
         if isinstance(part, dict):
-            return {name: strip(value) for name, value in part.items() if name != "seconds"}
+            return {name: strip(part[name]) for name in part if name not in TIMES}
         return [strip(value) for value in part] if isinstance(part, list) else part
 
     return strip(report.to_dict())

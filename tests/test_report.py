@@ -26,7 +26,7 @@ from distillguard.evaluation import (
     paired_difference,
 )
 from distillguard.evaluation.diagnosis._rules import findings
-from distillguard.evaluation.report._html import png
+from distillguard.evaluation.report._pictures import png
 from distillguard.exceptions import MissingPackageError
 
 

@@ -35,13 +35,15 @@ from distillguard.evaluation._run import Run
 from distillguard.evaluation.diagnosis._columns import observed
 from distillguard.exceptions import SaveError
 
+TIMES = {"seconds", "date"}
+
 
 def told(report):
-    """Everything that a report says but the seconds."""
+    """Everything that a report says but the seconds and the date."""
 
     def strip(part):
         if isinstance(part, dict):
-            return {name: strip(value) for name, value in part.items() if name != "seconds"}
+            return {name: strip(part[name]) for name in part if name not in TIMES}
         return [strip(value) for value in part] if isinstance(part, list) else part
 
     return strip(report.to_dict())

@@ -1,11 +1,14 @@
 """Honest evaluation: attack, judge the attacks, and say what may be believed."""
 
+from ._attack_displays import AdversarialExamplesDisplay, AttackTraceDisplay
 from ._curves import RobustnessCurve, robustness_curve
 from ._displays import HistogramDisplay, RobustnessCurveDisplay, TransferMatrixDisplay
 from ._evaluate import evaluate
 from ._histograms import Histogram, confidence_histogram, gradient_histogram
+from ._loss_surface import LossSurface, LossSurfaceDisplay
 from ._presets import AttackSpec
 from ._records import Cost
+from ._traces import AttackTrace
 from ._transfer import TransferMatrix, transfer_matrix
 from .diagnosis._findings import Finding
 from .diagnosis._observations import Observations
@@ -13,19 +16,25 @@ from .report._compare import Comparison, compare
 from .report._paired import PairedDifference, paired_difference
 from .report._per_example import PerExample
 from .report._report import Example, RobustnessReport
-from .report._rows import AttackRow
+from .report._rows import AttackRow, ClassRow
 from .report._schema import SCHEMA
 
 __all__ = [
     "SCHEMA",
+    "AdversarialExamplesDisplay",
     "AttackRow",
     "AttackSpec",
+    "AttackTrace",
+    "AttackTraceDisplay",
+    "ClassRow",
     "Comparison",
     "Cost",
     "Example",
     "Finding",
     "Histogram",
     "HistogramDisplay",
+    "LossSurface",
+    "LossSurfaceDisplay",
     "Observations",
     "PairedDifference",
     "PerExample",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._plot import pyplot
+from .._plot import drawn, pyplot
 from .._typing import Distance
 from ._curves import RobustnessCurve, robustness_curve
 from ._histograms import Histogram
@@ -126,12 +126,12 @@ class RobustnessCurveDisplay:
         MissingPackageError
             If matplotlib is not installed.
         """
-        self.figure_, self.ax_ = _canvas(ax)
+        self.figure_, self.ax_ = canvas(ax)
         self.line_ = self.ax_.step(
             self.curve.epsilons,
             100 * self.curve.robust_accuracy,
             where="post",
-            label=self.name,
+            label=None if self.name is None else drawn(self.name),
             **line,
         )[0]
         low, high = 100 * self.curve.robust_interval.T
@@ -192,7 +192,7 @@ class HistogramDisplay:
         MissingPackageError
             If matplotlib is not installed.
         """
-        self.figure_, self.ax_ = _canvas(ax)
+        self.figure_, self.ax_ = canvas(ax)
         shown = self.histogram
         places = np.arange(len(shown.counts))
         ends = shown.intervals * shown.n_examples
@@ -245,7 +245,7 @@ class TransferMatrixDisplay:
         MissingPackageError
             If matplotlib is not installed.
         """
-        self.figure_, self.ax_ = _canvas(ax)
+        self.figure_, self.ax_ = canvas(ax)
         image = self.ax_.imshow(100 * self.matrix, vmin=0, vmax=100, cmap="viridis")
         for (row, column), value in np.ndenumerate(self.matrix):
             shade = "white" if value < 0.6 else "black"
@@ -253,15 +253,16 @@ class TransferMatrixDisplay:
             self.ax_.text(column, row, text, ha="center", va="center", color=shade)
         self.figure_.colorbar(image, ax=self.ax_, label="misclassified (%)")
         places = range(len(self.names))
-        self.ax_.set_xticks(places, self.names, rotation=45, ha="right")
-        self.ax_.set_yticks(places, self.names)
+        names = [drawn(name) for name in self.names]
+        self.ax_.set_xticks(places, names, rotation=45, ha="right")
+        self.ax_.set_yticks(places, names)
         self.ax_.set(xlabel="tried on (model)", ylabel="made on (model)")
         return self
 
 
-def _canvas(ax: "Axes | None") -> tuple[Any, "Axes"]:
+def canvas(ax: "Axes | None", **settings: Any) -> tuple[Any, "Axes"]:
     """The figure and the axes to draw on, made where there are none."""
     if ax is None:
-        figure, ax = pyplot().subplots(layout="constrained")
+        figure, ax = pyplot().subplots(layout="constrained", **settings)
         return figure, ax
     return ax.get_figure(), ax

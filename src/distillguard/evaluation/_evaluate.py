@@ -1,9 +1,10 @@
 """The evaluation that a caller asks for."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from os import PathLike
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from .._validation import (
     check_positive,
     check_random_state,
 )
+from ._captions import Captions, ClassNames
 from ._entries import resolve_attacks
 from ._errors import no_attack_ran
 from ._judge import ThreatModel
@@ -41,7 +43,7 @@ from .diagnosis._diagnose import PROBES, diagnose, sample_size
 from .diagnosis._rules import findings
 from .report._per_example import per_example
 from .report._report import Example, RobustnessReport
-from .report._rows import count_survivors, rows
+from .report._rows import class_rows, rows, survivors
 
 
 @with_gradients
@@ -66,6 +68,9 @@ def evaluate(
     compile: bool = False,
     progress: bool = False,
     keep_examples: Literal["few", "fooled", "all"] = "few",
+    title: str | None = None,
+    class_names: Sequence[str] | Mapping[Any, str] | None = None,
+    dataset: str | None = None,
 ) -> RobustnessReport:
     """Attack a model, judge the attacks too, and report what may be believed.
 
@@ -153,6 +158,13 @@ def evaluate(
         others with the last legal point that an attack tried on them, or as they were. Only "few"
         is bounded in memory: the others keep input and point of each in the memory of the CPU,
         and write them to ``state_file`` after each chunk.
+    title : str, optional
+        Title of the report. ``"Robustness of"`` and the model's name if not given.
+    class_names : sequence of str or mapping, optional
+        What people call the classes: names in the order of the logits, one for each at least,
+        or a mapping from labels to names. The labels themselves if not given.
+    dataset : str, optional
+        What people call the examples, such as ``"Fashion-MNIST, test set"``.
 
     Returns
     -------
@@ -215,6 +227,7 @@ def evaluate(
     check_search(precision, compile)
     check_choice("keep_examples", keep_examples, KEPT)
     subject = resolve_model(model)
+    captions = Captions.of(title, dataset, class_names, subject.classes)
     if surrogate is not None:
         surrogate = resolve_model(surrogate, "surrogate").model
     processes = joined()
@@ -232,8 +245,8 @@ def evaluate(
     search = None
     if precision is not None or compile:
         search = searched(subject.model, precision, compile)
-    told = (threat, survivors_only, batch_size, seed, records, data.spec, search, keep_examples)
-    run = Run(counted, chosen, *told)
+    told = (threat, survivors_only, batch_size, seed, records, data.spec, captions)
+    run = Run(counted, chosen, *told, search, keep_examples)
     stream = data.chunks(chunk_size, dtype_of(counted, torch.get_default_dtype()))
     bar = Progress(
         progress and processes.first,
@@ -250,7 +263,8 @@ def evaluate(
         run.records = gathered(run.records, processes)
         check_some_attack_ran(run, processes)
         if diagnosis == "auto":
-            diagnosis = "full" if count_survivors(run.records, list(chosen)) else "brief"
+            left = survivors(run.records, list(chosen))
+            diagnosis = "full" if bool(left.any()) else "brief"
         bar.diagnose(n_here, sample_size(diagnosis), PROBES[diagnosis])
         return summary(run, subject, surrogate, processes, diagnosis)
 
@@ -310,7 +324,8 @@ def summary(
     observations = diagnose(run, diagnosis, surrogate, processes)
     observations = replace(observations, failed={**observations.failed, **records.notes})
     n = len(records)
-    clean, robust = observations.correct, count_survivors(records, names)
+    clean, robust = observations.correct, int(survivors(records, names).sum())
+    captions = run.captions
     return RobustnessReport(
         model=subject.name,
         norm=run.threat.norm,
@@ -334,25 +349,27 @@ def summary(
             "Python": platform.python_version(),
             "PyTorch": torch.__version__,
         },
-        examples=examples(records, names, subject.classes),
+        title=captions.title,
+        dataset=captions.dataset,
+        class_names=captions.classes.given,
+        classes=class_rows(records, names, captions.classes),
+        date=processes.broadcast(datetime.now(UTC).isoformat(timespec="seconds")),
+        examples=examples(records, names, captions.classes),
     )
 
 
-def examples(records: Records, names: list[str], classes: Any | None) -> tuple[Example, ...]:
+def examples(records: Records, names: list[str], called: ClassNames) -> tuple[Example, ...]:
     """The kept examples, with the caller's names for the classes."""
     shown = records.shown
     if not len(shown):
         return ()
 
-    def called(label: int) -> str:
-        return str(label if classes is None else classes[label])
-
     return tuple(
         Example(
             original=shown["inputs"][i],
             adversarial=shown["adversarial"][i],
-            label=called(int(shown["labels"][i])),
-            predicted=called(int(shown["predicted"][i])),
+            label=called[int(shown["labels"][i])],
+            predicted=called[int(shown["predicted"][i])],
             attack=["", *names][int(shown["attack"][i])],
             distance=float(shown["distance"][i]),
             index=int(shown["index"][i]),

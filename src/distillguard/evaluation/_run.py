@@ -19,6 +19,7 @@ from .._validation import check_logits, look_like_probabilities
 from ..attacks._engine import model_facts
 from ..exceptions import NoGradientError
 from ..functional import margin_loss
+from ._captions import Captions
 from ._errors import described, noted, ran_out_of_memory
 from ._first_batch import layout_explained
 from ._judge import ThreatModel, Verdict, Witness, check_points, judge
@@ -42,6 +43,7 @@ class Run:
     records: Records
     spec: Spec
     """What the examples are held to, with the caller's names for them."""
+    captions: Captions
     searched: Model | None = None
     """What the attacks are given in place of the model; every verdict is the model's own."""
     keep: str = "few"
@@ -147,6 +149,7 @@ class Run:
                 logits = logits_of(self.model, inputs, dtype, self.batch_size)
         check_logits(logits, len(inputs))
         self.spec.check_classes(labels, logits.shape[1])
+        self.captions.classes.check(logits.shape[1])
         return logits
 
     def examine(self, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> None:

@@ -53,6 +53,7 @@ def _counts(report: "RobustnessReport") -> Facts:
     for row in report.attacks:
         yield from _row(row, n, standing)
         standing -= row.fooled if report.survivors_only else 0
+    yield from _classes(report)
     yield "attacks of one name", len({row.name for row in report.attacks}) == len(report.attacks)
     yield "an unknown part in costs", set(report.costs) <= set(RESERVED)
 
@@ -77,6 +78,17 @@ def _counts(report: "RobustnessReport") -> Facts:
     for name in ("saturated", "silent", "sampled"):
         yield f"observations.{name} and correct", getattr(seen, name) <= correct
     yield "observations.all_survivors and attack_survivors", seen.n_fooled_by_diagnosis >= 0
+
+
+def _classes(report: "RobustnessReport") -> Facts:
+    n, rows = report.n_examples, report.classes
+    counts = [(row.n_examples, row.n_correct, row.n_robust) for row in rows]
+    expected = (n, report.observations.correct, report.n_robust)
+    yield "classes and the counts of all", tuple(map(sum, zip(*counts, strict=True))) == expected
+    for row, (examples, correct, robust) in zip(rows, counts, strict=True):
+        yield f"classes, {row.name!r}, that grow", examples >= max(correct, 1) and correct >= robust
+    if report.class_names is not None:
+        yield "classes and class_names", {row.name for row in rows} <= set(report.class_names)
 
 
 def _share(name: str, n: int, value: float, interval: tuple[float, float]) -> Facts:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ..._plot import pyplot
+from ..._plot import drawn, pyplot
 from ._text import bars
 
 if TYPE_CHECKING:
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 def accuracy_bars(report: "RobustnessReport") -> "Figure":
     """Clean accuracy, then the accuracy left by each attack, with 95 % intervals."""
     plt = pyplot()
-    drawn = bars(report)
+    rows = bars(report)
 
-    figure, axes = plt.subplots(figsize=(7, 1 + 0.4 * len(drawn)), layout="constrained")
-    for place, (_, accuracy, (low, high)) in enumerate(drawn):
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.4 * len(rows)), layout="constrained")
+    for place, (_, accuracy, (low, high)) in enumerate(rows):
         error = [[100 * max(accuracy - low, 0)], [100 * max(high - accuracy, 0)]]
         axes.barh(place, 100 * accuracy, xerr=error, color="C0" if place else "C7", capsize=3)
-    axes.set_yticks(range(len(drawn)), [name for name, *_ in drawn])
+    axes.set_yticks(range(len(rows)), [drawn(name) for name, *_ in rows])
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="accuracy (%)", ylabel="attack")
-    axes.set_title(f"{report.model}, {report.norm} {report.epsilon:.6g}")
+    axes.set_title(f"{drawn(report.title or report.model)}, {report.norm} {report.epsilon:.6g}")
     return figure

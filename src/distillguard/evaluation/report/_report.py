@@ -20,7 +20,7 @@ from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
 from ..diagnosis._rules import findings
 from ._per_example import PerExample
-from ._rows import AttackRow, attack_records
+from ._rows import AttackRow, ClassRow, attack_records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,6 +101,15 @@ class RobustnessReport:
         generators.
     versions : mapping from str to str
         Of distillguard, Python and PyTorch.
+    date : str
+        When the evaluation ended: ISO 8601, in UTC, to the second. Reports are compared
+        without it.
+    classes : tuple of ClassRow
+        Examples, correct ones and robust ones of each class that has examples.
+    title, dataset : str or None
+        What people call the report and the examples.
+    class_names : tuple of str or None
+        What people call the classes, in the order of the logits.
     examples : tuple of Example
         Those that ``keep_examples`` asked for, a few fooled ones by default: in the order of the
         data, or a few in random order. Not part of the JSON.
@@ -124,6 +133,11 @@ class RobustnessReport:
     costs: Mapping[str, Cost]
     random_state: int
     versions: Mapping[str, str]
+    date: str = field(compare=False)
+    classes: tuple[ClassRow, ...]
+    title: str | None = None
+    dataset: str | None = None
+    class_names: tuple[str, ...] | None = None
     examples: tuple[Example, ...] = field(default=(), repr=False, compare=False)
 
     @property

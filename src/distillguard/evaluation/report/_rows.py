@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..._typing import Distance
+from .._captions import ClassNames
 from .._presets import AttackSpec
 from .._records import Cost, Records
 from .._statistics import wilson
@@ -112,9 +113,68 @@ def row(records: Records, name: str, norm: Distance, standing: Tensor) -> Attack
     )
 
 
-def count_survivors(records: Records, names: list[str]) -> int:
-    """Examples classified correctly that no attack fools: the worst case, example by example."""
+def survivors(records: Records, names: list[str]) -> Tensor:
+    """Which examples are classified correctly and fooled by no attack: (n,) bool."""
     standing = records.columns["predicted"] == records.columns["label"]
     for name in names:
         standing = standing & ~records.of(name, "fooled")
-    return int(standing.sum())
+    return standing
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """What is left of one class.
+
+    Attributes
+    ----------
+    name : str
+        What people call the class.
+    n_examples : int
+        Examples of the class.
+    n_correct : int
+        Of those, the ones classified correctly.
+    n_robust : int
+        Of those, the ones that no attack passed fools within the threat model.
+    """
+
+    name: str
+    n_examples: int
+    n_correct: int
+    n_robust: int
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of the class that is classified correctly."""
+        return self.n_correct / self.n_examples
+
+    @property
+    def clean_interval(self) -> tuple[float, float]:
+        """Its 95 % Wilson interval."""
+        return wilson(self.n_correct, self.n_examples)
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of the class that is classified correctly and withstands every attack passed."""
+        return self.n_robust / self.n_examples
+
+    @property
+    def robust_interval(self) -> tuple[float, float]:
+        """Its 95 % Wilson interval."""
+        return wilson(self.n_robust, self.n_examples)
+
+
+def class_rows(records: Records, attacks: list[str], names: ClassNames) -> tuple[ClassRow, ...]:
+    """Count each class that has examples, in the order of the logits."""
+    label, predicted = records.columns["label"], records.columns["predicted"]
+    names.check(1 + int(torch.maximum(label, predicted).max()))
+    correct, standing = label == predicted, survivors(records, attacks)
+    size = int(label.max()) + 1
+    counts = [
+        label[chosen].bincount(minlength=size).tolist()
+        for chosen in (torch.ones_like(correct), correct, standing)
+    ]
+    return tuple(
+        ClassRow(names[index], *counted)
+        for index, counted in enumerate(zip(*counts, strict=True))
+        if counted[0]
+    )

@@ -10,7 +10,7 @@ from .._records import Cost
 from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
 from ._per_example import from_dict
-from ._rows import AttackRow
+from ._rows import AttackRow, ClassRow
 
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _INTERVAL = {"type": "array", "items": _SHARE, "minItems": 2, "maxItems": 2}
@@ -121,6 +121,11 @@ SCHEMA: dict[str, Any] = {
             "costs": mapping_to(_COST),
             "random_state": {**COUNT, "maximum": 2**63 - 1},
             "versions": mapping_to(TEXT),
+            "date": {"type": "string", "pattern": r"^\d{4}(-\d\d){2}T\d\d(:\d\d){2}\+00:00$"},
+            "classes": {"type": "array", "items": _schema_of(ClassRow), "minItems": 1},
+            "title": or_null(TEXT),
+            "dataset": or_null(TEXT),
+            "class_names": or_null({"type": "array", "items": TEXT}),
         }
     ),
 }
@@ -153,6 +158,7 @@ def parts_from(read: Any) -> dict[str, Any]:
     seen: dict[str, Any] = {name: _tuple(value) for name, value in read["observations"].items()}
     parts["observations"] = Observations(**seen)
     parts["per_example"] = from_dict(read["per_example"])
+    parts["classes"] = tuple(ClassRow(**entry) for entry in read["classes"])
     parts["costs"] = {name: Cost(**entry) for name, entry in read["costs"].items()}
     return parts
 

@@ -170,9 +170,22 @@ def sections(report: "RobustnessReport") -> list[tuple[str, list[tuple[str, ...]
     return parts
 
 
+def heading(report: "RobustnessReport") -> str:
+    """What stands over the report."""
+    return " ".join((report.title or f"Robustness of {report.model}").split())
+
+
+def subject(report: "RobustnessReport") -> list[str]:
+    """The model, the examples, and when it was."""
+    known = (report.model, report.dataset, f"{report.date[:10]} {report.date[11:16]} UTC")
+    return [" ".join(part.split()) for part in known if part]
+
+
 def to_text(report: "RobustnessReport") -> str:
     """Headline, table, findings, small print; prose wrapped at 100 columns."""
     lines = [report.headline]
+    if report.title is not None:
+        lines = [heading(report), "", report.headline]
     if not report.headline.startswith(result(report)):
         lines.append(result(report))
     lines += ["", *wrap(summary(report), WIDTH)]
@@ -206,7 +219,8 @@ def no_findings(report: "RobustnessReport") -> str:
 
 def to_markdown(report: "RobustnessReport") -> str:
     """The same as Markdown."""
-    lines = [f"**{escaped(report.headline)}**", ""]
+    lines = [] if report.title is None else [f"## {escaped(heading(report))}", ""]
+    lines += [f"**{escaped(report.headline)}**", ""]
     if not report.headline.startswith(result(report)):
         lines += [escaped(result(report)), ""]
     lines += [escaped(summary(report)), ""]
@@ -277,6 +291,7 @@ def notes(report: "RobustnessReport") -> list[str]:
         f"{on} Success is misclassification at any distance; forwards and backwards are per "
         "attacked example, seconds for all of them.",
         f"Besides: {others}.",
+        f"Evaluated: {', '.join(subject(report))}.",
         f"Seed {report.random_state}; "
         + ", ".join(f"{name} {version}" for name, version in report.versions.items())
         + ".",
@@ -295,6 +310,28 @@ def notes(report: "RobustnessReport") -> list[str]:
                 f"{row.name} returned {row.illegal} points outside the bounds, which do not count."
             )
     return lines
+
+
+def legend(report: "RobustnessReport") -> list[tuple[str, str]]:
+    """What each column of the table of attacks holds."""
+    ran_on = (
+        "correct ones that no earlier attack had fooled"
+        if report.survivors_only
+        else "all that the model classifies correctly"
+    )
+    before = " and those before it" if report.survivors_only else ""
+    meanings = (
+        f"each row is one attack; “{WORST_CASE}”: an example that any attack fooled is fooled",
+        f"share of all examples that are still classified correctly after this attack{before}",
+        "where the robust accuracy of all such examples lies, with 95 % confidence (Wilson)",
+        f"how many examples it was run on: {ran_on}",
+        "share of those that it changed into misclassified ones, at whatever distance",
+        "half of those needed no more change than this, in the norm that stands beside it",
+        "times the model was asked about an example, for each attacked one",
+        "times a gradient was asked for, for each attacked example",
+        "time on the clock for all of them",
+    )
+    return list(zip(HEADERS, meanings, strict=True))
 
 
 def aspects(finding: "Finding") -> tuple[tuple[str, str], ...]:
