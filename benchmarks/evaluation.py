@@ -158,7 +158,7 @@ def judged(found: dict[str, Any], examples: int) -> dict[str, Any]:
 
 
 README = Path(__file__).parents[1] / "README.md"
-MARKS = ("<!-- evaluation beside AutoAttack -->\n\n", "\n\n<!-- end -->")
+MARKS = ("<!-- benchmarks.evaluation: begin -->", "<!-- benchmarks.evaluation: end -->")
 SHOWN = (
     "network",
     "radius",
@@ -178,9 +178,9 @@ def with_table(text: str, result: dict[str, Any]) -> str:
     for row in rows:
         row |= {name: f"{row[name]:.1f}" for name in ("robust, %", "AutoAttack")}
         row |= {name: f"{row[name]:.3f}" for name in ("share", "share of seconds")}
-    before, _, rest = text.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    return before + MARKS[0] + table(rows, list(SHOWN)) + MARKS[1] + after
+    before, rest = text.split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    return f"{before}{MARKS[0]}\n\n{table(rows, list(SHOWN))}\n\n{MARKS[1]}{after}"
 
 
 def main() -> None:

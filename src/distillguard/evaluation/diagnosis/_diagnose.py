@@ -189,11 +189,14 @@ def follows_margin(probe: Probe) -> bool:
 
 
 def within_budget(run: Run) -> dict[str, AttackSpec]:
-    """The caller's attacks but those that failed or were given another threat model."""
+    """The caller's attacks but those that raised or were given another threat model.
+
+    What found no gradient to follow is blind, and fails the test.
+    """
     return {
         name: spec
         for name, spec in run.attacks.items()
-        if name not in run.records.errors and not bool(outside(run, name, spec)[0].any())
+        if name not in run.raised and not bool(outside(run, name, spec)[0].any())
     }
 
 
