@@ -21,6 +21,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,40 +48,18 @@ def subjects(examples: int, cache: Path, folder: Path | None) -> Iterator[Evalua
     for data, radii in RADII.items():
         train = tuple(part[:TRAINED_ON] for part in LOADERS[data]("train"))
         X, y = (part[:examples] for part in LOADERS[data]("test"))
-        for kind in KINDS:
-            path = cache / f"{data} {kind}.pt"
-            yield (
-                f"{data} {kind}",
-                lambda kind=kind, train=train, path=path, r=radii["linf"]: trained(
-                    kind, *train, r, path
-                ),
-                X,
-                y,
-                radii,
-            )
-        if data != "Fashion-MNIST":
-            continue
-        for name in ARCHITECTURES:
-            path = cache / f"{data} {name}.pt"
-            yield (
-                f"{data} {name}",
-                lambda name=name, train=train, path=path, r=radii["linf"]: robust(
-                    name, *train, r, path
-                ),
-                X,
-                y,
-                radii,
-            )
+        kinds: dict[str, Callable[..., nn.Module]] = dict.fromkeys(KINDS, trained)
+        if data == "Fashion-MNIST":
+            kinds |= dict.fromkeys(ARCHITECTURES, robust)
+        for kind, train_one in kinds.items():
+            name = f"{data} {kind}"
+            build = partial(train_one, kind, *train, radii["linf"], cache / f"{name}.pt")
+            yield name, build, X, y, radii
     if folder is not None:
         X, y = digits(folder, examples)
         for name in NAMES:
-            yield (
-                f"MNIST {name.upper()} (published)",
-                lambda name=name: published(folder, name),
-                X,
-                y,
-                PUBLISHED_RADII,
-            )
+            build = partial(published, folder, name)
+            yield f"MNIST {name.upper()} (published)", build, X, y, PUBLISHED_RADII
 
 
 def ours(model: nn.Module, X: Tensor, y: Tensor, norm: str, epsilon: float) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._data import Chunk, Spec
+from .._data import Chunk, Examples, Spec
 from .._data import examples as open_examples
-from .._data._open import Examples
 from .._modes import dtype_of
 from .._typing import Bounds
 from ._model import EvaluatedModel
