@@ -107,6 +107,6 @@ def robust(name: str, X: Tensor, y: Tensor, epsilon: float, cache: Path) -> nn.M
         lr_scheduler="cosine",
         random_state=0,
     )
-    model = trainer.fit(X, y).network_
+    model = trainer.fit(X, y).model_
     torch.save(model.state_dict(), cache)
     return model.eval()

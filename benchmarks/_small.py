@@ -47,9 +47,9 @@ def trained(kind: str, X: Tensor, y: Tensor, epsilon: float, cache: Path) -> nn.
         trainer = AdversarialTrainer(
             network, epsilon=epsilon, bounds=(0.0, 1.0), beta=5.0, max_epochs=15, **settings
         )
-        model = trainer.fit(X, y).network_
+        model = trainer.fit(X, y).model_
     elif kind == "undefended":
-        model = UndefendedClassifier(network, max_epochs=15, random_state=0).fit(X, y).network_
+        model = UndefendedClassifier(network, max_epochs=15, random_state=0).fit(X, y).model_
     else:
         temperature = float(kind.removeprefix("T="))
         distiller = DefensiveDistiller(

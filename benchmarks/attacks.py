@@ -64,7 +64,7 @@ Examples = tuple[Tensor, Tensor]
 def network(name: str, data: str, epochs: int, cache: Path) -> nn.Module:
     """Read a network from the cache; one that is missing is trained and put there."""
     if name == "adversarially trained":
-        return trades(data, cache, epochs).network_.eval().requires_grad_(False)
+        return trades(data, cache, epochs).model_.eval().requires_grad_(False)
     lab = Lab(data, cache, epochs=epochs)
     if not lab.has(name, 0):
         print(f"training the {name} network for {epochs} epochs", flush=True)

@@ -50,7 +50,7 @@ def main() -> None:
             rows.append({"what": what, "setting": name, "examples per second": rate})
             print(rows[-1], flush=True)
 
-    network = plain.network_
+    network = plain.model_
     inputs, labels = X[:2048].cuda(), y[:2048].cuda()
     for what, steps in (("pgd, 40 steps to the end", 40),):
         for _ in range(2):

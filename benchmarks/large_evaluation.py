@@ -125,7 +125,7 @@ def main() -> None:
         np.save(folder / "images.npy", X.numpy())
         np.save(folder / "labels.npy", y.numpy())
         fitted = UndefendedClassifier(network, max_epochs=3, random_state=0)
-        torch.save(fitted.fit(X[:10_000], y[:10_000]).network_.state_dict(), folder / "network.pt")
+        torch.save(fitted.fit(X[:10_000], y[:10_000]).model_.state_dict(), folder / "network.pt")
         command = [sys.executable, "-m", "benchmarks.large_evaluation"]
         command += ["--threads", str(chosen.threads), "--work", name]
         subprocess.run([*command, str(folder / "whole.json"), ""], check=True)

@@ -45,7 +45,7 @@ def fitted(network: str, seed: int, data: str, cache: Path) -> tuple[Any, float 
     if network == "TRADES, half width":
         student = AdversarialTrainer(HALF, beta=5.0, **told)
     else:
-        student = RobustDistiller(HALF, teacher=trades(data, cache).network_, **told)
+        student = RobustDistiller(HALF, teacher=trades(data, cache).model_, **told)
     began = time.perf_counter()
     if network == GENTLE:
         first = told["max_epochs"] // 6

@@ -95,7 +95,7 @@ def runs(seeds: int, tests: int) -> list[dict[str, Any]]:
                     network(width), bounds=(0.0, 1.0), random_state=seed, **SETTINGS
                 ).fit(X[:data], y[:data])
                 seconds = time.perf_counter() - began
-                model = trainer.network_
+                model = trainer.model_
                 rows.append(
                     {
                         "seed": seed,

@@ -454,7 +454,7 @@ class Fitted:
     """An estimator with classes of its own."""
 
     def __init__(self, classes):
-        self.network_ = nn.Linear(2, 2)
+        self.model_ = nn.Linear(2, 2)
         self.classes_ = np.array(classes)
 
 

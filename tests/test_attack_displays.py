@@ -358,7 +358,7 @@ def test_an_estimator_is_asked_by_its_own_labels():
     surface = LossSurfaceDisplay.from_model(
         classifier, X[:1], labels[:1], radius=0.01, n_steps=3
     ).surface
-    logits = classifier.network_(torch.from_numpy(X[:1]))
+    logits = classifier.model_(torch.from_numpy(X[:1]))
     assert surface.margin[1, 1] == pytest.approx((logits[0, 0] - logits[0, 1]).item(), rel=1e-5)
 
 

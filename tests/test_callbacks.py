@@ -143,24 +143,24 @@ def test_training_ends_with_the_average_of_its_own_weights(digits):
     averaged = baseline(weight_averaging=0.8, **settings).fit(*digits)
     live = list(steps)
     plain = baseline(weight_averaging=None, **settings).fit(*digits)
-    start = baseline(max_epochs=1, learning_rate=1e-30).fit(*digits).network_
+    start = baseline(max_epochs=1, learning_rate=1e-30).fit(*digits).model_
     expected = [p.detach().clone() for p in start.parameters()]
     for d, weights in enumerate(live):
         decay = min(0.8, (1 + d) / (10 + d))
         expected = [decay * a + (1 - decay) * w for a, w in zip(expected, weights, strict=True)]
-    for ours, theirs in zip(averaged.network_.parameters(), expected, strict=True):
+    for ours, theirs in zip(averaged.model_.parameters(), expected, strict=True):
         torch.testing.assert_close(ours.detach(), theirs, rtol=1e-4, atol=1e-5)
-    for one, other in zip(live[-1], plain.network_.parameters(), strict=True):
+    for one, other in zip(live[-1], plain.model_.parameters(), strict=True):
         torch.testing.assert_close(one, other.detach())  # averaging does not touch training
 
 
 def test_one_step_is_no_longer_than_the_clip(digits):
     sgd = {"optimizer": torch.optim.SGD, "learning_rate": 1.0, "max_epochs": 1, "batch_size": 300}
     sgd["weight_averaging"] = None
-    start = baseline(**sgd | {"learning_rate": 1e-30}).fit(*digits).network_
+    start = baseline(**sgd | {"learning_rate": 1e-30}).fit(*digits).model_
 
     def moved(clip):
-        end = baseline(gradient_clip=clip, **sgd).fit(*digits).network_
+        end = baseline(gradient_clip=clip, **sgd).fit(*digits).model_
         pairs = zip(end.parameters(), start.parameters(), strict=True)
         return torch.cat([(a - b).flatten() for a, b in pairs]).norm().item()
 
@@ -297,7 +297,7 @@ def test_a_student_learns_a_transfer_set_without_labels(digits, held, form):
                 seen.append(inputs.detach().clone())
             return self.inner(inputs)
 
-    teacher = baseline(max_epochs=10).fit(X, y).network_
+    teacher = baseline(max_epochs=10).fit(X, y).model_
     settings = {"teacher": teacher, "prefit_teacher": True, "max_epochs": 40}
     fitted = small(module=Watched(), temperature=2.0, learning_rate=0.01, **settings)
     fitted.fit(X, y, transfer=TRANSFERS[form](held[0]))

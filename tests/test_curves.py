@@ -113,7 +113,7 @@ class Named:
     """A fitted estimator whose classes are words."""
 
     def __init__(self, network):
-        self.network_, self.classes_ = network, np.array(["no", "yes"])
+        self.model_, self.classes_ = network, np.array(["no", "yes"])
 
 
 def test_curves_and_matrices_take_whatever_evaluate_takes(halfspace, examples):
@@ -170,7 +170,7 @@ def test_an_estimator_with_named_classes_and_arrays_gives_the_curve_of_its_netwo
     places = torch.tensor([np.flatnonzero(estimator.classes_ == word)[0] for word in words[:20]])
     settings = {"budget": attacks.fgsm, "epsilons": [0.0, 0.1]}
     curve = robustness_curve(estimator, X[:20].numpy(), words[:20], **settings)
-    bare = robustness_curve(estimator.network_, X[:20], places, **settings)
+    bare = robustness_curve(estimator.model_, X[:20], places, **settings)
     assert curve.robust_accuracy.tolist() == bare.robust_accuracy.tolist()
     assert curve.robust_accuracy[0] == estimator.score(X[:20], words[:20])
     # A bare attack in place of a mapping.

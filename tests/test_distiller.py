@@ -89,7 +89,7 @@ def test_the_first_loss_of_each_stage_is_the_papers_formula(digits):
 def test_the_student_learns_the_teachers_soft_labels_not_the_hard_ones(digits):
     X, y = digits
     wrong = (y + 1) % 10
-    teacher = UndefendedClassifier(max_epochs=15, random_state=0).fit(X, y).network_
+    teacher = UndefendedClassifier(max_epochs=15, random_state=0).fit(X, y).model_
     fitted = DefensiveDistiller(
         temperature=2.0, teacher=teacher, prefit_teacher=True, max_epochs=25, random_state=0
     ).fit(X, wrong)
@@ -107,7 +107,7 @@ def test_a_trained_teacher_ends_in_eval_mode_and_the_given_one_as_it_was(digits)
 def test_weight_one_at_temperature_one_is_training_on_hard_labels_alone(digits):
     fitted = small(temperature=1.0, hard_label_weight=1.0).fit(*digits)
     baseline = UndefendedClassifier(max_epochs=2, random_state=0).fit(*digits)
-    assert same_weights(fitted.student_, baseline.network_)
+    assert same_weights(fitted.student_, baseline.model_)
 
 
 def test_hinton_s_loss_weighs_the_two_terms_with_t_squared(digits):

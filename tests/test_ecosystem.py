@@ -192,7 +192,7 @@ def test_a_function_and_its_keywords_can_be_set_at_once():
 def test_without_a_module_the_keywords_are_those_of_the_one_sized_from_the_data(digits):
     pipeline = make_pipeline(StandardScaler(), UndefendedClassifier(max_epochs=1))
     pipeline.set_params(undefendedclassifier__module__hidden=(7,)).fit(*digits)
-    assert first_width(pipeline[-1].network_) == 7
+    assert first_width(pipeline[-1].model_) == 7
 
 
 def test_an_optimisers_keywords_are_reached_the_same_way(digits):

@@ -96,7 +96,7 @@ def estimator(kind="arrays", **more):
 
 
 def weights(fitted):
-    names = [name for name in ("teacher_", "student_", "network_") if hasattr(fitted, name)]
+    names = [name for name in ("teacher_", "student_", "model_") if hasattr(fitted, name)]
     return {
         f"{name}{key}": value
         for name in names

@@ -113,9 +113,9 @@ def test_what_fabric_sets_up_is_attacked_in_its_precision(wrapped, examples):
 def test_what_fabric_has_set_up_is_trained_as_what_is_inside(wrapped, examples, estimator):
     inside = copy.deepcopy(wrapped.module)
     settings = {"max_epochs": 1, "random_state": 0}
-    expected = estimator(inside, **settings).fit(*examples).network_.state_dict()
+    expected = estimator(inside, **settings).fit(*examples).model_.state_dict()
     for module in (wrapped, lambda *_: wrapped):
-        weights = estimator(module, **settings).fit(*examples).network_.state_dict()
+        weights = estimator(module, **settings).fit(*examples).model_.state_dict()
         assert weights.keys() == expected.keys()
         assert all(torch.equal(weights[key], expected[key]) for key in expected)
 

@@ -307,7 +307,7 @@ def test_halves_are_disjoint_and_have_every_class(lab, monkeypatch):
 
     def fit(estimator, X, y):
         seen.append((X, y))
-        estimator.network_ = mlp((1, 8, 8), 10, hidden=(16,))
+        estimator.model_ = mlp((1, 8, 8), 10, hidden=(16,))
         return estimator
 
     monkeypatch.setattr(labs.UndefendedClassifier, "fit", fit)
@@ -519,7 +519,7 @@ def test_networks_are_trained_as_papernots_table_says(digits, tmp_path, monkeypa
 
     def fit(estimator, X, y):
         told.append(estimator.get_params())
-        estimator.network_ = mlp((1, 8, 8), 10, hidden=(16,))
+        estimator.model_ = mlp((1, 8, 8), 10, hidden=(16,))
         return estimator
 
     monkeypatch.setattr(labs.UndefendedClassifier, "fit", fit)

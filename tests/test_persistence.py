@@ -162,7 +162,7 @@ def test_convolutions_trained_channels_last_come_back_as_they_lay(tmp_path):
     found = load(tmp_path)
     assert same(found, fitted, X)
     layouts = [
-        [parameter.stride() for parameter in each.network_.parameters()] for each in (found, fitted)
+        [parameter.stride() for parameter in each.model_.parameters()] for each in (found, fitted)
     ]
     assert layouts[0] == layouts[1]
 
@@ -274,7 +274,7 @@ def test_a_robust_student_asks_for_its_other_teacher(table, tmp_path):
     X, y = table
     wide = partial(networks.mlp, hidden=(9,))
     teacher = estimators.AdversarialTrainer(wide, max_epochs=1).fit(X, y)
-    fitted = estimators.RobustDistiller(TINY, teacher=teacher.network_, max_epochs=1).fit(X, y)
+    fitted = estimators.RobustDistiller(TINY, teacher=teacher.model_, max_epochs=1).fit(X, y)
     fitted.save(tmp_path)
     with pytest.raises(SaveError, match=r"teacher must be given"):
         load(tmp_path)
@@ -282,7 +282,7 @@ def test_a_robust_student_asks_for_its_other_teacher(table, tmp_path):
     for given in (teacher, wide):  # the second holds weights of its own, which are replaced
         found = load(tmp_path, teacher=given)
         assert same(found, fitted, X)
-        assert torch.equal(found.teacher_(inputs), teacher.network_(inputs))
+        assert torch.equal(found.teacher_(inputs), teacher.model_(inputs))
 
 
 @pytest.mark.parametrize("name", estimators.__all__)
@@ -293,7 +293,7 @@ def test_every_estimator_declares_the_network_that_predicts(name):
 
 def test_a_fitted_estimator_stands_for_its_network(table, tmp_path):
     teacher = UndefendedClassifier(partial(networks.mlp, hidden=(9,)), max_epochs=1).fit(*table)
-    fitted = tiny(teacher=teacher.network_, prefit_teacher=True).fit(*table)
+    fitted = tiny(teacher=teacher.model_, prefit_teacher=True).fit(*table)
     fitted.save(tmp_path)
     found = load(tmp_path, teacher=teacher)
     np.testing.assert_array_equal(found.soft_labels(table[0]), fitted.soft_labels(table[0]))
@@ -320,7 +320,7 @@ def test_what_is_not_fitted_or_not_tensors_is_not_saved(table, tmp_path):
             pass
 
     fitted = UndefendedClassifier(TINY, max_epochs=1).fit(*table)
-    fitted.network_ = Extra(4, 2)
+    fitted.model_ = Extra(4, 2)
     with pytest.raises(SaveError, match="state_dict of tensors, got dict as _extra_state"):
         fitted.save(tmp_path)
     assert not list(tmp_path.iterdir())

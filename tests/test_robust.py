@@ -265,7 +265,7 @@ def test_adversarial_training_is_robust_where_plain_training_is_not(digits, held
     settings = {"max_epochs": 20, "learning_rate": 3e-3}
     fitted = quick(objective=objective, **settings).fit(*digits)
     plain = UndefendedClassifier(narrow, random_state=0, **settings).fit(*digits)
-    assert robust(fitted.network_, held) > robust(plain.network_, held) + 0.15
+    assert robust(fitted.model_, held) > robust(plain.model_, held) + 0.15
     assert fitted.score(*held) > 0.93
 
 
@@ -274,7 +274,7 @@ def test_a_student_of_a_robust_teacher_is_robust(digits, held, trades, objective
     settings = {"objective": objective, "max_epochs": 20, "learning_rate": 3e-3}
     fitted = quick(RobustDistiller, teacher=trades, **settings).fit(*digits)
     plain = UndefendedClassifier(narrow, random_state=0, max_epochs=20).fit(*digits)
-    assert robust(fitted.student_, held) > robust(plain.network_, held) + 0.15
+    assert robust(fitted.student_, held) > robust(plain.model_, held) + 0.15
     assert fitted.score(*held) > 0.9
 
 
@@ -292,8 +292,8 @@ def test_the_first_loss_is_the_formula_on_attacked_inputs(digits):
     settings = {"attack": attack, "learning_rate": 1e-30, "max_epochs": 1, "batch_size": 64}
     fitted = quick(beta=3.0, label_smoothing=0.1, **settings).fit(X, y)
     with torch.no_grad():
-        clean = fitted.network_(X)
-        adversarial = fitted.network_((X + 0.01).clamp(0, 1))
+        clean = fitted.model_(X)
+        adversarial = fitted.model_((X + 0.01).clamp(0, 1))
     expected = functional.trades_loss(clean, adversarial, y, 3.0, 0.1).mean().item()
     assert fitted.history_[0]["loss"] == pytest.approx(expected, rel=1e-4)
     right = (adversarial.argmax(1) == y).double().mean().item()
@@ -303,7 +303,7 @@ def test_the_first_loss_is_the_formula_on_attacked_inputs(digits):
 def test_any_attack_of_ours_may_take_the_place_of_the_ascent(digits, held):
     attack = partial(attacks.pgd, epsilon=EPSILON, steps=4, early_stop=False, random_state=0)
     fitted = quick(attack=attack, objective="pgd", max_epochs=8, learning_rate=3e-3).fit(*digits)
-    assert robust(fitted.network_, held) > 0.5
+    assert robust(fitted.model_, held) > 0.5
 
 
 def test_clean_accuracy_under_pgd_training_is_told_of_validation_examples_alone(digits, held):
@@ -346,7 +346,7 @@ def test_a_loader_outside_the_unit_interval_must_name_its_bounds(digits):
 def test_a_teacher_may_be_an_estimator_its_network_or_left_to_be_trained(digits, trades):
     X, y = digits[0][:200], digits[1][:200]
     one = quick(RobustDistiller, teacher=trades).fit(X, y)
-    other = quick(RobustDistiller, teacher=trades.network_).fit(X, y)
+    other = quick(RobustDistiller, teacher=trades.model_).fit(X, y)
     np.testing.assert_array_equal(one.decision_function(X), other.decision_function(X))
     assert [record["stage"] for record in one.history_] == ["student"] * 2
     own = quick(RobustDistiller, teacher=narrow).fit(X, y)

@@ -108,7 +108,7 @@ def test_a_fit_does_not_copy_a_module_that_another_thread_holds():
     fit.join(0.5)
     wait.set()
     fit.join(60)
-    trained = [p.requires_grad for p in classifier.network_.parameters()]
+    trained = [p.requires_grad for p in classifier.model_.parameters()]
     assert trained == [p.requires_grad for p in module.parameters()]
     assert any(trained)
 
@@ -137,7 +137,7 @@ def test_attacks_inside_a_fit_do_not_wait_for_it(workers):
         settings = {"max_epochs": 1, "precision": "64-true", "callbacks": [Callback()]}
         return UndefendedClassifier(Tangled(), **settings).fit(loader)
 
-    assert hasattr(at_once(fit)[0], "network_")
+    assert hasattr(at_once(fit)[0], "model_")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -122,7 +122,7 @@ def unchanged(model, inputs, labels):
 PICTURES = [Image.new("RGB", (8, 8))] * 12
 FITTED = UndefendedClassifier(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), max_epochs=1)
 FITTED = FITTED.fit(X, y)
-NAMED = types.SimpleNamespace(network_=NET, classes_=NAMES)
+NAMED = types.SimpleNamespace(model_=NET, classes_=NAMES)
 TABLE = X.flatten(1).numpy()
 
 
@@ -1412,8 +1412,8 @@ MISTAKES = [
         "attack: an estimator",
         lambda: attacks.pgd(FITTED, X, y, epsilon=0.1),
         TypeError,
-        NO_MODEL + "UndefendedClassifier; pass its network_",
-        lambda: attacks.fgsm(FITTED.network_, X, y, epsilon=0.1),
+        NO_MODEL + "UndefendedClassifier; pass its model_",
+        lambda: attacks.fgsm(FITTED.model_, X, y, epsilon=0.1),
     ),
     mistake(
         "attack: a dict",
@@ -1699,14 +1699,14 @@ def test_one_example_needs_no_axis_of_its_own(image, label):
     [
         make_pipeline(FITTED),
         make_pipeline("passthrough", FITTED),
-        FITTED.network_.forward,
+        FITTED.model_.forward,
         types.SimpleNamespace(best_estimator_=FITTED),
     ],
     ids=["pipeline", "passthrough", "forward", "search"],
 )
 def test_what_holds_nothing_but_a_network_of_ours_is_that_network(model):
     evaluated = resolve_model(model)
-    assert evaluated.model is FITTED.network_
+    assert evaluated.model is FITTED.model_
     assert list(evaluated.classes if evaluated.classes is not None else range(5)) == [*range(5)]
 
 

@@ -26,8 +26,8 @@ class Smoothed(UndefendedClassifier):
             return Scored(functional.soft_cross_entropy(logits, targets), logits)
 
         with self._fitting(X, y, validation) as fitting:
-            self.network_ = self._built(self.module, fitting.source)
-            fitting.begin(network=self.network_)
-            fitting.train("network", self.network_, objective)
+            self.model_ = self._built(self.module, fitting.source)
+            fitting.begin(network=self.model_)
+            fitting.train("network", self.model_, objective)
         self.n_iter_ = len(self.history_)
         return self

@@ -55,7 +55,7 @@ def training(lab: Lab, seed: int) -> dict[str, Any]:
 def teacher_state(lab: Lab, seed: int) -> dict[str, Tensor]:
     """Weights of the teacher, trained for longer."""
     settings = training(lab, seed) | {"max_epochs": lab.epochs}
-    return UndefendedClassifier(large, **settings).fit(*lab.train).network_.cpu().state_dict()
+    return UndefendedClassifier(large, **settings).fit(*lab.train).model_.cpu().state_dict()
 
 
 def trained_student(
@@ -71,7 +71,7 @@ def trained_student(
     X, y = lab.train
     network, settings = partial(mlp, hidden=(width, width)), training(lab, seed)
     if weight == 1:
-        return UndefendedClassifier(network, **settings).fit(X, y).network_.requires_grad_(False)
+        return UndefendedClassifier(network, **settings).fit(X, y).model_.requires_grad_(False)
     distiller = DefensiveDistiller(
         network,
         temperature=temperature,

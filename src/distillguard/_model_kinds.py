@@ -9,7 +9,7 @@ from torch import nn
 
 from ._words import described
 
-NETWORKS = ("student_", "network_")
+NETWORKS = ("model_", "student_")
 """Attributes that hold what predicts, in every estimator of ours."""
 
 

@@ -104,7 +104,7 @@ class AdversarialTrainer(RobustClassifier):
 
     Attributes
     ----------
-    network_ : nn.Module
+    model_ : nn.Module
         The trained network, in eval mode.
     classes_ : ndarray of shape (n_classes,)
         The classes, in the order of the logits.
@@ -146,9 +146,9 @@ class AdversarialTrainer(RobustClassifier):
     True
     """
 
-    _predictor = "network_"
+    _predictor = "model_"
 
-    network_: nn.Module
+    model_: nn.Module
     n_iter_: int
     objective: str
     beta: float | None
@@ -270,9 +270,9 @@ class AdversarialTrainer(RobustClassifier):
             If training leaves the finite numbers. The network keeps its last good weights.
         """
         with self._fitting(X, y, validation) as fitting:
-            if not (self.warm_start and hasattr(self, "network_")):
-                self.network_ = self._built(self.module, fitting.source)
-            fitting.begin(network=self.network_)
+            if not (self.warm_start and hasattr(self, "model_")):
+                self.model_ = self._built(self.module, fitting.source)
+            fitting.begin(network=self.model_)
             adversary = self._adversary(fitting)
             source = fitting.source
             if extra is not None:
@@ -280,7 +280,7 @@ class AdversarialTrainer(RobustClassifier):
                 more = more.within("extra", adversary.ascent.bounds)
                 source = MixedSource(source, more, self.extra_fraction)
             objective = self._objective(adversary)
-            fitting.train("network", self.network_, objective, source=source)
+            fitting.train("network", self.model_, objective, source=source)
         self.n_iter_ = len(self.history_)
         return self
 

@@ -90,7 +90,7 @@ def networks_of(kind: type) -> dict[str, str]:
     """The attributes that a class declares as ``nn.Module``, each with its parameter.
 
     ``teacher_`` comes from the parameter ``teacher`` where there is one; ``student_`` and
-    ``network_`` come from ``module``.
+    ``model_`` come from ``module``.
     """
     declared = [name for name, hint in get_type_hints(kind).items() if hint is nn.Module]
     parameters = kind._get_param_names()  # type: ignore[attr-defined]

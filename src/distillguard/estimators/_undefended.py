@@ -63,7 +63,7 @@ class UndefendedClassifier(NetworkClassifier):
 
     Attributes
     ----------
-    network_ : nn.Module
+    model_ : nn.Module
         The trained network, in eval mode.
     classes_ : ndarray of shape (n_classes,)
         The classes, in the order of the logits.
@@ -89,9 +89,9 @@ class UndefendedClassifier(NetworkClassifier):
     True
     """
 
-    _predictor = "network_"
+    _predictor = "model_"
 
-    network_: nn.Module
+    model_: nn.Module
     n_iter_: int
 
     def __init__(
@@ -149,9 +149,9 @@ class UndefendedClassifier(NetworkClassifier):
             If training leaves the finite numbers. The network keeps its last good weights.
         """
         with self._fitting(X, y, validation) as fitting:
-            if not (self.warm_start and hasattr(self, "network_")):
-                self.network_ = self._built(self.module, fitting.source)
-            fitting.begin(network=self.network_)
-            fitting.train("network", self.network_, hard_label_objective(1.0))
+            if not (self.warm_start and hasattr(self, "model_")):
+                self.model_ = self._built(self.module, fitting.source)
+            fitting.begin(network=self.model_)
+            fitting.train("network", self.model_, hard_label_objective(1.0))
         self.n_iter_ = len(self.history_)
         return self
