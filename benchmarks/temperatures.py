@@ -91,7 +91,7 @@ def sweep(data: str, epochs: int, precision: str, seed: int) -> None:
             began = time.perf_counter()
             fitted = make().fit(*training)
             seconds = time.perf_counter() - began
-            network = getattr(fitted, fitted._predictor)
+            network = fitted.model_
             done[label] = {"network": label, **facts(network, test), "seconds": seconds}
             if hasattr(fitted, "teacher_"):
                 done[label]["teacher_accuracy"] = facts(fitted.teacher_, test)["accuracy"]

@@ -125,7 +125,7 @@ def draw(path: Path, models: dict[str, Any], X: torch.Tensor, y: torch.Tensor) -
         _show(axis, image, f"{label}")
     axes[0, 0].set_ylabel("clean, true class")
     for line, (name, model) in zip(axes[1:], models.items(), strict=True):
-        network = model.student_ if hasattr(model, "student_") else model.model_
+        network = model.model_
         adversarial = attacks.carlini_wagner_l2(network, inputs, labels, random_state=0)
         distances = (adversarial - inputs).flatten(1).norm(dim=1)
         seen = model.predict(adversarial)

@@ -227,8 +227,7 @@ def test_held_out_examples_are_scored_by_their_own_soft_labels(digits):
     records = [record for record in fitted.history_ if record["stage"] == "student"]
     best = min(records, key=lambda record: record["validation_loss"])
     X, y = digits
-    order = permutation_of(fitted, len(X))
-    rows = order[: round(0.1 * len(X))]
+    rows = held_rows(fitted, y, round(0.1 * len(X)))
     with torch.no_grad():
         student, teacher = fitted.student_(X[rows]), fitted.teacher_(X[rows])
     soft = functional.soft_cross_entropy(student, functional.softmax(teacher, 5.0), 5.0)
@@ -237,11 +236,35 @@ def test_held_out_examples_are_scored_by_their_own_soft_labels(digits):
     assert best["validation_accuracy"] == pytest.approx(right)
 
 
-def permutation_of(fitted, n):
-    """The order that the fit's seed gives, first the held-out examples."""
+def held_rows(fitted, y, held):
+    """The held-out examples: evenly spaced where the classes lie one after another."""
     seed = int(np.random.RandomState(fitted.random_state).randint(2**31 - 1))
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(n, generator=generator)
+    shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).tolist()
+    by_class = sorted(shuffled, key=lambda row: int(y[row]))
+    return torch.tensor(sorted(by_class[int((i + 0.5) * len(y) / held)] for i in range(held)))
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25])
+def test_every_class_gives_its_share_of_the_held_out_examples(fraction):
+    # Nine of ten examples are of one class: a random tenth would miss the others now and then.
+    counts = {0: 360, 1: 30, 2: 10}
+    y = np.repeat(list(counts), list(counts.values()))
+    X = np.random.default_rng(0).random((len(y), 3), dtype=np.float32)
+    seen = []
+
+    class Note(nn.Linear):
+        def forward(self, inputs):
+            seen.append(inputs)
+            return super().forward(inputs)
+
+    settings = {"early_stopping": True, "validation_fraction": fraction, "max_epochs": 1}
+    baseline(module=Note(3, 3), batch_size=1000, **settings).fit(X, y)
+    held = next(len(inputs) for inputs in reversed(seen))
+    rows = {tuple(row): label for row, label in zip(X.tolist(), y.tolist(), strict=True)}
+    labels = [rows[tuple(row)] for row in seen[-1].tolist()]
+    assert held == round(fraction * len(y))
+    for label, count in counts.items():
+        assert abs(labels.count(label) - fraction * count) <= 1
 
 
 def test_stopping_by_accuracy_keeps_the_most_accurate_epoch(digits, held):
@@ -263,9 +286,13 @@ def test_a_validation_set_of_strings_is_encoded_like_the_training_labels(digits,
 @pytest.mark.parametrize(
     ("validation", "error", "told"),
     [
-        ("half", TypeError, "validation must be a DataLoader, a Dataset or a pair"),
+        ("half", TypeError, "validation must be a tensor, an array, a pair"),
         ((torch.rand(2, 5), torch.tensor([0, 1])), ValueError, "validation must hold examples of"),
-        ((torch.rand(1, 1, 8, 8), torch.tensor([77])), ValueError, "known classes, got 77"),
+        (
+            (torch.rand(1, 1, 8, 8), torch.tensor([77])),
+            ValueError,
+            "labels in validation must be classes from 0 to 9, got values in .77, 77.",
+        ),
     ],
 )
 def test_a_validation_set_that_does_not_fit_is_refused(digits, validation, error, told):

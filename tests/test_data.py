@@ -63,7 +63,7 @@ def test_labels_that_are_no_classes_are_refused(digits, form):
     fitted = baseline().fit(X, y + 1)
     with pytest.raises(ValueError, match="labels in X must hold known classes, got 0"):
         fitted.score(FORMS[form](X, y))
-    with pytest.raises(ValueError, match="labels in X must hold known classes, got 0"):
+    with pytest.raises(ValueError, match="labels in validation must hold known classes, got 0"):
         baseline().fit(X, y + 1, validation=FORMS[form](X, y))
     named = baseline().fit(X, np.array(list("abcdefghij"))[y])
     with pytest.raises(ValueError, match=r"must hold known classes, got \d; known are 'a'"):
@@ -78,13 +78,13 @@ def test_values_that_are_not_finite_are_refused(digits, form):
     X, y = digits
     fitted, spoilt = baseline().fit(X, y), X.clone()
     spoilt[-1, 0, 0, 0] = torch.nan
-    for call in (
-        lambda: baseline().fit(FORMS[form](spoilt, y)),
-        lambda: baseline().fit(X, y, validation=FORMS[form](spoilt, y)),
-        lambda: fitted.predict(FORMS[form](spoilt, y)),
-        lambda: fitted.score(FORMS[form](spoilt, y)),
+    for name, call in (
+        ("X", lambda: baseline().fit(FORMS[form](spoilt, y))),
+        ("validation", lambda: baseline().fit(X, y, validation=FORMS[form](spoilt, y))),
+        ("X", lambda: fitted.predict(FORMS[form](spoilt, y))),
+        ("X", lambda: fitted.score(FORMS[form](spoilt, y))),
     ):
-        with pytest.raises(ValueError, match="X must be finite, got NaN or infinity"):
+        with pytest.raises(ValueError, match=f"^{name} must be finite, got NaN or infinity"):
             call()
 
 

@@ -422,7 +422,11 @@ def test_wrong_parameters_are_refused_with_the_rule_and_the_value(digits, settin
     ("data", "error", "message"),
     [
         (lambda X, y: (X * float("nan"), y), ValueError, "NaN"),
-        (lambda X, y: (X, y[:-1]), ValueError, "inconsistent numbers of samples"),
+        (
+            lambda X, y: (X, y[:-1]),
+            ValueError,
+            "y must have one label for each of 1442 inputs, got 1441",
+        ),
         (lambda X, y: (X, y * 0), ValueError, "at least two classes, got one class: 0"),
         (lambda X, y: (X, y + 0.5), ValueError, "[Uu]nknown label type"),
         (
@@ -430,7 +434,7 @@ def test_wrong_parameters_are_refused_with_the_rule_and_the_value(digits, settin
             TypeError,
             "X must be floating point, got uint8 images; divide by 255",
         ),
-        (lambda X, y: (TensorDataset(X, y), y), ValueError, "y must be None when X yields pairs"),
+        (lambda X, y: (TensorDataset(X, y), y), TypeError, "y must be None when X yields pairs"),
         (
             lambda X, y: (DataLoader(TensorDataset(X[:0], y[:0])),),
             ValueError,
@@ -468,12 +472,14 @@ def test_a_label_beyond_the_network_s_classes_is_refused(digits):
 
 
 def test_prediction_on_another_shape_is_refused(distilled):
-    with pytest.raises(ValueError, match=r"X must have shape \(n, 1, 8, 8\) as in fit"):
+    with pytest.raises(
+        ValueError, match=r"X must hold examples of shape \(1, 8, 8\) as in fit, got \(1, 9, 9\)"
+    ):
         distilled.predict(torch.zeros(2, 1, 9, 9))
 
 
 def test_an_attack_on_the_estimator_itself_names_the_network_to_pass(distilled, digits):
-    with pytest.raises(TypeError, match="got DefensiveDistiller; pass its student_"):
+    with pytest.raises(TypeError, match="got DefensiveDistiller; pass its model_"):
         attacks.fgsm(distilled, *digits, epsilon=0.1)
 
 

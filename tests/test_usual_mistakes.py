@@ -369,8 +369,8 @@ MISTAKES = [
     mistake(
         "complex numbers",
         lambda: ask(X=X.to(torch.complex64)),
-        TypeError,
-        "X must hold real numbers, got torch.complex64",
+        ValueError,
+        "X must hold real numbers, got torch.complex64. Complex data not supported",
     ),
     mistake(
         "strings",
@@ -414,7 +414,7 @@ MISTAKES = [
         "a sparse matrix",
         lambda: ask(X=scipy.sparse.csr_array(TABLE)),
         TypeError,
-        "X must be dense, got csr_array; write X.toarray()",
+        "X must be dense, got a sparse csr_array; write X.toarray()",
     ),
     mistake(
         "a sparse tensor",
@@ -530,8 +530,8 @@ MISTAKES = [
         "one feature",
         lambda: ask(nn.Linear(1, 5), X=X[:, 0, 0, 0]),
         ValueError,
-        "X must have shape (n, ...) with at least two axes, got (12,); for one feature "
-        "write X[:, None]",
+        "X must have shape (n, ...) with at least two axes, got (12,). Reshape your data; for "
+        "one feature write X[:, None]",
         lambda: ask(nn.Linear(1, 5), X=X[:, 0, 0, 0][:, None]),
     ),
     # Loaders, data sets, generators.

@@ -238,7 +238,7 @@ class Lab:
             maker = Smoothed if kind == SMOOTHED else UndefendedClassifier
             estimator = maker(self.about.network, **settings)
         estimator.set_params(random_state=random_state(kind, seed)).fit(X, y)
-        return getattr(estimator, estimator._predictor).cpu().state_dict()
+        return estimator.model_.cpu().state_dict()
 
     def chosen(self, seed: int, n: int, *models: nn.Module) -> Examples:
         """The first n, in an order that the seed gives, that every model classifies correctly."""

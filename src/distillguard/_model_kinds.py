@@ -9,7 +9,7 @@ from torch import nn
 
 from ._words import described
 
-NETWORKS = ("model_", "student_")
+NETWORKS = ("model_",)
 """Attributes that hold what predicts, in every estimator of ours."""
 
 

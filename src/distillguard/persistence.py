@@ -22,7 +22,7 @@ from torch.nn.parameter import is_lazy
 from . import _storage, estimators, networks
 from ._modes import dtype_of, isolated_random_state
 from ._storage import MANIFEST, Described
-from .estimators._base import NetworkClassifier, NetworkFactory
+from .estimators._classifier import NetworkClassifier, NetworkFactory
 from .estimators._portable import networks_of
 from .exceptions import SaveError
 
@@ -274,7 +274,7 @@ def _recorded(parameter: str, builder: Mapping[str, Any]) -> Any:
 def _built(parameter: str, builder: Any, estimator: Any, state: Mapping[str, Tensor]) -> nn.Module:
     """A network for the weights; stopped as soon as it gets larger than they are."""
     if isinstance(builder, NetworkClassifier):
-        builder = getattr(builder, builder._predictor, builder)
+        builder = getattr(builder, "model_", builder)
     if isinstance(builder, nn.Module):
         return deepcopy(builder)
     factory: Callable[..., Any] = networks.mlp if builder is None else builder

@@ -12,11 +12,19 @@ PREDICTION_BATCH = 512
 
 
 class Batch(NamedTuple):
-    """Inputs (n, ...), class indices (n,) int64, and which examples these are, where known."""
+    """Some examples to train on."""
 
     inputs: Tensor
+    """(n, ...), floating."""
+
     labels: Tensor
-    indices: Tensor | None
+    """Class indices (n,), int64."""
+
+    indices: Tensor | None = None
+    """Which examples these are, (n,) int64, where that is known."""
+
+    weights: Tensor | None = None
+    """What each counts in the loss, (n,) float64 with mean 1 over all examples."""
 
 
 class Source(Protocol):

@@ -42,13 +42,19 @@ def regrouped(batches: Iterable[Group], size: int, name: str) -> Iterator[Group]
 
 
 def _joined(held: list[Group], name: str) -> Group:
-    shapes = list(dict.fromkeys(tuple(inputs.shape[1:]) for inputs, _ in held if len(inputs)))
-    if len(shapes) > 1:
-        raise ValueError(f"{name} must hold examples of one shape, got {shapes[0]} and {shapes[1]}")
+    check_one_shape(name, *(tuple(inputs.shape[1:]) for inputs, _ in held if len(inputs)))
     filled = [group for group in held if len(group[0])]
     labels = [labels for _, labels in filled if labels is not None]
     inputs = torch.cat([inputs for inputs, _ in filled])
     return inputs, np.concatenate(labels) if labels else None
+
+
+def check_one_shape(name: str, *shapes: tuple[int, ...]) -> None:
+    """Refuse examples of several shapes."""
+    different = list(dict.fromkeys(shapes))
+    if len(different) > 1:
+        first, second = different[:2]
+        raise ValueError(f"{name} must hold examples of one shape, got {first} and {second}")
 
 
 def _cut(inputs: Tensor, labels: NDArray[Any] | None, rows: slice) -> Group:

@@ -6,6 +6,7 @@ from itertools import count
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from .._typing import Range
 from ._batch import Batch, Source
@@ -36,7 +37,8 @@ class MixedSource:
         for batch in self.source.epoch(number):
             other = next(more)
             inputs = torch.cat([batch.inputs, other.inputs.to(batch.inputs.dtype)])
-            yield Batch(inputs, torch.cat([batch.labels, other.labels]), None)
+            labels = torch.cat([batch.labels, other.labels])
+            yield Batch(inputs, labels, weights=_weights(batch, other))
 
     def in_order(self) -> Iterator[Batch]:
         """The first source's examples."""
@@ -66,6 +68,13 @@ class MixedSource:
             yield from self.extra.epoch(number)
 
 
+def _weights(batch: Batch, other: Batch) -> Tensor | None:
+    """The second source's examples count 1 each, where the first one's have weights."""
+    if batch.weights is None:
+        return None
+    return torch.cat([batch.weights, batch.weights.new_ones(len(other.labels))])
+
+
 def _sizes(source: Source, extra: Source, fraction: float) -> tuple[int, int]:
     """How many examples of a mixed batch come from either source."""
     if isinstance(source, TensorSource) and isinstance(extra, TensorSource):
@@ -80,12 +89,10 @@ def _sizes(source: Source, extra: Source, fraction: float) -> tuple[int, int]:
 
 
 def _batch_size(source: Source) -> int:
-    sampler = getattr(getattr(source, "loader", None), "batch_sampler", None)
+    sampler = getattr(getattr(source, "stream", None), "batch_sampler", None)
     size = getattr(sampler, "batch_size", None)
     return len(source.first().labels) if size is None else int(size)
 
 
 def _cut(source: Source, batch_size: int) -> Source:
-    if not isinstance(source, TensorSource):
-        return source
-    return TensorSource(source.inputs, source.labels, batch_size, source.seed, source.rows)
+    return source.cut(batch_size) if isinstance(source, TensorSource) else source

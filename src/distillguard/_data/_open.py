@@ -1,7 +1,7 @@
 """The one door for data: whatever holds examples, opened as something to read in chunks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Number
 from typing import Any, NoReturn
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from .._words import Argument, described, written
 from ._chunks import Chunk, Group, regrouped
-from ._spec import Spec, check_lengths, label_values, numbers
+from ._spec import Spec, check_lengths, classes_of, label_values, numbers
 
 Pair = tuple[Any, Any]
 
@@ -40,11 +40,19 @@ class Examples:
     read: Callable[[int], Iterable[Pair]]
     """Yields batches (inputs, labels), of at most so many examples where it can choose."""
 
-    shape: tuple[int, ...] | None = None
-    """Shape (n, ...) of inputs in memory; None of a stream."""
+    memory: tuple[Any, NDArray[Any] | None] | None = None
+    """Inputs and labels in memory, as they were given; None of a stream."""
+
+    stream: Any = None
+    """What yields batches or examples one after another; None of what is in memory."""
 
     length: int | None = None
     """How many examples a stream has, where that is known before it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape (n, ...) of inputs in memory; None of a stream."""
+        return None if self.memory is None else tuple(self.memory[0].shape)
 
     @property
     def n_examples(self) -> int | None:
@@ -89,6 +97,7 @@ def examples(
     label_name: str = "y",
     labelled: bool = True,
     spec: Spec | None = None,
+    learn_classes: bool = False,
 ) -> Examples:
     """Open whatever holds examples; the one door for data.
 
@@ -96,7 +105,9 @@ def examples(
     (X, y), one example with its label, a Dataset or DataLoader of pairs, or an iterable of
     batches or examples, each a pair (inputs, labels). ``name`` and ``label_name`` are the
     caller's words for the two, which messages use; ``spec`` says what the examples are held to.
-    Where ``labelled`` is False, labels need not be there and are not looked at.
+    Where ``labelled`` is False, labels need not be there and are not looked at. With
+    ``learn_classes`` the classes are those of labels in memory, of any kind that scikit-learn
+    takes; a stream's labels are indices all the same.
 
     Raises
     ------
@@ -115,14 +126,16 @@ def examples(
             )
         if type(X) is not TensorDataset:
             spec = spec.called(*_names_in_stream(name))
-            return Examples(spec, partial(_batches, X, name, labelled), length=_length(X))
-        X, code = X.tensors, f"{name}.tensors"
+            read = partial(_batches, X, name, labelled)
+            return Examples(spec, read, stream=X, length=_length(X))
+        X, code, learn_classes = X.tensors, f"{name}.tensors", False
         if labelled:
             pair(X, name)
     if y is None and _is_pair(X):
         X, y = X
         inputs, labels = _named(X, name, f"{code}[0]"), _named(y, f"labels in {name}", f"{code}[1]")
-        return _in_memory(X, y if labelled else None, spec.called(inputs, labels))
+        spec = spec.called(inputs, labels)
+        return _in_memory(X, y if labelled else None, spec, learn_classes)
     spec = spec.called(_named(X, name, name), _named(y, label_name, label_name))
     if not labelled:
         return _in_memory(X[0] if isinstance(X, tuple) else X, None, spec)
@@ -130,7 +143,7 @@ def examples(
         _refuse(X, name)
     if y is None and _holds_numbers(X):
         raise TypeError(f"{label_name} must be given when {name} is an array or a tensor, got None")
-    return _in_memory(X, y, spec)
+    return _in_memory(X, y, spec, learn_classes)
 
 
 def _length(X: Any) -> int | None:
@@ -185,7 +198,7 @@ def pair(item: Any, name: str = "X") -> Pair:
     raise TypeError(f"{name} must yield pairs (inputs, labels), got {described(item)}{remedy}")
 
 
-def _in_memory(X: Any, y: Any, spec: Spec) -> Examples:
+def _in_memory(X: Any, y: Any, spec: Spec, learn_classes: bool = False) -> Examples:
     """Examples all there, their labels encoded now: mistakes come before any work."""
     name, label_name = spec.name, spec.label_name
     if not _holds_numbers(X):
@@ -195,8 +208,10 @@ def _in_memory(X: Any, y: Any, spec: Spec) -> Examples:
         _refuse(X, name)
     if isinstance(values, Tensor):
         values = spec.dense(values)
+    if len(values) == 0:
+        raise ValueError(f"{name} must hold at least one example, got none")
     if y is None:
-        return Examples(spec, partial(_slices, values, None), tuple(values.shape))
+        return Examples(spec, partial(_slices, values, None), (values, None))
     if _is_scalar(y):
         values, y = _one_example(values, y, spec)
     elif not _holds_numbers(y):
@@ -213,8 +228,10 @@ def _in_memory(X: Any, y: Any, spec: Spec) -> Examples:
             f"{label_name} must have one label for each of {len(values)} inputs, got {len(labels)}"
             + (f"; for one example write {written(name, '{tensor}[None]')}" if one else "")
         )
+    if learn_classes:
+        spec = replace(spec, classes=classes_of(labels, label_name))
     spec.encode(labels)
-    return Examples(spec, partial(_slices, values, labels), tuple(values.shape))
+    return Examples(spec, partial(_slices, values, labels), (values, labels))
 
 
 def _one_example(values: Any, y: Any, spec: Spec) -> Pair:

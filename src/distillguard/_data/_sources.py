@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor
@@ -21,9 +21,11 @@ from torch.utils.data import (
 
 from .._boxes import hold_within
 from .._typing import Range
-from ._batch import PREDICTION_BATCH, Batch
-from ._open import pair
-from ._spec import Spec, check_lengths
+from ._arrays import as_tensor
+from ._batch import PREDICTION_BATCH, Batch, seen_classes
+from ._chunks import check_one_shape
+from ._open import Examples, as_labels, pair
+from ._spec import Spec, check_lengths, check_several
 
 
 class TensorSource:
@@ -42,8 +44,9 @@ class TensorSource:
         batch_size: int,
         seed: int = 0,
         rows: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
-        self.inputs, self.labels, self.rows = inputs, labels, rows
+        self.inputs, self.labels, self.rows, self.weights = inputs, labels, rows, weights
         self.batch_size, self.seed = batch_size, seed
         self.n_examples: int = len(inputs) if rows is None else len(rows)
         self.n_batches: int | None = len(self._slices())
@@ -75,13 +78,14 @@ class TensorSource:
         return next(self.in_order())
 
     def held_to(self, spec: Spec) -> Self:
-        """The same memory, all of it looked at here and now."""
+        """The same memory, its labels held to the classes."""
         source = copy(self)
-        source.labels = _of_pairs(spec).encode(self.labels)
-        check_lengths(self.inputs, source.labels, spec.name)
-        for inputs in self.inputs.split(PREDICTION_BATCH):
-            spec.check(inputs)
+        source.labels = spec.encode(self.labels)
         return source
+
+    def own_labels(self) -> Tensor:
+        """The labels of the examples, in order."""
+        return self.labels if self.rows is None else self.labels[self.rows]
 
     def within(self, name: str, bounds: Range) -> Self:
         """The same memory, all of it looked at here and now."""
@@ -91,7 +95,23 @@ class TensorSource:
 
     def subset(self, rows: Tensor) -> "TensorSource":
         """Some of the examples, as a source of its own over the same memory."""
-        return TensorSource(self.inputs, self.labels, self.batch_size, self.seed, rows)
+        rows = rows if self.rows is None else self.rows[rows]
+        return self._over(rows, self.weights)
+
+    def weighted(self, weights: Tensor) -> "TensorSource":
+        """The same examples, each with its weight; those of weight 0 are left out."""
+        weighted = self._over(self.rows, weights)
+        return weighted if bool(weights.all()) else weighted.subset(weights.nonzero()[:, 0])
+
+    def cut(self, batch_size: int) -> "TensorSource":
+        """The same examples in batches of another size."""
+        source = copy(self)
+        source.batch_size = batch_size
+        source.n_batches = len(source._slices())
+        return source
+
+    def _over(self, rows: Tensor | None, weights: Tensor | None) -> "TensorSource":
+        return TensorSource(self.inputs, self.labels, self.batch_size, self.seed, rows, weights)
 
     def generators(self) -> list[torch.Generator]:
         """None: an epoch's order follows from its number."""
@@ -103,7 +123,8 @@ class TensorSource:
 
     def _batch(self, indices: Tensor) -> Batch:
         rows = indices if self.rows is None else self.rows[indices]
-        return Batch(Spec().tensor(self.inputs[rows]), self.labels[rows], indices)
+        weights = None if self.weights is None else self.weights[rows]
+        return Batch(Spec().tensor(self.inputs[rows]), self.labels[rows], indices, weights)
 
     def _slices(self) -> list[slice]:
         n = self.n_examples
@@ -113,153 +134,152 @@ class TensorSource:
         return [slice(a, b) for a, b in zip(starts, [*starts[1:], n], strict=True)]
 
 
-class LoaderSource:
-    """The caller's own DataLoader, with its sampler, workers and augmentation."""
+class StreamSource:
+    """What yields batches one after another: the caller's own loader, with all that it does.
 
-    def __init__(self, loader: "DataLoader[Any]") -> None:
-        indexed = _indexed(loader)
-        self.loader = loader if indexed is None else indexed
-        self.spec = _of_pairs(Spec())
-        self.identified = indexed is not None
-        self.divided = _divided(self.loader)
-        self.n_batches = _length(self.loader)
+    ``label`` gives the labels of inputs that come without any.
+    """
+
+    def __init__(
+        self, stream: Any, spec: Spec, label: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        loader = _indexed(stream) if label is None else None
+        self.identified = loader is not None
+        self.stream: Any = stream if loader is None else loader
+        self.spec, self.label = spec, label
+        self.divided = _divided(self.stream)
+        self.n_batches = _length(self.stream)
         self._first: Batch | None = None
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """One pass as the loader gives it."""
-        _start(self.loader, number)
-        for item in self.loader:
-            indices = item[2] if self.identified else None
-            yield self._batch(*pair(item[:2] if self.identified else item), indices)
+        """One pass as the stream gives it."""
+        _start(self.stream, number)
+        for item in self.stream:
+            yield self._batch(item)
 
     def in_order(self) -> Iterator[Batch]:
-        """By index where examples are identified, as the loader gives them otherwise."""
+        """By index where examples are identified, as the stream gives them otherwise."""
         if not self.identified:
             yield from self.epoch(0)
             return
-        inputs, labels, indices = self.loader.dataset.tensors  # type: ignore[attr-defined]
+        inputs, labels, indices = self.stream.dataset.tensors
         for rows in indices.split(PREDICTION_BATCH):
-            yield self._batch(inputs[rows], labels[rows], rows)
+            yield self._batch((inputs[rows], labels[rows], rows))
 
     def first(self) -> Batch:
         """The first batch; kept, because asking a loader again starts its workers again."""
         if self._first is None:
             self._first = next(self.in_order(), None)
         if self._first is None:
-            raise ValueError("X must hold at least one example, got an empty loader")
+            _refuse_empty(self.spec.name)
         return self._first
 
     def held_to(self, spec: Spec) -> Self:
-        """The same loader; every batch is looked at as it comes."""
+        """The same stream; every batch is checked as it comes."""
         source = copy(self)
-        source.spec = _of_pairs(spec)
+        source.spec, source._first = spec, self._first
         return source
 
     def within(self, name: str, bounds: Range) -> Self:
-        """The same loader; every batch is looked at as it comes."""
-        spec = replace(self.spec, name=name, bounds=bounds)
-        spec.check(self.first().inputs)
-        return self.held_to(spec)
-
-    def generators(self) -> list[torch.Generator]:
-        """The loader's and its sampler's, where the caller gave them one."""
-        return _generators(self.loader)
-
-    def _batch(self, inputs: Any, labels: Any, indices: Tensor | None) -> Batch:
-        batch = Batch(self.spec.check(inputs), self.spec.encode(labels), indices)
-        check_lengths(batch.inputs, batch.labels, self.spec.name)
-        return batch
-
-
-class UnlabelledSource:
-    """The inputs of a loader or data set, labelled by a function of theirs."""
-
-    identified = False
-
-    def __init__(
-        self,
-        data: "DataLoader[Any] | Dataset[Any]",
-        label: Callable[[Tensor], Tensor],
-        batch_size: int,
-    ) -> None:
-        if not isinstance(data, DataLoader):
-            data = DataLoader(data, batch_size, shuffle=not isinstance(data, IterableDataset))
-        self.loader, self.label, self.spec = data, label, Spec()
-        self.divided = _divided(data)
-        self.n_batches = _length(data)
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """One pass as the loader gives it."""
-        _start(self.loader, number)
-        for inputs in input_batches(self.loader):
-            inputs = self.spec.check(inputs)
-            yield Batch(inputs, self.label(inputs), None)
-
-    def in_order(self) -> Iterator[Batch]:
-        """One pass as the loader gives it."""
-        return self.epoch(0)
-
-    def first(self) -> Batch:
-        """A first batch."""
-        return next(self.epoch(0))
-
-    def within(self, name: str, bounds: Range) -> Self:
-        """The same loader; every batch is looked at as it comes."""
-        source = copy(self)
-        source.spec = replace(self.spec, name=name, bounds=bounds)
+        """The same stream; every batch is checked as it comes."""
+        source = self.held_to(replace(self.spec, name=name, bounds=bounds))
+        source.spec.check(source.first().inputs)
         return source
 
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
-        return _generators(self.loader)
+        sampler = getattr(self.stream, "sampler", None)
+        given = (getattr(self.stream, "generator", None), getattr(sampler, "generator", None))
+        return [each for each in given if isinstance(each, torch.Generator)]
 
+    def _batch(self, item: Any) -> Batch:
+        indices = item[2] if self.identified else None
+        if self.label is not None:
+            inputs = self._inputs(item[0] if isinstance(item, list | tuple) else item)
+            return Batch(inputs, self.label(inputs))
+        inputs, labels = pair(item[:2] if self.identified else item, self.spec.name)
+        if getattr(labels, "ndim", 1) == 0:  # one example, which has no axis of its own
+            inputs, labels = inputs[None], as_labels(labels)
+        inputs = self._inputs(inputs)
+        check_lengths(inputs, labels, self.spec.name)
+        return Batch(inputs, self.spec.encode(labels), indices)
 
-def input_batches(X: Any, batch_size: int = PREDICTION_BATCH) -> Iterator[Tensor]:
-    """The inputs alone, in order, from a tensor, an array, a data set or a loader."""
-    if isinstance(X, DataLoader | Dataset):
-        loader = X if isinstance(X, DataLoader) else DataLoader(X, batch_size)
-        pieces = (item[0] if isinstance(item, list | tuple) else item for item in loader)
-    else:
-        pieces = (X[start : start + batch_size] for start in range(0, len(X), batch_size))
-    yield from map(Spec().tensor, pieces)
+    def _inputs(self, inputs: Any) -> Tensor:
+        inputs = self.spec.tensor(inputs)
+        if self._first is not None:
+            shapes = self._first.inputs.shape[1:], inputs.shape[1:]
+            check_one_shape(self.spec.name, *map(tuple, shapes))
+        return self.spec.check(inputs)
 
 
 def source_of(
-    data: "DataLoader[Any] | Dataset[Any]", batch_size: int, seed: int
-) -> TensorSource | LoaderSource:
-    """A loader keeps its own batches; a data set is given shuffled ones."""
-    source: TensorSource | LoaderSource
-    if isinstance(data, DataLoader):
-        source = LoaderSource(data)
-        empty = not isinstance(data.dataset, IterableDataset) and len(data) == 0
-    elif isinstance(data, TensorDataset):
-        source = TensorSource(*pair(data.tensors), batch_size, seed).held_to(Spec())
-        empty = len(data) == 0
+    opened: Examples,
+    batch_size: int,
+    seed: int,
+    label: Callable[[Tensor], Tensor] | None = None,
+) -> TensorSource | StreamSource:
+    """Batches for training on what was opened.
+
+    A loader keeps its own batches, a data set is given shuffled ones; what is in memory, or can
+    be read only once, is shuffled and cut here. ``label`` gives the labels where there are none.
+    """
+    stream, spec = opened.stream, opened.spec
+    if isinstance(stream, Dataset) and not isinstance(stream, DataLoader):
+        shuffle = not isinstance(stream, IterableDataset)
+        if shuffle and len(stream) == 0:  # type: ignore[arg-type]
+            _refuse_empty(spec.name)
+        stream = DataLoader(stream, batch_size, shuffle=shuffle)
+    if stream is None or isinstance(stream, Iterator | list | tuple):
+        inputs, labels = _in_memory(opened)
+        if label is not None:
+            labels = torch.cat([label(Spec().tensor(p)) for p in inputs.split(PREDICTION_BATCH)])
+        return TensorSource(inputs, labels, batch_size, seed)
+    if _length(stream) == 0:
+        _refuse_empty(spec.name)
+    return StreamSource(stream, spec, label)
+
+
+def classes_in(source: TensorSource | StreamSource) -> Tensor:
+    """The distinct labels of a source: at least two."""
+    if isinstance(source, TensorSource):
+        seen: Tensor = source.own_labels().unique()
     else:
-        shuffle = not isinstance(data, IterableDataset)
-        empty = shuffle and len(data) == 0  # type: ignore[arg-type]
-        source = LoaderSource(DataLoader(data, batch_size, shuffle=shuffle and not empty))
-    if empty:
-        raise ValueError("X must hold at least one example, got an empty loader or data set")
-    return source
+        seen = seen_classes(source.in_order())
+    check_several(seen, "y")
+    return seen
 
 
-def _of_pairs(spec: Spec) -> Spec:
-    """The same with a name for labels that came with the inputs."""
-    return replace(spec, label_name=f"labels in {spec.name}")
+def _in_memory(opened: Examples) -> tuple[Tensor, Tensor]:
+    """Inputs as they are, mapped from a file perhaps, and class indices; all of it checked."""
+    if opened.memory is None:
+        chunk = opened.whole()
+        return chunk.inputs, chunk.labels
+    spec, (inputs, labels) = opened.spec, opened.memory
+    tensor = inputs.detach().cpu() if isinstance(inputs, Tensor) else as_tensor(inputs)
+    if len(tensor) == 0:
+        _refuse_empty(spec.name)
+    for piece in tensor.split(PREDICTION_BATCH):
+        spec.check(piece)
+    codes = torch.full((len(tensor),), -1) if labels is None else spec.encode(labels)
+    return tensor, codes
 
 
-def _indexed(loader: "DataLoader[Any]") -> "DataLoader[Any] | None":
+def _refuse_empty(name: str) -> NoReturn:
+    raise ValueError(f"{name} must hold at least one example, got none")
+
+
+def _indexed(loader: Any) -> "DataLoader[Any] | None":
     """The same loader with each example's index as a third tensor, where nothing can notice."""
     plain = (
-        type(loader.dataset) is TensorDataset
+        type(loader) is DataLoader
+        and type(loader.dataset) is TensorDataset
         and loader.collate_fn is default_collate
         and type(loader.batch_sampler) is BatchSampler
         and type(loader.sampler) in (RandomSampler, SequentialSampler)
     )
     if not plain:
         return None
-    tensors = loader.dataset.tensors  # type: ignore[attr-defined]
+    tensors = loader.dataset.tensors
     inputs, labels = pair(tensors)
     indices = torch.arange(len(inputs))
     return DataLoader(
@@ -272,21 +292,15 @@ def _indexed(loader: "DataLoader[Any]") -> "DataLoader[Any] | None":
     )
 
 
-def _start(loader: "DataLoader[Any]", number: int) -> None:
+def _start(loader: Any, number: int) -> None:
     """Tell a sampler that wants to know which epoch this is."""
     sampler = getattr(loader, "sampler", None)
     if sampler is not None and hasattr(sampler, "set_epoch"):
         sampler.set_epoch(number)
 
 
-def _divided(loader: "DataLoader[Any]") -> bool:
+def _divided(loader: Any) -> bool:
     return isinstance(getattr(loader, "sampler", None), DistributedSampler)
-
-
-def _generators(loader: "DataLoader[Any]") -> list[torch.Generator]:
-    sampler = getattr(loader, "sampler", None)
-    given = (loader.generator, getattr(sampler, "generator", None))
-    return [each for each in given if isinstance(each, torch.Generator)]
 
 
 def _length(sized: Any) -> int | None:

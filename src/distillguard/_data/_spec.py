@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import assert_all_finite
+from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 from .._boxes import hold_within
@@ -29,6 +31,8 @@ class Spec:
     """What the caller calls the inputs, in messages."""
     label_name: str = "y"
     """What the caller calls the labels."""
+    unknown: int | None = None
+    """The index of labels that are no class; None refuses them."""
 
     def called(self, name: str, label_name: str) -> "Spec":
         """Return the same with the caller's names."""
@@ -43,8 +47,13 @@ class Spec:
         if inputs.ndim < 2:
             raise ValueError(
                 f"{self.name} must have shape (n, ...) with at least two axes, got "
-                f"{tuple(inputs.shape)}; for one feature write "
+                f"{tuple(inputs.shape)}. Reshape your data; for one feature write "
                 f"{written(self.name, '{tensor}[:, None]')}"
+            )
+        if 0 in inputs.shape[1:]:
+            raise ValueError(
+                f"{self.name} must hold numbers, got 0 feature(s) (shape={tuple(inputs.shape)}) "
+                "while a minimum of 1 is required."
             )
         if self.shape is not None and tuple(inputs.shape[1:]) != self.shape:
             raise ValueError(
@@ -65,7 +74,7 @@ class Spec:
         values = inputs.detach() if own else as_tensor(numbers(inputs, self.name))
         values = self.dense(values)
         if values.is_complex():
-            raise TypeError(f"{self.name} must hold real numbers, got {values.dtype}")
+            _refuse_complex(self.name, values.dtype)
         if values.is_floating_point() and (own or dtype is None):
             return values
         return values.to(torch.float32 if dtype is None else dtype)
@@ -89,6 +98,8 @@ class Spec:
             if isinstance(labels, Tensor):
                 codes = codes.to(labels.device)
         if self.classes is not None and self._counted:
+            if self.unknown is not None:
+                return codes.where((codes >= 0) & (codes < len(self.classes)), self.unknown)
             self.check_classes(codes, len(self.classes))
         return codes
 
@@ -108,13 +119,18 @@ class Spec:
         if self.classes is None or (self._counted and values.dtype.kind in "biuf"):
             return torch.from_numpy(whole_numbers(values, self.label_name))
         codes = [self._indices.get(value, -1) for value in values.tolist()]
-        if -1 in codes:
+        if -1 in codes and not self._may_be_unknown(values):
             stranger = values.tolist()[codes.index(-1)]
             raise ValueError(
                 f"{self.label_name} must hold known classes, got {stranger!r}; "
                 f"known are {listed(self._indices)}"
             )
         return torch.tensor(codes, dtype=torch.int64)
+
+    def _may_be_unknown(self, labels: NDArray[Any]) -> bool:
+        """Whether strangers among labels are counted: names among names, numbers among numbers."""
+        kinds = {isinstance(value, str) for value in (*labels.tolist(), *self._indices)}
+        return self.unknown is not None and len(kinds) == 1
 
     @cached_property
     def _counted(self) -> bool:
@@ -143,7 +159,8 @@ def numbers(values: Any, name: str) -> NDArray[Any]:
         values = [as_array(part) for part in values]
     if hasattr(values, "toarray"):
         raise TypeError(
-            f"{name} must be dense, got {described(values)}; write {written(name, '{}.toarray()')}"
+            f"{name} must be dense, got a sparse {type(values).__name__}; write "
+            f"{written(name, '{}.toarray()')}"
         )
     try:
         array = np.asarray(values)
@@ -151,9 +168,41 @@ def numbers(values: Any, name: str) -> NDArray[Any]:
         shapes = sorted({np.shape(part) for part in values}) if _are_arrays(values) else []
         got = " and ".join(map(str, shapes[:2])) or "rows of different lengths"
         raise ValueError(f"{name} must hold examples of one shape, got {got}") from None
-    if array.dtype.kind in "biufc":
+    if array.dtype.kind == "c":
+        _refuse_complex(name, array.dtype)
+    if array.dtype.kind in "biuf":
         return array
-    raise TypeError(f"{name} must hold numbers, got {_no_number(values, array)}")
+    reason = ""
+    if array.dtype.kind == "O":
+        try:
+            return array.astype(np.float64)
+        except TypeError as error:
+            reason = f": {error}"
+        except ValueError:
+            pass
+    raise TypeError(f"{name} must hold numbers, got {_no_number(values, array)}{reason}")
+
+
+def classes_of(labels: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return the distinct classes of labels (n,), in order: at least two, of any kind."""
+    if labels.dtype.kind in "fO":
+        assert_all_finite(labels, input_name=name)
+    check_classification_targets(labels)
+    classes: NDArray[Any] = np.unique(labels)
+    check_several(classes, name)
+    return classes
+
+
+def check_several(classes: Any, name: str) -> None:
+    """Refuse labels of one class, which there is nothing to learn from."""
+    if len(classes) < 2:
+        raise ValueError(
+            f"{name} must hold at least two classes, got one class: {classes.tolist()[0]!r}"
+        )
+
+
+def _refuse_complex(name: str, dtype: Any) -> NoReturn:
+    raise ValueError(f"{name} must hold real numbers, got {dtype}. Complex data not supported")
 
 
 def label_values(labels: Any, name: str, n: int | None = None) -> NDArray[Any]:

@@ -1,26 +1,22 @@
 """Adversarial training: PGD (Madry et al. 2018), TRADES (Zhang et al. 2019), MART (Wang 2020)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Self
 
 from torch import Tensor, nn
 
-from .. import functional
-from .._data._batch import Batch
 from .._data._mixed import MixedSource
 from .._typing import Norm, Range
 from .._validation import check_choice, check_not_negative
-from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, Scored, perturbed
-from ._adversary import Adversary, RobustClassifier, diverging, misled
-from ._base import NetworkFactory
+from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory
+from ._adversary import Adversary, AttackSettings
+from ._classifier import NetworkClassifier, NetworkFactory
 from ._recipes import RECIPES
-
-OBJECTIVES = {"trades": 6.0, "pgd": 0.0, "mart": 5.0}
-"""Each with its paper's weight of the robust term."""
+from ._robust_objectives import ADVERSARIAL, robust_objective
 
 
-class AdversarialTrainer(RobustClassifier):
+class AdversarialTrainer(NetworkClassifier):
     r"""Classifier trained on adversarial examples of itself.
 
     What became of defensive distillation's motivation, a smooth loss around the data: every
@@ -85,6 +81,9 @@ class AdversarialTrainer(RobustClassifier):
     weight_averaging : float or None, default=0.995
         Decay in [0, 1] of an exponential moving average of the weights, with a warm-up; None
         is no averaging.
+    class_weight : mapping, "balanced" or None, default=None
+        What the examples of each class count in the loss: by class, or in inverse proportion to
+        the number of examples. Only for examples in memory.
     callbacks : sequence of Callback, default=()
         Called after each epoch; see :class:`distillguard.callbacks.Callback`.
     checkpoint_dir : str or path-like, optional
@@ -146,13 +145,11 @@ class AdversarialTrainer(RobustClassifier):
     True
     """
 
-    _predictor = "model_"
-
     model_: nn.Module
     n_iter_: int
     objective: str
     beta: float | None
-    extra_fraction: float
+    label_smoothing: float
 
     def __init__(
         self,
@@ -180,6 +177,7 @@ class AdversarialTrainer(RobustClassifier):
         patience: int = 10,
         gradient_clip: float | None = None,
         weight_averaging: float | None = 0.995,
+        class_weight: Mapping[Any, float] | str | None = None,
         callbacks: Sequence[Callback] = (),
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str = "auto",
@@ -235,7 +233,15 @@ class AdversarialTrainer(RobustClassifier):
         check_choice("recipe", recipe, RECIPES)
         return cls(module, **RECIPES[recipe] | parameters)
 
-    def fit(self, X: Any, y: Any = None, *, validation: Any = None, extra: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        validation: Any = None,
+        extra: Any = None,
+    ) -> Self:
         """Train the network against its own adversarial examples.
 
         Parameters
@@ -244,6 +250,9 @@ class AdversarialTrainer(RobustClassifier):
             Training examples, or something that yields pairs (inputs, labels).
         y : array or Tensor of shape (n,), optional
             Classes; None when ``X`` yields pairs.
+        sample_weight : array of shape (n,), optional
+            What each example counts in the loss, 0 or more; one of 0 is left out. Only for
+            examples in memory.
         validation : DataLoader, Dataset or pair (X, y), optional
             Examples to measure loss and accuracies on, under attack, after every epoch.
         extra : DataLoader, Dataset or pair (X, y), optional
@@ -267,26 +276,25 @@ class AdversarialTrainer(RobustClassifier):
         SaveError
             If ``checkpoint_dir`` holds another run, or one whose beginning is damaged.
         DivergenceError
-            If training leaves the finite numbers. The network keeps its last good weights.
+            If the loss or a weight becomes NaN or infinite; the network keeps its last good
+            weights.
         """
-        with self._fitting(X, y, validation) as fitting:
-            if not (self.warm_start and hasattr(self, "model_")):
-                self.model_ = self._built(self.module, fitting.source)
-            fitting.begin(network=self.model_)
-            adversary = self._adversary(fitting)
-            source = fitting.source
+        attack = AttackSettings.of(self.get_params(deep=False))
+        with self._run(X, y, validation, sample_weight) as run:
+            network = self._network(run, "model_", self.module)
+            run.begin(network=network)
+            adversary = attack.adversary(run)
+            source = run.source
             if extra is not None:
-                more = self._other_source("extra", extra, fitting.seed)
+                more = self._other_source(run, "extra", extra)
                 more = more.within("extra", adversary.ascent.bounds)
-                source = MixedSource(source, more, self.extra_fraction)
-            objective = self._objective(adversary)
-            fitting.train("network", self.model_, objective, source=source)
-        self.n_iter_ = len(self.history_)
+                source = MixedSource(source, more, attack.extra_fraction)
+            objective = self._objective(attack, adversary)
+            run.train("network", network, objective, source=source)
         return self
 
     def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("objective", self.objective, ADVERSARIAL)
         if self.objective == "mart" and self.label_smoothing:
             raise ValueError(
                 "label_smoothing must be 0 with objective='mart', whose loss has none, "
@@ -295,40 +303,8 @@ class AdversarialTrainer(RobustClassifier):
         if self.beta is not None:
             check_not_negative("beta", self.beta)
 
-    def _objective(self, adversary: Adversary) -> Objective:
-        beta = OBJECTIVES[self.objective] if self.beta is None else float(self.beta)
-        return adversarial_objective(
-            self.objective, adversary, beta, self.label_smoothing, self.weight_perturbation
-        )
-
-
-def adversarial_objective(
-    name: str, adversary: Adversary, beta: float, smoothing: float, perturbation: float
-) -> Objective:
-    """The loss on a batch: attack it, then score what the network says of both kinds of input."""
-
-    def objective(network: nn.Module, batch: Batch) -> Scored:
-        inputs, labels = batch.inputs, batch.labels
-        points = adversary(inputs, labels, diverging if name == "trades" else misled(labels))
-
-        def scored(ask: Callable[[Tensor], Tensor]) -> Scored:
-            if name == "pgd":
-                adversarial = ask(points)
-                losses = functional.smoothed_cross_entropy(adversarial, labels, smoothing)
-                # Clean inputs take no part in the loss: they are looked at in validation only.
-                return Scored(losses, None if network.training else ask(inputs), adversarial)
-            clean, adversarial = ask(inputs), ask(points)
-            if name == "trades":
-                losses = functional.trades_loss(clean, adversarial, labels, beta, smoothing)
-            else:
-                losses = functional.mart_loss(clean, adversarial, labels, beta)
-            return Scored(losses, clean, adversarial)
-
-        if perturbation and network.training:
-            direct = adversary.runtime.direct
-            return scored(
-                perturbed(network, direct, lambda each: scored(each).losses.mean(), perturbation)
-            )
-        return scored(network)
-
-    return objective
+    def _objective(self, attack: AttackSettings, adversary: Adversary) -> Objective:
+        row = ADVERSARIAL[self.objective]
+        beta = row.defaults["beta"] if self.beta is None else float(self.beta)
+        numbers = {"beta": beta, "label_smoothing": attack.label_smoothing}
+        return robust_objective(row, numbers, adversary, attack.weight_perturbation)

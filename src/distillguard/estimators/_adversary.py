@@ -1,14 +1,14 @@
 """What attacks a network while it is trained: shared by all robust training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import functional
 from .._boxes import check_bounds
-from .._data._batch import Source
+from .._data._batch import Batch, Source
 from .._data._sources import TensorSource
 from .._geometry import check_reach
 from .._typing import Norm, Range
@@ -20,50 +20,16 @@ from .._validation import (
     check_positive,
 )
 from ..training import Ascent, Runtime, attacked
-from ._base import NetworkClassifier
-from ._fitting import Fitting
+from ._run import TrainingRun
+from ._settings import plain
 
-Value = Callable[[Tensor], Tensor]
-
-
-class Adversary:
-    """Finds adversarial inputs for a batch, by the estimator's ascent or by its own attack."""
-
-    def __init__(
-        self, ascent: Ascent, attack: Any, batch_statistics: bool, runtime: Runtime
-    ) -> None:
-        self.ascent, self.attack = ascent, attack
-        self.batch_statistics, self.runtime = batch_statistics, runtime
-
-    def __call__(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        value: Callable[[nn.Module, Tensor], Value],
-    ) -> Tensor:
-        """Adversarial inputs; ``value(network, inputs)`` is what the ascent ascends."""
-        network = self.runtime.direct
-        with attacked(network, self.batch_statistics):
-            if self.attack is not None:
-                found: Tensor = self.attack(network, inputs, labels)
-                return found.detach()
-            return self.ascent(inputs, value(network, inputs))
+SMALLEST_SHARE = 1e-4
+"""Of the range of the data: a smaller radius, with bounds that nobody gave, is a mistake."""
 
 
-def diverging(network: nn.Module, inputs: Tensor) -> Value:
-    """TRADES' value: the divergence from what the network says of the clean inputs."""
-    with torch.no_grad():
-        clean = network(inputs)
-    return lambda points: functional.kl_divergence(network(points), clean)
-
-
-def misled(labels: Tensor) -> Callable[[nn.Module, Tensor], Value]:
-    """Madry's value: the cross-entropy with the true labels."""
-    return lambda network, _: lambda points: functional.cross_entropy(network(points), labels)
-
-
-class RobustClassifier(NetworkClassifier):
-    """A classifier whose training attacks it."""
+@dataclass(frozen=True)
+class AttackSettings:
+    """The parameters that all robust training shares, checked once."""
 
     epsilon: float
     norm: Norm
@@ -76,8 +42,13 @@ class RobustClassifier(NetworkClassifier):
     label_smoothing: float
     extra_fraction: float
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> "AttackSettings":
+        """Take them from an estimator's parameters, NumPy's scalars as Python's."""
+        return cls(**{field.name: plain(parameters[field.name]) for field in fields(cls)})
+
+    def __post_init__(self) -> None:
+        """Refuse what no attack could use."""
         check_norm(self.norm)
         check_positive("epsilon", self.epsilon)
         check_at_least("steps", self.steps, 1)
@@ -95,17 +66,18 @@ class RobustClassifier(NetworkClassifier):
                 f"extra_fraction must be above 0 and below 1, got {self.extra_fraction!r}"
             )
 
-    def _adversary(self, fitting: Fitting) -> Adversary:
+    def adversary(self, run: TrainingRun) -> "Adversary":
+        """What attacks the networks of a run; the run's data is held to the bounds."""
         size = self.epsilon / 4 if self.step_size is None else self.step_size
-        bounds = self._bounds_of(fitting.source, fitting.validation)
-        one = torch.empty(1, *self.input_shape_)
+        bounds = self._bounds_of(run.source, run.validation)
+        one = torch.empty(1, *run.input_shape)
         low, high = one.new_tensor(bounds)
-        check_reach(self.epsilon, self.norm, low, high, one)
-        fitting.source = fitting.source.within("X", bounds)
-        if fitting.validation is not None:
-            fitting.validation = fitting.validation.within("validation", bounds)
+        self._check_reach(low, high, one)
+        run.source = run.source.within("X", bounds)
+        if run.validation is not None:
+            run.validation = run.validation.within("validation", bounds)
         ascent = Ascent(self.norm, float(self.epsilon), self.steps, float(size), bounds)
-        return Adversary(ascent, self.attack, self.batch_statistics, fitting.runtime)
+        return Adversary(ascent, self.attack, self.batch_statistics, run.runtime)
 
     def _bounds_of(self, source: Source, *others: Source | None) -> Range:
         """The bounds given; else the extremes of data in memory, and [0, 1] for a loader's."""
@@ -116,3 +88,45 @@ class RobustClassifier(NetworkClassifier):
         held = [each.inputs for each in (source, *others) if isinstance(each, TensorSource)]
         extremes = [extreme.item() for inputs in held for extreme in inputs.aminmax()]
         return min(extremes), max(extremes)
+
+    def _check_reach(self, low: Tensor, high: Tensor, one: Tensor) -> None:
+        """Refuse a radius that nobody can mean, and say what range was taken from the data."""
+        bounds = low.item(), high.item()
+        if self.bounds is not None:
+            check_reach(self.epsilon, self.norm, low, high, one)
+            return
+        inferred = f"({bounds[0]:g}, {bounds[1]:g}), the range of X"
+        try:
+            check_reach(self.epsilon, self.norm, low, high, one)
+        except ValueError as error:
+            raise ValueError(f"{error}; bounds were not given and are {inferred}") from None
+        width = bounds[1] - bounds[0]
+        counts = bounds[0] == 0 and bounds[1] >= 100  # such as pixels up to 255
+        smallest = 0.5 if counts else width * SMALLEST_SHARE
+        if self.norm == "linf" and self.epsilon < smallest:
+            raise ValueError(
+                f"epsilon must be in the units of X, got {self.epsilon:g} with values in "
+                f"{inferred}; divide X by {bounds[1]:g}, or give bounds={bounds} and an epsilon "
+                "that is meant for them"
+            )
+
+
+class Adversary:
+    """Finds adversarial inputs for a batch, by the estimator's ascent or by its own attack."""
+
+    def __init__(
+        self, ascent: Ascent, attack: Any, batch_statistics: bool, runtime: Runtime
+    ) -> None:
+        self.ascent, self.attack = ascent, attack
+        self.batch_statistics, self.runtime = batch_statistics, runtime
+
+    def __call__(
+        self, batch: Batch, inner_loss: Callable[[nn.Module], Callable[[Tensor], Tensor]]
+    ) -> Tensor:
+        """Adversarial inputs; ``inner_loss(network)`` is what the ascent ascends."""
+        network = self.runtime.direct
+        with attacked(network, self.batch_statistics):
+            if self.attack is not None:
+                found: Tensor = self.attack(network, batch.inputs, batch.labels)
+                return found.detach()
+            return self.ascent(batch.inputs, inner_loss(network))

@@ -1,15 +1,16 @@
 """Defensive distillation (Papernot et al. 2016), with Hinton's hard-label term as an option."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from os import PathLike
 from typing import Any, Self
 
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .. import functional
-from .._data._batch import Batch, Source
+from .._data._batch import Batch
 from .._validation import check_in_unit_interval, check_positive
 from ..training import (
     Callback,
@@ -19,8 +20,8 @@ from ..training import (
     Scored,
     multiply_head,
 )
-from ._base import NetworkClassifier, NetworkFactory
-from ._fitting import hard_label_objective
+from ._classifier import NetworkClassifier, NetworkFactory
+from ._run import TrainingRun, hard_label_objective
 from ._teacher import TeacherLogits, transfer_source
 
 
@@ -56,6 +57,8 @@ class DefensiveDistiller(NetworkClassifier):
         Weight :math:`w` in [0, 1] of the cross-entropy with the true labels at temperature 1
         in the student's loss; the soft term then has weight :math:`(1 - w) T^2` [3]_. 0 is
         Papernot's pure soft-label training.
+    label_smoothing : float, default=0.0
+        Share of the label spread over all classes in the teacher's loss, in [0, 1].
     max_epochs : int, default=20
         Epochs of the teacher and again of the student.
     batch_size : int, default=128
@@ -84,6 +87,9 @@ class DefensiveDistiller(NetworkClassifier):
         Decay in [0, 1] of an exponential moving average of the weights, with a warm-up; the
         average is what validation and callbacks see and what the network ends with. None is
         no averaging.
+    class_weight : mapping, "balanced" or None, default=None
+        What the examples of each class count in the loss: by class, or in inverse proportion to
+        the number of examples. Only for examples in memory.
     callbacks : sequence of Callback, default=()
         Called after each epoch with its entry of ``history_``; see
         :class:`distillguard.callbacks.Callback`.
@@ -148,8 +154,6 @@ class DefensiveDistiller(NetworkClassifier):
     True
     """
 
-    _predictor = "student_"
-
     teacher_: nn.Module
     student_: nn.Module
     n_iter_: int
@@ -157,6 +161,7 @@ class DefensiveDistiller(NetworkClassifier):
     teacher: nn.Module | NetworkFactory | None
     prefit_teacher: bool
     hard_label_weight: float
+    label_smoothing: float
 
     def __init__(
         self,
@@ -166,6 +171,7 @@ class DefensiveDistiller(NetworkClassifier):
         teacher: nn.Module | NetworkFactory | None = None,
         prefit_teacher: bool = False,
         hard_label_weight: float = 0.0,
+        label_smoothing: float = 0.0,
         max_epochs: int = 20,
         batch_size: int = 128,
         optimizer: str | OptimizerFactory = "adam",
@@ -176,6 +182,7 @@ class DefensiveDistiller(NetworkClassifier):
         patience: int = 10,
         gradient_clip: float | None = None,
         weight_averaging: float | None = 0.995,
+        class_weight: Mapping[Any, float] | str | None = None,
         callbacks: Sequence[Callback] = (),
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str = "auto",
@@ -187,7 +194,15 @@ class DefensiveDistiller(NetworkClassifier):
     ) -> None:
         self._keep(locals())
 
-    def fit(self, X: Any, y: Any = None, *, validation: Any = None, transfer: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        validation: Any = None,
+        transfer: Any = None,
+    ) -> Self:
         """Train the teacher, then the student on its soft labels.
 
         Parameters
@@ -198,6 +213,9 @@ class DefensiveDistiller(NetworkClassifier):
         y : array or Tensor of shape (n,), optional
             Classes of any type that scikit-learn takes; None when ``X`` yields pairs, whose
             labels are integers from 0, or is itself the pair.
+        sample_weight : array of shape (n,), optional
+            What each example counts in the loss, 0 or more; one of 0 is left out. Only for
+            examples in memory.
         validation : DataLoader, Dataset or pair (X, y), optional
             Examples to measure loss and accuracy on after every epoch, and to stop early by.
         transfer : array or Tensor of shape (n, ...), Dataset or DataLoader, optional
@@ -220,30 +238,29 @@ class DefensiveDistiller(NetworkClassifier):
         SaveError
             If ``checkpoint_dir`` holds another run, or one whose beginning is damaged.
         DivergenceError
-            If training leaves the finite numbers. The networks keep their last good weights.
+            If the loss or a weight becomes NaN or infinite; the networks keep their last good
+            weights.
         """
-        with self._fitting(X, y, validation) as fitting:
-            if self.warm_start and hasattr(self, "student_"):
-                teacher, student = self.teacher_, self.student_
-            else:
-                teacher, student = self._initial_networks(fitting.source)
-            self.teacher_, self.student_ = teacher, student
-            prefit = teacher if self.prefit_teacher else None
-            fitting.begin(prefit, teacher=teacher, student=student)
+        with self._run(X, y, validation, sample_weight) as run:
+            teacher, student = self._networks(run)
+            run.begin(teacher if self.prefit_teacher else None, teacher=teacher, student=student)
 
             unit = self._logit_unit()
             if not self.prefit_teacher:
-                objective = hard_label_objective(self.temperature)
-                fitting.train("teacher", teacher, objective, unit)
-            teacher.to(fitting.runtime.device).eval()
-            source = fitting.source
+                objective = hard_label_objective(self.temperature, self.label_smoothing)
+                run.train("teacher", teacher, objective, unit)
+            teacher.to(run.runtime.device).eval()
+            source = run.source
             if transfer is not None:
-                source = transfer_source(self, "transfer", transfer, teacher, fitting)
-            taught = TeacherLogits(teacher, source, fitting.runtime)
-            fitting.train("student", student, self._student_objective(taught), unit, source)
-
-        self.n_iter_ = sum(record["stage"] == "student" for record in self.history_)
+                source = transfer_source("transfer", transfer, teacher, run)
+            teacher_logits = TeacherLogits(teacher, source, run.runtime)
+            run.train("student", student, self._student_objective(teacher_logits), unit, source)
         return self
+
+    @property
+    def model_(self) -> nn.Module:  # type: ignore[override]
+        """The network that predicts: ``student_``."""
+        return self.student_
 
     def soft_labels(self, X: Any, temperature: float | None = None) -> NDArray[Any]:
         """Return the teacher's softmax at the training temperature.
@@ -267,46 +284,49 @@ class DefensiveDistiller(NetworkClassifier):
         """
         chosen = self.temperature if temperature is None else temperature
         check_positive("temperature", chosen)
-        logits = self._logits(X, getattr(self, "teacher_", None))
-        return functional.softmax(logits.double(), chosen).numpy()
+        check_is_fitted(self)
+        return self._gathered(
+            X, lambda logits: functional.softmax(logits.double(), chosen), self.teacher_
+        )
 
     def _check_parameters(self) -> None:
-        super()._check_parameters()
         check_positive("temperature", self.temperature)
         check_in_unit_interval("hard_label_weight", self.hard_label_weight)
+        check_in_unit_interval("label_smoothing", self.label_smoothing)
         if self.prefit_teacher and not isinstance(self.teacher, nn.Module):
             raise TypeError(
                 "teacher must be a trained nn.Module with prefit_teacher=True, "
                 f"got {type(self.teacher).__name__}"
             )
 
-    def _initial_networks(self, source: Source) -> tuple[nn.Module, nn.Module]:
-        """Build teacher and student; where they are of one kind they share initial weights."""
-        inputs = source.first().inputs[:2]
-        student = self._built(self.module, source)
-        multiply_head(student, inputs, self._logit_unit())
+    def _networks(self, run: TrainingRun) -> tuple[nn.Module, nn.Module]:
+        """Teacher and student; where they are of one kind they share initial weights."""
+        student = self._network(run, "student_", self.module)
+        if self._goes_on():
+            return self._network(run, "teacher_", self.teacher), student
+        multiply_head(student, run.inputs, self._logit_unit())
         if self.teacher is None:
-            return deepcopy(student), student
-        teacher = self._built(self.teacher, source)
+            run.networks["teacher_"] = teacher = deepcopy(student)
+            return teacher, student
+        teacher = self._network(run, "teacher_", self.teacher)
         if not self.prefit_teacher:
-            multiply_head(teacher, inputs, self._logit_unit())
+            multiply_head(teacher, run.inputs, self._logit_unit())
         return teacher, student
 
     def _logit_unit(self) -> float:
         """How much larger than usual the logits will be: T-fold if the teacher trains at T."""
         return 1.0 if self.prefit_teacher else float(self.temperature)
 
-    def _student_objective(self, taught: TeacherLogits) -> Objective:
+    def _student_objective(self, teacher_logits: TeacherLogits) -> Objective:
         """The student's loss on a batch: Papernot's, or Hinton's where hard labels count."""
         temperature, weight = float(self.temperature), float(self.hard_label_weight)
 
         def objective(network: nn.Module, batch: Batch) -> Scored:
-            logits = network(batch.inputs)
-            targets = functional.softmax(taught(batch), temperature)
-            soft = functional.soft_cross_entropy(logits, targets, temperature)
+            logits, taught = network(batch.inputs), teacher_logits(batch)
             if weight == 0:
-                return Scored(soft, logits)
-            hard = functional.cross_entropy(logits, batch.labels)
-            return Scored((1 - weight) * temperature**2 * soft + weight * hard, logits)
+                targets = functional.softmax(taught, temperature)
+                return Scored(functional.soft_cross_entropy(logits, targets, temperature), logits)
+            losses = functional.distillation_loss(logits, taught, batch.labels, temperature, weight)
+            return Scored(losses, logits)
 
         return objective

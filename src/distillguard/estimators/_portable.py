@@ -81,7 +81,7 @@ class Portable:
         Networks trained in another precision are exported, and compared, in float32.
         """
         check_is_fitted(self)
-        network = getattr(self, self._predictor)  # type: ignore[attr-defined]
+        network = self.model_  # type: ignore[attr-defined]
         classes = np.asarray(self.classes_).tolist()  # type: ignore[attr-defined]
         export(network, self.input_shape_, path, classes)  # type: ignore[attr-defined]
 

@@ -1,36 +1,26 @@
 """Robust distillation: ARD (Goldblum 2020), RSLAD (Zi 2021), IAD (Zhu 2022), AdaAD (Huang 2023)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from os import PathLike
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .. import functional
-from .._data._batch import Batch
 from .._data._mixed import MixedSource
 from .._typing import Norm, Range
 from .._validation import check_choice, check_in_unit_interval, check_not_negative, check_positive
-from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, Scored, perturbed
-from ._adversarial import OBJECTIVES as TEACHER_OBJECTIVES
-from ._adversarial import adversarial_objective
-from ._adversary import Adversary, RobustClassifier, Value, misled
-from ._base import NetworkClassifier, NetworkFactory
-from ._fitting import Fitting
+from ..training import Callback, OptimizerFactory, SchedulerFactory
+from ._adversary import AttackSettings
+from ._classifier import NetworkClassifier, NetworkFactory
+from ._robust_objectives import ADVERSARIAL, DISTILLATION, robust_objective
+from ._run import TrainingRun
 from ._teacher import TeacherLogits, transfer_source
 
-OBJECTIVES: dict[str, dict[str, float]] = {
-    "rslad": {"alpha": 5 / 6},
-    "ard": {"alpha": 1.0, "temperature": 30.0},
-    "iad": {"beta": 0.1},
-    "adaad": {"alpha": 1.0},
-}
-"""Each with its paper's own numbers."""
 
-
-class RobustDistiller(RobustClassifier):
+class RobustDistiller(NetworkClassifier):
     r"""Classifier that learns a teacher's robustness from its soft labels.
 
     What defensive distillation wanted, with the attack inside the training: the student is
@@ -100,6 +90,9 @@ class RobustDistiller(RobustClassifier):
     weight_averaging : float or None, default=0.995
         Decay in [0, 1] of an exponential moving average of the weights, with a warm-up; None
         is no averaging.
+    class_weight : mapping, "balanced" or None, default=None
+        What the examples of each class count in the loss: by class, or in inverse proportion to
+        the number of examples. Only for examples in memory.
     callbacks : sequence of Callback, default=()
         Called after each epoch; see :class:`distillguard.callbacks.Callback`.
     checkpoint_dir : str or path-like, optional
@@ -165,8 +158,6 @@ class RobustDistiller(RobustClassifier):
     True
     """
 
-    _predictor = "student_"
-
     teacher_: nn.Module
     student_: nn.Module
     n_iter_: int
@@ -206,6 +197,7 @@ class RobustDistiller(RobustClassifier):
         patience: int = 10,
         gradient_clip: float | None = None,
         weight_averaging: float | None = 0.995,
+        class_weight: Mapping[Any, float] | str | None = None,
         callbacks: Sequence[Callback] = (),
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str = "auto",
@@ -217,7 +209,15 @@ class RobustDistiller(RobustClassifier):
     ) -> None:
         self._keep(locals())
 
-    def fit(self, X: Any, y: Any = None, *, validation: Any = None, extra: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        validation: Any = None,
+        extra: Any = None,
+    ) -> Self:
         """Train the student against its own adversarial examples, on the teacher's soft labels.
 
         Parameters
@@ -226,6 +226,9 @@ class RobustDistiller(RobustClassifier):
             Training examples, or something that yields pairs (inputs, labels).
         y : array or Tensor of shape (n,), optional
             Classes; None when ``X`` yields pairs.
+        sample_weight : array of shape (n,), optional
+            What each example counts in the loss, 0 or more; one of 0 is left out. Only for
+            examples in memory.
         validation : DataLoader, Dataset or pair (X, y), optional
             Examples to measure loss and accuracies on, under attack, after every epoch.
         extra : array or Tensor of shape (n, ...), DataLoader or Dataset, optional
@@ -247,38 +250,44 @@ class RobustDistiller(RobustClassifier):
         SaveError
             If ``checkpoint_dir`` holds another run, or one whose beginning is damaged.
         DivergenceError
-            If training leaves the finite numbers. The networks keep their last good weights.
+            If the loss or a weight becomes NaN or infinite; the networks keep their last good
+            weights.
         """
-        with self._fitting(X, y, validation) as fitting:
-            prefit = self._prefit_teacher()
-            if not (self.warm_start and hasattr(self, "student_")):
-                self.student_ = self._built(self.module, fitting.source)
-                self.teacher_ = self._initial_teacher(prefit, fitting)
-            fitting.begin(prefit, teacher=self.teacher_, student=self.student_)
-
-            adversary = self._adversary(fitting)
+        attack = AttackSettings.of(self.get_params(deep=False))
+        with self._run(X, y, validation, sample_weight) as run:
+            prefit = self._prefit_teacher(run.classes)
+            teacher, student = self._networks(run, prefit)
+            run.begin(prefit, teacher=teacher, student=student)
+            adversary = attack.adversary(run)
             if prefit is None:
-                weight = TEACHER_OBJECTIVES["trades"]
-                objective = adversarial_objective(
-                    "trades", adversary, weight, self.label_smoothing, self.weight_perturbation
-                )
-                fitting.train("teacher", self.teacher_, objective)
-            self.teacher_.to(fitting.runtime.device).eval()
-            source = fitting.source
+                row = ADVERSARIAL["trades"]
+                numbers = {**row.defaults, "label_smoothing": attack.label_smoothing}
+                objective = robust_objective(row, numbers, adversary, attack.weight_perturbation)
+                run.train("teacher", teacher, objective)
+            teacher.to(run.runtime.device).eval()
+            source = run.source
             if extra is not None:
-                more = transfer_source(self, "extra", extra, self.teacher_, fitting)
+                more = transfer_source("extra", extra, teacher, run)
                 more = more.within("extra", adversary.ascent.bounds)
-                source = MixedSource(source, more, self.extra_fraction)
-            taught = TeacherLogits(self.teacher_, source, fitting.runtime)
-            fitting.train(
-                "student", self.student_, self._objective(adversary, taught), source=source
+                source = MixedSource(source, more, attack.extra_fraction)
+            teacher_logits = TeacherLogits(teacher, source, run.runtime)
+            objective = robust_objective(
+                DISTILLATION[self.objective],
+                self._numbers(),
+                adversary,
+                attack.weight_perturbation,
+                teacher_logits,
             )
-        self.n_iter_ = sum(record["stage"] == "student" for record in self.history_)
+            run.train("student", student, objective, source=source)
         return self
 
+    @property
+    def model_(self) -> nn.Module:  # type: ignore[override]
+        """The network that predicts: ``student_``."""
+        return self.student_
+
     def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("objective", self.objective, DISTILLATION)
         if self.alpha is not None:
             check_in_unit_interval("alpha", self.alpha)
         if self.beta is not None:
@@ -286,79 +295,32 @@ class RobustDistiller(RobustClassifier):
         if self.temperature is not None:
             check_positive("temperature", self.temperature)
 
-    def _prefit_teacher(self) -> nn.Module | None:
+    def _prefit_teacher(self, classes: NDArray[Any]) -> nn.Module | None:
         """The network that teaches, if it is trained already."""
         if isinstance(self.teacher, NetworkClassifier):
-            network = getattr(self.teacher, self.teacher._predictor, None)
+            network: nn.Module | None = getattr(self.teacher, "model_", None)
             if network is None:
                 raise ValueError("teacher must be fitted, got an estimator that is not")
             known = self.teacher.classes_
-            if not np.array_equal(known, self.classes_):
+            if not np.array_equal(known, classes):
                 raise ValueError(
-                    f"teacher must know the classes of y, {self.classes_.tolist()}, "
-                    f"got {known.tolist()}"
+                    f"teacher must know the classes of y, {classes.tolist()}, got {known.tolist()}"
                 )
-            found: nn.Module = network
-            return found
+            return network
         return self.teacher if isinstance(self.teacher, nn.Module) else None
 
-    def _initial_teacher(self, prefit: nn.Module | None, fitting: Fitting) -> nn.Module:
-        if prefit is not None:
-            return self._built(prefit, fitting.source)
-        if self.teacher is None:
-            return deepcopy(self.student_)
-        return self._built(self.teacher, fitting.source)
+    def _networks(self, run: TrainingRun, prefit: nn.Module | None) -> tuple[nn.Module, nn.Module]:
+        """Teacher and student; a teacher of the student's architecture starts as it does."""
+        student = self._network(run, "student_", self.module)
+        if prefit is None and self.teacher is None and not self._goes_on():
+            run.networks["teacher_"] = teacher = deepcopy(student)
+            return teacher, student
+        teacher = self._network(run, "teacher_", self.teacher if prefit is None else prefit)
+        return teacher, student
 
-    def _objective(self, adversary: Adversary, taught: TeacherLogits) -> Objective:
-        """The student's loss on a batch: attack it, then compare it with the teacher."""
-        settings: dict[str, Any] = {
+    def _numbers(self) -> dict[str, float]:
+        """The objective's numbers: the caller's, or the paper's."""
+        return {
             name: value if getattr(self, name) is None else float(getattr(self, name))
-            for name, value in OBJECTIVES[self.objective].items()
+            for name, value in DISTILLATION[self.objective].defaults.items()
         }
-
-        def objective(network: nn.Module, batch: Batch) -> Scored:
-            inputs, labels = batch.inputs, batch.labels
-            teacher = taught(batch)
-            points = adversary(inputs, labels, self._value(batch, taught))
-
-            def scored(ask: Callable[[Tensor], Tensor]) -> Scored:
-                clean, adversarial = ask(inputs), ask(points)
-                three = clean, adversarial, teacher
-                match self.objective:
-                    case "rslad":
-                        losses = functional.rslad_loss(*three, **settings)
-                    case "ard":
-                        losses = functional.ard_loss(*three, labels, **settings)
-                    case "iad":
-                        there = taught.ask(points)
-                        losses = functional.iad_loss(*three, there, labels, **settings)
-                    case _:
-                        losses = functional.adaad_loss(*three, taught.ask(points), **settings)
-                return Scored(losses, clean, adversarial)
-
-            if self.weight_perturbation and network.training:
-                direct, size = adversary.runtime.direct, self.weight_perturbation
-                return scored(
-                    perturbed(network, direct, lambda each: scored(each).losses.mean(), size)
-                )
-            return scored(network)
-
-        return objective
-
-    def _value(self, batch: Batch, taught: TeacherLogits) -> Callable[[nn.Module, Tensor], Value]:
-        """What the inner attack ascends."""
-        if self.objective in ("ard", "iad"):
-            return misled(batch.labels)
-        clean = taught(batch)
-
-        def value(network: nn.Module, _: Tensor) -> Value:
-            def divergence(points: Tensor) -> Tensor:
-                if self.objective == "rslad":
-                    return functional.kl_divergence(network(points), clean)
-                # AdaAD asks the teacher there too, and ascends through it.
-                there = taught.runtime.through(taught.teacher, points)
-                return functional.kl_divergence(network(points), there)
-
-            return divergence
-
-        return value

@@ -1,132 +1,138 @@
-"""What ``fit`` is given: checked, and turned into a source of batches."""
+"""What ``fit`` is given: opened by the one door, and what it says of classes and shape."""
 
-from collections.abc import Sequence
-from copy import deepcopy
-from math import prod
-from typing import Any
+from copy import copy, deepcopy
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import check_X_y
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from sklearn.base import BaseEstimator
+from sklearn.utils import compute_class_weight
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+from torch import Tensor, nn
 
-from .._data._arrays import DTYPES, as_array, as_tensor, refuse_bytes
-from .._data._batch import Source, seen_classes
-from .._data._sources import TensorSource, source_of
-from .._data._spec import Spec
-from ._predicting import Predicting
+from .._data import Spec, examples
+from .._data._batch import Source
+from .._data._sources import StreamSource, TensorSource, classes_in, source_of
+from ._logits import logits_of
+from ._settings import TrainingSettings
 
 
-class TrainingData(Predicting):
-    """Learns classes and shape from the training data, and holds all other data to them."""
+class TrainingData(NamedTuple):
+    """Training examples and those to validate with, and what they have in common."""
 
-    module: Any
-    early_stopping: Any
-    validation_fraction: float
+    source: Source
+    validation: Source | None
+    spec: Spec
+    """Classes and shape, to which all other data is held."""
 
-    def _check_same_kind(self, classes: NDArray[Any], shape: tuple[int, ...]) -> None:
-        """Refuse examples that the networks of the last fit cannot go on with."""
-        remedy = "set warm_start=False to start anew"
-        if self.input_shape_ != shape:
-            raise ValueError(
-                f"X must hold examples of shape {shape} as in the last fit with warm_start=True, "
-                f"got {self.input_shape_}; {remedy}"
-            )
-        if not np.array_equal(self.classes_, classes):
-            raise ValueError(
-                f"y must hold the classes of the last fit with warm_start=True, "
-                f"{classes.tolist()}, got {self.classes_.tolist()}; {remedy}"
-            )
+    feature_names: NDArray[Any] | None
 
-    def _held_out(self, source: Source) -> tuple[Source, Source | None]:
-        """Split off the validation examples for early stopping."""
-        if not self.early_stopping:
-            return source, None
-        if not isinstance(source, TensorSource):
-            raise ValueError(
-                "early_stopping must be False with a DataLoader and no validation, got "
-                f"{self.early_stopping!r}"
-            )
-        n = source.n_examples
-        held = max(1, round(self.validation_fraction * n))
-        if held >= n:
-            raise ValueError(
-                f"validation_fraction must leave examples to train on, got "
-                f"{self.validation_fraction} of {n} examples"
-            )
-        order = torch.randperm(n)
-        return source.subset(order[held:]), source.subset(order[:held])
 
-    def _other_source(self, name: str, data: Any, seed: int) -> Source:
-        """Check more labelled examples, for validation or training, against the training data."""
-        if isinstance(data, DataLoader | Dataset):
-            source = source_of(data, self.batch_size, seed).held_to(Spec(self.classes_))
-        elif isinstance(data, tuple | list) and len(data) == 2:
-            X, y = map(as_array, data)
-            refuse_bytes(X)
-            X, y = check_X_y(X, y, allow_nd=True, dtype=DTYPES)
-            unknown = np.setdiff1d(y, self.classes_)
-            if len(unknown):
-                raise ValueError(f"{name} must hold known classes, got {unknown[0].item()!r}")
-            indices = torch.from_numpy(np.searchsorted(self.classes_, y))
-            source = TensorSource(as_tensor(X), indices, self.batch_size, seed)
-        else:
-            raise TypeError(
-                f"{name} must be a DataLoader, a Dataset or a pair (X, y), got "
-                f"{type(data).__name__}"
-            )
-        shape = tuple(source.first().inputs.shape[1:])
-        if shape != self.input_shape_:
-            raise ValueError(
-                f"{name} must hold examples of shape {self.input_shape_} as X does, got {shape}"
-            )
+def training_data(
+    estimator: BaseEstimator,
+    X: Any,
+    y: Any,
+    validation: Any,
+    sample_weight: Any,
+    settings: TrainingSettings,
+    seed: int,
+) -> TrainingData:
+    """Open and check everything before any work; nothing is written on the estimator."""
+    names = _feature_names(estimator, X, y)
+    opened = examples(X, y, learn_classes=True)
+    source = source_of(opened, settings.batch_size, seed)
+    shape = tuple(source.first().inputs.shape[1:])
+    classes = opened.spec.classes
+    if classes is None:
+        classes = np.arange(_n_classes(source, estimator.module))
+        source = source.held_to(replace(opened.spec, classes=classes))
+        if isinstance(source, TensorSource):
+            classes_in(source)
+    spec = Spec(classes, shape)
+    source = _weighted(source, sample_weight, settings.class_weight, classes)
+    if validation is None:
+        held: Source | None = None
+        if settings.early_stopping:
+            source, held = _held_out(source, settings)
+    else:
+        held = other_source("validation", validation, spec, settings.batch_size, seed)
+    return TrainingData(source, held, spec, names)
+
+
+def other_source(name: str, data: Any, spec: Spec, batch_size: int, seed: int) -> Source:
+    """More labelled examples, held to the classes and the shape of the training examples."""
+    opened = examples(data, name=name, label_name=f"labels in {name}", spec=spec)
+    return source_of(opened, batch_size, seed)
+
+
+def _feature_names(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[Any] | None:
+    """The names of a table's columns; scikit-learn's own words where ``y`` is missing."""
+    if isinstance(X, Tensor) or not (hasattr(X, "shape") or isinstance(X, list)):
+        return None
+    if y is not None and np.ndim(y) == 2 and np.shape(y)[1] == 1:
+        column_or_1d(y, warn=True)
+    scratch = copy(estimator)  # it is written on
+    if y is not None or hasattr(X, "shape"):
+        validate_data(scratch, X, y, skip_check_array=True)
+    return getattr(scratch, "feature_names_in_", None)
+
+
+def _n_classes(source: TensorSource | StreamSource, module: Any) -> int:
+    """A module's width, or by a pass over the labels without one."""
+    if isinstance(module, nn.Module):
+        return logits_of(deepcopy(module), source.first().inputs[:2]).shape[1]
+    return int(classes_in(source).max()) + 1
+
+
+def _weighted(
+    source: TensorSource | StreamSource, sample_weight: Any, class_weight: Any, classes: Any
+) -> TensorSource | StreamSource:
+    """The same examples, with what each counts in the loss."""
+    if sample_weight is None and class_weight is None:
         return source
-
-    def _training_source(self, X: Any, y: Any, seed: int) -> Source:
-        """Check the training data; learn the classes and the shape of an example."""
-        if y is None and isinstance(X, tuple) and len(X) == 2:
-            X, y = X
-        if isinstance(X, DataLoader | Dataset):
-            if y is not None:
-                raise ValueError("y must be None when X yields pairs (inputs, labels), got labels")
-            source = source_of(X, self.batch_size, seed)
-            self._learn_shape(source.first().inputs.shape[1:])
-            self.classes_ = np.arange(self._n_classes(source))
-            self.__dict__.pop("feature_names_in_", None)
-            source = source.held_to(Spec(self.classes_))
-            if isinstance(source, TensorSource):
-                _refuse_one_class(source.labels.unique())
-            return source
-
-        X, y = as_array(X), as_array(y)
-        refuse_bytes(X)
-        X, y = validate_data(self, X, y, allow_nd=True, dtype=DTYPES)
-        check_classification_targets(y)
-        self.classes_, indices = np.unique(y, return_inverse=True)
-        _refuse_one_class(self.classes_)
-        self._learn_shape(X.shape[1:])
-        return TensorSource(as_tensor(X), torch.from_numpy(indices), self.batch_size, seed)
-
-    def _n_classes(self, source: Source) -> int:
-        """The network's width, or by a pass over the labels without a network."""
-        if isinstance(self.module, nn.Module):
-            inputs = source.first().inputs[:2]
-            return self._forward(deepcopy(self.module), inputs).shape[1]
-        seen = seen_classes(source.in_order())
-        _refuse_one_class(seen)
-        return int(seen.max()) + 1
-
-    def _learn_shape(self, shape: Sequence[int]) -> None:
-        self.input_shape_ = tuple(shape)
-        self.n_features_in_ = prod(shape)
-
-
-def _refuse_one_class(classes: Any) -> None:
-    if len(classes) < 2:
+    if not isinstance(source, TensorSource):
+        name = "class_weight" if sample_weight is None else "sample_weight"
         raise ValueError(
-            f"y must hold at least two classes, got one class: {classes.tolist()[0]!r}"
+            f"{name} must be None for a stream of batches, got one; pass X and y in memory, or "
+            "let a torch.utils.data.WeightedRandomSampler draw the examples"
         )
+    labels = source.labels.numpy()
+    weights = np.ones(len(labels))
+    if sample_weight is not None:
+        weights = _check_sample_weight(
+            sample_weight, labels, dtype=np.float64, ensure_non_negative=True
+        )
+    if class_weight is not None:
+        names = np.asarray(classes)
+        by_class = compute_class_weight(class_weight, classes=names, y=names[labels])
+        weights = weights * by_class[labels]
+    if not weights.any():
+        raise ValueError("sample_weight must hold a weight above 0, got zeros alone")
+    weights = weights / weights[weights > 0].mean()
+    return source.weighted(torch.from_numpy(weights))
+
+
+def _held_out(
+    source: TensorSource | StreamSource, settings: TrainingSettings
+) -> tuple[TensorSource, TensorSource]:
+    """Split off the validation examples for early stopping, the same share of every class."""
+    if not isinstance(source, TensorSource):
+        raise ValueError(
+            "early_stopping must be False with a DataLoader and no validation, got "
+            f"{settings.early_stopping!r}"
+        )
+    n = source.n_examples
+    held = max(1, round(settings.validation_fraction * n))
+    if held >= n:
+        raise ValueError(
+            "validation_fraction must leave examples to train on, got "
+            f"{settings.validation_fraction} of {n} examples"
+        )
+    # Classes one after another, at random within each; every n / held-th is taken.
+    order = torch.randperm(n)
+    order = order[source.own_labels()[order].argsort(stable=True)]
+    chosen = torch.zeros(n, dtype=torch.bool)
+    chosen[((torch.arange(held) + 0.5) * n / held).long()] = True
+    return source.subset(order[~chosen]), source.subset(order[chosen])

@@ -1,14 +1,15 @@
 """The baseline of every defence: the same network, loop and epochs, without one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Self
 
 from torch import nn
 
+from .._validation import check_in_unit_interval
 from ..training import Callback, OptimizerFactory, SchedulerFactory
-from ._base import NetworkClassifier, NetworkFactory
-from ._fitting import hard_label_objective
+from ._classifier import NetworkClassifier, NetworkFactory
+from ._run import hard_label_objective
 
 
 class UndefendedClassifier(NetworkClassifier):
@@ -21,6 +22,8 @@ class UndefendedClassifier(NetworkClassifier):
     ----------
     module : nn.Module, callable or None, default=None
         The network to train, as for :class:`DefensiveDistiller`.
+    label_smoothing : float, default=0.0
+        Share of the label spread over all classes in the loss, in [0, 1].
     max_epochs : int, default=20
         Epochs of training.
     batch_size : int, default=128
@@ -44,6 +47,9 @@ class UndefendedClassifier(NetworkClassifier):
     weight_averaging : float or None, default=0.995
         Decay in [0, 1] of an exponential moving average of the weights, with a warm-up; None
         is no averaging.
+    class_weight : mapping, "balanced" or None, default=None
+        What the examples of each class count in the loss: by class, or in inverse proportion to
+        the number of examples. Only for examples in memory.
     callbacks : sequence of Callback, default=()
         Called after each epoch; see :class:`distillguard.callbacks.Callback`.
     checkpoint_dir : str or path-like, optional
@@ -89,15 +95,15 @@ class UndefendedClassifier(NetworkClassifier):
     True
     """
 
-    _predictor = "model_"
-
     model_: nn.Module
     n_iter_: int
+    label_smoothing: float
 
     def __init__(
         self,
         module: nn.Module | NetworkFactory | None = None,
         *,
+        label_smoothing: float = 0.0,
         max_epochs: int = 20,
         batch_size: int = 128,
         optimizer: str | OptimizerFactory = "adam",
@@ -108,6 +114,7 @@ class UndefendedClassifier(NetworkClassifier):
         patience: int = 10,
         gradient_clip: float | None = None,
         weight_averaging: float | None = 0.995,
+        class_weight: Mapping[Any, float] | str | None = None,
         callbacks: Sequence[Callback] = (),
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str = "auto",
@@ -119,7 +126,9 @@ class UndefendedClassifier(NetworkClassifier):
     ) -> None:
         self._keep(locals())
 
-    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, validation: Any = None
+    ) -> Self:
         """Train the network on hard labels.
 
         Parameters
@@ -128,6 +137,9 @@ class UndefendedClassifier(NetworkClassifier):
             Training examples, or something that yields pairs (inputs, labels).
         y : array or Tensor of shape (n,), optional
             Classes; None when ``X`` yields pairs.
+        sample_weight : array of shape (n,), optional
+            What each example counts in the loss, 0 or more; one of 0 is left out. Only for
+            examples in memory.
         validation : DataLoader, Dataset or pair (X, y), optional
             Examples to measure loss and accuracy on after every epoch.
 
@@ -146,12 +158,14 @@ class UndefendedClassifier(NetworkClassifier):
         SaveError
             If ``checkpoint_dir`` holds another run, or one whose beginning is damaged.
         DivergenceError
-            If training leaves the finite numbers. The network keeps its last good weights.
+            If the loss or a weight becomes NaN or infinite; the network keeps its last good
+            weights.
         """
-        with self._fitting(X, y, validation) as fitting:
-            if not (self.warm_start and hasattr(self, "model_")):
-                self.model_ = self._built(self.module, fitting.source)
-            fitting.begin(network=self.model_)
-            fitting.train("network", self.model_, hard_label_objective(1.0))
-        self.n_iter_ = len(self.history_)
+        with self._run(X, y, validation, sample_weight) as run:
+            network = self._network(run, "model_", self.module)
+            run.begin(network=network)
+            run.train("network", network, hard_label_objective(1.0, self.label_smoothing))
         return self
+
+    def _check_parameters(self) -> None:
+        check_in_unit_interval("label_smoothing", self.label_smoothing)

@@ -179,7 +179,7 @@ class _Stage:
         quiet = not (plan.verbose and runtime.processes.first)
         with tqdm(total=plan.source.n_batches, desc=name, disable=quiet, unit="batch") as bar:
             for batch, weight in self.shares(plan.source, plan.source.epoch(number)):
-                scored = Scored(*plan.objective(network, batch))
+                scored = self.scored(batch)
 
                 self.stepper.zero_grad(set_to_none=True)
                 runtime.fabric.backward(scored.losses.sum() * weight)
@@ -211,9 +211,16 @@ class _Stage:
         with torch.no_grad():
             for batch, weight in self.shares(source, source.in_order()):
                 # Indices say which of the training examples these are: none of them.
-                scored = Scored(*self.plan.objective(self.wrapped, batch._replace(indices=None)))
+                scored = self.scored(batch._replace(indices=None))
                 totals.add(scored, batch.labels, weight)
         return {f"validation_{name}": value for name, value in totals.means().items()}
+
+    def scored(self, batch: Batch) -> Scored:
+        """What the objective makes of a batch, each loss times its example's weight."""
+        scored = Scored(*self.plan.objective(self.wrapped, batch))
+        if batch.weights is None:
+            return scored
+        return scored._replace(losses=scored.losses * batch.weights.to(scored.losses.dtype))
 
     def shares(self, source: Source, batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
         """Each batch's part for this process, on the device, with the weight of an example."""
@@ -223,7 +230,10 @@ class _Stage:
             batch, weight = self.runtime.share(whole, divided)
             inputs = batch.inputs.to(device, dtype, non_blocking=True)
             labels = batch.labels.to(device, non_blocking=True)
-            yield Batch(inputs, labels, batch.indices), weight
+            weights = batch.weights
+            if weights is not None:
+                weights = weights.to(device, non_blocking=True)
+            yield Batch(inputs, labels, batch.indices, weights), weight
 
     def averaged(self) -> Any:
         """Inside, the network has the averaged weights, if there is an average."""

@@ -45,12 +45,13 @@ class Runtime:
             self.fabric = Fabric(
                 accelerator=accelerator,
                 devices=devices,
-                precision=precision,  # type: ignore[arg-type]
+                # Fabric would round what float64 networks return to float32.
+                precision="32-true" if precision == "64-true" else precision,  # type: ignore[arg-type]
                 **_strategy(self.processes),
             )
             self.fabric.launch()
         self.device: torch.device = self.fabric.device
-        self.compile = compile
+        self.compile, self.double = compile, precision == "64-true"
         if precision.startswith("bf16") and self.device.type == "cpu" and not native_bfloat16():
             warnings.warn(
                 "this processor has no bfloat16 instructions and emulates them: "
@@ -67,6 +68,8 @@ class Runtime:
     def set_up(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Return network and optimiser as the loop uses them; the weights are shared."""
         network.to(self.device).to(memory_format=_layout(network))
+        if self.double:
+            network.double()
         module = torch.compile(network) if self.compile else network
         self.direct: nn.Module = _Direct(module, self.fabric)  # type: ignore[arg-type]
         with _quiet():
@@ -123,8 +126,7 @@ def native_bfloat16() -> bool:
 
 
 def _rows(batch: Batch, rows: Tensor) -> Batch:
-    indices = None if batch.indices is None else batch.indices[rows]
-    return Batch(batch.inputs[rows], batch.labels[rows], indices)
+    return Batch(*(None if part is None else part[rows] for part in batch))  # type: ignore[arg-type]
 
 
 class _Direct(nn.Module):

@@ -3,9 +3,11 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import functional
@@ -18,36 +20,56 @@ from ..training import (
     Plan,
     Runtime,
     Scored,
-    Stopping,
     head_in_units,
     make_optimizer,
     make_scheduler,
     train,
 )
-
-if TYPE_CHECKING:
-    from ._base import NetworkClassifier
+from ._settings import TrainingSettings
+from ._training_data import TrainingData
 
 # What may differ where a run goes on from its checkpoints.
 _FREE = {"callbacks", "checkpoint_dir", "device", "module", "teacher", "verbose"}
 
 
-class Fitting:
-    """One fit: its data, its runtime and the history that its stages write."""
+class TrainingRun:
+    """The networks of one fit in training: their data, the runtime and the history."""
 
     def __init__(
         self,
-        estimator: "NetworkClassifier",
+        name: str,
+        parameters: Mapping[str, Any],
+        settings: TrainingSettings,
+        data: TrainingData,
         runtime: Runtime,
-        source: Source,
-        validation: Source | None,
         checkpoints: Checkpoints | None,
         seed: int,
     ) -> None:
-        self.estimator, self.runtime = estimator, runtime
-        self.source, self.validation = source, validation
-        self.checkpoints, self.seed = checkpoints, seed
+        self.name, self.parameters, self.settings = name, parameters, settings
+        self.source, self.validation, self.spec = data.source, data.validation, data.spec
+        self.feature_names = data.feature_names
+        self.runtime, self.checkpoints, self.seed = runtime, checkpoints, seed
+        self.networks: dict[str, nn.Module] = {}
+        """The estimator's networks by attribute, once they are there."""
         self.history: list[Epoch] = []
+        self.stage = ""
+        """The last one that was trained."""
+
+    @property
+    def classes(self) -> NDArray[Any]:
+        """The classes, in the order of the logits."""
+        return np.asarray(self.spec.classes)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        assert self.spec.shape is not None
+        return self.spec.shape
+
+    @property
+    def inputs(self) -> Tensor:
+        """Two examples to look at a network with."""
+        return self.source.first().inputs[:2]
 
     def begin(self, prefit: nn.Module | None = None, **networks: nn.Module) -> None:
         """Give the networks the weights that the run of the checkpoint folder started from.
@@ -72,55 +94,48 @@ class Fitting:
         source: Source | None = None,
     ) -> None:
         """Train ``network`` in place for one stage; ``training/_head.py`` explains the unit."""
-        estimator, source = self.estimator, source or self.source
+        settings, source, self.stage = self.settings, source or self.source, stage
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise ValueError("module must have parameters to train, got none that needs a gradient")
-        inputs = self.source.first().inputs[:2]
         plan = Plan(
             stage=stage,
             source=source,
             objective=objective,
-            max_epochs=estimator.max_epochs,
+            max_epochs=settings.max_epochs,
             seed=self.seed,
             validation=self.validation,
-            stopping=self._stopping(),
-            gradient_clip=estimator.gradient_clip,
-            weight_averaging=estimator.weight_averaging,
-            callbacks=tuple(estimator.callbacks or ()),
+            stopping=settings.stopping(),
+            gradient_clip=settings.gradient_clip,
+            weight_averaging=settings.weight_averaging,
+            callbacks=settings.callbacks,
             checkpoints=self.checkpoints,
-            verbose=bool(estimator.verbose),
+            verbose=bool(settings.verbose),
         )
-        with head_in_units(network, inputs, logit_unit):
+        with head_in_units(network, self.inputs, logit_unit):
             optimizer = make_optimizer(
-                estimator.optimizer, network.parameters(), estimator.learning_rate
+                settings.optimizer, network.parameters(), settings.learning_rate
             )
-            scheduler = make_scheduler(estimator.lr_scheduler, optimizer, self._steps(source))
+            scheduler = make_scheduler(settings.lr_scheduler, optimizer, self._steps(source))
             try:
                 self.history += train(network, optimizer, scheduler, plan, self.runtime)
             except DivergenceError as error:
                 self.history += error.history[:-1]
                 raise
 
-    def _stopping(self) -> Stopping | None:
-        wish = self.estimator.early_stopping
-        if not wish:
-            return None
-        return Stopping(self.estimator.patience, "accuracy" if wish == "accuracy" else "loss")
-
     def _steps(self, source: Source) -> int:
         """Batches in all epochs; only a schedule needs to know."""
         if source.n_batches is None:
-            if self.estimator.lr_scheduler is not None:
+            if self.settings.lr_scheduler is not None:
                 raise ValueError(
                     "lr_scheduler must be None for a data set without a length, "
-                    f"got {self.estimator.lr_scheduler!r}"
+                    f"got {self.settings.lr_scheduler!r}"
                 )
             return 0
-        return self.estimator.max_epochs * source.n_batches
+        return self.settings.max_epochs * source.n_batches
 
     def _settings(self, networks: Mapping[str, nn.Module]) -> dict[str, str]:
         """What a run must have in common with the one whose checkpoints it goes on from."""
-        parameters = self.estimator.get_params(deep=False).items()
+        parameters = self.parameters.items()
         settings = {name: _described(value) for name, value in parameters if name not in _FREE}
         for name, network in networks.items():
             for key, value in network.state_dict().items():
@@ -128,7 +143,7 @@ class Fitting:
             # Layers without weights count too; where an object lies in memory does not.
             layers = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
             settings[f"layers of the {name}"] = hashlib.sha256(layers.encode()).hexdigest()[:16]
-        settings["estimator"] = type(self.estimator).__name__
+        settings["estimator"] = self.name
         settings["processes"] = str(self.runtime.processes.count)
         settings["number of batches"] = str(self.source.n_batches)
         for name, source in (("data", self.source), ("validation data", self.validation)):
@@ -139,12 +154,14 @@ class Fitting:
         return settings
 
 
-def hard_label_objective(temperature: float) -> Objective:
-    """Cross-entropy of the softmax at a temperature with the true labels."""
+def hard_label_objective(temperature: float, smoothing: float = 0.0) -> Objective:
+    """Cross-entropy of the softmax at a temperature with the true labels, smoothed or not."""
 
     def objective(network: nn.Module, batch: Batch) -> Scored:
         logits = network(batch.inputs)
-        return Scored(functional.cross_entropy(logits / temperature, batch.labels), logits)
+        scaled = logits / temperature
+        losses = functional.smoothed_cross_entropy(scaled, batch.labels, smoothing)
+        return Scored(losses, logits)
 
     return objective
 

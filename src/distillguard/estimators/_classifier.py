@@ -1,0 +1,282 @@
+"""What every estimator is: one training run at a time, and the predictions of its network."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from .. import functional, networks
+from .._data import Examples, Spec, examples
+from .._data._batch import PREDICTION_BATCH, Source
+from .._modes import borrowed, isolated_random_state, one_at_a_time, unwrapped
+from ..exceptions import DivergenceError
+from ..training import Checkpoints, Epoch, Runtime
+from ._logits import batch_logits, logits_of
+from ._nested import NestedParameters
+from ._portable import Portable
+from ._run import TrainingRun
+from ._settings import TrainingSettings
+from ._training_data import other_source, training_data
+
+NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
+
+
+class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimator):
+    """A classifier whose predictions are those of ``model_``, one of its networks.
+
+    Subclasses implement ``fit`` inside ``self._run(X, y, ...)``, which writes nothing on the
+    estimator before training has come to its end.
+    """
+
+    module: Any
+    model_: Any
+    classes_: NDArray[Any]
+    input_shape_: tuple[int, ...]
+    n_features_in_: int
+    history_: list[Epoch]
+
+    def _keep(self, given: dict[str, Any]) -> None:
+        """Store the arguments of ``__init__``, as they are, under their own names."""
+        for name in self._get_param_names():
+            setattr(self, name, given[name])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict classes at temperature 1.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
+            Examples like those of ``fit``. Of pairs (inputs, labels) the inputs are used.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Members of ``classes_``.
+        """
+        winners = self._gathered(X, lambda logits: logits.argmax(dim=1))
+        return self.classes_[winners]
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Predict the probability of each class: the softmax at temperature 1.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
+            Examples like those of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), float64
+            Rows that sum to 1, in the order of ``classes_``.
+        """
+        return self._gathered(X, lambda logits: functional.softmax(logits.double()))
+
+    def decision_function(self, X: Any) -> NDArray[Any]:
+        """Return the logits at temperature 1.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
+            Examples like those of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes
+            Logits in the order of ``classes_``; for two classes the second less the first.
+        """
+        check_is_fitted(self)
+        if len(self.classes_) == 2:
+            return self._gathered(X, lambda logits: logits[:, 1] - logits[:, 0])
+        return self._gathered(X, lambda logits: logits)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the accuracy of ``predict`` on the given examples.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset, DataLoader, pair (X, y) or batches
+            Examples like those of ``fit``.
+        y : array or Tensor of shape (n,), optional
+            True classes; taken from ``X`` when that yields pairs. One that ``fit`` has not seen
+            counts as wrong, as scikit-learn counts it; among pairs it is refused.
+        sample_weight : array of shape (n,), optional
+            Weights of the examples, where these are in memory.
+
+        Returns
+        -------
+        float
+            Share of right predictions, in [0, 1].
+        """
+        check_is_fitted(self)
+        spec = Spec(self.classes_, self.input_shape_, unknown=None if y is None else -1)
+        opened = examples(X, y, spec=spec)
+        if opened.memory is None and sample_weight is not None:
+            raise ValueError("sample_weight must be None when X yields pairs, got weights")
+        right = [logits.argmax(dim=1) == labels for logits, labels in self._answers(X, opened)]
+        return float(np.average(torch.cat(right).numpy(), weights=sample_weight))
+
+    def _gathered(
+        self, X: Any, answer: Callable[[Tensor], Tensor], network: nn.Module | None = None
+    ) -> NDArray[Any]:
+        """What ``answer`` makes of the logits at ``X``, of ``model_`` or another network."""
+        check_is_fitted(self)
+        opened = examples(X, labelled=False, spec=Spec(shape=self.input_shape_))
+        n = None if opened.memory is None else opened.n_examples
+        return joined((answer(logits) for logits, _ in self._answers(X, opened, network)), n)
+
+    def _answers(
+        self, X: Any, opened: Examples, network: nn.Module | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits, on the CPU in float32 at least, and labels of what was opened."""
+        if len(self.input_shape_) == 1 and hasattr(X, "shape") and np.ndim(X) == 2:
+            validate_data(self, X, reset=False, skip_check_array=True)  # names and their number
+        network = self.model_ if network is None else network
+        # Rows of a table travel in batches of one size: matrix products of different shapes
+        # round differently, and a row's logits would depend on the batch it is in.
+        size = PREDICTION_BATCH if len(self.input_shape_) == 1 else 1
+        with borrowed(network, gradients=False):
+            for chunk in opened.chunks(PREDICTION_BATCH):
+                logits = batch_logits(network, filled(chunk.inputs, size))
+                yield logits[: len(chunk.inputs)], chunk.labels
+
+    @contextmanager
+    def _run(
+        self, X: Any, y: Any, validation: Any = None, sample_weight: Any = None
+    ) -> Iterator[TrainingRun]:
+        """Check parameters and data; inside, random numbers are the run's own.
+
+        What was learned is written on the estimator at the end. A run that breaks off leaves
+        everything as it was; one that diverges leaves the last good networks.
+        """
+        grads = torch.inference_mode(False), torch.enable_grad()
+        # The runtime silences warnings, which it does for all threads at once.
+        with one_at_a_time(), grads[0], grads[1]:
+            parameters = self.get_params(deep=False)
+            settings = TrainingSettings.of(parameters)
+            self._check_parameters()
+            runtime = Runtime(settings.device, settings.precision, settings.compile)
+            checkpoints, seed = None, None
+            if settings.checkpoint_dir is not None:
+                checkpoints = Checkpoints(settings.checkpoint_dir, runtime.processes)
+                seed = checkpoints.seed
+            seed = runtime.processes.broadcast(settings.seed() if seed is None else seed)
+            with isolated_random_state(runtime.cuda, seed):
+                data = training_data(self, X, y, validation, sample_weight, settings, seed)
+                if self._goes_on():
+                    self._check_same_kind(data.spec)
+                name = type(self).__name__
+                run = TrainingRun(name, parameters, settings, data, runtime, checkpoints, seed)
+                try:
+                    yield run
+                except DivergenceError:
+                    self._learn(run)
+                    raise
+                self._learn(run)
+
+    def _check_parameters(self) -> None:
+        """Refuse parameters of the subclass's own."""
+
+    def _learn(self, run: TrainingRun) -> None:
+        """Write down what a run has learned: the only place that does."""
+        self.classes_, self.input_shape_ = np.asarray(run.spec.classes), run.input_shape
+        self.n_features_in_ = int(np.prod(self.input_shape_))
+        self.__dict__.pop("feature_names_in_", None)
+        if run.feature_names is not None:
+            self.feature_names_in_ = run.feature_names
+        for attribute, network in run.networks.items():
+            setattr(self, attribute, network)
+        self.history_ = run.history
+        self.n_iter_ = sum(record["stage"] == run.stage for record in run.history)
+
+    def _goes_on(self) -> bool:
+        """Whether networks of the last fit are trained further."""
+        return bool(self.warm_start) and hasattr(self, "model_")
+
+    def _check_same_kind(self, spec: Spec) -> None:
+        """Refuse examples that the networks of the last fit cannot go on with."""
+        remedy = "set warm_start=False to start anew"
+        if self.input_shape_ != spec.shape:
+            raise ValueError(
+                f"X must hold examples of shape {self.input_shape_} as in the last fit with "
+                f"warm_start=True, got {spec.shape}; {remedy}"
+            )
+        classes = np.asarray(spec.classes)
+        if not np.array_equal(self.classes_, classes):
+            raise ValueError(
+                "y must hold the classes of the last fit with warm_start=True, "
+                f"{self.classes_.tolist()}, got {classes.tolist()}; {remedy}"
+            )
+
+    def _network(self, run: TrainingRun, attribute: str, module: Any) -> nn.Module:
+        """A network of the run's own: that of the last fit where it goes on, or a new one."""
+        if self._goes_on():
+            network: nn.Module = deepcopy(getattr(self, attribute))
+        else:
+            network = self._built(run, module)
+        run.networks[attribute] = network
+        return network
+
+    def _built(self, run: TrainingRun, module: Any) -> nn.Module:
+        """Copy a module, call a function that makes one, or size one from the data."""
+        shape, n_classes = run.input_shape, len(run.classes)
+        if module is None:
+            network: nn.Module = networks.mlp(shape, n_classes)
+        elif isinstance(module, nn.Module):
+            network = deepcopy(unwrapped(module))
+        elif callable(module):
+            network = module(shape, n_classes)
+            if not isinstance(network, nn.Module):
+                raise TypeError(
+                    "module must be an nn.Module or a callable (input_shape, n_classes) -> "
+                    f"nn.Module, got one that returns {type(network).__name__}"
+                )
+            network = unwrapped(network)
+        else:
+            raise TypeError(
+                "module must be an nn.Module, a callable (input_shape, n_classes) -> nn.Module "
+                f"or None, got {type(module).__name__}"
+            )
+        width = logits_of(network, run.inputs).shape[1]
+        if width != n_classes:
+            raise ValueError(
+                f"module must return one logit for each of the {n_classes} classes, got {width}"
+            )
+        return network
+
+    def _other_source(self, run: TrainingRun, name: str, data: Any) -> Source:
+        """More labelled examples for a run."""
+        return other_source(name, data, run.spec, run.settings.batch_size, run.seed)
+
+
+def filled(inputs: Tensor, size: int) -> Tensor:
+    """Inputs with zeros below, up to ``size`` rows."""
+    missing = max(0, size - len(inputs))
+    return torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing else inputs
+
+
+def joined(parts: Iterator[Tensor], n: int | None) -> NDArray[Any]:
+    """Join parts (m, ...): into one array of ``n`` rows, where their number is known.
+
+    Thousands of parts kept until the end would need their memory twice, and leave it in holes.
+    """
+    if n is None:
+        return np.concatenate([part.numpy() for part in parts])
+    whole, start = np.empty(0), 0
+    for part in parts:
+        if start == 0:
+            whole = np.empty((n, *part.shape[1:]), dtype=part.numpy().dtype)
+        whole[start : start + len(part)] = part.numpy()
+        start += len(part)
+    return whole

@@ -1,0 +1,19 @@
+"""What a network says of a batch, checked."""
+
+from torch import Tensor, nn
+
+from .._modes import borrowed, fitted_to
+from .._validation import check_logits
+
+
+def logits_of(network: nn.Module, inputs: Tensor, name: str = "module") -> Tensor:
+    """Logits of one batch on the CPU, in float32 at least; the network is as it was."""
+    with borrowed(network, gradients=False):
+        return batch_logits(network, inputs, name)
+
+
+def batch_logits(network: nn.Module, inputs: Tensor, name: str = "module") -> Tensor:
+    """The same of a network that is borrowed already."""
+    logits = network(fitted_to(network, inputs))
+    check_logits(logits, len(inputs), name)
+    return logits.cpu() if logits.element_size() >= 4 else logits.cpu().float()
