@@ -252,3 +252,60 @@ def adaad_loss(
     if alpha == 1:
         return adversarial
     return (1 - alpha) * kl_divergence(clean_logits, teacher_logits) + alpha * adversarial
+
+
+def igdm_loss(
+    adversarial_logits: Tensor,
+    opposite_logits: Tensor,
+    teacher_adversarial_logits: Tensor,
+    teacher_opposite_logits: Tensor,
+) -> Tensor:
+    r"""Indirect gradient matching [1]_: student and teacher change alike across an example.
+
+    .. math:: \operatorname{KL}\left(
+        \operatorname{softmax}(t(x + \delta) - t(x - \delta)) \,\middle\|\,
+        \operatorname{softmax}(s(x + \delta) - s(x - \delta))\right)
+
+    :math:`x + \delta` is the adversarial input and :math:`x - \delta` the point opposite it. To
+    first order the differences of logits are twice the products of the input gradients with
+    :math:`\delta`, so that gradients are matched without being computed. It is added to another
+    loss of robust distillation.
+
+    Parameters
+    ----------
+    adversarial_logits : Tensor of shape (n, n_classes), floating
+        The student's on adversarial inputs, :math:`s(x + \delta)`.
+    opposite_logits : Tensor of shape (n, n_classes), floating
+        The student's on the points opposite, :math:`s(x - \delta)`.
+    teacher_adversarial_logits : Tensor of shape (n, n_classes), floating
+        The teacher's on the adversarial inputs.
+    teacher_opposite_logits : Tensor of shape (n, n_classes), floating
+        The teacher's on the points opposite.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        One loss per example, in nats.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ.
+
+    References
+    ----------
+    .. [1] H. Lee, S. Cho and C. Kim, "Indirect Gradient Matching for Adversarial Robust
+       Distillation", ICLR 2025, section 4. https://arxiv.org/abs/2312.03286
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.functional import igdm_loss
+    >>> there, opposite = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    >>> igdm_loss(there + 5, opposite + 5, there, opposite)
+    tensor([0.])
+    """
+    return kl_divergence(
+        adversarial_logits - opposite_logits,
+        teacher_adversarial_logits - teacher_opposite_logits,
+    )

@@ -10,7 +10,13 @@ import math
 import torch
 from torch import Tensor
 
-from ._robust_distillation_losses import adaad_loss, ard_loss, iad_loss, rslad_loss
+from ._robust_distillation_losses import (
+    adaad_loss,
+    ard_loss,
+    iad_loss,
+    igdm_loss,
+    rslad_loss,
+)
 from ._robust_losses import kl_divergence, mart_loss, smoothed_cross_entropy, trades_loss
 from ._validation import check_in_unit_interval, check_labels, check_positive
 
@@ -21,6 +27,7 @@ __all__ = [
     "distillation_loss",
     "dlr_loss",
     "iad_loss",
+    "igdm_loss",
     "kl_divergence",
     "log_softmax",
     "margin_loss",

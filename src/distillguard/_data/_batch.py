@@ -26,6 +26,9 @@ class Batch(NamedTuple):
     weights: Tensor | None = None
     """What each counts in the loss, (n,) float64 with mean 1 over all examples."""
 
+    progress: float = 0.0
+    """The share of the epochs at whose end this epoch is, in (0, 1], where it is trained on."""
+
 
 class Source(Protocol):
     """Batches for training (shuffled, one pass an epoch) and for looking (in order)."""

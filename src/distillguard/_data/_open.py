@@ -258,8 +258,11 @@ def _batches(X: Any, name: str, labelled: bool, size: int) -> Iterator[Pair]:
     for item in _items(X):
         if labelled:
             inputs, labels = pair(item, name)
+            single = _is_scalar(labels)
         else:
-            inputs, labels = (item[0] if isinstance(item, list | tuple) else item), None
+            parts = item if isinstance(item, list | tuple) else (item,)
+            inputs, labels = parts[0], None
+            single = len(parts) > 1 and _is_scalar(parts[1])
         if not isinstance(inputs, Tensor):
             inputs = numbers(inputs, name)
         if examples and getattr(labels, "ndim", 0) > 0 and len(labels) != 1:
@@ -268,7 +271,7 @@ def _batches(X: Any, name: str, labelled: bool, size: int) -> Iterator[Pair]:
                 f"{tuple(labels.shape)}; if they are one-hot, write ((x, y.argmax()) for x, y in "
                 f"{name})"
             )
-        if examples or _is_scalar(labels):
+        if examples or single:
             inputs, labels = inputs[None], None if labels is None else as_labels(labels)
         yield inputs, labels
 

@@ -150,6 +150,7 @@ class StreamSource:
         self.divided = _divided(self.stream)
         self.n_batches = _length(self.stream)
         self._first: Batch | None = None
+        self._shape: tuple[int, ...] | None = None
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """One pass as the stream gives it."""
@@ -206,10 +207,12 @@ class StreamSource:
 
     def _inputs(self, inputs: Any) -> Tensor:
         inputs = self.spec.tensor(inputs)
-        if self._first is not None:
-            shapes = self._first.inputs.shape[1:], inputs.shape[1:]
-            check_one_shape(self.spec.name, *map(tuple, shapes))
-        return self.spec.check(inputs)
+        inputs_shape = tuple(inputs.shape[1:])
+        if self._shape is not None:
+            check_one_shape(self.spec.name, self._shape, inputs_shape)
+        inputs = self.spec.check(inputs)
+        self._shape = inputs_shape
+        return inputs
 
 
 def source_of(

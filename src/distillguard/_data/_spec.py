@@ -68,7 +68,7 @@ class Spec:
 
     def tensor(self, inputs: Any, dtype: torch.dtype | None = None) -> Tensor:
         """Inputs as a dense tensor of floating point numbers, whatever their values."""
-        if self.bounds is None:
+        if self.bounds is None or _are_beyond(inputs, self.bounds):
             refuse_bytes(inputs, self.name)
         own = isinstance(inputs, Tensor)
         values = inputs.detach() if own else as_tensor(numbers(inputs, self.name))
@@ -142,6 +142,13 @@ class Spec:
         assert self.classes is not None
         values = np.asarray(as_array(self.classes)).tolist()
         return {value: index for index, value in enumerate(values)}
+
+
+def _are_beyond(inputs: Any, bounds: Bounds) -> bool:
+    """Whether bytes do not lie within the bounds: 0 to 1, say, rather than 0 to 255."""
+    if getattr(inputs, "dtype", None) not in (np.uint8, torch.uint8) or len(inputs) == 0:
+        return False
+    return float(inputs.max()) > float(torch.as_tensor(bounds[1]).max())
 
 
 def check_lengths(inputs: Any, labels: Any, name: str) -> None:

@@ -258,7 +258,7 @@ class DefensiveDistiller(NetworkClassifier):
         return self
 
     @property
-    def model_(self) -> nn.Module:  # type: ignore[override]
+    def model_(self) -> nn.Module:
         """The network that predicts: ``student_``."""
         return self.student_
 

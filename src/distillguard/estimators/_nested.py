@@ -8,6 +8,10 @@ from typing import Any, Self
 from torch import nn
 
 from .. import networks
+from ..training import OPTIMIZERS, SCHEDULERS
+
+_NAMED: dict[str, dict[str, Any]] = {"optimizer": OPTIMIZERS, "lr_scheduler": SCHEDULERS}
+"""Parameters that may be names, with the functions behind them."""
 
 
 class NestedParameters:
@@ -38,6 +42,7 @@ class NestedParameters:
 
         ``set_params(module__hidden=(32,))`` makes ``module`` a partial function with that
         keyword; where ``module`` is None, one of :func:`distillguard.networks.mlp`.
+        ``set_params(optimizer__weight_decay=5e-4)`` does the same to the optimiser of a name.
 
         Parameters
         ----------
@@ -71,6 +76,8 @@ class NestedParameters:
                 continue
             if parameter == "module" and factory is None:
                 factory = networks.mlp
+            if isinstance(factory, str) and factory in _NAMED.get(parameter, ()):
+                factory = _NAMED[parameter][factory]
             _check_keywords(parameter, factory, values)
             setattr(self, parameter, partial(factory, **values))
         return self

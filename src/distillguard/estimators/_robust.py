@@ -35,11 +35,13 @@ class RobustDistiller(NetworkClassifier):
         ``(input_shape, n_classes) -> nn.Module``, or None for the student's architecture, is
         first trained by TRADES [1]_ under the same attack. For ``GridSearchCV`` and ``clone``
         pass the network: scikit-learn unfits an estimator inside another.
-    objective : {"rslad", "ard", "iad", "adaad"}, default="rslad"
+    objective : {"rslad", "ard", "iad", "adaad", "igdm_rslad", "igdm_adaad"}, default="rslad"
         :func:`~distillguard.functional.rslad_loss` [2]_,
         :func:`~distillguard.functional.ard_loss` [3]_,
         :func:`~distillguard.functional.iad_loss` [4]_ or
-        :func:`~distillguard.functional.adaad_loss` [5]_.
+        :func:`~distillguard.functional.adaad_loss` [5]_; the last two add
+        :func:`~distillguard.functional.igdm_loss` [6]_ to those of their names, with a weight
+        that grows in proportion to the epochs.
     epsilon : float, default=8/255
         Radius of the ball in which the student is attacked, in the units of the inputs.
     norm : {"linf", "l2", "l1"}, default="linf"
@@ -48,7 +50,8 @@ class RobustDistiller(NetworkClassifier):
         Weight of the adversarial term in [0, 1], of the teacher's in ARD; the papers' 5/6, 1
         and 1 for RSLAD, ARD and AdaAD if not given.
     beta : float, optional
-        Exponent of IAD, 0.1 if not given.
+        Exponent of IAD, 0.1 if not given; in IGDM the weight of its term at the last epoch, 1
+        if not given.
     temperature : float, optional
         ARD's temperature, 30 if not given.
     steps : int, default=10
@@ -146,6 +149,8 @@ class RobustDistiller(NetworkClassifier):
        https://arxiv.org/abs/2106.04928
     .. [5] B. Huang et al., "Boosting Accuracy and Robustness of Student Models via Adaptive
        Adversarial Distillation", CVPR 2023.
+    .. [6] H. Lee, S. Cho and C. Kim, "Indirect Gradient Matching for Adversarial Robust
+       Distillation", ICLR 2025. https://arxiv.org/abs/2312.03286
 
     Examples
     --------
@@ -282,7 +287,7 @@ class RobustDistiller(NetworkClassifier):
         return self
 
     @property
-    def model_(self) -> nn.Module:  # type: ignore[override]
+    def model_(self) -> nn.Module:
         """The network that predicts: ``student_``."""
         return self.student_
 

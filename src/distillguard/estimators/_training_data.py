@@ -108,8 +108,6 @@ def _weighted(
         names = np.asarray(classes)
         by_class = compute_class_weight(class_weight, classes=names, y=names[labels])
         weights = weights * by_class[labels]
-    if not weights.any():
-        raise ValueError("sample_weight must hold a weight above 0, got zeros alone")
     weights = weights / weights[weights > 0].mean()
     return source.weighted(torch.from_numpy(weights))
 

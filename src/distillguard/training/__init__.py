@@ -6,10 +6,19 @@ from ._checkpoints import Checkpoints
 from ._head import head_in_units, multiply_head
 from ._inner import Ascent, attacked, perturbed
 from ._loop import Objective, Plan, Scored, Stopping, train
-from ._optimisers import OptimizerFactory, SchedulerFactory, make_optimizer, make_scheduler
+from ._optimisers import (
+    OPTIMIZERS,
+    SCHEDULERS,
+    OptimizerFactory,
+    SchedulerFactory,
+    make_optimizer,
+    make_scheduler,
+)
 from ._runtime import Runtime
 
 __all__ = [
+    "OPTIMIZERS",
+    "SCHEDULERS",
     "Ascent",
     "Average",
     "Callback",

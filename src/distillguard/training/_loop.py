@@ -159,7 +159,7 @@ class _Stage:
         with self.averaged():
             self.wrapped.eval()
             if plan.validation is not None:
-                record |= self.validated(plan.validation)
+                record |= self.validated(plan.validation, number)
             if plan.stopping is not None:
                 stop = plan.stopping.should_stop(record, network) or stop
             # All callbacks see every epoch, also the one at which one of them says stop.
@@ -178,7 +178,7 @@ class _Stage:
         name = f"{plan.stage} {number}/{plan.max_epochs}"
         quiet = not (plan.verbose and runtime.processes.first)
         with tqdm(total=plan.source.n_batches, desc=name, disable=quiet, unit="batch") as bar:
-            for batch, weight in self.shares(plan.source, plan.source.epoch(number)):
+            for batch, weight in self.shares(plan.source, plan.source.epoch(number), number):
                 scored = self.scored(batch)
 
                 self.stepper.zero_grad(set_to_none=True)
@@ -205,11 +205,11 @@ class _Stage:
             "seconds": seconds,
         }
 
-    def validated(self, source: Source) -> Epoch:
+    def validated(self, source: Source, number: int) -> Epoch:
         """Loss and accuracy on the validation examples."""
         totals = _Totals(self.runtime)
         with torch.no_grad():
-            for batch, weight in self.shares(source, source.in_order()):
+            for batch, weight in self.shares(source, source.in_order(), number):
                 # Indices say which of the training examples these are: none of them.
                 scored = self.scored(batch._replace(indices=None))
                 totals.add(scored, batch.labels, weight)
@@ -222,9 +222,12 @@ class _Stage:
             return scored
         return scored._replace(losses=scored.losses * batch.weights.to(scored.losses.dtype))
 
-    def shares(self, source: Source, batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    def shares(
+        self, source: Source, batches: Iterator[Batch], number: int
+    ) -> Iterator[tuple[Batch, float]]:
         """Each batch's part for this process, on the device, with the weight of an example."""
         divided, device = source.divided, self.runtime.device
+        progress = number / self.plan.max_epochs
         dtype = dtype_of(self.network, torch.float32)
         for whole in batches:
             batch, weight = self.runtime.share(whole, divided)
@@ -233,7 +236,7 @@ class _Stage:
             weights = batch.weights
             if weights is not None:
                 weights = weights.to(device, non_blocking=True)
-            yield Batch(inputs, labels, batch.indices, weights), weight
+            yield Batch(inputs, labels, batch.indices, weights, progress), weight
 
     def averaged(self) -> Any:
         """Inside, the network has the averaged weights, if there is an average."""

@@ -126,7 +126,9 @@ def native_bfloat16() -> bool:
 
 
 def _rows(batch: Batch, rows: Tensor) -> Batch:
-    return Batch(*(None if part is None else part[rows] for part in batch))  # type: ignore[arg-type]
+    indices = None if batch.indices is None else batch.indices[rows]
+    weights = None if batch.weights is None else batch.weights[rows]
+    return Batch(batch.inputs[rows], batch.labels[rows], indices, weights, batch.progress)
 
 
 class _Direct(nn.Module):
