@@ -266,6 +266,15 @@ def test_what_training_cannot_use_is_refused(digits, settings, error, told):
         small(**settings).fit(*digits)
 
 
+def test_an_epoch_that_is_as_good_as_the_best_is_not_a_better_one(digits, held):
+    # Weights that cannot move give the same accuracy for ever.
+    stopped = UndefendedClassifier(
+        max_epochs=9, learning_rate=1e-30, early_stopping="accuracy", patience=3, random_state=0
+    ).fit(*digits, validation=held)
+    assert len({record["validation_accuracy"] for record in stopped.history_}) == 1
+    assert stopped.n_iter_ == 1 + 3
+
+
 # --- validation and transfer sets ---------------------------------------------------------------
 
 
