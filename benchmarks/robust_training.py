@@ -29,7 +29,7 @@ import torch
 from benchmarks._common import circumstances, load, save, table
 from benchmarks._robust import CACHE, COMMON, SETTINGS, WHOLE, examples, settings, trades
 from distillguard import AdversarialTrainer, RobustDistiller, evaluate, networks
-from distillguard._layers import papernot
+from distillguard.networks._layers import papernot
 
 HALF = partial(papernot, channels=(16, 32), hidden=100, dropout=0.0, initial_weights="torch")
 STUDENTS = ("TRADES, half width", "RSLAD, half width")

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._common import circumstances, load, quick_precision, save, table
 from distillguard import AdversarialTrainer, attacks, datasets, functional
-from distillguard._layers import papernot
+from distillguard.networks._layers import papernot
 from distillguard.scaling_laws import Fit, LossDisplay, ParametricLaw
 
 WIDTHS = {"quarter": (8, 16, 50), "half": (16, 32, 100), "whole": (32, 64, 200)}

@@ -1,17 +1,17 @@
 """What watches training, and the options that shape it: averages, clipping, other examples."""
 
+import csv
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, functional
-from distillguard.callbacks import Callback, JSONLines, TensorBoard
-from distillguard.exceptions import MissingPackageError
+from distillguard.callbacks import Callback, JSONLines, LoggerCallback
 from distillguard.training import Average
 
 
@@ -93,21 +93,104 @@ def test_the_text_log_of_a_resumed_run_has_every_epoch_once(digits, tmp_path):
     assert [json.loads(line) for line in log.read_text().splitlines()] == fitted.history_
 
 
-def test_tensorboard_reads_back_what_was_written(digits, tmp_path):
+def read_csv(logger):
+    """The rows of a CSV log: a dict of numbers for each step."""
+    with open(f"{logger.log_dir}/metrics.csv", newline="") as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    return {row.pop("step"): row for row in rows}, len(rows)
+
+
+def read_tensorboard(logger):
+    """The events of a TensorBoard log: the same."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    fitted = small(callbacks=[TensorBoard(tmp_path)]).fit(*digits)
-    for stage in ("teacher", "student"):
-        events = accumulator.EventAccumulator(str(tmp_path / stage)).Reload()
-        for name in ("loss", "accuracy"):
-            curve = [(event.step, event.value) for event in events.Scalars(name)]
-            expected = [(r["epoch"], r[name]) for r in fitted.history_ if r["stage"] == stage]
-            np.testing.assert_allclose(curve, expected, rtol=1e-6)
+    events = accumulator.EventAccumulator(logger.log_dir).Reload()
+    rows, n = {}, 0
+    for name in events.Tags()["scalars"]:
+        for event in events.Scalars(name):
+            rows.setdefault(event.step, {})[name] = event.value
+            n += name.endswith("/epoch")
+    return rows, n
 
 
-def test_tensorboard_missing_names_the_extra(digits, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingPackageError, match=r"pip install distillguard\[tensorboard\]"):
-        small(callbacks=[TensorBoard(tmp_path)]).fit(*digits)
+def expected_log(history):
+    """Steps counted over the stages, names with their stage, numbers only."""
+    return {
+        step: {f"{r['stage']}/{name}": v for name, v in r.items() if name != "stage"}
+        for step, r in enumerate(history, start=1)
+    }
+
+
+def close_to(rows):
+    """TensorBoard holds float32."""
+    return {step: pytest.approx(row, rel=1e-6) for step, row in rows.items()}
+
+
+LOGS = {"csv": (CSVLogger, {}, read_csv), "tensorboard": (TensorBoardLogger, {}, read_tensorboard)}
+SAME_FOLDER = {
+    "csv, same folder": (CSVLogger, {"version": 0}, read_csv),
+    "tensorboard, same folder": (
+        TensorBoardLogger,
+        {"version": 0, "purge_step": 0},
+        read_tensorboard,
+    ),
+}
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_any_of_fabrics_loggers_reads_back_as_the_history(digits, tmp_path, log):
+    make, settings, read = LOGS[log]
+    logger = make(tmp_path, **settings)
+    fitted = small(callbacks=[LoggerCallback(logger)]).fit(*digits)
+    rows, n = read(logger)
+    assert n == 4
+    assert rows == close_to(expected_log(fitted.history_))
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory .* is not empty:UserWarning")
+@pytest.mark.parametrize("log", LOGS | SAME_FOLDER)
+def test_the_log_of_a_resumed_run_has_every_step_once(digits, tmp_path, log):
+    make, options, read = (LOGS | SAME_FOLDER)[log]
+
+    class Fails(Callback):
+        def on_epoch(self, record, network):
+            if (record["stage"], record["epoch"]) == ("student", 2):
+                raise KeyboardInterrupt
+
+    settings = {"max_epochs": 3, "checkpoint_dir": tmp_path / "run"}
+    first = LoggerCallback(make(tmp_path / "log", **options))
+    with pytest.raises(KeyboardInterrupt):
+        small(callbacks=[first, Fails()], **settings).fit(*digits)
+    assert read(first.logger)[1] == 5
+    second = LoggerCallback(make(tmp_path / "log", **options))
+    fitted = small(callbacks=[second], **settings).fit(*digits)
+    rows, n = read(second.logger)
+    assert n == 6
+    assert rows == close_to(expected_log(fitted.history_))
+
+
+def test_a_logger_hears_of_one_fit_after_another_without_a_step_twice(digits):
+    steps = []
+
+    class Noting(Logger):
+        name, version = "noting", 0
+
+        def log_hyperparams(self, params):
+            raise NotImplementedError
+
+        def log_metrics(self, metrics, step=None):
+            steps.append((step, {name.split("/")[0] for name in metrics}))
+
+    estimator = small(callbacks=[LoggerCallback(Noting())])
+    estimator.fit(*digits)
+    estimator.fit(*digits)
+    stages = [{"teacher"}] * 2 + [{"student"}] * 2
+    assert steps == list(enumerate(stages * 2, start=1))
+
+
+@pytest.mark.parametrize("logger", [None, "logs", CSVLogger, object()])
+def test_what_is_no_logger_is_refused(logger):
+    with pytest.raises(TypeError, match="logger must have the methods log_metrics and save"):
+        LoggerCallback(logger)
 
 
 # --- averages and clipping ----------------------------------------------------------------------
@@ -181,6 +264,15 @@ def test_one_step_is_no_longer_than_the_clip(digits):
 def test_what_training_cannot_use_is_refused(digits, settings, error, told):
     with pytest.raises(error, match=told):
         small(**settings).fit(*digits)
+
+
+def test_an_epoch_that_is_as_good_as_the_best_is_not_a_better_one(digits, held):
+    # Weights that cannot move give the same accuracy for ever.
+    stopped = UndefendedClassifier(
+        max_epochs=9, learning_rate=1e-30, early_stopping="accuracy", patience=3, random_state=0
+    ).fit(*digits, validation=held)
+    assert len({record["validation_accuracy"] for record in stopped.history_}) == 1
+    assert stopped.n_iter_ == 1 + 3
 
 
 # --- validation and transfer sets ---------------------------------------------------------------

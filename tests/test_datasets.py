@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from distillguard import datasets
 from distillguard.datasets import (
+    _load,
     load_cifar10,
     load_digits,
     load_fashion_mnist,
@@ -162,10 +162,10 @@ def test_a_file_that_is_not_gzip_under_that_name_is_refused(tmp_path, idx_folder
 
 
 @pytest.mark.skipif(
-    not datasets.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is absent"
+    not _load.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is absent"
 )
 def test_debians_fashion_mnist_needs_no_arguments(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "DEFAULT_ROOT", tmp_path)
+    monkeypatch.setattr(_load, "DEFAULT_ROOT", tmp_path)
     X, y = load_fashion_mnist("test")
     assert X.shape == (10_000, 1, 28, 28)
     assert y.bincount().tolist() == [1000] * 10

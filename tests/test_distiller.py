@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from distillguard import DefensiveDistiller, UndefendedClassifier, attacks, datasets, functional
@@ -361,6 +362,24 @@ def test_divergence_is_an_error_that_leaves_the_last_good_weights(digits):
     with pytest.raises(DivergenceError, match=r"teacher diverged in epoch 1.*smaller"):
         distiller.fit(*digits)
     assert all(p.isfinite().all() for p in distiller.teacher_.parameters())
+
+
+def test_divergence_leaves_the_averaged_weights_of_the_last_good_epoch(digits):
+    X, y = digits
+    batches = -(-len(X) // 64)
+
+    def breaks_in_epoch_three(optimizer, total_steps):
+        return LambdaLR(optimizer, lambda step: 1.0 if step < 2 * batches else 1e38)
+
+    settings = {"weight_averaging": 0.9, "batch_size": 64, "random_state": 0}
+    settings |= {"optimizer": "sgd", "lr_scheduler": breaks_in_epoch_three}
+    broken = UndefendedClassifier(max_epochs=3, **settings)
+    with pytest.raises(DivergenceError, match="diverged in epoch 3"):
+        broken.fit(X, y)
+    whole = UndefendedClassifier(max_epochs=2, **settings).fit(X, y)
+    np.testing.assert_array_equal(broken.decision_function(X), whole.decision_function(X))
+    live = UndefendedClassifier(max_epochs=2, **settings | {"weight_averaging": None}).fit(X, y)
+    assert not np.allclose(live.decision_function(X), whole.decision_function(X))
 
 
 def test_divergence_tells_the_epochs_before_it_and_the_one_that_failed(digits):

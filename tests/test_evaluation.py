@@ -100,6 +100,13 @@ def test_examples_fall_exactly_where_the_closed_form_says(halfspace, examples, n
     assert row.median_distance == pytest.approx(1.001 * least.median().item(), rel=1e-9)
 
 
+def test_the_median_of_an_even_number_of_distances_lies_between_the_middle_two(four):
+    inputs, labels = four
+    attack = points(moved(inputs, [0.41, 0.45, 0.55, 0.59]))
+    report = evaluate(Threshold(), inputs, labels, epsilon=1.0, attacks={"known": attack})
+    assert report.attacks[0].median_distance == pytest.approx((0.45 + 0.55) / 2)
+
+
 def test_a_point_at_epsilon_up_to_rounding_counts_and_one_beyond_does_not(four):
     inputs, labels = four
     model, epsilon = Threshold(), 0.41

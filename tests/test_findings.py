@@ -13,6 +13,7 @@ from conftest import deaf
 from distillguard import attacks, evaluate
 from distillguard.evaluation import _progress
 from distillguard.evaluation.diagnosis._observations import Observations
+from distillguard.evaluation.diagnosis._rules import findings
 from distillguard.functional import cross_entropy
 
 EPSILON = 0.1
@@ -90,6 +91,19 @@ def test_measurements_of_groups_are_merged_as_each_field_says():
 def test_other_measurements_of_the_same_examples_are_joined():
     joined = Observations(asked=4, failed={"a": "x"}) | Observations(blind=0, failed={"b": "y"})
     assert joined == Observations(asked=4, blind=0, failed={"a": "x", "b": "y"})
+
+
+def test_one_step_beats_many_only_where_it_finds_more_than_they_do():
+    def codes(only_one_step, only_iterative):
+        seen = Observations(
+            compared=100, only_one_step=only_one_step, only_iterative=only_iterative
+        )
+        return [finding.code for finding in findings(seen)]
+
+    assert codes(40, 5) == ["one-step-beats-iterative"]
+    # Many steps that find far more than one step do what they should, whatever it found besides.
+    assert codes(12, 60) == []
+    assert codes(20, 20) == []
 
 
 def test_a_brief_diagnosis_costs_no_more_than_quick_where_most_examples_fall(network, digits):

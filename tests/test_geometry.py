@@ -36,6 +36,22 @@ def test_sizes_by_hand():
     assert lp_norm(delta, "l0").tolist() == [2, 0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_lengths_near_the_ends_of_the_dtype_are_those_of_wider_numbers(dtype):
+    kind = torch.finfo(dtype)
+    delta = torch.tensor([[1.25, 0.75], [0.75, 2.0]], dtype=dtype)
+    for scale in (kind.tiny / 4, kind.tiny, (kind.eps * kind.tiny) ** 0.5, kind.max / 8):
+        sizes = (delta * scale).tolist()
+        expected = [math.hypot(*row) for row in sizes]
+        for one, length in zip(delta * scale, expected, strict=True):
+            found = lp_norm(one[None], "l2").item()
+            assert found == pytest.approx(length, rel=4 * kind.eps, abs=0)
+        # Beside an example of ordinary size, too.
+        both = lp_norm(torch.stack([delta[0] * scale, delta[0]]), "l2").tolist()
+        ordinary = math.hypot(1.25, 0.75)
+        assert both == pytest.approx([expected[0], ordinary], rel=4 * kind.eps, abs=0)
+
+
 def test_per_example_values_meet_the_first_axis():
     assert per_example(torch.tensor([1.0, 2.0]), torch.zeros(2, 3, 4)).shape == (2, 1, 1)
 

@@ -463,3 +463,14 @@ def test_l1_steps_fool_a_linear_model_from_a_little_above_the_least_radius_on(
     settings = {"norm": "l1", "epsilon": 1.05 * needed, "random_start": start, "random_state": 0}
     adversarial = pgd(model, inputs, LABEL, **settings)
     assert model(adversarial).argmax(dim=1) != LABEL
+
+
+def test_a_tie_that_fools_nobody_is_no_success():
+    def model(points):
+        return torch.cat([0 * points, points - 0.5], dim=1)
+
+    inputs = point(0.5)
+    assert model(inputs).tolist() == [[0, 0]]
+    assert model(inputs).argmax(dim=1) == LABEL  # as any judge would say
+    found = pgd(model, inputs, LABEL, epsilon=0.1, steps=3, random_start=False)
+    assert model(found).argmax(dim=1) == 1

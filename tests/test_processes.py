@@ -7,9 +7,11 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
+from distillguard import UndefendedClassifier, datasets
 from distillguard._data._batch import Batch
 from distillguard._processes import Processes
 from distillguard.training import Runtime
@@ -204,3 +206,35 @@ def test_an_attack_that_fails_in_one_process_is_told_in_all(told):
 
 def test_where_no_attack_ran_every_process_raises_even_one_without_examples(told):
     assert len({part["none ran"] for part in told}) == 1
+
+
+OWN_GROUP = """
+    import json, os, sys
+    from torch import distributed
+    from distillguard import UndefendedClassifier, datasets
+
+    folder, rank = sys.argv[1:]
+    distributed.init_process_group(
+        "gloo", f"file://{folder}/meeting", rank=int(rank), world_size=2
+    )
+    X, y = datasets.load_digits("train")
+    settings = {"max_epochs": 1, "random_state": 0, "precision": "64-true"}
+    fitted = UndefendedClassifier(**settings).fit(X[:101], y[:101])
+    with open(f"{folder}/{rank}.json", "w") as file:
+        json.dump(fitted.decision_function(X[:5]).tolist(), file)
+"""
+
+
+def test_a_group_that_the_user_started_without_torchrun_trains_what_one_process_trains(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(OWN_GROUP))
+    base = {k: v for k, v in os.environ.items() if not k.startswith(("MASTER_", "WORLD", "RANK"))}
+    command = [sys.executable, str(script), str(tmp_path)]
+    running = [subprocess.Popen([*command, rank], env=base) for rank in "01"]
+    X, y = datasets.load_digits("train")
+    settings = {"max_epochs": 1, "random_state": 0, "precision": "64-true"}
+    alone = UndefendedClassifier(**settings).fit(X[:101], y[:101]).decision_function(X[:5])
+    assert [process.wait(timeout=300) for process in running] == [0, 0]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    np.testing.assert_allclose(first, alone, rtol=1e-5, atol=1e-5)

@@ -1,6 +1,8 @@
 """The scaling laws: published figures, second routes, and fits to data whose law is known."""
 
 import dataclasses
+import math
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -348,6 +350,58 @@ def test_checkpoints_that_repeat_their_run_add_no_certainty():
     fits = [ParametricLaw.fit(runs, **settings) for runs in (once, often)]
     for one, five in zip(*(fit.laws for fit in fits), strict=True):
         np.testing.assert_allclose([five.A, five.B], [one.A, one.B], rtol=1e-3)
+
+
+def test_each_resample_of_an_envelope_is_the_envelope_of_the_curves_it_drew():
+    # Three sizes over the same FLOPs; each is best somewhere.
+    flops = np.geomspace(1e1, 1e5, 9)
+    rows = [
+        {"parameters": n, "data": c / n, "loss": n**-0.5 + 3 * n / c, "run": f"{n}"}
+        for n in (1, 10, 100)
+        for c in flops
+    ]
+    settings = {"flops_factor": 1.0, "random_state": 0}
+    fit = EnvelopeLaw.fit(rows, n_bootstrap=270, **settings)
+    shares = {}
+    for drawn in ("1", "10", "100", "1 10", "1 100", "10 100", "1 10 100"):
+        some = [row for row in rows if row["run"] in drawn.split()]
+        law = EnvelopeLaw.fit(some, n_bootstrap=0, **settings).law
+        shares[drawn] = sum(law == each for each in fit.laws)
+    assert sum(shares.values()) == 270
+    # Of the 27 ways to draw three, 6 give all of them and 3 one alone: ten of each are expected.
+    assert shares["1 10 100"] == pytest.approx(60, abs=4 * math.sqrt(60))
+    alone = shares["1"] + shares["10"] + shares["100"]
+    assert alone == pytest.approx(30, abs=4 * math.sqrt(30))
+
+
+def test_an_interval_leaves_as_much_out_on_either_side():
+    fit = EnvelopeLaw.fit(
+        {"parameters": [1, 1, 2, 2], "data": [1, 9, 4, 9], "loss": [4, 3, 2, 1]}, n_bootstrap=0
+    )
+    drawn = [dataclasses.replace(fit.law, loss_exponent=0.01 * i) for i in range(101)]
+    fit = dataclasses.replace(fit, laws=tuple(drawn), confidence=0.9)
+    ask = attrgetter("loss_exponent")
+    assert fit.interval(ask) == pytest.approx((0.05, 0.95))
+    assert fit.interval(ask, 0.5) == pytest.approx((0.25, 0.75))
+    assert fit.intervals["loss_exponent"] == pytest.approx((0.05, 0.95))
+
+
+def test_a_wide_bootstrap_is_reported_by_the_interval_that_is_printed():
+    from types import SimpleNamespace
+
+    from distillguard.scaling_laws._fitting import _unidentified
+
+    problem = SimpleNamespace(
+        form=SimpleNamespace(spread={}),
+        names=np.array(["A"]),
+        standard_errors=lambda place: np.zeros(1),
+    )
+    # 90 % of logarithms spread evenly over 1.7 span 1.53, which is a factor of 4.6; 80 % less
+    # than 4, which is what an identified coefficient may span.
+    drawn = list(np.linspace(0, 1.7, 101)[:, None])
+    found = _unidentified(problem, [(0.0, np.zeros(1))], drawn, 0.9)
+    assert found == {"A": "the bootstrap interval spans a factor of 4.6"}
+    assert not _unidentified(problem, [(0.0, np.zeros(1))], drawn, 0.8)
 
 
 GOOD = {"parameters": [1e6] * 8, "data": [1e6] * 8, "loss": [1.0] * 8}

@@ -296,6 +296,18 @@ def test_the_norm_of_two_windows_moves_into_one(seed, channels, used):
     torch.testing.assert_close(per_channel**2, before**2 + unused / channels)
 
 
+@pytest.mark.parametrize(("norm", "order"), [("l2", 2), ("l1", 1)])
+def test_a_budget_overdrawn_by_rounding_leaves_nothing_to_spend_and_no_nan(norm, order):
+    # All of the budget and a rounding more lie outside the windows, which hold nothing.
+    delta = torch.zeros(1, 1, 1, 6)
+    delta[..., 5] = 1 + 1e-6
+    into = torch.tensor([True, True, False, False, False, False]).view(1, 1, 1, 6)
+    outof = torch.tensor([False, False, True, True, False, False]).view(1, 1, 1, 6)
+    bump = torch.tensor([0.8, -0.6, 0, 0, 0, 0]).view(1, 1, 1, 6)
+    moved = moved_norm(delta, bump, into, outof, 1.0, norm)
+    assert torch.equal(moved, delta)
+
+
 def test_an_l1_move_keeps_what_the_windows_use_and_spends_what_is_left():
     # By hand: 1.5 of 2 is used, 0.5 of it in the windows and 1 elsewhere; 0.5 is unused.
     delta = torch.zeros(1, 1, 1, 6, dtype=torch.float64)

@@ -373,7 +373,7 @@ def test_a_preset_of_other_settings_is_another_evaluation(path, monkeypatch):
 
 def test_another_version_of_the_package_is_another_evaluation(path, monkeypatch):
     evaluate(NET, X, Y, state_file=path, **SETTINGS)
-    monkeypatch.setattr("distillguard.__version__", "9.9")
+    monkeypatch.setattr("distillguard.evaluation._state.__version__", "9.9")
     with pytest.raises(SaveError, match=r"distillguard '.*' instead of '9\.9'"):
         evaluate(NET, X, Y, state_file=path, **SETTINGS)
 

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+from ._version import __version__ as __version__
 
 # Loaded on first use: `import distillguard` costs little more than `import torch`.
 _HOMES = {

@@ -1,5 +1,5 @@
-"""Watching training: the protocol of callbacks, and loggers for text files and TensorBoard."""
+"""Watching training: the protocol of callbacks, a text log, and a way to any logger."""
 
-from .training import Callback, JSONLines, TensorBoard
+from .training import Callback, JSONLines, LoggerCallback
 
-__all__ = ["Callback", "JSONLines", "TensorBoard"]
+__all__ = ["Callback", "JSONLines", "LoggerCallback"]

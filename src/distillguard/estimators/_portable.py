@@ -11,8 +11,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from .. import __version__, _storage, networks
+from .. import _storage, networks
 from .._processes import joined
+from .._version import __version__
 from ..exceptions import SaveError
 from ._onnx import export
 

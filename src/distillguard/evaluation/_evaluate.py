@@ -26,6 +26,7 @@ from .._validation import (
     check_positive,
     check_random_state,
 )
+from .._version import __version__
 from ._captions import Captions, ClassNames
 from ._entries import resolve_attacks
 from ._errors import no_attack_ran
@@ -318,8 +319,6 @@ def summary(
     diagnosis: str | None,
 ) -> RobustnessReport:
     """Diagnose, sum up, apply the rules."""
-    from .. import __version__
-
     records, names = run.records, list(run.attacks)
     observations = diagnose(run, diagnosis, surrogate, processes)
     observations = replace(observations, failed={**observations.failed, **records.notes})

@@ -16,6 +16,7 @@ from .._files import check_writable, hash_of, unfinished_writes
 from .._modes import device_of, dtype_of
 from .._processes import Processes
 from .._typing import Model
+from .._version import __version__
 from ..attacks._checks import ModelFacts
 from ..exceptions import SaveError
 from . import _state_format
@@ -217,8 +218,6 @@ def described(
     notes: dict[str, str],
 ) -> dict[str, Any]:
     """Everything that was asked for, as JSON can hold it; ``notes`` gets what cannot be told."""
-    from .. import __version__
-
     describer = Describer(data=False)
     evaluation = {**settings, "distillguard": __version__}
     evaluation = {name: Describer()(value) for name, value in evaluation.items()}

@@ -1,10 +1,11 @@
-"""Intervals and tests of shares, without scipy.stats, whose import costs a second."""
+"""Medians, intervals and tests of shares, without scipy.stats, whose import costs a second."""
 
 import math
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 Z = NormalDist().inv_cdf(0.975)
 
@@ -19,6 +20,11 @@ def wilson(count: int, n: int) -> tuple[float, float]:
     low = 0.0 if count == 0 else (centre - half) / (1 + weight)
     high = 1.0 if count == n else (centre + half) / (1 + weight)
     return low, high
+
+
+def median(values: Tensor) -> float:
+    """The middle value, or the mean of the middle two, where torch takes the lower of them."""
+    return float(np.median(values.numpy()))
 
 
 def lower_bound(count: int, n: int, level: float) -> float:

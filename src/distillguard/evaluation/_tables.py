@@ -3,7 +3,7 @@
 from html import escape
 
 from .report._html import table
-from .report._text import pad
+from .report._text import aligned
 
 Rows = list[tuple[str, ...]]
 
@@ -13,10 +13,7 @@ LONGEST = 12
 
 def text_table(title: str, headers: tuple[str, ...], rows: Rows) -> str:
     """The title, then aligned columns."""
-    cells = [headers, *rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    head, *body = ["  ".join(pad(row, widths)).rstrip() for row in cells]
-    return "\n".join([title, "", head, "-" * len(head), *body])
+    return "\n".join([title, "", *aligned(headers, rows)])
 
 
 def html_table(title: str, headers: tuple[str, ...], rows: Rows) -> str:

@@ -1,7 +1,7 @@
 """One training loop for every network, with its optimisers and the runtime it runs on."""
 
 from ._average import Average
-from ._callbacks import Callback, Epoch, JSONLines, TensorBoard
+from ._callbacks import Callback, Epoch, JSONLines, LoggerCallback
 from ._checkpoints import Checkpoints
 from ._head import head_in_units, multiply_head
 from ._inner import Ascent, attacked, perturbed
@@ -25,6 +25,7 @@ __all__ = [
     "Checkpoints",
     "Epoch",
     "JSONLines",
+    "LoggerCallback",
     "Objective",
     "OptimizerFactory",
     "Plan",
@@ -32,7 +33,6 @@ __all__ = [
     "SchedulerFactory",
     "Scored",
     "Stopping",
-    "TensorBoard",
     "attacked",
     "head_in_units",
     "make_optimizer",

@@ -1,17 +1,21 @@
-"""Watching training: the protocol, and two loggers."""
+"""Watching training: the protocol, a text log, and a way to other libraries' loggers."""
 
 import json
 from itertools import takewhile
+from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
 from .._processes import joined
-from ..exceptions import MissingPackageError
+from .._words import described
 
-__all__ = ["Callback", "JSONLines", "TensorBoard"]
+if TYPE_CHECKING:
+    from lightning_fabric.loggers.logger import Logger
+
+__all__ = ["Callback", "JSONLines", "LoggerCallback"]
 
 Epoch: TypeAlias = dict[str, Any]
 """One record of the history: stage, epoch, loss, accuracy, learning_rate, seconds, ..."""
@@ -86,7 +90,8 @@ class JSONLines(Callback):
     """Write the history as a text file with one JSON object per epoch.
 
     A stage that is trained again, or goes on from a checkpoint, replaces what the file holds of
-    it and of what followed, so that no epoch appears twice.
+    it and of what followed, so that no epoch appears twice: one file serves a run however often
+    it starts again, and reads back as ``history_``.
 
     Parameters
     ----------
@@ -125,58 +130,71 @@ class JSONLines(Callback):
                 file.write(json.dumps(record) + "\n")
 
 
-class TensorBoard(Callback):
-    """Write the numbers of every epoch for TensorBoard, one run per stage.
+class LoggerCallback(Callback):
+    """Write the numbers of every epoch to a logger with the interface of Lightning Fabric's.
+
+    Such are Fabric's own for CSV files and TensorBoard, and Lightning's for Weights & Biases,
+    MLflow and others. Each number is named after its stage, as ``student/loss``; steps count
+    the epochs of all stages.
 
     Parameters
     ----------
-    log_dir : str or path-like
-        The folder that ``tensorboard --logdir`` is given.
+    logger : lightning_fabric.loggers.Logger
+        Anything with the methods ``log_metrics(metrics, step)`` and ``save()``. Call its
+        ``finalize`` yourself after ``fit`` where it needs that.
 
     Raises
     ------
-    MissingPackageError
-        If the package tensorboard is not installed.
+    TypeError
+        If ``logger`` has no such methods.
+
+    See Also
+    --------
+    JSONLines : One text file, in which a run that starts again replaces its own epochs.
+
+    Notes
+    -----
+    A run that goes on from a checkpoint first logs the epochs that were trained before, under the
+    steps that they had. So give it a logger that starts empty, and no step is written twice: a new
+    version, which is the default of Fabric's loggers, a ``CSVLogger`` of a fixed version, which
+    begins its file anew, or ``TensorBoardLogger(..., purge_step=0)``, which hides what the folder
+    held before.
 
     Examples
     --------
     >>> import tempfile, pathlib
+    >>> from lightning_fabric.loggers import CSVLogger
     >>> from distillguard import UndefendedClassifier, datasets
-    >>> from distillguard.callbacks import TensorBoard
+    >>> from distillguard.callbacks import LoggerCallback
     >>> X, y = datasets.load_digits("train")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     logged = UndefendedClassifier(max_epochs=2, callbacks=[TensorBoard(folder)]).fit(X, y)
-    ...     [run.name for run in pathlib.Path(folder).iterdir()]
-    ['network']
+    ...     log = LoggerCallback(CSVLogger(folder, name="digits"))
+    ...     classifier = UndefendedClassifier(max_epochs=2, callbacks=[log]).fit(X, y)
+    ...     len((pathlib.Path(log.logger.log_dir) / "metrics.csv").read_text().splitlines())
+    3
     """
 
-    def __init__(self, log_dir: str | PathLike[str]) -> None:
-        self.log_dir = log_dir
+    def __init__(self, logger: "Logger") -> None:
+        methods = [getattr(logger, name, None) for name in ("log_metrics", "save")]
+        if isinstance(logger, type) or not all(map(callable, methods)):
+            raise TypeError(
+                "logger must have the methods log_metrics and save, as those of "
+                f"lightning_fabric.loggers do, got {described(logger)}"
+            )
+        self.logger = logger
+        self._step = 0
 
     def on_start(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:
-        if joined().first:
-            # Events of epochs that are trained again, after a kill, are purged.
-            folder = str(Path(self.log_dir) / stage)
-            self._writer = _summary_writer()(folder, purge_step=len(history) + 1)
+        for record in history:
+            self._log(record)
 
     def on_epoch(self, record: Epoch, network: nn.Module) -> None:
+        self._log(record)
+
+    def _log(self, record: Epoch) -> None:
         if joined().first:
-            for name, value in record.items():
-                if isinstance(value, int | float) and name != "epoch":
-                    self._writer.add_scalar(name, value, record["epoch"])
-            self._writer.flush()
-
-    def on_end(self, stage: str, network: nn.Module, history: list[Epoch]) -> None:
-        if joined().first:
-            self._writer.close()
-            del self._writer
-
-
-def _summary_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingPackageError(
-            "TensorBoard needs the package tensorboard: pip install distillguard[tensorboard]"
-        ) from error
-    return SummaryWriter
+            self._step += 1
+            numbers = {k: v for k, v in record.items() if isinstance(v, Real)}
+            metrics = {f"{record['stage']}/{name}": float(v) for name, v in numbers.items()}
+            self.logger.log_metrics(metrics, step=self._step)
+            self.logger.save()

@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -16,18 +16,8 @@ from .._modes import borrowed, fitted_to
 from .._processes import Processes, joined
 from .._validation import check_choice
 
-# Importing Fabric sets this variable, which makes each optimiser step on a machine without a GPU
-# look for its driver again (0.3 ms); the caller's environment stays the caller's.
-_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
-_before = os.environ.get(_NVML)
-from lightning_fabric import Fabric  # noqa: E402
-from lightning_fabric.plugins.environments.cluster_environment import (  # noqa: E402
-    ClusterEnvironment,
-)
-from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: E402
-
-if _before is None:
-    os.environ.pop(_NVML, None)
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 # What processors multiply bfloat16 with: x86's AVX-512, AMX and AVX10.2, and ARM's.
 _BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16")
@@ -41,15 +31,12 @@ class Runtime:
         check_choice("precision", precision, PRECISIONS)
         self.processes = joined()
         accelerator, devices = _placed(device, self.processes)
+        from ._fabric import launched  # here: Fabric and torch._dynamo take a second to import
+
         with _quiet():
-            self.fabric = Fabric(
-                accelerator=accelerator,
-                devices=devices,
-                # Fabric would round what float64 networks return to float32.
-                precision="32-true" if precision == "64-true" else precision,  # type: ignore[arg-type]
-                **_strategy(self.processes),
-            )
-            self.fabric.launch()
+            # Fabric would round what float64 networks return to float32.
+            passed = "32-true" if precision == "64-true" else precision
+            self.fabric = launched(accelerator, devices, passed, self.processes)
         self.device: torch.device = self.fabric.device
         self.compile, self.double = compile, precision == "64-true"
         if precision.startswith("bf16") and self.device.type == "cpu" and not native_bfloat16():
@@ -138,7 +125,7 @@ class _Direct(nn.Module):
     only the inputs take part in, are not theirs to see.
     """
 
-    def __init__(self, module: nn.Module, fabric: Fabric) -> None:
+    def __init__(self, module: nn.Module, fabric: "Fabric") -> None:
         super().__init__()
         self.module, self.fabric = module, fabric
 
@@ -146,59 +133,6 @@ class _Direct(nn.Module):
         with self.fabric.autocast():
             logits: Tensor = self.module(inputs)
         return logits if logits.element_size() >= 4 else logits.float()
-
-
-class _Joined(ClusterEnvironment):
-    """Fabric's view of a process group that exists already."""
-
-    def __init__(self, processes: Processes, per_node: int) -> None:
-        super().__init__()
-        self.processes, self.per_node = processes, per_node
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return True
-
-    @property
-    def main_address(self) -> str:
-        return os.environ.get("MASTER_ADDR", "127.0.0.1")
-
-    @property
-    def main_port(self) -> int:
-        return int(os.environ.get("MASTER_PORT", "0"))
-
-    @staticmethod
-    def detect() -> bool:
-        return False
-
-    def world_size(self) -> int:
-        return self.processes.count
-
-    def set_world_size(self, size: int) -> None:
-        pass
-
-    def global_rank(self) -> int:
-        return self.processes.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        pass
-
-    def local_rank(self) -> int:
-        return self.processes.rank % self.per_node
-
-    def node_rank(self) -> int:
-        return self.processes.rank // self.per_node
-
-
-def _strategy(processes: Processes) -> dict[str, Any]:
-    """Fabric's settings for training in the process group; buffers are ours to keep alike."""
-    if processes.count == 1:
-        return {}
-    per_node = int(os.environ.get("LOCAL_WORLD_SIZE", processes.count))
-    strategy = DDPStrategy(
-        cluster_environment=_Joined(processes, per_node), broadcast_buffers=False
-    )
-    return {"strategy": strategy, "num_nodes": processes.count // per_node}
 
 
 @contextmanager

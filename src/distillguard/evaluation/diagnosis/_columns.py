@@ -6,6 +6,7 @@ from torch import Tensor
 from .._ours import ours
 from .._presets import AttackSpec
 from .._run import Run
+from .._statistics import median
 from ._observations import Observations
 
 CONCENTRATED = 0.05
@@ -27,7 +28,7 @@ def observed(run: Run) -> Observations:
         saturated=int(columns["saturated"][correct].sum()),
         silent=int(silent.sum()),
         mean_logit=columns["magnitude"].mean().item(),
-        median_margin=margins.median().item() if len(margins) else 0.0,
+        median_margin=median(margins) if len(margins) else 0.0,
         probabilities=bool(run.model.takes_logarithm),
     )
 
@@ -41,7 +42,7 @@ def strays(run: Run) -> tuple[Observations, Tensor]:
         strayed |= beyond | illegal
         if bool((beyond | illegal).any()):
             distances = run.records.of(name, "distance")[beyond]
-            far = distances.median().item() if len(distances) else 0.0
+            far = median(distances) if len(distances) else 0.0
             attacked = int(run.records.of(name, "attacked").sum())
             rows.append((name, attacked, int(beyond.sum()), int(illegal.sum()), far))
     if not rows:

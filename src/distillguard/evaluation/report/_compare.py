@@ -10,7 +10,7 @@ from ..._frames import data_frame
 from ._export import to_csv, to_latex, to_markdown, written
 from ._paired import PairedDifference, check_same_threat_model, paired_difference
 from ._report import RobustnessReport
-from ._text import TO_QUOTE, WORST_CASE, Interval, interval, pad, percent
+from ._text import TO_QUOTE, WORST_CASE, Interval, aligned, interval, percent
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -204,8 +204,8 @@ class Comparison:
         return f"{networks}\n{attacks}\n{escaped(self._note())}\n"
 
     def __str__(self) -> str:
-        attacks = _aligned(("attack", *map(_flat, self.reports)), self.attack_rows())
-        return "\n".join([*_aligned(HEADERS, self.rows()), "", *attacks, "", self._note()])
+        attacks = aligned(("attack", *map(_flat, self.reports)), self.attack_rows())
+        return "\n".join([*aligned(HEADERS, self.rows()), "", *attacks, "", self._note()])
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -245,14 +245,6 @@ class Comparison:
 
 def _flat(name: str) -> str:
     return " ".join(name.split())
-
-
-def _aligned(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """A table in lines, a rule below its head."""
-    cells = [headers, *rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    head, *body = ["  ".join(pad(row, widths)).rstrip() for row in cells]
-    return [head, "-" * len(head), *body]
 
 
 def _conditions(reports: tuple[RobustnessReport, ...]) -> str:

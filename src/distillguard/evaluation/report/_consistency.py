@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..._version import __version__
 from .._entries import RESERVED
 from .._statistics import wilson
 
@@ -152,8 +153,6 @@ def _examples(report: "RobustnessReport") -> Facts:
 
 
 def _derived(report: "RobustnessReport", read: dict[str, Any]) -> Facts:
-    from ... import __version__
-
     quoted = math.isclose(report.quoted_accuracy, read["quoted_accuracy"], abs_tol=1e-12)
     yield "quoted_accuracy and its parts", quoted
     yield (

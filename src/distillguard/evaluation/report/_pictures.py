@@ -1,8 +1,7 @@
 """Examples as pictures."""
 
 import base64
-import struct
-import zlib
+import io
 from typing import Any
 
 import torch
@@ -32,14 +31,9 @@ def data_url(values: Tensor, bounds: tuple[Any, Any]) -> str:
 
 
 def png(pixels: Tensor) -> bytes:
-    """Portable Network Graphics (ISO/IEC 15948) of grey or RGB bytes of shape (1 or 3, h, w)."""
-    channels, height, width = pixels.shape
-    rows = pixels.permute(1, 2, 0).reshape(height, -1).numpy()
-    colour = 0 if channels == 1 else 2
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
+    """Portable Network Graphics of grey or RGB bytes of shape (1 or 3, h, w)."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(file, format="png")
+    return file.getvalue()

@@ -11,7 +11,7 @@ from ..._typing import Distance
 from .._captions import ClassNames
 from .._presets import AttackSpec
 from .._records import Cost, Records
-from .._statistics import wilson
+from .._statistics import median, wilson
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def row(records: Records, name: str, norm: Distance, standing: Tensor) -> Attack
         attacked=count,
         fooled=int(fooled.sum()),
         success_rate=int(success.sum()) / count if count else None,
-        median_distance=torch.quantile(distances, 0.5).item() if len(distances) else None,
+        median_distance=median(distances) if len(distances) else None,
         distance_norm=norm,
         forwards=cost.forwards / count if count else 0.0,
         backwards=cost.backwards / count if count else 0.0,

@@ -190,13 +190,12 @@ def to_text(report: "RobustnessReport") -> str:
         lines.append(result(report))
     lines += ["", *wrap(summary(report), WIDTH)]
     parts = sections(report)
-    table = [HEADERS, *(row for _, rows in parts for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    head = "  ".join(pad(HEADERS, widths)).rstrip()
-    lines += ["", head, "-" * len(head)]
+    head, rule, *body = aligned(HEADERS, [row for _, rows in parts for row in rows])
+    lines += ["", head, rule]
     for title, rows in parts:
         lines += ["", title] if title else []
-        lines += ["  ".join(pad(row, widths)).rstrip() for row in rows]
+        lines += body[: len(rows)]
+        del body[: len(rows)]
     lines.append("")
     for note in notes(report):
         lines += wrap(note, WIDTH)
@@ -353,7 +352,16 @@ def interval(ends: Interval) -> str:
     return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
 
 
-def pad(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    """Names to the left, figures to the right."""
-    first, *others = zip(row, widths, strict=True)
-    return [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+def aligned(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """A table in lines, a rule below its head: names to the left, figures to the right."""
+    table = [headers, *rows]
+    first, *others = [max(map(len, column)) for column in zip(*table, strict=True)]
+
+    def line(name: str, *figures: str) -> str:
+        pairs = zip(figures, others, strict=True)
+        return "  ".join(
+            [name.ljust(first), *(cell.rjust(width) for cell, width in pairs)]
+        ).rstrip()
+
+    head, *body = [line(*row) for row in table]
+    return [head, "-" * len(head), *body]

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._modes import device_of, dtype_of
-from ._words import described
+from .._modes import device_of, dtype_of
+from .._words import described
 
 
 class Normalized(nn.Module):

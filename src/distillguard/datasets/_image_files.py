@@ -10,7 +10,7 @@ from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 
-from .exceptions import MissingDataError
+from ..exceptions import MissingDataError
 
 Arrays: TypeAlias = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 """Images (n, channels, height, width) and labels (n,)."""

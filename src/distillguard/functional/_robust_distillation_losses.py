@@ -8,8 +8,8 @@ logits on adversarial inputs, :math:`q` and :math:`q'` the teacher's;
 import torch
 from torch import Tensor
 
+from .._validation import check_in_unit_interval, check_labels, check_not_negative, check_same_shape
 from ._robust_losses import kl_divergence, smoothed_cross_entropy
-from ._validation import check_in_unit_interval, check_labels, check_not_negative, check_same_shape
 
 __all__ = ["adaad_loss", "ard_loss", "iad_loss", "rslad_loss"]
 

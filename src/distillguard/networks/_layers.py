@@ -5,7 +5,7 @@ from numbers import Real
 
 from torch import Tensor, nn
 
-from ._validation import check_at_least, check_choice
+from .._validation import check_at_least, check_choice
 
 
 def papernot(

@@ -1,10 +1,4 @@
-"""The papers' networks: functions from ``(input_shape, n_classes)`` to a module of logits.
-
-Each function is a factory for the estimators, so that the weights are drawn under their
-``random_state``. Called by hand, it draws them from torch's global generator: call
-``torch.manual_seed`` first to repeat them. No network ends in a softmax. Two modules go around
-networks that anybody built: one normalises their inputs, one takes out their logits.
-"""
+"""The papers' networks: functions from ``(input_shape, n_classes)`` to a module of logits."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from .._validation import check_at_least
 from ._layers import (
     PreActivationResNet,
     check_image,
@@ -21,18 +16,6 @@ from ._layers import (
     he_initialised,
     papernot,
 )
-from ._validation import check_at_least
-from ._wrappers import Logits, Normalized
-
-__all__ = [
-    "Logits",
-    "Normalized",
-    "mlp",
-    "papernot_cifar10",
-    "papernot_mnist",
-    "preact_resnet18",
-    "wide_resnet",
-]
 
 
 def papernot_mnist(

