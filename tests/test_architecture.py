@@ -34,15 +34,16 @@ LAYERS = [
         "_files",
         "_json",
     },
-    {"_modes", "_robust_losses", "scaling_laws", "_l1", "_layers", "_image_files", "_storage"},
+    {"_modes", "_robust_losses", "scaling_laws", "_l1", "_layers", "_image_files", "_identity"},
     {"_robust_distillation_losses", "_wrappers"},
     {"functional"},
     {"_geometry", "_data", "networks", "datasets"},
+    {"persistence"},
     {"training"},
     {"callbacks"},
     {"attacks", "estimators"},
     {"evaluation"},
-    {"interop", "persistence"},
+    {"interop"},
 ]
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
 OPTIONAL = {

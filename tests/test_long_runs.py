@@ -372,7 +372,9 @@ def test_files_of_others_in_the_checkpoint_folder_stay(digits, tmp_path):
     strangers = ["model.ckpt.index", "model.ckpt.data-00000-of-00001", "notes.ckpt.txt"]
     for name in strangers:
         (tmp_path / name).write_text("not ours")
-    (tmp_path / "network-000001.ckpt.0a1b2c3d").write_text("ours, cut off while it was written")
+    (tmp_path / "network-000001.ckpt.distillguard-0a1b2c3d").write_text(
+        "ours, cut off while it was written"
+    )
 
     UndefendedClassifier(max_epochs=1, checkpoint_dir=tmp_path).fit(*digits)
 
@@ -381,7 +383,7 @@ def test_files_of_others_in_the_checkpoint_folder_stay(digits, tmp_path):
 
 
 def test_a_folder_that_is_refused_keeps_all_its_files(digits, tmp_path):
-    for name in ("old.ckpt", "run.ckpt.0a1b2c3d"):
+    for name in ("old.ckpt", "run.ckpt.distillguard-0a1b2c3d"):
         (tmp_path / name).write_text("not ours")
     with pytest.raises(SaveError, match="must be empty or hold a run"):
         UndefendedClassifier(max_epochs=1, checkpoint_dir=tmp_path).fit(*digits)

@@ -27,8 +27,8 @@ from distillguard import (
 )
 from distillguard._processes import Processes
 from distillguard.estimators import _portable
-from distillguard.estimators._portable import networks_of
 from distillguard.exceptions import SaveError
+from distillguard.persistence._networks import networks_of
 
 TINY = partial(networks.mlp, hidden=(3,))
 
@@ -536,7 +536,7 @@ def test_forged_saves_are_refused_or_load_to_something_that_predicts(
 
 
 FORGERIES = {
-    "a path upwards": (("networks", "student", "file"), "../guard/student-x.safetensors", "hash"),
+    "a path upwards": (("networks", "student", "file"), "../guard/x.safetensors", "pattern"),
     "a class of others": (("estimator",), "os.system", "a class of ours"),
     "a private name": (("estimator",), "__builtins__", "a class of ours"),
     "a function of others": (("builders", "module", "name"), "check_image", "of distillguard"),

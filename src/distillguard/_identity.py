@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .._files import hash_of
+from ._files import hash_of
 
 Description: TypeAlias = "str | list[Any] | dict[str, Any]"
 

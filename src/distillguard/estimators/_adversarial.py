@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from .. import functional
 from .._data._batch import Batch
 from .._data._mixed import MixedSource
-from .._typing import Norm, Range
+from .._typing import NetworkFactory, Norm, Range
 from .._validation import check_choice, check_not_negative
 from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, Scored, perturbed
 from ._adversary import Adversary, RobustClassifier, diverging, misled
-from ._base import NetworkFactory
 from ._recipes import RECIPES
 
 OBJECTIVES = {"trades": 6.0, "pgd": 0.0, "mart": 5.0}

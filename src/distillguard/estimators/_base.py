@@ -1,9 +1,9 @@
 """What every estimator shares: parameters checked, a network built, one fit at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from sklearn.base import BaseEstimator
@@ -16,13 +16,12 @@ from .._modes import isolated_random_state, one_at_a_time, unwrapped
 from .._random import draw_seed
 from .._validation import check_at_least, check_in_unit_interval, check_positive
 from ..exceptions import DivergenceError
+from ..persistence._networks import networks_of
 from ..training import Checkpoints, Epoch, Runtime
 from ._fitting import Fitting
 from ._nested import NestedParameters
-from ._portable import Portable, networks_of
+from ._portable import Portable
 from ._training_data import TrainingData
-
-NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
 
 
 class NetworkClassifier(TrainingData, Portable, NestedParameters, BaseEstimator):

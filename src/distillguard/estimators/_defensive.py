@@ -10,6 +10,7 @@ from torch import nn
 
 from .. import functional
 from .._data._batch import Batch, Source
+from .._typing import NetworkFactory
 from .._validation import check_in_unit_interval, check_positive
 from ..training import (
     Callback,
@@ -19,7 +20,7 @@ from ..training import (
     Scored,
     multiply_head,
 )
-from ._base import NetworkClassifier, NetworkFactory
+from ._base import NetworkClassifier
 from ._fitting import hard_label_objective
 from ._teacher import TeacherLogits, transfer_source
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from .. import functional
 from .._data._batch import Batch
 from .._data._mixed import MixedSource
-from .._typing import Norm, Range
+from .._typing import NetworkFactory, Norm, Range
 from .._validation import check_choice, check_in_unit_interval, check_not_negative, check_positive
 from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory, Scored, perturbed
 from ._adversarial import OBJECTIVES as TEACHER_OBJECTIVES
 from ._adversarial import adversarial_objective
 from ._adversary import Adversary, RobustClassifier, Value, misled
-from ._base import NetworkClassifier, NetworkFactory
+from ._base import NetworkClassifier
 from ._fitting import Fitting
 from ._teacher import TeacherLogits, transfer_source
 

@@ -6,8 +6,9 @@ from typing import Any, Self
 
 from torch import nn
 
+from .._typing import NetworkFactory
 from ..training import Callback, OptimizerFactory, SchedulerFactory
-from ._base import NetworkClassifier, NetworkFactory
+from ._base import NetworkClassifier
 from ._fitting import hard_label_objective
 
 
