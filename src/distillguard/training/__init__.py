@@ -7,6 +7,7 @@ from ._head import head_in_units, multiply_head
 from ._inner import Ascent, attacked, perturbed
 from ._loop import Objective, Plan, Scored, Stopping, train
 from ._optimisers import OptimizerFactory, SchedulerFactory, make_optimizer, make_scheduler
+from ._run_identity import settings_of, weights_of
 from ._runtime import Runtime
 
 __all__ = [
@@ -30,5 +31,7 @@ __all__ = [
     "make_scheduler",
     "multiply_head",
     "perturbed",
+    "settings_of",
     "train",
+    "weights_of",
 ]
