@@ -239,8 +239,9 @@ class _Stage:
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
-        state = self.plan.checkpoints and self.plan.checkpoints.last(self.plan.stage)
-        if not state:
+        checkpoints = self.plan.checkpoints
+        state = None if checkpoints is None else checkpoints.last(self.plan.stage)
+        if state is None:
             return
         try:
             self.put_back(state)
