@@ -34,13 +34,14 @@ LAYERS = [
         "_files",
         "_json",
     },
-    {"_modes", "functional", "scaling_laws", "_l1", "_storage"},
+    {"_modes", "functional", "scaling_laws", "_l1", "_identity"},
     {"_geometry", "_data", "networks", "datasets"},
+    {"persistence"},
     {"training"},
     {"callbacks"},
     {"attacks", "estimators"},
     {"evaluation"},
-    {"interop", "persistence"},
+    {"interop"},
 ]
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
 OPTIONAL = {

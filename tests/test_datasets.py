@@ -122,6 +122,11 @@ def test_download_goes_through_torchvision_and_only_when_files_are_absent(
         (lambda content: b"PNG!" + content, "must be an idx file .* got a header of 50 4e 47 21"),
         (lambda content: idx(np.zeros((4, 5, 5), np.uint8)), r"shape \(28, 28\), got \(5, 5\)"),
         (lambda content: idx(np.zeros((3, 28, 28), np.uint8)), "as many images .* got 3 and 4"),
+        (lambda content: idx(np.zeros((0, 28, 28), np.uint8)), "at least one example"),
+        (
+            lambda content: content[:4] + b"\xff\xff\xff\xff" + content[8:],
+            "must hold 3367254359280 bytes .* got only 3136",
+        ),
     ],
 )
 @pytest.mark.parametrize(

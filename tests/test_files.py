@@ -53,9 +53,16 @@ def test_a_folder_that_is_not_there_is_told_by_the_file(tmp_path):
 
 
 def test_what_a_kill_leaves_is_found_and_nothing_else(tmp_path):
-    for name in ("a", "a.0123abcd", "a.0123abcde", "b.0123abcd", "a.old"):
+    for name in (
+        "a",
+        "a.distillguard-0123abcd",
+        "a.distillguard-0123abcde",
+        "a.0123abcd",
+        "b.distillguard-0123abcd",
+        "a.old",
+    ):
         (tmp_path / name).touch()
-    assert [path.name for path in unfinished_writes(tmp_path / "a")] == ["a.0123abcd"]
+    assert [path.name for path in unfinished_writes(tmp_path / "a")] == ["a.distillguard-0123abcd"]
 
 
 def test_a_hash_is_of_names_dtypes_shapes_and_values():

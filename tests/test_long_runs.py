@@ -2,13 +2,17 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter, OrderedDict, defaultdict, deque
+from functools import partial
 from itertools import count
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -23,7 +27,7 @@ from distillguard import (
 )
 from distillguard.callbacks import Callback
 from distillguard.exceptions import SaveError
-from distillguard.training._checkpoints import read, write
+from distillguard.training._checkpoints import _EPOCH, _RUN, read, write
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +217,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(digits, tmp_path
     elif damage == "foreign":
         torch.save({"state": 1}, newest)
     else:
-        write(newest, read(newest) | {"run": "another"})
+        write(newest, read(newest, _EPOCH) | {"run": "another"})
 
     with pytest.warns(UserWarning, match="teacher-000003.ckpt"):
         resumed = estimator(checkpoint_dir=tmp_path).fit(*digits)
@@ -250,7 +254,7 @@ def test_a_folder_of_other_data_or_another_network_is_refused(digits, tmp_path):
     estimator(checkpoint_dir=tmp_path, max_epochs=1).fit(X, y)
     with pytest.raises(SaveError, match="same data"):
         estimator(checkpoint_dir=tmp_path, max_epochs=1).fit(X.flip(0), y)
-    with pytest.raises(SaveError, match=r"same 1\.weight of the teacher"):
+    with pytest.raises(SaveError, match=r"same 1\.0\.weight of the teacher"):
         DefensiveDistiller(**SETTINGS | {"checkpoint_dir": tmp_path, "max_epochs": 1}).fit(X, y)
 
 
@@ -283,6 +287,182 @@ def test_another_layer_without_weights_makes_another_run(digits, tmp_path):
             with_layer(other).fit(*digits)
 
 
+def test_one_corrected_label_of_the_validation_data_makes_another_run(digits, tmp_path):
+    X, y = digits
+    corrected = y[:50].clone()
+    corrected[-1] = (corrected[-1] + 1) % 10
+    settings = {"max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
+    for _ in range(2):
+        UndefendedClassifier(**settings).fit(X, y, validation=(X[:50], y[:50]))
+    with pytest.raises(SaveError, match="with the same validation data"):
+        UndefendedClassifier(**settings).fit(X, y, validation=(X[:50], corrected))
+
+
+def rate_times(factor):
+    return lambda parameters, lr: torch.optim.SGD(parameters, lr=factor * lr)
+
+
+SAME = {
+    "a number of another type": ({"learning_rate": 0.25}, {"learning_rate": np.float32(0.25)}),
+    "a whole number": ({"gradient_clip": 3}, {"gradient_clip": 3.0}),
+    "a partial made again": (
+        {"optimizer": partial(torch.optim.SGD, momentum=0.9)},
+        {"optimizer": partial(torch.optim.SGD, momentum=np.float64(0.9))},
+    ),
+    "a function made again": ({"optimizer": rate_times(2)}, {"optimizer": rate_times(2)}),
+    "nothing that matters": ({"verbose": False}, {"verbose": 0, "callbacks": []}),
+}
+OTHER = {
+    "learning_rate": (
+        {"learning_rate": np.float32(0.1)},
+        {"learning_rate": np.float32(0.2)},
+    ),
+    "batch_size": ({"batch_size": np.int64(50)}, {"batch_size": np.int64(40)}),
+    "optimizer.settings.momentum": (
+        {"optimizer": partial(torch.optim.SGD, momentum=0.9)},
+        {"optimizer": partial(torch.optim.SGD, momentum=0.8)},
+    ),
+    "optimizer.function": (
+        {"optimizer": partial(torch.optim.SGD)},
+        {"optimizer": partial(torch.optim.Adam)},
+    ),
+    "optimizer.closure.factor": ({"optimizer": rate_times(2)}, {"optimizer": rate_times(3)}),
+    "optimizer.bytecode": (
+        {"optimizer": lambda p, lr: torch.optim.SGD(p, lr=lr)},
+        {"optimizer": lambda p, lr: torch.optim.SGD(p, lr=-lr)},
+    ),
+    "lr_scheduler": ({"lr_scheduler": None}, {"lr_scheduler": "cosine"}),
+}
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_a_run_whose_settings_have_the_same_values_goes_on(digits, tmp_path, what):
+    one, other = ({"max_epochs": 1, "random_state": 0, **each} for each in SAME[what])
+    first = UndefendedClassifier(checkpoint_dir=tmp_path, **one).fit(*digits)
+    again = UndefendedClassifier(checkpoint_dir=tmp_path, **other).fit(*digits)
+    assert again.history_ == first.history_  # the seconds too: nothing was trained
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_a_setting_of_another_value_makes_another_run_and_is_named(digits, tmp_path, what):
+    one, other = ({"max_epochs": 1, "random_state": 0, **each} for each in OTHER[what])
+    UndefendedClassifier(checkpoint_dir=tmp_path, **one).fit(*digits)
+    with pytest.raises(SaveError, match=rf"^checkpoint_dir must hold .* with the same {what} \("):
+        UndefendedClassifier(checkpoint_dir=tmp_path, **other).fit(*digits)
+
+
+class Shifted(nn.Module):
+    """A network with a constant that no state dict holds, and a function."""
+
+    def __init__(self, shift=0.5, act=torch.relu):
+        super().__init__()
+        self.shift, self.act = shift, act
+        self.first, self.last = nn.Linear(64, 8), nn.Linear(8, 10)
+
+    def forward(self, inputs):
+        return self.last(self.act(self.first(inputs.flatten(1) - self.shift)))
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [({"shift": 0.25}, "shift"), ({"act": torch.tanh}, "act")],
+    ids=["shift", "act"],
+)
+def test_another_constant_of_the_network_makes_another_run(digits, tmp_path, other, name):
+    settings = {"max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
+    for _ in range(2):
+        UndefendedClassifier(Shifted(), **settings).fit(*digits)
+    with pytest.raises(SaveError, match=f"with the same constants of the network.{name}"):
+        UndefendedClassifier(Shifted(**other), **settings).fit(*digits)
+
+
+def test_other_code_of_the_network_makes_another_run(digits, tmp_path):
+    def network_that(computes):
+        class Computing(nn.Linear):
+            forward = computes
+
+        return UndefendedClassifier(
+            nn.Sequential(nn.Flatten(), Computing(64, 10)), max_epochs=1, checkpoint_dir=tmp_path
+        )
+
+    network_that(lambda self, x: nn.functional.linear(x, self.weight, self.bias)).fit(*digits)
+    network_that(lambda self, x: nn.functional.linear(x, self.weight, self.bias)).fit(*digits)
+    with pytest.raises(SaveError, match="with the same code of the network"):
+        network_that(lambda self, x: nn.functional.linear(x, self.weight)).fit(*digits)
+
+
+def decaying(optimizer, total_steps):
+    """A schedule that computes in NumPy's float32, and keeps what it computed."""
+    return torch.optim.lr_scheduler.MultiplicativeLR(optimizer, lambda step: np.float32(0.97))
+
+
+NUMPY = {
+    "float64": {"learning_rate": np.float64(0.05)},
+    "float32": {"learning_rate": np.float32(0.05)},
+    "partial": {"optimizer": partial(torch.optim.SGD, momentum=np.float32(0.9))},
+    "schedule": {"lr_scheduler": decaying},
+}
+
+
+@pytest.mark.parametrize("what", NUMPY)
+def test_numbers_of_numpy_break_no_run(digits, tmp_path, recwarn, what):
+    settings = {"max_epochs": 6, "random_state": 0, **NUMPY[what]}
+    unbroken = UndefendedClassifier(network, **settings).fit(*digits)
+    settings["checkpoint_dir"] = tmp_path
+    for epoch in (3, 1):
+        with pytest.raises(UnpluggedError):
+            UndefendedClassifier(network, callbacks=[FailsAt(epoch)], **settings).fit(*digits)
+    seen = FailsAt(99)
+    resumed = UndefendedClassifier(network, callbacks=[seen], **settings).fit(*digits)
+    assert seen.n == 99 - 4  # the third epoch was lost, twice
+    assert same(weights(resumed), weights(unbroken))
+    assert history(resumed) == history(unbroken)
+    assert not [each for each in recwarn if "passed over" in str(each.message)]
+
+
+def test_a_state_comes_back_with_its_types(tmp_path):
+    module = nn.BatchNorm1d(2).state_dict()
+    state = {
+        "scalars": [np.float32(0.1), np.int64(-3), np.bool_(True), np.complex64(1j), 0.1, 3, True],
+        "arrays": (np.arange(6.0).reshape(2, 3), np.zeros((0, 2), np.uint8)),
+        "words": {"a": np.str_("b"), np.int64(5): "five", None: b"bytes"},
+        "kinds": [Counter({np.int64(3): 2}), OrderedDict(b=1, a=2), {1, 2}, torch.Size([3])],
+        "module": module,
+    }
+    write(tmp_path / "a", {"run": "r", "stage": "s", "epoch": 1, "state": state})
+    found = read(tmp_path / "a", _EPOCH)["state"]
+    for ours, theirs in zip(state["scalars"], found["scalars"], strict=True):
+        assert (type(ours), ours) == (type(theirs), theirs)
+    for ours, theirs in zip(state["arrays"], found["arrays"], strict=True):
+        assert (ours.dtype, ours.shape, ours.tolist()) == (
+            theirs.dtype,
+            theirs.shape,
+            theirs.tolist(),
+        )
+    assert found["words"] == {"a": "b", 5: "five", None: b"bytes"}
+    assert found["kinds"] == state["kinds"]
+    assert list(map(type, found["kinds"])) == list(map(type, state["kinds"]))
+    assert same(found["module"], module)
+    assert found["module"]._metadata == module._metadata
+
+
+class Memory:
+    """What no reader takes without running code."""
+
+
+@pytest.mark.parametrize("kind", [Memory, partial(deque, [1]), partial(defaultdict, int)])
+def test_a_state_that_could_not_be_read_back_is_refused_when_it_is_written(digits, tmp_path, kind):
+    def remembering(optimizer, total_steps):
+        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+        schedule.memory = {"all": [kind()]}
+        return schedule
+
+    run = UndefendedClassifier(max_epochs=3, lr_scheduler=remembering, checkpoint_dir=tmp_path)
+    with pytest.raises(SaveError, match=r"^checkpoint_dir must be None .* at .*memory\.all\.0$"):
+        run.fit(*digits)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.ckpt"]
+
+
 @pytest.mark.parametrize("kind", [DefensiveDistiller, RobustDistiller])
 def test_another_trained_teacher_makes_another_run(digits, tmp_path, kind):
     settings = {"max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
@@ -294,6 +474,143 @@ def test_another_trained_teacher_makes_another_run(digits, tmp_path, kind):
         kind(teacher=other, **settings).fit(*digits)
 
 
+def begun(folder, digits):
+    """Five epochs of six, and the weights that the run must end with."""
+    settings = {"max_epochs": 6, "random_state": 0, "optimizer": "sgd"}
+    run = UndefendedClassifier(network, **settings, checkpoint_dir=folder, callbacks=[FailsAt(6)])
+    with pytest.raises(UnpluggedError):
+        run.fit(*digits)
+    resumed = UndefendedClassifier(network, **settings, checkpoint_dir=folder)
+    return resumed, weights(UndefendedClassifier(network, **settings).fit(*digits))
+
+
+def copied(one, other):
+    return lambda folder: shutil.copy(folder / one, folder / other)
+
+
+def made_a_folder(name):
+    def change(folder):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()
+
+    return change
+
+
+def made_a_link(folder):
+    (folder / "run.ckpt").rename(folder / "elsewhere")
+    (folder / "run.ckpt").symlink_to(folder / "nowhere")
+
+
+MISPLACED = {
+    "an epoch for the run": (copied("network-000005.ckpt", "run.ckpt"), "got another checkpoint"),
+    "the run for an epoch": (copied("run.ckpt", "network-000005.ckpt"), None),
+    "another epoch": (copied("network-000004.ckpt", "network-000005.ckpt"), None),
+    "a later epoch": (copied("network-000004.ckpt", "network-000009.ckpt"), None),
+    "a folder for an epoch": (made_a_folder("network-000009.ckpt"), "must hold files"),
+    "a folder for the run": (made_a_folder("run.ckpt"), "must hold files"),
+    "a link to nowhere": (made_a_link, "must hold files"),
+    "a pipe": (lambda folder: os.mkfifo(folder / "network-000007.ckpt"), "must hold files"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:a checkpoint is passed over")
+@pytest.mark.parametrize("what", MISPLACED)
+def test_a_misplaced_file_is_refused_or_does_no_harm(digits, tmp_path, what):
+    resumed, expected = begun(tmp_path, digits)
+    change, refusal = MISPLACED[what]
+    change(tmp_path)
+    if refusal is None:
+        assert same(weights(resumed.fit(*digits)), expected)
+    else:
+        with pytest.raises(SaveError, match=refusal):
+            resumed.fit(*digits)
+
+
+def test_a_file_is_no_checkpoint_folder(digits, tmp_path):
+    (tmp_path / "file").touch()
+    for path in ("file", "file/inside"):
+        with pytest.raises(SaveError, match=r"^checkpoint_dir must be a folder, got"):
+            UndefendedClassifier(max_epochs=1, checkpoint_dir=tmp_path / path).fit(*digits)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "change", "told"),
+    [
+        ("run.ckpt", _RUN, {"settings": "{"}, "must hold the settings of a run"),
+        ("run.ckpt", _RUN, {"settings": "[" * 10_000}, "must hold the settings of a run"),
+        ("run.ckpt", _RUN, {"settings": "{}"}, "must hold a run with the same"),
+        ("run.ckpt", _RUN, {"start": {}}, "must hold the initial weights of its run"),
+        ("run.ckpt", _RUN, {"start": {"network": 3}}, "must hold the initial weights of its run"),
+        ("run.ckpt", _RUN, {"seed": "0"}, "must hold run, seed"),
+        ("network-000005.ckpt", _EPOCH, {"state": {}}, "cannot be put back: KeyError"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_forged_checkpoints_are_refused(digits, tmp_path, name, form, change, told):
+    resumed, _ = begun(tmp_path, digits)
+    write(tmp_path / name, read(tmp_path / name, form) | change)
+    with pytest.raises(SaveError, match=told):
+        resumed.fit(*digits)
+
+
+def altered(chance, folder, others):
+    """What disks, people and other programs do to a folder of checkpoints."""
+    paths = sorted(folder.glob("*.ckpt"))
+    path, content = chance.choice(paths), b""
+    content = path.read_bytes()
+    kind = chance.randrange(9)
+    if kind == 0:
+        middle = chance.randrange(len(content))
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif kind == 1:
+        path.write_bytes(content[: chance.randrange(len(content))])
+    elif kind == 2:
+        path.write_bytes(content + chance.randbytes(9))
+    elif kind == 3:
+        path.unlink()
+    elif kind == 4:  # exchanged
+        other = chance.choice(paths)
+        path.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+    elif kind == 5:  # under another epoch
+        path.rename(folder / f"network-{chance.randrange(1, 12):06}.ckpt")
+    elif kind == 6:  # of another run
+        path.write_bytes((others / path.name).read_bytes())
+    elif kind == 7:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(chance.choice([b"", b"distillguard checkpoint 1\n", chance.randbytes(99)]))
+
+
+@pytest.mark.filterwarnings("ignore:a checkpoint is passed over")
+@pytest.mark.parametrize(
+    ("seed", "n"), [(0, 40), pytest.param(1, 1000, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_whatever_became_of_its_files_a_run_ends_right_or_is_refused(tmp_path, seed, n):
+    X, y = datasets.load_digits("train")
+    digits = X[:40], y[:40]
+    resumed, expected = begun(tmp_path / "pristine", digits)
+    begun(tmp_path / "others", (X[40:80], y[40:80]))
+    chance, counts = random.Random(seed), Counter()
+    for _ in range(n):
+        folder = tmp_path / "copy"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(tmp_path / "pristine", folder)
+        for _ in range(chance.choice([1, 1, 2])):
+            if any(each.is_file() for each in folder.iterdir()):
+                altered(chance, folder, tmp_path / "others")
+        try:
+            found = resumed.set_params(checkpoint_dir=folder).fit(*digits)
+        except SaveError:
+            counts["refused"] += 1
+        else:
+            assert same(weights(found), expected)
+            counts["right"] += 1
+    assert min(counts["refused"], counts["right"]) > n / 5
+    print(dict(counts))
+
+
 def test_no_code_in_a_checkpoint_is_run(tmp_path):
     class Trap:
         def __reduce__(self):
@@ -301,7 +618,7 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path):
 
     write(tmp_path / "trap.ckpt", {"state": Trap()})
     with pytest.raises(SaveError, match="without running code"):
-        read(tmp_path / "trap.ckpt")
+        read(tmp_path / "trap.ckpt", _EPOCH)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -324,23 +641,26 @@ def test_only_the_last_two_states_of_a_stage_are_kept(digits, tmp_path):
 SCRIPT = textwrap.dedent(
     """
     import sys, torch
+    import numpy as np
+    from functools import partial
     torch.set_num_threads(1)
     sys.path.insert(0, {tests!r})
     from test_long_runs import estimator, weights
     from distillguard import datasets
     X, y = datasets.load_digits("train")
     print("ready", flush=True)
-    fitted = estimator(checkpoint_dir={folder!r}, max_epochs=150).fit(X[:200], y[:200])
+    fitted = estimator(checkpoint_dir={folder!r}, max_epochs=150, **{more}).fit(X[:200], y[:200])
     torch.save(weights(fitted), {out!r})
     """
 )
 
 
-def killed_until_done(tmp_path, seed, kills, longest):
+def killed_until_done(tmp_path, seed, kills, longest, more):
     """Run the script, kill it at random moments, and at last let it finish; its weights."""
     draw, out = random.Random(seed), tmp_path / "out.pt"
     tests = os.path.dirname(__file__)
-    script = SCRIPT.format(folder=str(tmp_path / f"run{seed}"), out=str(out), tests=tests)
+    folder = str(tmp_path / f"run{seed}")
+    script = SCRIPT.format(folder=folder, out=str(out), tests=tests, more=more)
     done = 0
     for attempt in count():
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
@@ -358,21 +678,31 @@ def killed_until_done(tmp_path, seed, kills, longest):
 
 
 @pytest.mark.slow
-def test_twenty_kills_leave_the_same_bits(tmp_path):
-    unbroken, _ = killed_until_done(tmp_path, seed=1, kills=0, longest=0)
+@pytest.mark.parametrize(
+    "more",
+    [
+        "{}",
+        "dict(learning_rate=np.float64(0.05), optimizer=partial(torch.optim.SGD, momentum=0.8))",
+    ],
+    ids=["plain", "numpy and a partial"],
+)
+def test_twenty_kills_leave_the_same_bits(tmp_path, more):
+    unbroken, _ = killed_until_done(tmp_path, 1, kills=0, longest=0, more=more)
     killed = 0
     for seed in range(2, 7):
-        broken, done = killed_until_done(tmp_path, seed, kills=4, longest=1.0)
+        broken, done = killed_until_done(tmp_path, seed, kills=4, longest=1.0, more=more)
         assert same(broken, unbroken)
         killed += done
     assert killed == 20
 
 
 def test_files_of_others_in_the_checkpoint_folder_stay(digits, tmp_path):
-    strangers = ["model.ckpt.index", "model.ckpt.data-00000-of-00001", "notes.ckpt.txt"]
+    strangers = ["model.ckpt.index", "notes.ckpt.txt", "network-000001.ckpt.0a1b2c3d"]
     for name in strangers:
         (tmp_path / name).write_text("not ours")
-    (tmp_path / "network-000001.ckpt.0a1b2c3d").write_text("ours, cut off while it was written")
+    (tmp_path / "network-000001.ckpt.distillguard-0a1b2c3d").write_text(
+        "ours, cut off while it was written"
+    )
 
     UndefendedClassifier(max_epochs=1, checkpoint_dir=tmp_path).fit(*digits)
 
@@ -380,8 +710,22 @@ def test_files_of_others_in_the_checkpoint_folder_stay(digits, tmp_path):
     assert left == {*strangers, "run.ckpt", "network-000001.ckpt"}
 
 
+def test_older_files_of_others_stay_though_named_like_ours(digits, tmp_path):
+    settings = {"max_epochs": 6, "random_state": 0, "checkpoint_dir": tmp_path}
+    with pytest.raises(UnpluggedError):
+        UndefendedClassifier(**settings, callbacks=[FailsAt(4)]).fit(*digits)
+    strangers = [tmp_path / f"network-00000{number}.ckpt" for number in (1, 8, 9)]
+    for path in strangers:
+        path.write_text("not ours")
+    with pytest.warns(UserWarning, match="a checkpoint is passed over"):
+        UndefendedClassifier(**settings).fit(*digits)
+    assert all(path.read_text() == "not ours" for path in strangers)
+    names = {path.name for path in tmp_path.iterdir()} - {path.name for path in strangers}
+    assert names == {"run.ckpt", "network-000005.ckpt", "network-000006.ckpt"}
+
+
 def test_a_folder_that_is_refused_keeps_all_its_files(digits, tmp_path):
-    for name in ("old.ckpt", "run.ckpt.0a1b2c3d"):
+    for name in ("old.ckpt", "run.ckpt.distillguard-0a1b2c3d"):
         (tmp_path / name).write_text("not ours")
     with pytest.raises(SaveError, match="must be empty or hold a run"):
         UndefendedClassifier(max_epochs=1, checkpoint_dir=tmp_path).fit(*digits)

@@ -87,6 +87,25 @@ def test_other_precisions_are_exported_in_float32(tmp_path):
     np.testing.assert_allclose(ran(tmp_path / "a.onnx", X.numpy()), expected, atol=1e-4)
 
 
+def test_a_network_that_works_in_place_is_exported(tmp_path):
+    class InPlace(nn.Module):
+        def __init__(self, shape, n_classes):
+            super().__init__()
+            self.head = nn.Linear(*shape, n_classes)
+
+        def forward(self, inputs):
+            return self.head(inputs.sub_(0.3).div_(0.35))
+
+    X = torch.rand(8, 3, generator=torch.Generator().manual_seed(0))
+    fitted = UndefendedClassifier(InPlace, max_epochs=1, random_state=0).fit(X, torch.arange(8) % 2)
+    fitted.export_onnx(tmp_path / "graph.onnx")
+    fresh = torch.rand(5, 3, generator=torch.Generator().manual_seed(1))
+    logits = ran(tmp_path / "graph.onnx", fresh.numpy())
+    head = fitted.model_.head
+    expected = ((fresh - 0.3) / 0.35) @ head.weight.T + head.bias
+    np.testing.assert_allclose(logits, expected.detach().numpy(), atol=1e-5)
+
+
 def test_a_graph_that_computes_something_else_is_not_left_behind(tmp_path, monkeypatch):
     """The network changes between its export and the comparison, as a wrong exporter's would."""
     pytest.importorskip("onnxscript")

@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from distillguard import attacks, evaluate
+from distillguard._identity import Describer, without_bytecode
 from distillguard.evaluation import (
     RobustnessReport,
     _entries,
@@ -30,7 +31,6 @@ from distillguard.evaluation import (
     _state,
     _state_format,
 )
-from distillguard.evaluation._identity import Describer, without_bytecode
 from distillguard.evaluation._run import Run
 from distillguard.evaluation.diagnosis._columns import observed
 from distillguard.exceptions import SaveError
@@ -166,7 +166,7 @@ def test_a_further_attack_runs_alone_on_what_stands(path, attacked, survivors_on
 
 
 def test_what_a_killed_write_left_is_swept_up(path):
-    stray = path.with_name("state.0123abcd")
+    stray = path.with_name("state.distillguard-0123abcd")
     stray.write_bytes(b"half")
     evaluate(NET, X, Y, state_file=path, **SETTINGS)
     assert list(path.parent.iterdir()) == [path]
@@ -303,7 +303,7 @@ def test_a_description_is_the_same_in_another_process():
     """Where sets of strings have another order, and functions other addresses."""
     code = """
 import json
-from distillguard.evaluation._identity import Describer
+from distillguard._identity import Describer
 class Attack:
     kinds = frozenset("abcdefgh")
     def __call__(self, model, inputs, labels):

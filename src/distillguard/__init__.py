@@ -15,6 +15,7 @@ _HOMES = {
     "functional": "",
     "interop": "",
     "networks": "",
+    "persistence": "",
     "scaling_laws": "",
     "estimators": "",
     "AdversarialTrainer": "estimators",
@@ -43,6 +44,7 @@ __all__ = [
     "interop",
     "load",
     "networks",
+    "persistence",
     "scaling_laws",
 ]
 
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         functional,
         interop,
         networks,
+        persistence,
         scaling_laws,
     )
     from .estimators import (

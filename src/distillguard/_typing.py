@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
 """From a batch of inputs of shape (n, ...) to logits of shape (n, n_classes)."""
@@ -13,6 +13,9 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 Attack: TypeAlias = Callable[[Model, Tensor, Tensor], Tensor]
 """From a model, inputs (n, ...) and labels (n,) to adversarial examples like the inputs."""
+
+NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
+"""From the shape of one input and the number of classes to a network."""
 
 Norm: TypeAlias = Literal["linf", "l2", "l1"]
 Distance: TypeAlias = Literal["linf", "l2", "l1", "l0"]

@@ -16,6 +16,7 @@ Arrays: TypeAlias = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 """Images (n, channels, height, width) and labels (n,)."""
 
 CIFAR10_RECORD = 1 + 3 * 32 * 32
+_PIECE = 2**24
 
 
 def first_with_all(folders: list[Path], stems: list[str]) -> list[Path] | None:
@@ -55,6 +56,8 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         axes = tuple(int(axis) for axis in np.frombuffer(header[4:], dtype=">u4"))
         if axes[1:] != shape:
             raise ValueError(f"{path} must hold examples of shape {shape}, got {axes[1:]}")
+        if axes[0] == 0:
+            raise ValueError(f"{path} must hold at least one example, got a count of 0")
         return _exactly(file, path, math.prod(axes)).reshape(axes)
 
 
@@ -90,8 +93,11 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _exactly(file: IO[bytes], path: Path, size: int) -> np.ndarray[Any, Any]:
+    """Read all that is left, in pieces: a count is not believed before its bytes are there."""
     # One byte more is asked for, so that a longer file is seen too.
-    content = file.read(size + 1)
+    content = bytearray()
+    while piece := file.read(min(_PIECE, size + 1 - len(content))):
+        content += piece
     if len(content) != size:
         got = f"only {len(content)}" if len(content) < size else "more"
         raise ValueError(f"{path} must hold {size} bytes of data after its header, got {got}")

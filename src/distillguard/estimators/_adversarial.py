@@ -7,11 +7,11 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from .._data._mixed import MixedSource
-from .._typing import Norm, Range
+from .._typing import NetworkFactory, Norm, Range
 from .._validation import check_choice, check_not_negative
 from ..training import Callback, Objective, OptimizerFactory, SchedulerFactory
 from ._adversary import Adversary, AttackSettings
-from ._classifier import NetworkClassifier, NetworkFactory
+from ._classifier import NetworkClassifier
 from ._recipes import RECIPES
 from ._robust_objectives import ADVERSARIAL, robust_objective
 

@@ -1,9 +1,10 @@
 """What every estimator is: one training run at a time, and the predictions of its network."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,19 +17,19 @@ from .. import functional, networks
 from .._data import Examples, Spec, examples
 from .._data._batch import PREDICTION_BATCH, Source
 from .._modes import borrowed, isolated_random_state, one_at_a_time, unwrapped
+from .._processes import joined as processes
 from ..exceptions import DivergenceError
+from ..persistence._saving import save
 from ..training import Checkpoints, Epoch, Runtime
+from ._keywords import keywords_of, split, with_keywords
 from ._logits import batch_logits, logits_of
-from ._nested import NestedParameters
-from ._portable import Portable
+from ._onnx import export
 from ._run import TrainingRun
 from ._settings import TrainingSettings
 from ._training_data import other_source, training_data
 
-NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
 
-
-class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimator):
+class NetworkClassifier(ClassifierMixin, BaseEstimator):
     """A classifier whose predictions are those of ``model_``, one of its networks.
 
     Subclasses implement ``fit`` inside ``self._run(X, y, ...)``, which writes nothing on the
@@ -150,6 +151,108 @@ class NetworkClassifier(Portable, NestedParameters, ClassifierMixin, BaseEstimat
             for chunk in opened.chunks(PREDICTION_BATCH):
                 logits = batch_logits(network, filled(chunk.inputs, size))
                 yield logits[: len(chunk.inputs)], chunk.labels
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a folder, for :func:`distillguard.load` to read.
+
+        The folder holds ``manifest.json`` (parameters, classes, history, the tensors of each
+        network) and one safetensors file for each network. A save that is there already is
+        replaced in one stroke: killed at any moment, the folder holds the old one or the new.
+        Under several processes the first one writes, and the others do not wait for it.
+
+        Parameters
+        ----------
+        path : str or path
+            The folder, made if need be.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        SaveError
+            If the folder holds another program's ``manifest.json``, or a network's state
+            holds something other than tensors.
+
+        See Also
+        --------
+        distillguard.load : Reads it.
+        """
+        check_is_fitted(self)
+        if processes().first:
+            save(self, path)
+
+    def export_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network behind the predictions as ONNX, and check it in ONNX Runtime.
+
+        The graph takes ``inputs``, float32 of shape (n, ...) for any n, and returns ``logits``,
+        float32 of shape (n, n_classes) at temperature 1, in the order of ``classes_``, which
+        are in the file's metadata as JSON under ``classes``.
+
+        Parameters
+        ----------
+        path : str or path
+            The file to write or replace. Nothing is left there if the check fails.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        MissingPackageError
+            If onnx, onnxruntime or onnxscript is not installed: the extra ``onnx``.
+        RuntimeError
+            If ONNX Runtime's logits differ from torch's by more than 1e-4, or 1e-4 of the
+            largest logit where that is above 1.
+
+        Notes
+        -----
+        Networks trained in another precision are exported, and compared, in float32.
+        """
+        check_is_fitted(self)
+        export(self.model_, self.input_shape_, path, self.classes_.tolist())
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Include the keywords of partial functions, such as ``module__hidden``.
+
+        Returns
+        -------
+        dict
+            Names and values.
+        """
+        found: dict[str, Any] = super().get_params(deep=deep)
+        return found | keywords_of(found) if deep else found
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, or keywords of those that are functions.
+
+        ``set_params(module__hidden=(32,))`` makes ``module`` a partial function with that
+        keyword; where ``module`` is None, one of :func:`distillguard.networks.mlp`.
+        ``set_params(optimizer__weight_decay=5e-4)`` does the same to the optimiser of a name.
+
+        Parameters
+        ----------
+        **params : dict
+            New values by name.
+
+        Returns
+        -------
+        estimator
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a name is not a parameter, or a keyword is not one of the function.
+        """
+        plain, nested = split(params, self.get_params(deep=False))
+        super().set_params(**plain)
+        for parameter, keywords in nested.items():
+            setattr(self, parameter, with_keywords(parameter, getattr(self, parameter), keywords))
+        return self
 
     @contextmanager
     def _run(

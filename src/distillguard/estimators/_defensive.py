@@ -11,6 +11,7 @@ from torch import nn
 
 from .. import functional
 from .._data._batch import Batch
+from .._typing import NetworkFactory
 from .._validation import check_in_unit_interval, check_positive
 from ..training import (
     Callback,
@@ -20,7 +21,7 @@ from ..training import (
     Scored,
     multiply_head,
 )
-from ._classifier import NetworkClassifier, NetworkFactory
+from ._classifier import NetworkClassifier
 from ._run import TrainingRun, hard_label_objective
 from ._teacher import TeacherLogits, transfer_source
 

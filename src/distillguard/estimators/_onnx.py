@@ -31,7 +31,7 @@ def export(
     _check_packages()
     path = Path(path)
     # Float32 and plain layout whatever the training used: that is what runtimes run.
-    plain = deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format)
+    plain = _OnCopies(deepcopy(network).cpu().float()).to(memory_format=torch.contiguous_format)
     with borrowed(plain, gradients=False), _quiet():
         program = torch.onnx.export(
             plain,
@@ -49,6 +49,17 @@ def export(
             program.save(written, external_data=False)
             _check_same(plain, written, input_shape)
             os.replace(written, path)
+
+
+class _OnCopies(nn.Module):
+    """A network that may work in place: the inputs of its graph are nobody's to change."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.network(inputs.clone())
 
 
 def _check_same(network: nn.Module, written: Path, input_shape: Sequence[int]) -> None:

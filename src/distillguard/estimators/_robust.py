@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._data._mixed import MixedSource
-from .._typing import Norm, Range
+from .._typing import NetworkFactory, Norm, Range
 from .._validation import check_choice, check_in_unit_interval, check_not_negative, check_positive
 from ..training import Callback, OptimizerFactory, SchedulerFactory
 from ._adversary import AttackSettings
-from ._classifier import NetworkClassifier, NetworkFactory
+from ._classifier import NetworkClassifier
 from ._robust_objectives import ADVERSARIAL, DISTILLATION, robust_objective
 from ._run import TrainingRun
 from ._teacher import TeacherLogits, transfer_source

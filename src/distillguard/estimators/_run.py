@@ -1,17 +1,15 @@
 """One fit of an estimator: its data, its runtime, and the stages that train its networks."""
 
-import hashlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import functional
 from .._data._batch import Batch, Source
+from .._identity import Description
 from ..exceptions import DivergenceError
 from ..training import (
     Checkpoints,
@@ -23,13 +21,12 @@ from ..training import (
     head_in_units,
     make_optimizer,
     make_scheduler,
+    settings_of,
     train,
+    weights_of,
 )
 from ._settings import TrainingSettings
 from ._training_data import TrainingData
-
-# What may differ where a run goes on from its checkpoints.
-_FREE = {"callbacks", "checkpoint_dir", "device", "module", "teacher", "verbose"}
 
 
 class TrainingRun:
@@ -78,9 +75,7 @@ class TrainingRun:
         """
         if self.checkpoints is not None:
             start = {name: network.state_dict() for name, network in networks.items()}
-            settings = self._settings(networks)
-            if prefit is not None:
-                settings["weights of the teacher"] = _digest(prefit.state_dict().values())
+            settings = self._settings(networks, prefit)
             stored = self.checkpoints.begin(settings, start, self.seed)
             for name, network in networks.items():
                 network.load_state_dict(stored[name])
@@ -133,24 +128,17 @@ class TrainingRun:
             return 0
         return self.settings.max_epochs * source.n_batches
 
-    def _settings(self, networks: Mapping[str, nn.Module]) -> dict[str, str]:
+    def _settings(
+        self, networks: Mapping[str, nn.Module], prefit: nn.Module | None
+    ) -> dict[str, Description]:
         """What a run must have in common with the one whose checkpoints it goes on from."""
-        parameters = self.parameters.items()
-        settings = {name: _described(value) for name, value in parameters if name not in _FREE}
-        for name, network in networks.items():
-            for key, value in network.state_dict().items():
-                settings[f"{key} of the {name}"] = str(tuple(value.shape))
-            # Layers without weights count too; where an object lies in memory does not.
-            layers = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
-            settings[f"layers of the {name}"] = hashlib.sha256(layers.encode()).hexdigest()[:16]
+        sources = {"data": self.source, "validation data": self.validation}
+        known = dict(networks) if prefit is None else {**networks, "teacher": prefit}
+        settings = settings_of(self.parameters, known, sources)
         settings["estimator"] = self.name
         settings["processes"] = str(self.runtime.processes.count)
-        settings["number of batches"] = str(self.source.n_batches)
-        for name, source in (("data", self.source), ("validation data", self.validation)):
-            if source is not None and source.identified:
-                settings[name] = _digest(
-                    part for batch in source.in_order() for part in (batch.inputs, batch.labels)
-                )
+        if prefit is not None:
+            settings["weights of the teacher"] = weights_of(prefit)
         return settings
 
 
@@ -164,16 +152,3 @@ def hard_label_objective(temperature: float, smoothing: float = 0.0) -> Objectiv
         return Scored(losses, logits)
 
     return objective
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
-def _described(value: Any) -> str:
-    if value is None or isinstance(value, bool | int | float | str):
-        return repr(value)
-    return getattr(value, "__qualname__", type(value).__name__)

@@ -6,9 +6,10 @@ from typing import Any, Self
 
 from torch import nn
 
+from .._typing import NetworkFactory
 from .._validation import check_in_unit_interval
 from ..training import Callback, OptimizerFactory, SchedulerFactory
-from ._classifier import NetworkClassifier, NetworkFactory
+from ._classifier import NetworkClassifier
 from ._run import hard_label_objective
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._data import Chunk
 from .._files import check_writable, hash_of, unfinished_writes
+from .._identity import Describer, difference, without_bytecode
 from .._modes import device_of, dtype_of
 from .._processes import Processes
 from .._typing import Model
@@ -21,7 +22,6 @@ from ..attacks._checks import ModelFacts
 from ..exceptions import SaveError
 from . import _state_format
 from ._answers import answers_of, same_answers
-from ._identity import Describer, difference, without_bytecode
 from ._presets import AttackSpec
 from ._records import Cost, Records
 

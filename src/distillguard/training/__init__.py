@@ -14,6 +14,7 @@ from ._optimisers import (
     make_optimizer,
     make_scheduler,
 )
+from ._run_identity import settings_of, weights_of
 from ._runtime import Runtime
 
 __all__ = [
@@ -39,5 +40,7 @@ __all__ = [
     "make_scheduler",
     "multiply_head",
     "perturbed",
+    "settings_of",
     "train",
+    "weights_of",
 ]

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .._data._batch import Batch, Source
 from .._modes import dtype_of, reseed
-from ..exceptions import DivergenceError
+from ..exceptions import DivergenceError, SaveError
 from ._average import Average
 from ._callbacks import Callback, Epoch
 from ._checkpoints import Checkpoints, State
@@ -252,9 +252,20 @@ class _Stage:
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
-        state = self.plan.checkpoints and self.plan.checkpoints.last(self.plan.stage)
-        if not state:
+        checkpoints = self.plan.checkpoints
+        state = None if checkpoints is None else checkpoints.last(self.plan.stage)
+        if state is None:
             return
+        try:
+            self.put_back(state)
+        except Exception as error:  # whatever somebody else's state makes of ours
+            raise SaveError(
+                f"checkpoint_dir must hold states of this run, got one of the {self.plan.stage} "
+                f"that cannot be put back: {type(error).__name__}: {error}"
+            ) from error
+
+    def put_back(self, state: State) -> None:
+        """Be where ``state_dict`` was taken."""
         self.history, self.finished = state["history"], state["finished"]
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
@@ -264,7 +275,7 @@ class _Stage:
             generator.set_state(stored)
 
     def state_dict(self) -> State:
-        """Everything that ``resume`` puts back."""
+        """Everything that ``put_back`` needs."""
         return {
             "history": self.history,
             "finished": self.finished,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -29,10 +30,22 @@ def make_optimizer(
     """Build the named optimiser, or ``optimizer(parameters, lr=learning_rate)``."""
     if isinstance(optimizer, str):
         check_choice("optimizer", optimizer, OPTIMIZERS)
-        return OPTIMIZERS[optimizer](parameters, lr=learning_rate)
-    if not callable(optimizer):
+        factory = OPTIMIZERS[optimizer]
+    elif callable(optimizer):
+        factory = optimizer
+    else:
         raise TypeError(f"optimizer must be a name or a callable, got {optimizer!r}")
-    return optimizer(parameters, lr=learning_rate)
+    made = factory(parameters, lr=_plain(learning_rate))
+    for group in made.param_groups:
+        group |= {name: _plain(value) for name, value in group.items()}
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, whose arithmetic is the same on every way through a run."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def make_scheduler(

@@ -5,9 +5,9 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+from ..._files import write_atomically
 from ._text import escaped
 
 _SPECIAL = {
@@ -58,7 +58,7 @@ def latex(text: str) -> str:
 
 
 def written(text: str, path: str | PathLike[str] | None) -> str:
-    """The text, written to a file as well if there is a path."""
+    """The text, written to a file in one stroke as well if there is a path."""
     if path is not None:
-        Path(path).write_text(text, encoding="utf-8", newline="")
+        write_atomically(path, text.encode())
     return text

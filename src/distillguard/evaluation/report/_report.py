@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..._files import write_atomically
 from ..._frames import data_frame
 from ..._json import json_from
 from ..._typing import Norm
@@ -206,7 +207,7 @@ class RobustnessReport:
         Parameters
         ----------
         path : path-like, optional
-            Where to write it.
+            Where to write it; a file that is there is replaced in one stroke.
 
         Returns
         -------
@@ -215,7 +216,7 @@ class RobustnessReport:
         """
         text = _laid_out(json.dumps(self.to_dict(), indent=2, allow_nan=False))
         if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            write_atomically(path, f"{text}\n".encode())
         return text
 
     @classmethod
@@ -306,7 +307,7 @@ class RobustnessReport:
         Parameters
         ----------
         path : path-like, optional
-            Where to write it.
+            Where to write it; a file that is there is replaced in one stroke.
 
         Returns
         -------
@@ -323,7 +324,7 @@ class RobustnessReport:
         Parameters
         ----------
         path : path-like, optional
-            Where to write it.
+            Where to write it; a file that is there is replaced in one stroke.
 
         Returns
         -------
@@ -344,7 +345,7 @@ class RobustnessReport:
         Parameters
         ----------
         path : path-like, optional
-            Where to write it.
+            Where to write it; a file that is there is replaced in one stroke.
 
         Returns
         -------
@@ -355,7 +356,7 @@ class RobustnessReport:
 
         text = to_html(self)
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            write_atomically(path, text.encode())
         return text
 
     def _repr_html_(self) -> str:

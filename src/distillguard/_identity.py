@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .._files import hash_of
+from ._files import hash_of
 
 Description: TypeAlias = "str | list[Any] | dict[str, Any]"
 
@@ -148,7 +148,7 @@ class Describer:
         classes = dict.fromkeys(type(part) for part in module.modules())
         described: dict[str, Any] = {"class": _name(type(module))}
         described["classes"] = {_name(each): self._class(each) for each in classes}
-        described["weights"] = _weights(module)
+        described["weights"] = hash_of_weights(module)
         if self.data:
             described["attributes"] = {
                 place: attributes
@@ -195,6 +195,16 @@ class Describer:
         )
 
 
+def hash_of_weights(module: nn.Module) -> str:
+    """Hash what a module keeps as tensors, by name; ``"none"`` where there are none."""
+    held = {
+        name: value
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor) and not (is_lazy(value) or value.is_meta)
+    }
+    return hash_of(held) if held else "none"
+
+
 def without_bytecode(tree: Any) -> Any:
     """Return a description that holds for every version of Python."""
     if isinstance(tree, dict):
@@ -234,15 +244,6 @@ def _tensor(tensor: Tensor) -> str:
     if is_lazy(tensor) or tensor.is_meta:
         return "tensor without values"
     return f"tensor {dtype} {shape} {hash_of({'': tensor})[:16]}"
-
-
-def _weights(module: nn.Module) -> str:
-    held = {
-        name: value
-        for name, value in module.state_dict().items()
-        if isinstance(value, Tensor) and not (is_lazy(value) or value.is_meta)
-    }
-    return hash_of(held) if held else "none"
 
 
 def _hash(function: FunctionType) -> str:

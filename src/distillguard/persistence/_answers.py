@@ -1,0 +1,119 @@
+"""What a network answers to a few inputs, by which a module of another forward pass is told.
+
+Weights alone do not tell it: a constant that a constructor was given, or a line of ``forward``,
+is in no state dict. The inputs are nobody's data: numbers between 0 and 1 as pixels have, and
+normal ones as standardised columns have, from a generator whose numbers NumPy never changes.
+A copy of the network answers on the CPU, in float64 where it can, so that neither the device nor
+a kernel's rounding matters.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .._modes import borrowed, device_of, dtype_of
+from ..exceptions import SaveError
+from ._schema import ASKED
+
+Answers: TypeAlias = dict[str, Any]
+"""The dtype that a network answered in, and its logits for each kind of input."""
+
+LARGEST = 2**19
+"""Numbers in an input; a network of larger ones is not asked."""
+
+_NUMBERS = 2**12
+"""Numbers in all inputs of a kind, or in all logits: of large images one is enough."""
+
+_SHARE = 1e-4
+_ROUNDINGS = 16
+"""By how much answers may differ: a share of the largest, or so many roundings of it."""
+
+_SEED = 1503
+_INPUTS: dict[str, Callable[[np.random.RandomState, Sequence[int]], Any]] = {
+    "uniform": lambda generator, shape: generator.random_sample(shape),
+    "normal": lambda generator, shape: generator.standard_normal(shape),
+}
+
+
+def answers_of(network: nn.Module, shape: Sequence[int], n_classes: int) -> Answers | None:
+    """Return what to store of a network; None of one that cannot be told by its answers.
+
+    That is one that contradicts itself, or has no finite logits for such numbers.
+    """
+    numel = math.prod(shape)
+    if numel > LARGEST:
+        return None
+    rows = max(1, min(ASKED, _NUMBERS // numel, _NUMBERS // n_classes))
+    for dtype in dict.fromkeys((torch.float64, dtype_of(network, torch.float32))):
+        logits = {}
+        for kind in _INPUTS:
+            one, other = (_logits(network, kind, (rows, *shape), dtype, seed) for seed in (0, 1))
+            if one is not None and other is not None and torch.equal(one, other):
+                logits[kind] = one.tolist()
+        if logits:
+            return {"dtype": str(dtype).removeprefix("torch."), "logits": logits}
+    return None
+
+
+def check_answers(
+    network: nn.Module, parameter: str, name: str, shape: Sequence[int], answers: Answers
+) -> None:
+    """Refuse a network that answers otherwise than the saved one did.
+
+    One that cannot be asked here, say for want of a device, is let through: it will say so.
+    """
+    dtype: torch.dtype = getattr(torch, answers["dtype"])
+    for kind, rows in answers["logits"].items():
+        found = _logits(network, kind, (len(rows), *shape), dtype, 0)
+        if found is None:
+            continue
+        saved = torch.from_numpy(np.array(rows, dtype=np.float64))
+        largest = saved.abs().amax().item()
+        apart = (found - saved).abs().amax().item() if found.shape == saved.shape else math.inf
+        if not apart <= _allowed(dtype) * largest:
+            raise SaveError(
+                f"{parameter} must answer as the saved {name} did, got logits that differ by "
+                f"{apart:.3g} where the largest is {largest:.3g}; pass the network with the "
+                "arguments and the code that it was trained with"
+            )
+
+
+def _logits(
+    network: nn.Module, kind: str, shape: Sequence[int], dtype: torch.dtype, seed: int
+) -> Tensor | None:
+    """Finite logits (n, n_classes) in float64; None where the network has none to give."""
+    generator = np.random.RandomState(_SEED)
+    inputs = torch.from_numpy(_INPUTS[kind](generator, shape)).to(dtype)
+    try:
+        asked = _on_cpu(network, dtype)
+        with borrowed(asked, seed, gradients=False), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logits = asked(inputs).double()
+        right = logits.dim() == 2 and len(logits) == len(inputs) and bool(logits.isfinite().all())
+    except Exception:  # whatever a network raises at inputs that it is not for
+        return None
+    return logits if right else None
+
+
+def _on_cpu(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    try:
+        return deepcopy(network).to("cpu", dtype)
+    except Exception:
+        # There are networks that cannot be copied, such as pruned ones.
+        if (
+            device_of(network, torch.device("cpu")).type != "cpu"
+            or dtype_of(network, dtype) != dtype
+        ):
+            raise
+        return network
+
+
+def _allowed(dtype: torch.dtype) -> float:
+    reduced = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return max(_SHARE, _ROUNDINGS * torch.finfo(torch.bfloat16 if reduced else dtype).eps)
