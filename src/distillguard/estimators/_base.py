@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any, TypeAlias
 
 import torch
@@ -10,13 +9,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from torch import nn
 
-from .. import networks
+from .._copies import computed_tensors_copied, copied, want_gradients_alike
 from .._data._batch import Source
-from .._modes import isolated_random_state, one_at_a_time, unwrapped
+from .._modes import isolated_random_state, one_at_a_time
 from .._random import draw_seed
 from .._validation import check_at_least, check_in_unit_interval, check_positive
 from ..exceptions import DivergenceError
 from ..training import Checkpoints, Epoch, Runtime
+from ._builders import built
 from ._fitting import Fitting
 from ._nested import NestedParameters
 from ._portable import Portable, networks_of
@@ -53,6 +53,14 @@ class NetworkClassifier(TrainingData, Portable, NestedParameters, BaseEstimator)
         """Store the arguments of ``__init__``, as they are, under their own names."""
         for name in self._get_param_names():
             setattr(self, name, given[name])
+
+    def __sklearn_clone__(self) -> Any:
+        with computed_tensors_copied():
+            clone = super().__sklearn_clone__()
+        for name, value in self.get_params(deep=False).items():
+            if isinstance(value, nn.Module):
+                want_gradients_alike(value, getattr(clone, name))
+        return clone
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -127,7 +135,7 @@ class NetworkClassifier(TrainingData, Portable, NestedParameters, BaseEstimator)
         try:
             if self.warm_start:
                 for name in networks_of(type(self)).keys() & vars(self).keys():
-                    setattr(self, name, deepcopy(getattr(self, name)))
+                    setattr(self, name, copied(getattr(self, name)))
             yield
         except DivergenceError:
             raise
@@ -136,29 +144,13 @@ class NetworkClassifier(TrainingData, Portable, NestedParameters, BaseEstimator)
             self.__dict__.update(before)
             raise
 
-    def _built(self, module: Any, source: Source) -> nn.Module:
-        """Return a network of the estimator's own: copied, called for, or sized from the data."""
-        if module is None:
-            network: nn.Module = networks.mlp(self.input_shape_, len(self.classes_))
-        elif isinstance(module, nn.Module):
-            network = deepcopy(unwrapped(module))
-        elif callable(module):
-            network = module(self.input_shape_, len(self.classes_))
-            if not isinstance(network, nn.Module):
-                raise TypeError(
-                    "module must be an nn.Module or a callable (input_shape, n_classes) -> "
-                    f"nn.Module, got one that returns {type(network).__name__}"
-                )
-            network = unwrapped(network)
-        else:
-            raise TypeError(
-                "module must be an nn.Module, a callable (input_shape, n_classes) -> nn.Module "
-                f"or None, got {type(module).__name__}"
-            )
-        width = self._forward(network, source.first().inputs[:2]).shape[1]
+    def _built(self, module: Any, source: Source, parameter: str = "module") -> nn.Module:
+        """Return a network of the estimator's own, checked on the first examples."""
+        network = built(parameter, module, self.input_shape_, len(self.classes_))
+        width = self._forward(network, source.first().inputs[:2], parameter).shape[1]
         if width != len(self.classes_):
             raise ValueError(
-                f"module must return one logit for each of the {len(self.classes_)} classes, "
+                f"{parameter} must return one logit for each of the {len(self.classes_)} classes, "
                 f"got {width}"
             )
         return network

@@ -1,7 +1,6 @@
 """Robust distillation: ARD (Goldblum 2020), RSLAD (Zi 2021), IAD (Zhu 2022), AdaAD (Huang 2023)."""
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from os import PathLike
 from typing import Any, Self
 
@@ -9,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from .. import functional
+from .._copies import copied
 from .._data._batch import Batch
 from .._data._mixed import MixedSource
 from .._typing import Norm, Range
@@ -304,10 +304,10 @@ class RobustDistiller(RobustClassifier):
 
     def _initial_teacher(self, prefit: nn.Module | None, fitting: Fitting) -> nn.Module:
         if prefit is not None:
-            return self._built(prefit, fitting.source)
+            return self._built(prefit, fitting.source, "teacher")
         if self.teacher is None:
-            return deepcopy(self.student_)
-        return self._built(self.teacher, fitting.source)
+            return copied(self.student_)
+        return self._built(self.teacher, fitting.source, "teacher")
 
     def _objective(self, adversary: Adversary, taught: TeacherLogits) -> Objective:
         """The student's loss on a batch: attack it, then compare it with the teacher."""

@@ -1,7 +1,6 @@
 """What ``fit`` is given: checked, and turned into a source of batches."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from math import prod
 from typing import Any
 
@@ -14,6 +13,7 @@ from sklearn.utils.validation import validate_data
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from .._copies import copied
 from .._data._arrays import DTYPES, as_array, as_tensor, refuse_bytes
 from .._data._batch import Source, seen_classes
 from .._data._sources import TensorSource, source_of
@@ -115,7 +115,7 @@ class TrainingData(Predicting):
         """The network's width, or by a pass over the labels without a network."""
         if isinstance(self.module, nn.Module):
             inputs = source.first().inputs[:2]
-            return self._forward(deepcopy(self.module), inputs).shape[1]
+            return self._forward(copied(self.module), inputs).shape[1]
         seen = seen_classes(source.in_order())
         _refuse_one_class(seen)
         return int(seen.max()) + 1
