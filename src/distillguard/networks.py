@@ -22,11 +22,12 @@ from ._layers import (
     papernot,
 )
 from ._validation import check_at_least
-from ._wrappers import Logits, Normalized
+from ._wrappers import Logits, Normalized, Scaled
 
 __all__ = [
     "Logits",
     "Normalized",
+    "Scaled",
     "mlp",
     "papernot_cifar10",
     "papernot_mnist",

@@ -20,8 +20,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
 from . import _storage, estimators, networks
+from ._copies import copied
 from ._modes import dtype_of, isolated_random_state
 from ._storage import MANIFEST, Described
+from ._wrappers import scaled_as_saved
 from .estimators._base import NetworkClassifier, NetworkFactory
 from .estimators._portable import networks_of
 from .exceptions import SaveError
@@ -134,6 +136,7 @@ def load(
         name = attribute.rstrip("_")
         chosen = parameter if builders[parameter] is not None else "module"
         network = _built(chosen, builders[chosen], estimator, states[name])
+        network = scaled_as_saved(network, states[name])
         _fill(network, chosen, name, states[name])
         if name in manifest["channels_last"]:
             network.to(memory_format=torch.channels_last)
@@ -276,7 +279,7 @@ def _built(parameter: str, builder: Any, estimator: Any, state: Mapping[str, Ten
     if isinstance(builder, NetworkClassifier):
         builder = getattr(builder, builder._predictor, builder)
     if isinstance(builder, nn.Module):
-        return deepcopy(builder)
+        return copied(builder)
     factory: Callable[..., Any] = networks.mlp if builder is None else builder
     if not callable(factory):
         raise TypeError(

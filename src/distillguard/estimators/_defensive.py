@@ -1,7 +1,6 @@
 """Defensive distillation (Papernot et al. 2016), with Hinton's hard-label term as an option."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from os import PathLike
 from typing import Any, Self
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .. import functional
+from .._copies import copied
 from .._data._batch import Batch, Source
 from .._validation import check_in_unit_interval, check_positive
 from ..training import (
@@ -17,7 +17,7 @@ from ..training import (
     OptimizerFactory,
     SchedulerFactory,
     Scored,
-    multiply_head,
+    multiply_logits,
 )
 from ._base import NetworkClassifier, NetworkFactory
 from ._fitting import hard_label_objective
@@ -282,15 +282,12 @@ class DefensiveDistiller(NetworkClassifier):
 
     def _initial_networks(self, source: Source) -> tuple[nn.Module, nn.Module]:
         """Build teacher and student; where they are of one kind they share initial weights."""
-        inputs = source.first().inputs[:2]
-        student = self._built(self.module, source)
-        multiply_head(student, inputs, self._logit_unit())
+        inputs, unit = source.first().inputs[:2], self._logit_unit()
+        student = multiply_logits(self._built(self.module, source), inputs, unit)
         if self.teacher is None:
-            return deepcopy(student), student
-        teacher = self._built(self.teacher, source)
-        if not self.prefit_teacher:
-            multiply_head(teacher, inputs, self._logit_unit())
-        return teacher, student
+            return copied(student), student
+        teacher = self._built(self.teacher, source, "teacher")
+        return multiply_logits(teacher, inputs, unit, "teacher"), student
 
     def _logit_unit(self) -> float:
         """How much larger than usual the logits will be: T-fold if the teacher trains at T."""
