@@ -122,20 +122,18 @@ class LoaderSource:
         self.spec = _of_pairs(Spec())
         self.identified = indexed is not None
         self.divided = _divided(self.loader)
-        self.n_batches = _length(self.loader)
+        self.n_batches = _n_batches(self.loader)
         self._first: Batch | None = None
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """One pass as the loader gives it."""
-        _start(self.loader, number)
-        for item in self.loader:
-            indices = item[2] if self.identified else None
-            yield self._batch(*pair(item[:2] if self.identified else item), indices)
+        """One pass as the loader gives it, but for a last batch of one."""
+        batches = self._pass(number)
+        return batches if _ends_in_one(self.loader) is False else joined_at_the_end(batches)
 
     def in_order(self) -> Iterator[Batch]:
         """By index where examples are identified, as the loader gives them otherwise."""
         if not self.identified:
-            yield from self.epoch(0)
+            yield from self._pass(0)
             return
         inputs, labels, indices = self.loader.dataset.tensors  # type: ignore[attr-defined]
         for rows in indices.split(PREDICTION_BATCH):
@@ -165,6 +163,12 @@ class LoaderSource:
         """The loader's and its sampler's, where the caller gave them one."""
         return _generators(self.loader)
 
+    def _pass(self, number: int) -> Iterator[Batch]:
+        _start(self.loader, number)
+        for item in self.loader:
+            indices = item[2] if self.identified else None
+            yield self._batch(*pair(item[:2] if self.identified else item), indices)
+
     def _batch(self, inputs: Any, labels: Any, indices: Tensor | None) -> Batch:
         batch = Batch(self.spec.check(inputs), self.spec.encode(labels), indices)
         check_lengths(batch.inputs, batch.labels, self.spec.name)
@@ -186,28 +190,32 @@ class UnlabelledSource:
             data = DataLoader(data, batch_size, shuffle=not isinstance(data, IterableDataset))
         self.loader, self.label, self.spec = data, label, Spec()
         self.divided = _divided(data)
-        self.n_batches = _length(data)
+        self.n_batches = _n_batches(data)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """One pass as the loader gives it."""
-        _start(self.loader, number)
-        for inputs in input_batches(self.loader):
-            inputs = self.spec.check(inputs)
-            yield Batch(inputs, self.label(inputs), None)
+        """One pass as the loader gives it, but for a last batch of one."""
+        batches = self._pass(number)
+        return batches if _ends_in_one(self.loader) is False else joined_at_the_end(batches)
 
     def in_order(self) -> Iterator[Batch]:
         """One pass as the loader gives it."""
-        return self.epoch(0)
+        return self._pass(0)
 
     def first(self) -> Batch:
         """A first batch."""
-        return next(self.epoch(0))
+        return next(self._pass(0))
 
     def within(self, name: str, bounds: Range) -> Self:
         """The same loader; every batch is looked at as it comes."""
         source = copy(self)
         source.spec = replace(self.spec, name=name, bounds=bounds)
         return source
+
+    def _pass(self, number: int) -> Iterator[Batch]:
+        _start(self.loader, number)
+        for inputs in input_batches(self.loader):
+            inputs = self.spec.check(inputs)
+            yield Batch(inputs, self.label(inputs), None)
 
     def generators(self) -> list[torch.Generator]:
         """The loader's and its sampler's, where the caller gave them one."""
@@ -242,6 +250,38 @@ def source_of(
     if empty:
         raise ValueError("X must hold at least one example, got an empty loader or data set")
     return source
+
+
+def joined_at_the_end(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Let a last batch of one example join the one before: BatchNorm cannot train on it.
+
+    No batch is larger by more, and where all are of one example they stay so.
+    """
+    before = next(batches, None)
+    while before is not None:
+        batch = next(batches, None)
+        if batch is None or not _may_join(before, batch):
+            yield before
+            before = batch
+        elif (after := next(batches, None)) is None:
+            yield _joined(before, batch)
+            return
+        else:
+            yield before
+            yield batch
+            before = after
+
+
+def _may_join(before: Batch, batch: Batch) -> bool:
+    alike = before.inputs.shape[1:] == batch.inputs.shape[1:]
+    return alike and len(batch.labels) == 1 < len(before.labels)
+
+
+def _joined(one: Batch, other: Batch) -> Batch:
+    inputs, labels = (torch.cat(each) for each in zip(one[:2], other[:2], strict=True))
+    indices = (one.indices, other.indices)
+    both = None if None in indices else torch.cat(indices)  # type: ignore[arg-type]
+    return Batch(inputs, labels, both)
 
 
 def _of_pairs(spec: Spec) -> Spec:
@@ -287,6 +327,23 @@ def _generators(loader: "DataLoader[Any]") -> list[torch.Generator]:
     sampler = getattr(loader, "sampler", None)
     given = (loader.generator, getattr(sampler, "generator", None))
     return [each for each in given if isinstance(each, torch.Generator)]
+
+
+def _n_batches(loader: "DataLoader[Any]") -> int | None:
+    """The batches of an epoch, where a last one of one example counts with the one before."""
+    n = _length(loader)
+    return n - 1 if n is not None and _ends_in_one(loader) else n
+
+
+def _ends_in_one(loader: "DataLoader[Any]") -> bool | None:
+    """Whether the last of several batches has one example; None where nobody knows."""
+    cut = loader.batch_sampler
+    if type(cut) is not BatchSampler:
+        return None
+    examples = _length(cut.sampler)
+    if examples is None:
+        return None
+    return examples % cut.batch_size == 1 < cut.batch_size < examples and not cut.drop_last
 
 
 def _length(sized: Any) -> int | None:

@@ -76,8 +76,11 @@ class Fitting:
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise ValueError("module must have parameters to train, got none that needs a gradient")
         inputs = self.source.first().inputs[:2]
+        given = stage == "teacher" and getattr(estimator, "teacher", None) is not None
         plan = Plan(
             stage=stage,
+            parameter="teacher" if given else "module",
+            inputs=inputs,
             source=source,
             objective=objective,
             max_epochs=estimator.max_epochs,

@@ -155,9 +155,9 @@ class Predicting(ClassifierMixin):
     def _logits(self, X: Any, network: nn.Module | None = None) -> Tensor:
         return torch.cat(list(self._logits_in_batches(X, network)))
 
-    def _forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
+    def _forward(self, network: nn.Module, inputs: Tensor, name: str = "module") -> Tensor:
         with borrowed(network, gradients=False):
-            return _ask(network, inputs)
+            return _ask(network, inputs, name)
 
 
 def filled(inputs: Tensor, size: int) -> Tensor:
@@ -166,8 +166,8 @@ def filled(inputs: Tensor, size: int) -> Tensor:
     return torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing else inputs
 
 
-def _ask(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Logits of one batch, checked, on the CPU."""
+def _ask(network: nn.Module, inputs: Tensor, name: str = "module") -> Tensor:
+    """Logits of one batch, checked, on the CPU, in memory that the network has no hold of."""
     logits = network(fitted_to(network, inputs))
-    check_logits(logits, len(inputs), "module")
-    return logits.cpu() if logits.element_size() >= 4 else logits.cpu().float()
+    check_logits(logits, len(inputs), name)
+    return logits.to("cpu", torch.promote_types(logits.dtype, torch.float32), copy=True)
