@@ -149,8 +149,38 @@ def test_trying_a_layout_leaves_no_trace(monkeypatch):
 
 
 def test_a_batch_of_one_is_enough_to_try_a_layout():
-    network = Convolutional(lambda features, _: features.flatten(1), nn.BatchNorm2d(4))
+    network = Convolutional(lambda features, _: features.flatten(1))
+    network.head = nn.Sequential(nn.BatchNorm1d(36), network.head)
     assert _layout.stands_channels_last(network, IMAGES[:1])
+
+
+PERMUTED = IMAGES.repeat(1, 3, 1, 1).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (PERMUTED, LABELS),
+        (PERMUTED.numpy(), LABELS.numpy()),
+        (TensorDataset(PERMUTED, LABELS),),
+        (DataLoader(TensorDataset(PERMUTED, LABELS), 16),),
+    ],
+)
+def test_images_whose_axes_were_permuted_come_as_a_loader_would_stack_them(given):
+    class Rows(nn.Linear):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return super().forward(inputs.view(len(inputs), -1))
+
+    assert not PERMUTED.is_contiguous()
+    torch.manual_seed(0)
+    network = Rows(192, 2)
+    one = DefensiveDistiller(network, **SHORT).fit(*given)
+    other = DefensiveDistiller(network, **SHORT).fit(IMAGES.repeat(1, 3, 1, 1), LABELS)
+    if len(given) == 2:
+        assert alike(one, other)
+    assert one.predict(given[0]).shape == (40,)
+    assert 0 <= one.score(*given) <= 1
+    assert one.fit(*given, transfer=PERMUTED).n_iter_ == 1
 
 
 # Inputs and outputs that are not the network's to keep.
@@ -255,8 +285,12 @@ def test_an_output_that_is_used_again_is_not_trusted():
     y = torch.arange(1100) % 3
     for estimator in (DefensiveDistiller, AdversarialTrainer):
         settings = {"max_epochs": 1, "random_state": 0}
-        one, other = (estimator(body(k), **settings).fit(X, y) for k in (Reusing, nn.Sequential))
+        one, other = (
+            estimator(body(kind), **settings).fit(X, y, validation=(X, y))
+            for kind in (Reusing, nn.Sequential)
+        )
         assert alike(one, other)
+        assert one.history_[-1]["validation_loss"] == other.history_[-1]["validation_loss"]
         assert np.array_equal(one.decision_function(X), other.decision_function(X))
 
 
@@ -431,6 +465,7 @@ def test_a_batch_of_one_that_cannot_be_helped_is_told():
     [
         ([], []),
         ([1], [1]),
+        ([1, 1], [1, 1]),
         ([4, 1], [5]),
         ([4, 4, 1], [4, 5]),
         ([4, 1, 4], [4, 1, 4]),
@@ -653,6 +688,7 @@ class Late(nn.Module):
         by_position,
         with_defaults,
         lambda *given: by_position(*given),
+        lambda shape=None, classes=10: by_position(shape, classes),
         lambda num_classes: Plain(num_classes),
         lambda shape, num_classes: by_position(shape, num_classes),
     ],
@@ -696,6 +732,7 @@ def test_what_builds_no_network_is_told_what_to_write(build, message, parameter)
         ("resnet", TypeError, "teacher must be an nn.Module"),
         (lambda shape, n: nn.Linear(64, 5), ValueError, "teacher must return one logit for each"),
         (lambda *_: Auxiliary(lambda main, side: main[:, 0]), ValueError, "teacher must return lo"),
+        (lambda *_: nn.Linear(64, 2).requires_grad_(False), ValueError, "teacher must have param"),
     ],
 )
 def test_what_is_wrong_with_the_teacher_is_said_of_the_teacher(estimator, teacher, error, message):

@@ -35,6 +35,14 @@ class Tied(nn.Module):
         return self.last(self.first(inputs))
 
 
+class TiedAndNormed(Tied):
+    """Its logits follow the weights wherever they are used; the layers do not stand alone."""
+
+    def forward(self, inputs):
+        weight = self.first.weight
+        return self.last(nn.functional.normalize(nn.functional.linear(inputs, weight)))
+
+
 class Function(nn.Module):
     """A function of what a network returns."""
 
@@ -154,6 +162,8 @@ HEADS = {
     "cosines, learned scale": (lambda: Cosine(True), ""),
     "cosines, constant scale": (lambda: Cosine(False), None),
     "tied weights": (Tied, None),
+    "tied weights, normed": (TiedAndNormed, None),
+    "scaled already": (lambda: Scaled(mlp(), 3.0), "network.2"),
     "BatchNorm": (lambda: BatchNormed(True), "norm"),
     "BatchNorm without weights": (lambda: BatchNormed(False), None),
     "capped": (lambda: Function(capped, mlp()), None),

@@ -103,7 +103,8 @@ class TensorSource:
 
     def _batch(self, indices: Tensor) -> Batch:
         rows = indices if self.rows is None else self.rows[indices]
-        return Batch(Spec().tensor(self.inputs[rows]), self.labels[rows], indices)
+        # In rows, as a loader would stack them: images whose axes were permuted are not.
+        return Batch(Spec().tensor(self.inputs[rows]).contiguous(), self.labels[rows], indices)
 
     def _slices(self) -> list[slice]:
         n = self.n_examples
@@ -137,7 +138,7 @@ class LoaderSource:
             return
         inputs, labels, indices = self.loader.dataset.tensors  # type: ignore[attr-defined]
         for rows in indices.split(PREDICTION_BATCH):
-            yield self._batch(inputs[rows], labels[rows], rows)
+            yield self._batch(inputs[rows].contiguous(), labels[rows], rows)
 
     def first(self) -> Batch:
         """The first batch; kept, because asking a loader again starts its workers again."""
@@ -226,10 +227,11 @@ def input_batches(X: Any, batch_size: int = PREDICTION_BATCH) -> Iterator[Tensor
     """The inputs alone, in order, from a tensor, an array, a data set or a loader."""
     if isinstance(X, DataLoader | Dataset):
         loader = X if isinstance(X, DataLoader) else DataLoader(X, batch_size)
-        pieces = (item[0] if isinstance(item, list | tuple) else item for item in loader)
-    else:
-        pieces = (X[start : start + batch_size] for start in range(0, len(X), batch_size))
-    yield from map(Spec().tensor, pieces)
+        for item in loader:
+            yield Spec().tensor(item[0] if isinstance(item, list | tuple) else item)
+        return
+    for start in range(0, len(X), batch_size):
+        yield Spec().tensor(X[start : start + batch_size]).contiguous()
 
 
 def source_of(

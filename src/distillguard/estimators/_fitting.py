@@ -73,13 +73,16 @@ class Fitting:
     ) -> None:
         """Train ``network`` in place for one stage; ``training/_head.py`` explains the unit."""
         estimator, source = self.estimator, source or self.source
-        if not any(parameter.requires_grad for parameter in network.parameters()):
-            raise ValueError("module must have parameters to train, got none that needs a gradient")
-        inputs = self.source.first().inputs[:2]
         given = stage == "teacher" and getattr(estimator, "teacher", None) is not None
+        parameter = "teacher" if given else "module"
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ValueError(
+                f"{parameter} must have parameters to train, got none that needs a gradient"
+            )
+        inputs = self.source.first().inputs[:2]
         plan = Plan(
             stage=stage,
-            parameter="teacher" if given else "module",
+            parameter=parameter,
             inputs=inputs,
             source=source,
             objective=objective,

@@ -71,9 +71,9 @@ def head_in_units(network: nn.Module, inputs: Tensor, unit: float) -> Iterator[N
     """Train the head's weights divided by ``unit``; afterwards it is a plain layer again.
 
     The network computes the same before, inside and after; only what an optimiser's step means
-    to the head changes. Nothing happens where ``Scaled`` has the factor already.
+    to the head changes. Nothing happens without a head: the factor is around the network then.
     """
-    if unit == 1 or isinstance(network, Scaled):
+    if unit == 1:
         yield
         return
     head = find_head(network, inputs)
