@@ -29,7 +29,7 @@ from distillguard._data._batch import Batch
 from distillguard._data._sources import TensorSource
 from distillguard._modes import borrowed, isolated_random_state
 from distillguard.exceptions import DivergenceError
-from distillguard.training import Plan, Runtime, Scored, head_in_units, multiply_head, train
+from distillguard.training import Plan, Runtime, Scored, head_in_units, multiply_logits, train
 
 TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 100.0)
 Examples = tuple[Tensor, Tensor]
@@ -205,8 +205,7 @@ def _taught(
             train(network, optimizer(network.parameters()), None, plan, runtime)
 
     with isolated_random_state([], seed):
-        student = build()
-        multiply_head(student, inputs, unit)
+        student = multiply_logits(build(), inputs, unit)
         hot = nn.functional.one_hot(training[1]).float()
         if start:
             stage(student, hot, 1.0, start)

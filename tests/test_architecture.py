@@ -34,7 +34,7 @@ LAYERS = [
         "_files",
         "_json",
     },
-    {"_modes", "functional", "scaling_laws", "_l1", "_identity"},
+    {"_modes", "_copies", "functional", "scaling_laws", "_l1", "_identity"},
     {"_geometry", "_data", "networks", "datasets"},
     {"persistence"},
     {"training"},

@@ -505,15 +505,3 @@ def test_an_attack_on_the_estimator_itself_names_the_network_to_pass(distilled, 
 def test_soft_labels_refuse_a_temperature_of_zero(distilled, digits):
     with pytest.raises(ValueError, match="temperature must be a finite number above 0, got 0"):
         distilled.soft_labels(digits[0], 0)
-
-
-@pytest.mark.parametrize("norm", [torch.nn.utils.spectral_norm, torch.nn.utils.weight_norm])
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-def test_a_head_whose_weight_is_computed_is_distilled_without_units(norm):
-    X, y = torch.rand(40, 6), torch.arange(40) % 3
-
-    def network(shape, n_classes):
-        return torch.nn.Sequential(torch.nn.Linear(6, 8), norm(torch.nn.Linear(8, n_classes)))
-
-    distiller = DefensiveDistiller(network, temperature=10.0, max_epochs=1, random_state=0)
-    assert distiller.fit(X, y).decision_function(X).shape == (40, 3)

@@ -1,5 +1,6 @@
 """The loop's own promises: the last layer in units of T, devices, schedules, side effects."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from distillguard import UndefendedClassifier
-from distillguard.training import Runtime, head_in_units, make_scheduler, multiply_head
-from distillguard.training._head import last_layer
+from distillguard.networks import Scaled
+from distillguard.training import Runtime, head_in_units, make_scheduler, multiply_logits
+from distillguard.training._head import find_head
 
 INPUTS = torch.linspace(0, 1, 24).reshape(2, 12)
 
@@ -32,13 +35,23 @@ class Tied(nn.Module):
         return self.last(self.first(inputs))
 
 
-class Doubled(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = mlp()
+class TiedAndNormed(Tied):
+    """Its logits follow the weights wherever they are used; the layers do not stand alone."""
 
     def forward(self, inputs):
-        return 2 * self.inner(inputs)
+        weight = self.first.weight
+        return self.last(nn.functional.normalize(nn.functional.linear(inputs, weight)))
+
+
+class Function(nn.Module):
+    """A function of what a network returns."""
+
+    def __init__(self, function, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.function = inner, function
+
+    def forward(self, inputs):
+        return self.function(self.inner(inputs))
 
 
 class Convolutional(nn.Module):
@@ -50,54 +63,187 @@ class Convolutional(nn.Module):
         return self.head(inputs[:, :, None]).flatten(1)
 
 
-def test_the_last_layer_is_the_one_whose_output_is_the_network_s():
+class Pooled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv1d(1, 3, 5)
+
+    def forward(self, inputs):
+        return self.head(inputs[:, None]).mean(2)
+
+
+class OwnWeights(nn.Module):
+    """Weights without a layer that is called with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(12, 8)
+        self.w, self.b = nn.Parameter(torch.rand(3, 8)), nn.Parameter(torch.zeros(3))
+
+    def forward(self, inputs):
+        return nn.functional.linear(self.first(inputs).relu(), self.w, self.b)
+
+
+class Cosine(nn.Module):
+    """Cosines of features and class weights, times a constant or what is learned."""
+
+    def __init__(self, learned: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(12, 8), nn.Linear(8, 3, bias=False)
+        self.scale = nn.Parameter(torch.tensor(9.0)) if learned else 9.0
+
+    def forward(self, inputs):
+        features = nn.functional.normalize(self.first(inputs))
+        return self.scale * nn.functional.linear(
+            features, nn.functional.normalize(self.last.weight)
+        )
+
+
+class Attention(nn.Module):
+    """Its last layer is used by a function of PyTorch's, and never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(12, 2, batch_first=True)
+
+    def forward(self, inputs):
+        tokens = inputs[:, None] * torch.tensor([[1.0], [0.5]])
+        return self.attention(tokens, tokens, tokens)[0].sum(1)
+
+
+class BatchNormed(nn.Module):
+    """What its last layer is multiplied by, BatchNorm divides by again in training."""
+
+    def __init__(self, affine: bool) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(12, 3), nn.BatchNorm1d(3, affine=affine)
+
+    def forward(self, inputs):
+        return self.norm(self.first(inputs))
+
+
+def normed(norm, network: nn.Module | None = None) -> nn.Module:
+    network = mlp() if network is None else network
+    norm(network[2])
+    network(INPUTS)
+    return network
+
+
+def zeros() -> nn.Module:
     network = mlp()
-    assert last_layer(network, INPUTS) is network[2]
-    behind_dropout = mlp(nn.Dropout(0.5))
-    assert last_layer(behind_dropout, INPUTS) is behind_dropout[2]
-    convolutional = Convolutional()
-    assert last_layer(convolutional, INPUTS) is convolutional.head
+    for parameter in network[2].parameters():
+        nn.init.zeros_(parameter)
+    return network
 
 
-@pytest.mark.parametrize("network", [Doubled(), Tied(), mlp(nn.Tanh()), nn.Flatten()])
-def test_a_network_without_a_last_layer_of_its_own_is_left_alone(network):
-    assert last_layer(network, INPUTS) is None
-    before = network(INPUTS)
-    multiply_head(network, INPUTS, 100.0)
-    with head_in_units(network, INPUTS, 100.0):
-        torch.testing.assert_close(network(INPUTS), before, rtol=0, atol=0)
+def capped(logits):
+    return 30 * torch.tanh(logits / 30)
 
 
-def test_multiplying_the_head_multiplies_the_logits():
-    network = mlp()
-    before = network(INPUTS)
-    multiply_head(network, INPUTS, 50.0)
-    torch.testing.assert_close(network(INPUTS), 50 * before)
+# What a network ends in, and the path of the module whose weights take the factor.
+HEADS = {
+    "linear": (mlp, "2"),
+    "linear without a bias": (lambda: nn.Sequential(nn.Linear(12, 3, bias=False)), "0"),
+    "linear, zero at first": (zeros, "2"),
+    "dropout": (lambda: mlp(nn.Dropout(0.5)), "2"),
+    "log-softmax": (lambda: mlp(nn.LogSoftmax(1)), "2"),
+    "half of the logits": (lambda: Function(lambda z: z * 0.5, mlp()), "inner.2"),
+    "logits less their mean": (lambda: Function(lambda z: z - z.mean(1, True), mlp()), "inner.2"),
+    "weight_norm": (lambda: normed(nn.utils.parametrizations.weight_norm), "2"),
+    "weight_norm, the old one": (lambda: normed(nn.utils.weight_norm), "2"),
+    "pruned": (lambda: normed(lambda m: prune.l1_unstructured(m, "weight", 0.5)), "2"),
+    "orthogonal": (lambda: normed(nn.utils.parametrizations.orthogonal), None),
+    "spectral_norm": (lambda: normed(nn.utils.parametrizations.spectral_norm), None),
+    "spectral_norm, the old one": (lambda: normed(nn.utils.spectral_norm), None),
+    "convolution": (Convolutional, "head"),
+    "convolution and pooling": (Pooled, "head"),
+    "weights of its own": (OwnWeights, ""),
+    "attention": (Attention, "attention.out_proj"),
+    "cosines, learned scale": (lambda: Cosine(True), ""),
+    "cosines, constant scale": (lambda: Cosine(False), None),
+    "tied weights": (Tied, None),
+    "tied weights, normed": (TiedAndNormed, None),
+    "scaled already": (lambda: Scaled(mlp(), 3.0), "network.2"),
+    "BatchNorm": (lambda: BatchNormed(True), "norm"),
+    "BatchNorm without weights": (lambda: BatchNormed(False), None),
+    "capped": (lambda: Function(capped, mlp()), None),
+    "a mean of two": (lambda: Function(lambda z: z[:, :3] + z[:, 3:], nn.Linear(12, 6)), "inner"),
+}
+without_weights = [name for name, (_, path) in HEADS.items() if path is None]
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
 
 
-def test_units_change_neither_the_logits_nor_the_names_of_the_weights():
-    network = mlp()
-    before, names = network(INPUTS), list(network.state_dict())
+def same(network: nn.Module, state: dict[str, torch.Tensor]) -> bool:
+    """Equal values under equal names in equal order."""
+    own = network.state_dict()
+    return list(own) == list(state) and all(torch.equal(own[key], state[key]) for key in own)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_head_is_found_by_what_its_weights_do_to_the_logits(name):
+    make, path = HEADS[name]
+    torch.manual_seed(0)
+    network = make()
+    before = copy.deepcopy(network.state_dict())
+    head = find_head(network, INPUTS)
+    assert head is (None if path is None else network.get_submodule(path))
+    assert same(network, before)
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.filterwarnings("ignore:temperature=50 has no place")
+def test_multiplying_multiplies_the_logits_but_for_a_shift(name):
+    torch.manual_seed(0)
+    network = HEADS[name][0]().eval()
+    before = network(INPUTS).log_softmax(1) * 50
+    multiplied = multiply_logits(network, INPUTS, 50.0).eval()
+    assert type(multiplied) is (Scaled if name in without_weights else type(network))
+    torch.testing.assert_close(
+        multiplied(INPUTS).log_softmax(1), before.log_softmax(1), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", without_weights)
+def test_a_head_that_cannot_take_the_factor_is_named(name):
+    torch.manual_seed(0)
+    network = HEADS[name][0]()
+    path = "last" if hasattr(network, "last") else "inner.2" if name == "capped" else "2"
+    path = "first" if "BatchNorm" in name else path
+    with pytest.warns(UserWarning, match=rf"temperature=50 .* of teacher: .* layer, {path} \("):
+        multiply_logits(network, INPUTS, 50.0, "teacher")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert multiply_logits(network, INPUTS, 1.0) is network
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_units_change_neither_the_logits_nor_the_names_of_the_weights(name):
+    torch.manual_seed(0)
+    network = HEADS[name][0]().eval()
+    before, state = network(INPUTS), copy.deepcopy(network.state_dict())
+    kinds = [type(part) for part in network.modules()]
     with head_in_units(network, INPUTS, 64.0):
         torch.testing.assert_close(network(INPUTS), before, rtol=0, atol=0)
     torch.testing.assert_close(network(INPUTS), before, rtol=0, atol=0)
-    assert list(network.state_dict()) == names
-    assert type(network[2]) is nn.Linear
+    assert same(network, state)
+    assert [type(part) for part in network.modules()] == kinds
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
-def test_a_step_at_t_is_the_step_at_1_whatever_the_optimiser(optimizer):
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.filterwarnings("ignore:temperature=64 has no place")
+def test_a_step_at_t_is_the_step_at_1_whatever_the_optimiser_and_the_head(name, optimizer):
     def trained(unit: float) -> torch.Tensor:
-        network = mlp().double()
+        torch.manual_seed(0)
         inputs, labels = INPUTS.double(), torch.tensor([0, 2])
-        multiply_head(network, inputs, unit)
+        network = multiply_logits(HEADS[name][0]().double(), inputs, unit)
         with head_in_units(network, inputs, unit):
             steps = optimizer(network.parameters(), lr=0.1)
             for _ in range(5):
                 steps.zero_grad()
                 nn.functional.cross_entropy(network(inputs) / unit, labels).backward()
                 steps.step()
-        return network(inputs) / unit
+        return (network.eval()(inputs) / unit).softmax(1)
 
     torch.testing.assert_close(trained(64.0), trained(1.0))
 

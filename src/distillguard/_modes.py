@@ -240,8 +240,9 @@ def dtype_of(model: Model, default: torch.dtype) -> torch.dtype:
 
 
 def fitted_to(model: Model, inputs: Tensor) -> Tensor:
-    """Inputs on the model's device and in its dtype."""
-    return inputs.to(device_of(model, inputs.device), dtype_of(model, inputs.dtype))
+    """Inputs on the model's device and in its dtype: a copy, which the model may write to."""
+    device, dtype = device_of(model, inputs.device), dtype_of(model, inputs.dtype)
+    return inputs.to(device, dtype, copy=True)
 
 
 def _tensors(model: Model) -> Iterator[torch.Tensor]:

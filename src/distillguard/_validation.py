@@ -167,7 +167,7 @@ def _where_logits_are(output: Any, n: int, name: str) -> str:
         return "; pass the module that the function returns"
     if hasattr(output, "__array__"):
         return "; compute them in PyTorch, without NumPy"
-    parts = _parts(output)
+    parts = parts_of(output)
     fitting = [
         key
         for key, part in parts.items()
@@ -178,7 +178,8 @@ def _where_logits_are(output: Any, n: int, name: str) -> str:
     return "" if pick is None else f"; wrap it: networks.Logits({name}, {pick!r})"
 
 
-def _parts(output: Any) -> Mapping[Any, Any]:
+def parts_of(output: Any) -> Mapping[Any, Any]:
+    """What an output other than a tensor holds, by key, position or name."""
     if isinstance(output, Mapping):
         return output
     if hasattr(output, "_asdict"):

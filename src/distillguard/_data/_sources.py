@@ -124,7 +124,9 @@ class TensorSource:
     def _batch(self, indices: Tensor) -> Batch:
         rows = indices if self.rows is None else self.rows[indices]
         weights = None if self.weights is None else self.weights[rows]
-        return Batch(Spec().tensor(self.inputs[rows]), self.labels[rows], indices, weights)
+        # In rows, as a loader would stack them: images whose axes were permuted are not.
+        inputs = Spec().tensor(self.inputs[rows]).contiguous()
+        return Batch(inputs, self.labels[rows], indices, weights)
 
     def _slices(self) -> list[slice]:
         n = self.n_examples
@@ -148,24 +150,23 @@ class StreamSource:
         self.stream: Any = stream if loader is None else loader
         self.spec, self.label = spec, label
         self.divided = _divided(self.stream)
-        self.n_batches = _length(self.stream)
+        self.n_batches = _n_batches(self.stream)
         self._first: Batch | None = None
         self._shape: tuple[int, ...] | None = None
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """One pass as the stream gives it."""
-        _start(self.stream, number)
-        for item in self.stream:
-            yield self._batch(item)
+        """One pass as the stream gives it, but for a last batch of one."""
+        batches = self._pass(number)
+        return batches if _ends_in_one(self.stream) is False else joined_at_the_end(batches)
 
     def in_order(self) -> Iterator[Batch]:
         """By index where examples are identified, as the stream gives them otherwise."""
         if not self.identified:
-            yield from self.epoch(0)
+            yield from self._pass(0)
             return
         inputs, labels, indices = self.stream.dataset.tensors
         for rows in indices.split(PREDICTION_BATCH):
-            yield self._batch((inputs[rows], labels[rows], rows))
+            yield self._batch((inputs[rows].contiguous(), labels[rows], rows))
 
     def first(self) -> Batch:
         """The first batch; kept, because asking a loader again starts its workers again."""
@@ -192,6 +193,11 @@ class StreamSource:
         sampler = getattr(self.stream, "sampler", None)
         given = (getattr(self.stream, "generator", None), getattr(sampler, "generator", None))
         return [each for each in given if isinstance(each, torch.Generator)]
+
+    def _pass(self, number: int) -> Iterator[Batch]:
+        _start(self.stream, number)
+        for item in self.stream:
+            yield self._batch(item)
 
     def _batch(self, item: Any) -> Batch:
         indices = item[2] if self.identified else None
@@ -240,6 +246,38 @@ def source_of(
     if _length(stream) == 0:
         _refuse_empty(spec.name)
     return StreamSource(stream, spec, label)
+
+
+def joined_at_the_end(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Let a last batch of one example join the one before: BatchNorm cannot train on it.
+
+    No batch is larger by more, and where all are of one example they stay so.
+    """
+    before = next(batches, None)
+    while before is not None:
+        batch = next(batches, None)
+        if batch is None or not _may_join(before, batch):
+            yield before
+            before = batch
+        elif (after := next(batches, None)) is None:
+            yield _joined(before, batch)
+            return
+        else:
+            yield before
+            yield batch
+            before = after
+
+
+def _may_join(before: Batch, batch: Batch) -> bool:
+    alike = before.inputs.shape[1:] == batch.inputs.shape[1:]
+    return alike and len(batch.labels) == 1 < len(before.labels)
+
+
+def _joined(one: Batch, other: Batch) -> Batch:
+    inputs, labels = (torch.cat(each) for each in zip(one[:2], other[:2], strict=True))
+    indices = (one.indices, other.indices)
+    both = None if None in indices else torch.cat(indices)  # type: ignore[arg-type]
+    return Batch(inputs, labels, both)
 
 
 def classes_in(source: TensorSource | StreamSource) -> Tensor:
@@ -304,6 +342,23 @@ def _start(loader: Any, number: int) -> None:
 
 def _divided(loader: Any) -> bool:
     return isinstance(getattr(loader, "sampler", None), DistributedSampler)
+
+
+def _n_batches(stream: Any) -> int | None:
+    """The batches of an epoch, where a last one of one example counts with the one before."""
+    n = _length(stream)
+    return n - 1 if n is not None and _ends_in_one(stream) else n
+
+
+def _ends_in_one(stream: Any) -> bool | None:
+    """Whether the last of several batches has one example; None where nobody knows."""
+    cut = getattr(stream, "batch_sampler", None)
+    if type(cut) is not BatchSampler:
+        return None
+    examples = _length(cut.sampler)
+    if examples is None:
+        return None
+    return examples % cut.batch_size == 1 < cut.batch_size < examples and not cut.drop_last
 
 
 def _length(sized: Any) -> int | None:

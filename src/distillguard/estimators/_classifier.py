@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any, Self
 
 import numpy as np
@@ -13,14 +12,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from .. import functional, networks
+from .. import functional
+from .._copies import computed_tensors_copied, copied, want_gradients_alike
 from .._data import Examples, Spec, examples
 from .._data._batch import PREDICTION_BATCH, Source
-from .._modes import borrowed, isolated_random_state, one_at_a_time, unwrapped
+from .._modes import borrowed, isolated_random_state, one_at_a_time
 from .._processes import joined as processes
 from ..exceptions import DivergenceError
+from ..networks._builders import built
 from ..persistence._saving import save
-from ..training import Checkpoints, Epoch, Runtime
+from ..training import Checkpoints, Epoch, Runtime, multiply_logits
 from ._keywords import keywords_of, split, with_keywords
 from ._logits import batch_logits, logits_of
 from ._onnx import export
@@ -47,6 +48,14 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         """Store the arguments of ``__init__``, as they are, under their own names."""
         for name in self._get_param_names():
             setattr(self, name, given[name])
+
+    def __sklearn_clone__(self) -> Any:
+        with computed_tensors_copied():
+            clone = super().__sklearn_clone__()
+        for name, value in self.get_params(deep=False).items():
+            if isinstance(value, nn.Module):
+                want_gradients_alike(value, getattr(clone, name))
+        return clone
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -322,40 +331,30 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
                 f"{self.classes_.tolist()}, got {classes.tolist()}; {remedy}"
             )
 
-    def _network(self, run: TrainingRun, attribute: str, module: Any) -> nn.Module:
-        """A network of the run's own: that of the last fit where it goes on, or a new one."""
-        if self._goes_on():
-            network: nn.Module = deepcopy(getattr(self, attribute))
-        else:
-            network = self._built(run, module)
-        run.networks[attribute] = network
-        return network
+    def _network(
+        self,
+        run: TrainingRun,
+        attribute: str,
+        module: Any,
+        unit: float = 1.0,
+        parameter: str = "module",
+    ) -> nn.Module:
+        """A network of the run's own: that of the last fit where it goes on, or a new one.
 
-    def _built(self, run: TrainingRun, module: Any) -> nn.Module:
-        """Copy a module, call a function that makes one, or size one from the data."""
-        shape, n_classes = run.input_shape, len(run.classes)
-        if module is None:
-            network: nn.Module = networks.mlp(shape, n_classes)
-        elif isinstance(module, nn.Module):
-            network = deepcopy(unwrapped(module))
-        elif callable(module):
-            network = module(shape, n_classes)
-            if not isinstance(network, nn.Module):
-                raise TypeError(
-                    "module must be an nn.Module or a callable (input_shape, n_classes) -> "
-                    f"nn.Module, got one that returns {type(network).__name__}"
-                )
-            network = unwrapped(network)
+        The logits of a new one are multiplied by ``unit``; messages call it ``parameter``.
+        """
+        if self._goes_on():
+            network: nn.Module = copied(getattr(self, attribute))
         else:
-            raise TypeError(
-                "module must be an nn.Module, a callable (input_shape, n_classes) -> nn.Module "
-                f"or None, got {type(module).__name__}"
-            )
-        width = logits_of(network, run.inputs).shape[1]
-        if width != n_classes:
-            raise ValueError(
-                f"module must return one logit for each of the {n_classes} classes, got {width}"
-            )
+            network = built(parameter, module, run.input_shape, len(run.classes))
+            width = logits_of(network, run.inputs, parameter).shape[1]
+            if width != len(run.classes):
+                raise ValueError(
+                    f"{parameter} must return one logit for each of the {len(run.classes)} "
+                    f"classes, got {width}"
+                )
+            network = multiply_logits(network, run.inputs, unit, parameter)
+        run.networks[attribute] = network
         return network
 
     def _other_source(self, run: TrainingRun, name: str, data: Any) -> Source:

@@ -1,7 +1,6 @@
 """Defensive distillation (Papernot et al. 2016), with Hinton's hard-label term as an option."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from os import PathLike
 from typing import Any, Self
 
@@ -10,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .. import functional
+from .._copies import copied
 from .._data._batch import Batch
 from .._typing import NetworkFactory
 from .._validation import check_in_unit_interval, check_positive
@@ -19,7 +19,6 @@ from ..training import (
     OptimizerFactory,
     SchedulerFactory,
     Scored,
-    multiply_head,
 )
 from ._classifier import NetworkClassifier
 from ._run import TrainingRun, hard_label_objective
@@ -302,17 +301,12 @@ class DefensiveDistiller(NetworkClassifier):
 
     def _networks(self, run: TrainingRun) -> tuple[nn.Module, nn.Module]:
         """Teacher and student; where they are of one kind they share initial weights."""
-        student = self._network(run, "student_", self.module)
-        if self._goes_on():
-            return self._network(run, "teacher_", self.teacher), student
-        multiply_head(student, run.inputs, self._logit_unit())
-        if self.teacher is None:
-            run.networks["teacher_"] = teacher = deepcopy(student)
+        unit = self._logit_unit()
+        student = self._network(run, "student_", self.module, unit)
+        if self.teacher is None and not self._goes_on():
+            run.networks["teacher_"] = teacher = copied(student)
             return teacher, student
-        teacher = self._network(run, "teacher_", self.teacher)
-        if not self.prefit_teacher:
-            multiply_head(teacher, run.inputs, self._logit_unit())
-        return teacher, student
+        return self._network(run, "teacher_", self.teacher, unit, "teacher"), student
 
     def _logit_unit(self) -> float:
         """How much larger than usual the logits will be: T-fold if the teacher trains at T."""

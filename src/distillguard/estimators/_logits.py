@@ -1,5 +1,6 @@
 """What a network says of a batch, checked."""
 
+import torch
 from torch import Tensor, nn
 
 from .._modes import borrowed, fitted_to
@@ -13,7 +14,7 @@ def logits_of(network: nn.Module, inputs: Tensor, name: str = "module") -> Tenso
 
 
 def batch_logits(network: nn.Module, inputs: Tensor, name: str = "module") -> Tensor:
-    """The same of a network that is borrowed already."""
+    """The same of a network that is borrowed already, in memory that it has no hold of."""
     logits = network(fitted_to(network, inputs))
     check_logits(logits, len(inputs), name)
-    return logits.cpu() if logits.element_size() >= 4 else logits.cpu().float()
+    return logits.to("cpu", torch.promote_types(logits.dtype, torch.float32), copy=True)

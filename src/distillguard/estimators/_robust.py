@@ -1,7 +1,6 @@
 """Robust distillation: ARD (Goldblum 2020), RSLAD (Zi 2021), IAD (Zhu 2022), AdaAD (Huang 2023)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from os import PathLike
 from typing import Any, Self
 
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .._copies import copied
 from .._data._mixed import MixedSource
 from .._typing import NetworkFactory, Norm, Range
 from .._validation import check_choice, check_in_unit_interval, check_not_negative, check_positive
@@ -318,9 +318,10 @@ class RobustDistiller(NetworkClassifier):
         """Teacher and student; a teacher of the student's architecture starts as it does."""
         student = self._network(run, "student_", self.module)
         if prefit is None and self.teacher is None and not self._goes_on():
-            run.networks["teacher_"] = teacher = deepcopy(student)
+            run.networks["teacher_"] = teacher = copied(student)
             return teacher, student
-        teacher = self._network(run, "teacher_", self.teacher if prefit is None else prefit)
+        given = self.teacher if prefit is None else prefit
+        teacher = self._network(run, "teacher_", given, parameter="teacher")
         return teacher, student
 
     def _numbers(self) -> dict[str, float]:

@@ -90,10 +90,16 @@ class TrainingRun:
     ) -> None:
         """Train ``network`` in place for one stage; ``training/_head.py`` explains the unit."""
         settings, source, self.stage = self.settings, source or self.source, stage
-        if not any(parameter.requires_grad for parameter in network.parameters()):
-            raise ValueError("module must have parameters to train, got none that needs a gradient")
+        given = stage == "teacher" and self.parameters.get("teacher") is not None
+        parameter = "teacher" if given else "module"
+        if not any(weight.requires_grad for weight in network.parameters()):
+            raise ValueError(
+                f"{parameter} must have parameters to train, got none that needs a gradient"
+            )
         plan = Plan(
             stage=stage,
+            parameter=parameter,
+            inputs=self.inputs,
             source=source,
             objective=objective,
             max_epochs=settings.max_epochs,

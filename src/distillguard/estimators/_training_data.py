@@ -1,6 +1,6 @@
 """What ``fit`` is given: opened by the one door, and what it says of classes and shape."""
 
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 from torch import Tensor, nn
 
+from .._copies import copied
 from .._data import Spec, examples
 from .._data._batch import Source
 from .._data._sources import StreamSource, TensorSource, classes_in, source_of
@@ -82,7 +83,7 @@ def _feature_names(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[Any] | N
 def _n_classes(source: TensorSource | StreamSource, module: Any) -> int:
     """A module's width, or by a pass over the labels without one."""
     if isinstance(module, nn.Module):
-        return logits_of(deepcopy(module), source.first().inputs[:2]).shape[1]
+        return logits_of(copied(module), source.first().inputs[:2]).shape[1]
     return int(classes_in(source).max()) + 1
 
 

@@ -1,13 +1,14 @@
 """Modules around a network: what goes into it, and what comes out."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._modes import device_of, dtype_of
+from .._validation import check_positive
 from .._words import described
 
 
@@ -207,6 +208,94 @@ class Logits(nn.Module):
                 f"{described(output)}"
             ) from None
         return found
+
+
+class Scaled(nn.Module):
+    """A network whose logits are multiplied by a constant.
+
+    What distillation at a temperature T returns where the factor T has no place in the weights
+    of the network: where a head normalises what would carry it (spectral norm, cosines), shares
+    its weights with another layer, or is followed by something that is not linear.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Takes inputs of shape (n, ...) and returns logits of shape (n, n_classes). Shared, not
+        copied.
+    factor : float
+        What to multiply by, above 0.
+
+    Attributes
+    ----------
+    network : nn.Module
+        The network inside.
+    factor : Tensor of shape ()
+        A buffer in the dtype and on the device of the network.
+
+    Raises
+    ------
+    TypeError
+        If ``network`` is no module or ``factor`` no number.
+    ValueError
+        If ``factor`` is not a finite number above 0.
+
+    See Also
+    --------
+    distillguard.DefensiveDistiller : Distils at a temperature.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.networks import Scaled
+    >>> network = torch.nn.Linear(3, 2)
+    >>> inputs = torch.rand(4, 3)
+    >>> torch.allclose(Scaled(network, 20.0)(inputs), 20 * network(inputs))
+    True
+    """
+
+    factor: Tensor
+
+    def __init__(self, network: nn.Module, factor: float) -> None:
+        super().__init__()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"network must be a module, got {described(network)}")
+        check_positive("factor", factor)
+        self.network = network
+        kind = dtype_of(network, torch.get_default_dtype())
+        device = device_of(network, torch.device("cpu"))
+        self.register_buffer("factor", torch.tensor(float(factor), dtype=kind, device=device))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Ask the network and multiply its logits.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+            What the network takes.
+
+        Returns
+        -------
+        Tensor of shape (n, n_classes)
+            Logits.
+        """
+        logits: Tensor = self.network(inputs) * self.factor
+        return logits
+
+    def extra_repr(self) -> str:
+        """Return what stands between the brackets of the module's ``repr``.
+
+        Returns
+        -------
+        str
+            The factor.
+        """
+        return f"factor={self.factor.item():g}"
+
+
+def scaled_as_saved(network: nn.Module, names: Collection[str]) -> nn.Module:
+    """Return what the names of a saved state belong to: the network, or a ``Scaled`` around it."""
+    inside = {f"network.{name}" for name in network.state_dict()}
+    return Scaled(network, 1.0) if set(names) == {"factor", *inside} else network
 
 
 def _statistic(name: str, values: Any) -> Tensor:

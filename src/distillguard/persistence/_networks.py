@@ -13,8 +13,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
 from .. import networks
+from .._copies import copied
 from .._modes import dtype_of, isolated_random_state
 from ..exceptions import SaveError
+from ..networks._builders import called
 from ._folder import Described, Tensors
 
 
@@ -59,7 +61,7 @@ def built(parameter: str, builder: Any, estimator: Any, state: Mapping[str, Tens
     # A fitted estimator stands for the network that predicts.
     builder = getattr(builder, "model_", builder)
     if isinstance(builder, nn.Module):
-        return deepcopy(builder)
+        return copied(builder)
     factory: Callable[..., Any] = networks.mlp if builder is None else builder
     if not callable(factory):
         raise TypeError(
@@ -68,7 +70,7 @@ def built(parameter: str, builder: Any, estimator: Any, state: Mapping[str, Tens
     shape, n_classes = estimator.input_shape_, len(estimator.classes_)
     try:
         with isolated_random_state([], None), _no_larger_than(state):
-            network = factory(shape, n_classes)
+            network = called(parameter, factory, shape, n_classes)
     except Exception as error:
         raise SaveError(
             f"{parameter} must build the saved network for inputs of shape {shape} and "

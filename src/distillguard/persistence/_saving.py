@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .._typing import NetworkFactory
+from ..networks._wrappers import scaled_as_saved
 from . import _folder
 from ._answers import LARGEST, Answers, answers_of, check_answers
 from ._manifest import described, expect, restored
@@ -96,6 +97,7 @@ def load(
     for (attribute, parameter), name in zip(attributes.items(), names, strict=True):
         chosen = parameter if getattr(estimator, parameter) is not None else "module"
         network = built(chosen, getattr(estimator, chosen), estimator, states[name])
+        network = scaled_as_saved(network, states[name])
         fill(network, chosen, name, states[name])
         if name in manifest["channels_last"]:
             network.to(memory_format=torch.channels_last)

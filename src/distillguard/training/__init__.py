@@ -3,7 +3,7 @@
 from ._average import Average
 from ._callbacks import Callback, Epoch, JSONLines, LoggerCallback
 from ._checkpoints import Checkpoints
-from ._head import head_in_units, multiply_head
+from ._head import head_in_units, multiply_logits
 from ._inner import Ascent, attacked, perturbed
 from ._loop import Objective, Plan, Scored, Stopping, train
 from ._optimisers import (
@@ -38,7 +38,7 @@ __all__ = [
     "head_in_units",
     "make_optimizer",
     "make_scheduler",
-    "multiply_head",
+    "multiply_logits",
     "perturbed",
     "settings_of",
     "train",

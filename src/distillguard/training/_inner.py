@@ -54,7 +54,8 @@ def attacked(network: nn.Module, batch_statistics: bool) -> Iterator[None]:
     Gowal et al. 2021 and Bartoldson et al. 2024.
     """
     modules = list(network.modules())
-    modes = [(module, module.training) for module in modules]
+    # Frozen TorchScript has no mode.
+    modes = [(m, m.training) for m in modules if hasattr(m, "training")]
     frozen = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
     try:
         if batch_statistics:

@@ -4,7 +4,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -76,6 +76,10 @@ class Plan:
     source: Source
     objective: Objective
     max_epochs: int
+    parameter: str = "module"
+    """What the caller gave the network as, for messages."""
+    inputs: Tensor | None = None
+    """Some to try the network with before training; the source's first ones if not given."""
     seed: int = 0
     validation: Source | None = None
     stopping: Stopping | None = None
@@ -130,7 +134,8 @@ class _Stage:
     ) -> None:
         self.network, self.plan, self.runtime = network, plan, runtime
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.wrapped, self.stepper = runtime.set_up(network, optimizer)
+        inputs = plan.source.first().inputs if plan.inputs is None else plan.inputs
+        self.wrapped, self.stepper = runtime.set_up(network, optimizer, inputs[:2], plan.parameter)
         self.average = None
         if plan.weight_averaging is not None:
             self.average = Average(network, plan.weight_averaging)
@@ -179,7 +184,8 @@ class _Stage:
         quiet = not (plan.verbose and runtime.processes.first)
         with tqdm(total=plan.source.n_batches, desc=name, disable=quiet, unit="batch") as bar:
             for batch, weight in self.shares(plan.source, plan.source.epoch(number), number):
-                scored = self.scored(batch)
+                with _told_of_single_examples(batch):
+                    scored = self.scored(batch)
 
                 self.stepper.zero_grad(set_to_none=True)
                 runtime.fabric.backward(scored.losses.sum() * weight)
@@ -324,6 +330,20 @@ class _Totals:
     def _add(self, name: str, values: Tensor) -> None:
         total = values.sum()
         self.sums[name] = self.sums[name] + total if name in self.sums else total
+
+
+@contextmanager
+def _told_of_single_examples(batch: Batch) -> Iterator[None]:
+    """Say what to do where BatchNorm is given one example to train on."""
+    try:
+        yield
+    except ValueError as error:
+        if len(batch.labels) > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "batch_size must be at least 2 for a network with BatchNorm, got a batch of one "
+            "example; where a DataLoader cuts the batches, set drop_last=True in it"
+        ) from error
 
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:

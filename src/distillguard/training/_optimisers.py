@@ -28,6 +28,8 @@ def make_optimizer(
     optimizer: str | OptimizerFactory, parameters: Iterable[nn.Parameter], learning_rate: float
 ) -> Optimizer:
     """Build the named optimiser, or ``optimizer(parameters, lr=learning_rate)``."""
+    # The optimiser's state holds the rate, and checkpoints hold Python's numbers only.
+    learning_rate = float(learning_rate)
     if isinstance(optimizer, str):
         check_choice("optimizer", optimizer, OPTIMIZERS)
         factory = OPTIMIZERS[optimizer]

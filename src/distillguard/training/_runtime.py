@@ -15,6 +15,8 @@ from .._data._batch import Batch
 from .._modes import borrowed, fitted_to
 from .._processes import Processes, joined
 from .._validation import check_choice
+from ._asked import Asked
+from ._layout import stands_channels_last, wants_channels_last
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -52,15 +54,26 @@ class Runtime:
         """The devices whose random generators training uses."""
         return [self.device] if self.device.type == "cuda" else []
 
-    def set_up(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """Return network and optimiser as the loop uses them; the weights are shared."""
-        network.to(self.device).to(memory_format=_layout(network))
+    def set_up(
+        self, network: nn.Module, optimizer: Optimizer, inputs: Tensor, name: str = "module"
+    ) -> tuple[nn.Module, Optimizer]:
+        """Return network and optimiser as the loop uses them; the weights are shared.
+
+        ``inputs`` are some to try the network with, and ``name`` is what messages call it.
+        """
+        network.to(self.device)
         if self.double:
             network.double()
-        module = torch.compile(network) if self.compile else network
-        self.direct: nn.Module = _Direct(module, self.fabric)  # type: ignore[arg-type]
+        if wants_channels_last(network):
+            trouble = torch.tensor(not stands_channels_last(network, inputs)).long()
+            if self.processes.all_reduce_sum(trouble) == 0:
+                network.to(memory_format=torch.channels_last)
+        n_classes = self.look(network, inputs).shape[1]
+        module: Any = torch.compile(network) if self.compile else network
+        asked = Asked(module, n_classes, name)
+        self.direct: nn.Module = _Direct(asked, self.fabric)
         with _quiet():
-            wrapped, optimizer = self.fabric.setup(module, optimizer)  # type: ignore[arg-type]
+            wrapped, optimizer = self.fabric.setup(asked, optimizer)
         return wrapped, optimizer
 
     def look(self, network: nn.Module, inputs: Tensor) -> Tensor:
@@ -72,7 +85,8 @@ class Runtime:
         """Logits of an unwrapped network in this precision, with gradients to the inputs."""
         with self.fabric.autocast():
             logits: Tensor = network(fitted_to(network, inputs))
-        return logits if logits.element_size() >= 4 else logits.float()
+        # A copy: where the network writes its answers is its own affair.
+        return logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
 
     def share(self, batch: Batch, divided: bool) -> tuple[Batch, float]:
         """Return this process's part of a batch and the weight of its examples in the loss.
@@ -147,12 +161,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
-
-
-def _layout(network: nn.Module) -> torch.memory_format:
-    """Channels last for networks of 2-D convolutions, which are up to a third faster so."""
-    axes = {parameter.dim() for parameter in network.parameters()}
-    return torch.channels_last if 4 in axes and 5 not in axes else torch.preserve_format
 
 
 def _placed(device: str, processes: Processes) -> tuple[str, int | list[int]]:
