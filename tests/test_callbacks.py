@@ -70,6 +70,13 @@ def test_the_text_log_is_the_history(digits, tmp_path):
     assert [json.loads(line) for line in log.read_text().splitlines()] == fitted.history_
 
 
+def test_the_text_log_takes_a_learning_rate_of_numpy(digits, tmp_path):
+    log = tmp_path / "history.jsonl"
+    fitted = baseline(learning_rate=np.float32(0.25), callbacks=[JSONLines(log)]).fit(*digits)
+    assert [json.loads(line) for line in log.read_text().splitlines()] == fitted.history_
+    assert json.loads(log.read_text().splitlines()[0])["learning_rate"] == 0.25
+
+
 def test_the_text_log_of_a_second_fit_replaces_the_first(digits, tmp_path):
     log = tmp_path / "history.jsonl"
     estimator = small(callbacks=[JSONLines(log)])

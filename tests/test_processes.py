@@ -25,7 +25,8 @@ SCRIPT = """
         AdversarialTrainer, DefensiveDistiller, RobustDistiller, UndefendedClassifier, datasets,
         evaluate,
     )
-    from distillguard.callbacks import JSONLines
+    from lightning_fabric.loggers import CSVLogger
+    from distillguard.callbacks import JSONLines, LoggerCallback
     from distillguard.exceptions import AttackError
 
     torch.set_num_threads(1)
@@ -42,9 +43,10 @@ SCRIPT = """
         }
 
     folder = sys.argv[2]
+    logs = [JSONLines(folder + "/log.jsonl"), LoggerCallback(CSVLogger(folder, "csv", version=0))]
     distiller = DefensiveDistiller(
         temperature=20.0, early_stopping=True, weight_averaging=0.9, gradient_clip=1.0,
-        callbacks=[JSONLines(folder + "/log.jsonl")], checkpoint_dir=folder + "/run", **settings
+        callbacks=logs, checkpoint_dir=folder + "/run", **settings
     )
     tell("distiller", distiller.fit(X, y))
     tell("loaded", distiller.fit(X, y))
@@ -139,6 +141,8 @@ def told(tmp_path_factory):
     ]
     assert [process.wait(timeout=300) for process in running] == [0, 0, 0]
     assert len((folder / "two" / "log.jsonl").read_text().splitlines()) == 4
+    # The run is fitted twice: trained, then loaded; the first process logs, once.
+    assert len((folder / "two/csv/version_0/metrics.csv").read_text().splitlines()) == 1 + 8
     return [json.loads((folder / f"{name}.json").read_text()) for name in ("one", "two0", "two1")]
 
 

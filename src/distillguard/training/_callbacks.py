@@ -135,7 +135,7 @@ class LoggerCallback(Callback):
 
     Such are Fabric's own for CSV files and TensorBoard, and Lightning's for Weights & Biases,
     MLflow and others. Each number is named after its stage, as ``student/loss``; steps count
-    the epochs of all stages.
+    the epochs of all stages. Of several processes the first one logs.
 
     Parameters
     ----------

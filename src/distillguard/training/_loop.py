@@ -201,7 +201,7 @@ class _Stage:
                 bar.update()
             means = totals.means()
             bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = float(self.optimizer.param_groups[0]["lr"])
         seconds = time.perf_counter() - began
         return {
             "stage": plan.stage,
