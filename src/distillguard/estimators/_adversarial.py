@@ -273,11 +273,12 @@ class AdversarialTrainer(RobustClassifier):
                 self.network_ = self._built(self.module, fitting.source)
             fitting.begin(network=self.network_)
             adversary = self._adversary(fitting)
-            source = fitting.source
+            source, more = fitting.source, None
             if extra is not None:
                 more = self._other_source("extra", extra, fitting.seed)
                 more = more.within("extra", adversary.ascent.bounds)
                 source = MixedSource(source, more, self.extra_fraction)
+            fitting.also("extra data", more)
             objective = self._objective(adversary)
             fitting.train("network", self.network_, objective, source=source)
         self.n_iter_ = len(self.history_)

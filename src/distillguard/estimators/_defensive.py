@@ -240,6 +240,7 @@ class DefensiveDistiller(NetworkClassifier):
             source = fitting.source
             if transfer is not None:
                 source = transfer_source(self, "transfer", transfer, teacher, fitting)
+            fitting.also("transfer set", None if transfer is None else source, labels=False)
             taught = TeacherLogits(teacher, source, fitting.runtime)
             fitting.train("student", student, self._student_objective(taught), unit, source)
 

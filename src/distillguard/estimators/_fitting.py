@@ -17,6 +17,7 @@ from ..training import (
     Runtime,
     Scored,
     Stopping,
+    data_of,
     head_in_units,
     make_optimizer,
     make_scheduler,
@@ -57,6 +58,11 @@ class Fitting:
             stored = self.checkpoints.begin(settings, start, self.seed)
             for name, network in networks.items():
                 network.load_state_dict(stored[name])
+
+    def also(self, name: str, source: Source | None, *, labels: bool = True) -> None:
+        """Compare data that only a stage uses with those of the run of the checkpoint folder."""
+        if self.checkpoints is not None:
+            self.checkpoints.also(name, data_of(source, labels=labels))
 
     def train(
         self,

@@ -264,11 +264,12 @@ class RobustDistiller(RobustClassifier):
                 )
                 fitting.train("teacher", self.teacher_, objective)
             self.teacher_.to(fitting.runtime.device).eval()
-            source = fitting.source
+            source, more = fitting.source, None
             if extra is not None:
                 more = transfer_source(self, "extra", extra, self.teacher_, fitting)
                 more = more.within("extra", adversary.ascent.bounds)
                 source = MixedSource(source, more, self.extra_fraction)
+            fitting.also("extra data", more, labels=False)
             taught = TeacherLogits(self.teacher_, source, fitting.runtime)
             fitting.train(
                 "student", self.student_, self._objective(adversary, taught), source=source

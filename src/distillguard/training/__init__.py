@@ -7,7 +7,7 @@ from ._head import head_in_units, multiply_head
 from ._inner import Ascent, attacked, perturbed
 from ._loop import Objective, Plan, Scored, Stopping, train
 from ._optimisers import OptimizerFactory, SchedulerFactory, make_optimizer, make_scheduler
-from ._run_identity import settings_of, weights_of
+from ._run_identity import data_of, settings_of, weights_of
 from ._runtime import Runtime
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Stopping",
     "TensorBoard",
     "attacked",
+    "data_of",
     "head_in_units",
     "make_optimizer",
     "make_scheduler",

@@ -40,11 +40,25 @@ def settings_of(
     }
     for name, network in networks.items():
         settings |= _network(name, network)
-    for name, source in sources.items():
-        settings[f"number of batches of the {name}"] = str(source and source.n_batches)
-        if source is not None and source.identified:
-            settings[name] = _data(source)
-    return settings
+    return settings | {name: data_of(source) for name, source in sources.items()}
+
+
+def data_of(source: Source | None, *, labels: bool = True) -> Description:
+    """Describe data by their values where these come in an order that can be repeated.
+
+    ``labels`` that a network predicts say nothing new, and may differ on another device.
+    """
+    if source is None:
+        return "none"
+    told: dict[str, Description] = {"number of batches": str(source.n_batches)}
+    if source.identified:
+        total = hashlib.sha256()
+        for batch in source.in_order():
+            parts = batch._replace(indices=None)._asdict()
+            held = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+            total.update(hash_of(held if labels else {"inputs": batch.inputs}).encode())
+        told["examples"] = total.hexdigest()[:16]
+    return told
 
 
 def weights_of(network: nn.Module) -> Description:
@@ -79,13 +93,3 @@ def _network(name: str, network: nn.Module) -> dict[str, Description]:
         if isinstance(value, _CONSTANTS) and not key.startswith("_") and key != "training"
     }
     return settings
-
-
-def _data(source: Source) -> str:
-    """Hash the inputs, the labels and whatever else belongs to the examples."""
-    total = hashlib.sha256()
-    for batch in source.in_order():
-        parts = batch._replace(indices=None)._asdict().items()
-        held = {name: part for name, part in parts if isinstance(part, Tensor)}
-        total.update(hash_of(held).encode())
-    return total.hexdigest()[:16]
