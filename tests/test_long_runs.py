@@ -395,6 +395,14 @@ def test_another_constant_of_the_network_makes_another_run(digits, tmp_path, oth
         UndefendedClassifier(Shifted(**other), **settings).fit(*digits)
 
 
+def test_weights_that_others_are_computed_from_may_differ_at_the_start(digits, tmp_path):
+    settings = {"max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
+    for seed in range(2):
+        torch.manual_seed(seed)
+        normed = nn.utils.spectral_norm(nn.Linear(64, 10))
+        UndefendedClassifier(nn.Sequential(nn.Flatten(), normed), **settings).fit(*digits)
+
+
 def test_other_code_of_the_network_makes_another_run(digits, tmp_path):
     def network_that(computes):
         class Computing(nn.Linear):

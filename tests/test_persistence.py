@@ -327,6 +327,12 @@ def test_what_is_not_fitted_or_not_tensors_is_not_saved(table, tmp_path):
         def set_extra_state(self, state):
             pass
 
+    class Mine(UndefendedClassifier):
+        pass
+
+    with pytest.raises(SaveError, match=r"must be of a class of distillguard, .* got .*Mine"):
+        Mine(TINY, max_epochs=1).fit(*table).save(tmp_path)
+
     fitted = UndefendedClassifier(TINY, max_epochs=1).fit(*table)
     fitted.network_ = Extra(4, 2)
     with pytest.raises(SaveError, match="state_dict of tensors, got dict as _extra_state"):
@@ -368,6 +374,19 @@ def test_a_module_with_another_constant_is_refused(scaled, other):
     assert load(scaled, module=Scaled()).n_features_in_ == 4
     with pytest.raises(SaveError, match=r"^module must answer as the saved network did, got log"):
         load(scaled, module=Scaled(**other))
+
+
+def test_a_module_without_finite_logits_is_refused(scaled):
+    with pytest.raises(SaveError, match=r"module must answer .* differ by nan"):
+        load(scaled, module=Scaled(std=0.0))
+
+
+def test_a_module_that_cannot_be_asked_is_let_through(scaled):
+    class Elsewhere(Scaled):
+        def forward(self, inputs):
+            return super().forward(inputs.to("a device that is not here"))
+
+    assert load(scaled, module=Elsewhere()).n_features_in_ == 4
 
 
 def test_a_teacher_with_another_constant_is_refused_by_its_name(table, tmp_path):

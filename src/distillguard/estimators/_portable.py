@@ -17,8 +17,9 @@ class Portable:
         """Write the fitted estimator to a folder, for :func:`distillguard.load` to read.
 
         The folder holds ``manifest.json`` (parameters, classes, history, the tensors of each
-        network) and one safetensors file for each network. A save that is there already is
-        replaced in one stroke: killed at any moment, the folder holds the old one or the new.
+        network, its answers to a few made-up inputs) and one safetensors file for each
+        network. A save that is there already is replaced in one stroke: killed at any moment,
+        the folder holds the old one or the new; of saves at the same time it holds one.
         Under several processes the first one writes, and the others do not wait for it.
 
         Parameters
@@ -31,8 +32,8 @@ class Portable:
         NotFittedError
             If the estimator is not fitted.
         SaveError
-            If the folder holds another program's ``manifest.json``, or a network's state
-            holds something other than tensors.
+            If the folder holds another program's ``manifest.json``, a network's state holds
+            something other than tensors, or the estimator's class is not one of this package.
 
         See Also
         --------

@@ -90,6 +90,12 @@ def _network(name: str, network: nn.Module) -> dict[str, Description]:
         f"{place}.{key}".strip("."): Describer()(value)
         for place, part in network.named_modules()
         for key, value in vars(part).items()
-        if isinstance(value, _CONSTANTS) and not key.startswith("_") and key != "training"
+        if isinstance(value, _CONSTANTS) and _is_constant(part, key)
     }
     return settings
+
+
+def _is_constant(part: nn.Module, key: str) -> bool:
+    """Whether an attribute is of the module's making; normed and pruned weights are computed."""
+    computed = any(name.startswith(f"{key}_") for name, _ in part.named_parameters(recurse=False))
+    return not key.startswith("_") and key != "training" and not computed
