@@ -718,8 +718,8 @@ FAULTS = [
     Fault(
         "each process draws its own seed",
         "estimators/_base.py",
-        "seed = runtime.processes.broadcast(self._seed() if seed is None else seed)",
-        "seed = self._seed() if seed is None else seed",
+        "seed = runtime.processes.broadcast(drawn if seed is None else seed)",
+        "seed = drawn if seed is None else seed",
         ("test_processes.py",),
     ),
     # Robust training.

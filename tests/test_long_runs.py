@@ -319,6 +319,18 @@ def test_another_second_set_of_examples_makes_another_run(digits, tmp_path, name
             fit(X, y, **less)
 
 
+def test_a_generator_is_told_by_what_it_draws_and_drawn_from_in_every_run(digits, tmp_path):
+    def run(state):
+        settings = {"max_epochs": 1, "random_state": state, "checkpoint_dir": tmp_path}
+        return UndefendedClassifier(**settings).fit(*digits)
+
+    one, again = np.random.RandomState(1), np.random.RandomState(1)
+    assert same(weights(run(one)), weights(run(again)))
+    assert one.randint(10**9) == again.randint(10**9)
+    with pytest.raises(SaveError, match="with the same random_state"):
+        run(np.random.RandomState(2))
+
+
 def rate_times(factor):
     return lambda parameters, lr: torch.optim.SGD(parameters, lr=factor * lr)
 

@@ -101,7 +101,9 @@ class NetworkClassifier(TrainingData, Portable, NestedParameters, BaseEstimator)
         if self.checkpoint_dir is not None:
             checkpoints = Checkpoints(self.checkpoint_dir, runtime.processes)
             seed = checkpoints.seed
-        seed = runtime.processes.broadcast(self._seed() if seed is None else seed)
+        # A generator has to be drawn from in every run, or those after this one draw otherwise.
+        drawn = self._seed()
+        seed = runtime.processes.broadcast(drawn if seed is None else seed)
         last = dict(vars(self))
         with isolated_random_state(runtime.cuda, seed):
             source = self._training_source(X, y, seed)
@@ -112,7 +114,7 @@ class NetworkClassifier(TrainingData, Portable, NestedParameters, BaseEstimator)
                 source, held = self._held_out(source)
             else:
                 held = self._other_source("validation", validation, seed)
-            fitting = Fitting(self, runtime, source, held, checkpoints, seed)
+            fitting = Fitting(self, runtime, source, held, checkpoints, seed, drawn)
             self.history_ = fitting.history
             yield fitting
 

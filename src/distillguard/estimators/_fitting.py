@@ -1,6 +1,7 @@
 """One fit of an estimator: its data, its runtime, and the stages that train its networks."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -41,10 +42,11 @@ class Fitting:
         validation: Source | None,
         checkpoints: Checkpoints | None,
         seed: int,
+        drawn: int,
     ) -> None:
         self.estimator, self.runtime = estimator, runtime
         self.source, self.validation = source, validation
-        self.checkpoints, self.seed = checkpoints, seed
+        self.checkpoints, self.seed, self.drawn = checkpoints, seed, drawn
         self.history: list[Epoch] = []
 
     def begin(self, prefit: nn.Module | None = None, **networks: nn.Module) -> None:
@@ -124,11 +126,15 @@ class Fitting:
     ) -> dict[str, Description]:
         """What a run must have in common with the one whose checkpoints it goes on from."""
         parameters = self.estimator.get_params(deep=False)
+        if not isinstance(parameters["random_state"], Integral | None):
+            parameters["random_state"] = f"a generator that draws {self.drawn}"
         sources = {"data": self.source, "validation data": self.validation}
         known = dict(networks) if prefit is None else {**networks, "teacher": prefit}
-        settings = settings_of(parameters, known, sources)
-        settings["estimator"] = type(self.estimator).__name__
-        settings["processes"] = str(self.runtime.processes.count)
+        settings: dict[str, Description] = {
+            "estimator": type(self.estimator).__name__,
+            "processes": str(self.runtime.processes.count),
+            **settings_of(parameters, known, sources),
+        }
         if prefit is not None:
             settings["weights of the teacher"] = weights_of(prefit)
         return settings
