@@ -605,6 +605,17 @@ def test_processes_that_save_to_one_folder_leave_one_whole_save(saved):
     assert len([*saved.iterdir()]) == 3
 
 
+def test_what_may_not_be_removed_stops_no_save(saved, fitted, monkeypatch):
+    def forbidden(self, missing_ok=False):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    for _ in range(40):
+        fitted.save(saved)
+    monkeypatch.undo()
+    assert load(saved).n_iter_ == 1
+
+
 def test_files_of_others_stay_whatever_their_names(fitted, tmp_path):
     strangers = {
         "model-0123456789abcdef.safetensors",
