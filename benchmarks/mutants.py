@@ -702,14 +702,6 @@ FAULTS = [
         ("test_long_runs.py",),
     ),
     Fault(
-        "labels are no part of a run",
-        "training/_run_identity.py",
-        "parts = batch._replace(indices=None)._asdict().items()",
-        "parts = batch._replace(labels=0, indices=None)._asdict().items()",
-        ("test_long_runs.py",),
-        "label",
-    ),
-    Fault(
         "initial weights of the run not taken",
         "estimators/_run.py",
         "                network.load_state_dict(stored[name])\n",
@@ -805,8 +797,8 @@ FAULTS = [
     Fault(
         "each process draws its own seed",
         "estimators/_classifier.py",
-        "seed = runtime.processes.broadcast(settings.seed() if seed is None else seed)",
-        "seed = settings.seed() if seed is None else seed",
+        "seed = runtime.processes.broadcast(drawn if seed is None else seed)",
+        "seed = drawn if seed is None else seed",
         ("test_processes.py",),
     ),
     # Robust training.

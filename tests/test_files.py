@@ -53,16 +53,37 @@ def test_a_folder_that_is_not_there_is_told_by_the_file(tmp_path):
 
 
 def test_what_a_kill_leaves_is_found_and_nothing_else(tmp_path):
-    for name in (
-        "a",
-        "a.distillguard-0123abcd",
-        "a.distillguard-0123abcde",
-        "a.0123abcd",
-        "b.distillguard-0123abcd",
-        "a.old",
-    ):
+    ours, token = "a.distillguard-0123abcd", ".distillguard-0123abcd"
+    for name in ("a", ours, f"{ours}e", "a.0123abcd", f"b{token}", "a.old"):
         (tmp_path / name).touch()
-    assert [path.name for path in unfinished_writes(tmp_path / "a")] == ["a.distillguard-0123abcd"]
+    assert [path.name for path in unfinished_writes(tmp_path / "a")] == [ours]
+
+
+def test_a_link_that_is_not_followed_is_replaced_and_its_target_kept(tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    path = tmp_path / "link"
+    path.symlink_to(tmp_path / "precious")
+    write_atomically(path, b"x", follow_links=False)
+    assert not path.is_symlink()
+    assert path.read_bytes() == b"x"
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_a_private_file_stays_private(tmp_path):
+    path = tmp_path / "a"
+    path.touch(mode=0o600)
+    write_atomically(path, b"new")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_is_written_to(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(path, b"x")
+    assert os.read(reader, 10) == b"x"
+    os.close(reader)
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_hash_is_of_names_dtypes_shapes_and_values():

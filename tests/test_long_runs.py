@@ -298,6 +298,39 @@ def test_one_corrected_label_of_the_validation_data_makes_another_run(digits, tm
         UndefendedClassifier(**settings).fit(X, y, validation=(X[:50], corrected))
 
 
+@pytest.mark.parametrize("name", ["adversarial", "robust", "transfer"])
+def test_another_second_set_of_examples_makes_another_run(digits, tmp_path, name):
+    X, y = digits
+    settings = {"max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
+    if name == "transfer":
+        fit = DefensiveDistiller(**settings).fit
+        one, other = {"transfer": X[:50]}, {"transfer": X[:50].flip(0)}
+    elif name == "robust":
+        fit = RobustDistiller(steps=1, **settings).fit
+        one, other = {"extra": X[:50]}, {"extra": X[:50].flip(0)}
+    else:
+        fit = AdversarialTrainer(steps=1, **settings).fit
+        one, other = {"extra": (X[:50], y[:50])}, {"extra": (X[:50], y[:50].flip(0))}
+    fit(X, y, **one)
+    fit(X, y, **one)
+    told = "transfer set" if name == "transfer" else "extra data"
+    for less in (other, {}):
+        with pytest.raises(SaveError, match=f"with the same {told}"):
+            fit(X, y, **less)
+
+
+def test_a_generator_is_told_by_what_it_draws_and_drawn_from_in_every_run(digits, tmp_path):
+    def run(state):
+        settings = {"max_epochs": 1, "random_state": state, "checkpoint_dir": tmp_path}
+        return UndefendedClassifier(**settings).fit(*digits)
+
+    one, again = np.random.RandomState(1), np.random.RandomState(1)
+    assert same(weights(run(one)), weights(run(again)))
+    assert one.randint(10**9) == again.randint(10**9)
+    with pytest.raises(SaveError, match="with the same random_state"):
+        run(np.random.RandomState(2))
+
+
 def rate_times(factor):
     return lambda parameters, lr: torch.optim.SGD(parameters, lr=factor * lr)
 
@@ -374,6 +407,14 @@ def test_another_constant_of_the_network_makes_another_run(digits, tmp_path, oth
         UndefendedClassifier(Shifted(), **settings).fit(*digits)
     with pytest.raises(SaveError, match=f"with the same constants of the network.{name}"):
         UndefendedClassifier(Shifted(**other), **settings).fit(*digits)
+
+
+def test_weights_that_others_are_computed_from_may_differ_at_the_start(digits, tmp_path):
+    settings = {"max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
+    for seed in range(2):
+        torch.manual_seed(seed)
+        normed = nn.utils.spectral_norm(nn.Linear(64, 10))
+        UndefendedClassifier(nn.Sequential(nn.Flatten(), normed), **settings).fit(*digits)
 
 
 def test_other_code_of_the_network_makes_another_run(digits, tmp_path):
@@ -526,6 +567,16 @@ def test_a_misplaced_file_is_refused_or_does_no_harm(digits, tmp_path, what):
             resumed.fit(*digits)
 
 
+def test_a_state_of_the_student_is_none_of_the_teacher(digits, tmp_path):
+    unbroken = estimator().fit(*digits)
+    with pytest.raises(UnpluggedError):
+        estimator(checkpoint_dir=tmp_path, callbacks=[FailsAt(7)]).fit(*digits)
+    shutil.copy(tmp_path / "student-000002.ckpt", tmp_path / "teacher-000004.ckpt")
+    with pytest.warns(UserWarning, match=r"teacher-000004\.ckpt must be what its name says"):
+        resumed = estimator(checkpoint_dir=tmp_path).fit(*digits)
+    assert same(weights(resumed), weights(unbroken))
+
+
 def test_a_file_is_no_checkpoint_folder(digits, tmp_path):
     (tmp_path / "file").touch()
     for path in ("file", "file/inside"):
@@ -555,8 +606,11 @@ def test_forged_checkpoints_are_refused(digits, tmp_path, name, form, change, to
 
 def altered(chance, folder, others):
     """What disks, people and other programs do to a folder of checkpoints."""
-    paths = sorted(folder.glob("*.ckpt"))
-    path, content = chance.choice(paths), b""
+    files = (path for path in folder.glob("*.ckpt") if path.is_file())
+    paths = sorted(path for path in files if path.stat().st_size)
+    if not paths:
+        return
+    path = chance.choice(paths)
     content = path.read_bytes()
     kind = chance.randrange(9)
     if kind == 0:
@@ -573,9 +627,12 @@ def altered(chance, folder, others):
         path.write_bytes(other.read_bytes())
         other.write_bytes(content)
     elif kind == 5:  # under another epoch
-        path.rename(folder / f"network-{chance.randrange(1, 12):06}.ckpt")
+        path.unlink()
+        other = folder / f"network-{chance.randrange(1, 12):06}.ckpt"
+        if not other.is_dir():
+            other.write_bytes(content)
     elif kind == 6:  # of another run
-        path.write_bytes((others / path.name).read_bytes())
+        path.write_bytes(chance.choice(sorted(others.iterdir())).read_bytes())
     elif kind == 7:
         path.unlink()
         path.mkdir()
@@ -598,8 +655,7 @@ def test_whatever_became_of_its_files_a_run_ends_right_or_is_refused(tmp_path, s
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(tmp_path / "pristine", folder)
         for _ in range(chance.choice([1, 1, 2])):
-            if any(each.is_file() for each in folder.iterdir()):
-                altered(chance, folder, tmp_path / "others")
+            altered(chance, folder, tmp_path / "others")
         try:
             found = resumed.set_params(checkpoint_dir=folder).fit(*digits)
         except SaveError:

@@ -327,6 +327,12 @@ def test_what_is_not_fitted_or_not_tensors_is_not_saved(table, tmp_path):
         def set_extra_state(self, state):
             pass
 
+    class Mine(UndefendedClassifier):
+        pass
+
+    with pytest.raises(SaveError, match=r"must be of a class of distillguard, .* got .*Mine"):
+        Mine(TINY, max_epochs=1).fit(*table).save(tmp_path)
+
     fitted = UndefendedClassifier(TINY, max_epochs=1).fit(*table)
     fitted.model_ = Extra(4, 2)
     with pytest.raises(SaveError, match="state_dict of tensors, got dict as _extra_state"):
@@ -368,6 +374,19 @@ def test_a_module_with_another_constant_is_refused(scaled, other):
     assert load(scaled, module=Scaled()).n_features_in_ == 4
     with pytest.raises(SaveError, match=r"^module must answer as the saved model did, got log"):
         load(scaled, module=Scaled(**other))
+
+
+def test_a_module_without_finite_logits_is_refused(scaled):
+    with pytest.raises(SaveError, match=r"module must answer .* differ by nan"):
+        load(scaled, module=Scaled(std=0.0))
+
+
+def test_a_module_that_cannot_be_asked_is_let_through(scaled):
+    class Elsewhere(Scaled):
+        def forward(self, inputs):
+            return super().forward(inputs.to("a device that is not here"))
+
+    assert load(scaled, module=Elsewhere()).n_features_in_ == 4
 
 
 def test_a_teacher_with_another_constant_is_refused_by_its_name(table, tmp_path):
@@ -584,6 +603,17 @@ def test_processes_that_save_to_one_folder_leave_one_whole_save(saved):
         assert process.returncode == 0
     assert len(load(saved).classes_) == 2
     assert len([*saved.iterdir()]) == 3
+
+
+def test_what_may_not_be_removed_stops_no_save(saved, fitted, monkeypatch):
+    def forbidden(self, missing_ok=False):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    for _ in range(40):
+        fitted.save(saved)
+    monkeypatch.undo()
+    assert load(saved).n_iter_ == 1
 
 
 def test_files_of_others_stay_whatever_their_names(fitted, tmp_path):
@@ -956,3 +986,32 @@ def test_nothing_is_unpickled(saved, monkeypatch):
     for home, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(home, name, refuse)
     assert len(load(saved).classes_) == 2
+
+
+FORKED = """
+import multiprocessing, sys
+import torch
+from torch import nn
+from distillguard import UndefendedClassifier, load
+
+torch.set_num_threads(2)
+X = torch.rand(2000, 3, 16, 16)
+net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 2))
+fitted = UndefendedClassifier(net, max_epochs=1, random_state=0).fit(X, torch.arange(2000) % 2)
+fitted.predict(X)
+child = multiprocessing.get_context("fork").Process(target=fitted.save, args=(sys.argv[1],))
+child.start()
+child.join(60)
+hung = child.is_alive()
+child.kill()
+assert not hung, "the child waits for threads that it does not have"
+load(sys.argv[1], module=net)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_saves_though_its_parent_has_used_threads(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(tmp_path / "save")]
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr

@@ -1,9 +1,11 @@
 """The report in all its forms: every form tells the same figures."""
 
 import builtins
+import errno
 import html
 import io
 import json
+import os
 import re
 from dataclasses import fields, replace
 from functools import partial
@@ -176,6 +178,26 @@ def test_the_page_is_whole_and_needs_nothing_else(masked, tmp_path):
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "script" not in page.seen
     assert not re.search(r"https?://|@import|url\(", text)
+
+
+@pytest.mark.parametrize("form", ["to_json", "to_html", "to_csv", "to_latex"])
+def test_a_report_that_cannot_be_written_whole_leaves_the_file_that_was_there(
+    masked, tmp_path, monkeypatch, form
+):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "report"
+    path.write_text("the last one")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        getattr(masked, form)(path)
+    monkeypatch.undo()
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "the last one"
+    getattr(masked, form)(path)
+    assert path.read_text(encoding="utf-8").rstrip("\n") == getattr(masked, form)().rstrip("\n")
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_names_cannot_break_out_of_the_page(halfspace, examples):

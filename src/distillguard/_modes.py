@@ -19,9 +19,12 @@ _FABRIC = ("lightning_fabric.wrappers", "lightning.fabric.wrappers")
 _lock = threading.RLock()
 
 
+_forked = False
+
+
 def _renew_lock() -> None:
-    global _lock
-    _lock = threading.RLock()
+    global _lock, _forked
+    _lock, _forked = threading.RLock(), True
 
 
 if hasattr(os, "register_at_fork"):
@@ -36,6 +39,23 @@ def one_at_a_time() -> AbstractContextManager[Any]:
     of warnings.
     """
     return _lock
+
+
+@contextmanager
+def one_thread_after_fork() -> Iterator[None]:
+    """Compute with one thread in a forked process: OpenMP's other threads stayed behind.
+
+    A process that forks after it has used them leaves the child waiting for ever.
+    """
+    threads = torch.get_num_threads() if _forked else 1
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

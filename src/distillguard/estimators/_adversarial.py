@@ -284,11 +284,12 @@ class AdversarialTrainer(NetworkClassifier):
             network = self._network(run, "model_", self.module)
             run.begin(network=network)
             adversary = attack.adversary(run)
-            source = run.source
+            source, more = run.source, None
             if extra is not None:
                 more = self._other_source(run, "extra", extra)
                 more = more.within("extra", adversary.ascent.bounds)
                 source = MixedSource(source, more, attack.extra_fraction)
+            run.also("extra data", more)
             objective = self._objective(attack, adversary)
             run.train("network", network, objective, source=source)
         return self

@@ -165,8 +165,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         """Write the fitted estimator to a folder, for :func:`distillguard.load` to read.
 
         The folder holds ``manifest.json`` (parameters, classes, history, the tensors of each
-        network) and one safetensors file for each network. A save that is there already is
-        replaced in one stroke: killed at any moment, the folder holds the old one or the new.
+        network, its answers to a few made-up inputs) and one safetensors file for each
+        network. A save that is there already is replaced in one stroke: killed at any moment,
+        the folder holds the old one or the new; of saves at the same time it holds one.
         Under several processes the first one writes, and the others do not wait for it.
 
         Parameters
@@ -179,8 +180,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         NotFittedError
             If the estimator is not fitted.
         SaveError
-            If the folder holds another program's ``manifest.json``, or a network's state
-            holds something other than tensors.
+            If the folder holds another program's ``manifest.json``, a network's state holds
+            something other than tensors, or the estimator's class is not one of this package.
 
         See Also
         --------
@@ -283,13 +284,17 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             if settings.checkpoint_dir is not None:
                 checkpoints = Checkpoints(settings.checkpoint_dir, runtime.processes)
                 seed = checkpoints.seed
-            seed = runtime.processes.broadcast(settings.seed() if seed is None else seed)
+            # A generator has to be drawn from in every run, or those after this one draw otherwise.
+            drawn = settings.seed()
+            seed = runtime.processes.broadcast(drawn if seed is None else seed)
             with isolated_random_state(runtime.cuda, seed):
                 data = training_data(self, X, y, validation, sample_weight, settings, seed)
                 if self._goes_on():
                     self._check_same_kind(data.spec)
                 name = type(self).__name__
-                run = TrainingRun(name, parameters, settings, data, runtime, checkpoints, seed)
+                run = TrainingRun(
+                    name, parameters, settings, data, runtime, checkpoints, seed, drawn
+                )
                 try:
                     yield run
                 except DivergenceError:

@@ -253,6 +253,7 @@ class DefensiveDistiller(NetworkClassifier):
             source = run.source
             if transfer is not None:
                 source = transfer_source("transfer", transfer, teacher, run)
+            run.also("transfer set", None if transfer is None else source, labels=False)
             teacher_logits = TeacherLogits(teacher, source, run.runtime)
             run.train("student", student, self._student_objective(teacher_logits), unit, source)
         return self

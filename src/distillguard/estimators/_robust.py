@@ -270,11 +270,12 @@ class RobustDistiller(NetworkClassifier):
                 objective = robust_objective(row, numbers, adversary, attack.weight_perturbation)
                 run.train("teacher", teacher, objective)
             teacher.to(run.runtime.device).eval()
-            source = run.source
+            source, more = run.source, None
             if extra is not None:
                 more = transfer_source("extra", extra, teacher, run)
                 more = more.within("extra", adversary.ascent.bounds)
                 source = MixedSource(source, more, attack.extra_fraction)
+            run.also("extra data", more, labels=False)
             teacher_logits = TeacherLogits(teacher, source, run.runtime)
             objective = robust_objective(
                 DISTILLATION[self.objective],

@@ -1,6 +1,7 @@
 """One fit of an estimator: its data, its runtime, and the stages that train its networks."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..training import (
     Plan,
     Runtime,
     Scored,
+    data_of,
     head_in_units,
     make_optimizer,
     make_scheduler,
@@ -41,11 +43,13 @@ class TrainingRun:
         runtime: Runtime,
         checkpoints: Checkpoints | None,
         seed: int,
+        drawn: int,
     ) -> None:
         self.name, self.parameters, self.settings = name, parameters, settings
         self.source, self.validation, self.spec = data.source, data.validation, data.spec
         self.feature_names = data.feature_names
-        self.runtime, self.checkpoints, self.seed = runtime, checkpoints, seed
+        self.runtime, self.checkpoints = runtime, checkpoints
+        self.seed, self.drawn = seed, drawn
         self.networks: dict[str, nn.Module] = {}
         """The estimator's networks by attribute, once they are there."""
         self.history: list[Epoch] = []
@@ -79,6 +83,11 @@ class TrainingRun:
             stored = self.checkpoints.begin(settings, start, self.seed)
             for name, network in networks.items():
                 network.load_state_dict(stored[name])
+
+    def also(self, name: str, source: Source | None, *, labels: bool = True) -> None:
+        """Compare data that only a stage uses with those of the run of the checkpoint folder."""
+        if self.checkpoints is not None:
+            self.checkpoints.also(name, data_of(source, labels=labels))
 
     def train(
         self,
@@ -138,11 +147,16 @@ class TrainingRun:
         self, networks: Mapping[str, nn.Module], prefit: nn.Module | None
     ) -> dict[str, Description]:
         """What a run must have in common with the one whose checkpoints it goes on from."""
+        parameters = dict(self.parameters)
+        if not isinstance(parameters["random_state"], Integral | None):
+            parameters["random_state"] = f"a generator that draws {self.drawn}"
         sources = {"data": self.source, "validation data": self.validation}
         known = dict(networks) if prefit is None else {**networks, "teacher": prefit}
-        settings = settings_of(self.parameters, known, sources)
-        settings["estimator"] = self.name
-        settings["processes"] = str(self.runtime.processes.count)
+        settings: dict[str, Description] = {
+            "estimator": self.name,
+            "processes": str(self.runtime.processes.count),
+            **settings_of(parameters, known, sources),
+        }
         if prefit is not None:
             settings["weights of the teacher"] = weights_of(prefit)
         return settings

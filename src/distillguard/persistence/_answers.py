@@ -10,14 +10,14 @@ a kernel's rounding matters.
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._modes import borrowed, device_of, dtype_of
+from .._copies import copied
+from .._modes import borrowed, dtype_of, one_thread_after_fork
 from ..exceptions import SaveError
 from ._schema import ASKED
 
@@ -54,7 +54,9 @@ def answers_of(network: nn.Module, shape: Sequence[int], n_classes: int) -> Answ
         logits = {}
         for kind in _INPUTS:
             one, other = (_logits(network, kind, (rows, *shape), dtype, seed) for seed in (0, 1))
-            if one is not None and other is not None and torch.equal(one, other):
+            if one is None or other is None or one.shape != (rows, n_classes):
+                continue
+            if one.isfinite().all() and torch.equal(one, other):
                 logits[kind] = one.tolist()
         if logits:
             return {"dtype": str(dtype).removeprefix("torch."), "logits": logits}
@@ -87,31 +89,18 @@ def check_answers(
 def _logits(
     network: nn.Module, kind: str, shape: Sequence[int], dtype: torch.dtype, seed: int
 ) -> Tensor | None:
-    """Finite logits (n, n_classes) in float64; None where the network has none to give."""
+    """What a network answers, in float64; None where it does not answer."""
     generator = np.random.RandomState(_SEED)
     inputs = torch.from_numpy(_INPUTS[kind](generator, shape)).to(dtype)
     try:
-        asked = _on_cpu(network, dtype)
-        with borrowed(asked, seed, gradients=False), warnings.catch_warnings():
+        asked = copied(network).to("cpu", dtype)
+        alone = one_thread_after_fork()
+        with alone, borrowed(asked, seed, gradients=False), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            logits = asked(inputs).double()
-        right = logits.dim() == 2 and len(logits) == len(inputs) and bool(logits.isfinite().all())
+            logits: Tensor = asked(inputs).double()
+            return logits
     except Exception:  # whatever a network raises at inputs that it is not for
         return None
-    return logits if right else None
-
-
-def _on_cpu(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    try:
-        return deepcopy(network).to("cpu", dtype)
-    except Exception:
-        # There are networks that cannot be copied, such as pruned ones.
-        if (
-            device_of(network, torch.device("cpu")).type != "cpu"
-            or dtype_of(network, dtype) != dtype
-        ):
-            raise
-        return network
 
 
 def _allowed(dtype: torch.dtype) -> float:

@@ -32,7 +32,7 @@ from torch import Tensor
 from .._files import UNFINISHED, begin_write, end_write
 from .._json import json_from
 from ..exceptions import SaveError
-from ._schema import CHECKED, FORMAT, MANIFEST, MAX_MANIFEST, VERSION, WEIGHTS
+from ._schema import CHECKED, FORMAT, MANIFEST, MAX_MANIFEST, MOST_REPLACED, VERSION, WEIGHTS
 
 Tensors = dict[str, Tensor]
 
@@ -75,8 +75,9 @@ def write(
                 target = folder / f"{name}-{secrets.token_hex(8)}.safetensors"
                 described[name], weights = _weights(target, tensors)
                 unfinished[target] = begin_write(target, weights)
-            manifest = _sealed({**content, "replaced": sorted(replaced)}, described)
-            # First of all: from now on it tells the next save what a kill has left.
+            content = {**content, "replaced": sorted(replaced)[:MOST_REPLACED]}
+            manifest = _sealed(content, described)
+            # Before weights get their names: it tells the next save what a kill has left.
             unfinished[folder / MANIFEST] = begin_write(folder / MANIFEST, manifest)
             for target, temporary in unfinished.items():
                 end_write(temporary, target)
@@ -168,7 +169,8 @@ def _weights_files(manifest: Mapping[str, Any], folder: Path) -> set[str]:
 
 def _remove(folder: Path, names: set[str]) -> None:
     for name in names:
-        (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # what may not be removed does no harm
+            (folder / name).unlink()
 
 
 def _sweep(folder: Path, kept: set[str]) -> None:

@@ -27,14 +27,20 @@ _OPTIONAL = ("feature_names_in", "n_iter", "history")
 
 def described(estimator: Any, held: Mapping[str, nn.Module]) -> dict[str, Any]:
     """Tell an estimator, whose networks are given by name, as JSON carries it."""
-    builders = sorted(set(networks_of(type(estimator)).values()))
+    kind = type(estimator)
+    if _class_named(kind.__name__) is not kind:
+        raise SaveError(
+            "the estimator must be of a class of distillguard, as a save holds no code to make "
+            f"another again, got {kind.__module__}.{kind.__qualname__}"
+        )
+    builders = sorted(set(networks_of(kind).values()))
     parameters = {
         name: _plain(value)
         for name, value in estimator.get_params(deep=False).items()
         if name not in builders
     }
     return {
-        "estimator": type(estimator).__name__,
+        "estimator": kind.__name__,
         "libraries": _libraries(),
         "parameters": {k: v for k, v in parameters.items() if v is not NotImplemented},
         "omitted": [k for k, v in parameters.items() if v is NotImplemented],
@@ -70,12 +76,16 @@ def expect(right: bool, where: str, what: str, got: Any) -> None:
 
 def _kind(manifest: Mapping[str, Any]) -> Any:
     """The class, among the estimators that the package itself offers."""
+    kind = _class_named(manifest["estimator"])
+    expect(kind is not None, "estimator", "a class of ours", manifest["estimator"])
+    return kind
+
+
+def _class_named(name: str) -> Any:
     # By name, as the estimators stand above what saves them.
     estimators = import_module("distillguard.estimators")
-    name = manifest["estimator"]
     kind = getattr(estimators, name) if name in estimators.__all__ else None
-    expect(isinstance(kind, type) and hasattr(kind, "save"), "estimator", "a class of ours", name)
-    return kind
+    return kind if isinstance(kind, type) and hasattr(kind, "save") else None
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ FORMAT, VERSION = "distillguard estimator", 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 * 2**20
 WEIGHTS = r"^[a-z_]+-[0-9a-f]{16}\.safetensors$"
+MOST_REPLACED = 64
 ASKED = 4
 """Inputs of each kind that a network is asked about, at most."""
 
@@ -77,7 +78,7 @@ SCHEMA: dict[str, Any] = {
             "channels_last": _list_of(TEXT),
             "answers": mapping_to(_ANSWERS),
             "networks": mapping_to(_NETWORK),
-            "replaced": _list_of(_FILE, 64),
+            "replaced": _list_of(_FILE, MOST_REPLACED),
             "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
         }
     ),

@@ -14,7 +14,7 @@ from ._optimisers import (
     make_optimizer,
     make_scheduler,
 )
-from ._run_identity import settings_of, weights_of
+from ._run_identity import data_of, settings_of, weights_of
 from ._runtime import Runtime
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Scored",
     "Stopping",
     "attacked",
+    "data_of",
     "head_in_units",
     "make_optimizer",
     "make_scheduler",

@@ -36,7 +36,7 @@ _MAGIC = b"distillguard checkpoint 1\n"
 _NAME = re.compile(r"(run|[a-z]+-\d{6,})\.ckpt")
 _UNFINISHED = re.compile(_NAME.pattern + UNFINISHED)
 _NUMPY = "distillguard: NumPy"
-_RUN = {"run": str, "seed": int, "python": str, "settings": str, "start": dict}
+_RUN = {"run": str, "seed": int, "python": str, "settings": str, "later": str, "start": dict}
 _EPOCH = {"run": str, "stage": str, "epoch": int, "state": dict}
 
 
@@ -62,23 +62,24 @@ class Checkpoints:
         """
         if self.stored is None:
             self.stored = {"run": self.processes.broadcast(secrets.token_hex(8)), "seed": seed}
-            self.stored |= {"python": _python(), "settings": json.dumps(settings), "start": start}
+            self.stored |= {"python": _python(), "settings": json.dumps(settings), "later": "{}"}
+            self.stored["start"] = start
             self._write("run.ckpt", self.stored)
-        try:
-            found = self._difference(json_from(self.stored["settings"]), settings)
-        except (ValueError, RecursionError) as error:
-            raise SaveError(f"run.ckpt must hold the settings of a run, got: {error}") from None
-        if found is not None:
-            name, theirs, ours = found
-            raise SaveError(
-                f"checkpoint_dir must hold a run with the same {name} ({theirs} in "
-                f"{str(self.folder)!r}), got {ours}; name another folder, or delete this one "
-                "to start again"
-            )
+        self._compare(self._known("settings"), settings)
         held: State = self.stored["start"]
         if _shapes(held) != _shapes(start):
             raise SaveError("run.ckpt must hold the initial weights of its run, got others")
         return held
+
+    def also(self, name: str, description: Description) -> None:
+        """Compare, or note, what a run has besides: it may be known only when a stage is over."""
+        assert self.stored is not None
+        known = self._known("later")
+        if name not in known:
+            known[name] = description
+            self.stored["later"] = json.dumps(known)
+            self._write("run.ckpt", self.stored)
+        self._compare(known, {**known, name: description})
 
     def last(self, stage: str) -> State | None:
         """Return the newest good state of a stage; damaged files are named and passed over."""
@@ -142,11 +143,32 @@ class Checkpoints:
         named = ((pattern.fullmatch(path.name), path) for path in self.folder.iterdir())
         return sorted(((int(found[1]), path) for found, path in named if found), reverse=True)
 
-    def _difference(self, theirs: Any, ours: Any) -> tuple[str, str, str] | None:
+    def _known(self, part: str) -> dict[str, Any]:
+        """Return what ``run.ckpt`` says that the run is told by."""
         assert self.stored is not None
-        if self.stored["python"] != _python():
-            theirs, ours = without_bytecode(theirs), without_bytecode(ours)
-        return difference(theirs, ours)
+        try:
+            known = json_from(self.stored[part])
+        except ValueError as error:
+            raise SaveError(f"run.ckpt must hold the settings of a run, got: {error}") from None
+        if not isinstance(known, dict):
+            raise SaveError(f"run.ckpt must hold the settings of a run, got {known!r}")
+        return known
+
+    def _compare(self, theirs: Any, ours: Any) -> None:
+        assert self.stored is not None
+        try:
+            if self.stored["python"] != _python():
+                theirs, ours = without_bytecode(theirs), without_bytecode(ours)
+            found = difference(theirs, ours)
+        except RecursionError:
+            raise SaveError("run.ckpt must hold settings that are not nested too deep") from None
+        if found is not None:
+            name, held, wanted = found
+            raise SaveError(
+                f"checkpoint_dir must hold a run with the same {name} ({held} in "
+                f"{str(self.folder)!r}), got {wanted}; name another folder, or delete this one "
+                "to start again"
+            )
 
     def _write(self, name: str, state: State) -> None:
         if self.processes.first:

@@ -40,11 +40,25 @@ def settings_of(
     }
     for name, network in networks.items():
         settings |= _network(name, network)
-    for name, source in sources.items():
-        settings[f"number of batches of the {name}"] = str(source and source.n_batches)
-        if source is not None and source.identified:
-            settings[name] = _data(source)
-    return settings
+    return settings | {name: data_of(source) for name, source in sources.items()}
+
+
+def data_of(source: Source | None, *, labels: bool = True) -> Description:
+    """Describe data by their values where these come in an order that can be repeated.
+
+    ``labels`` that a network predicts say nothing new, and may differ on another device.
+    """
+    if source is None:
+        return "none"
+    told: dict[str, Description] = {"number of batches": str(source.n_batches)}
+    if source.identified:
+        total = hashlib.sha256()
+        for batch in source.in_order():
+            parts = batch._replace(indices=None)._asdict()
+            held = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+            total.update(hash_of(held if labels else {"inputs": batch.inputs}).encode())
+        told["examples"] = total.hexdigest()[:16]
+    return told
 
 
 def weights_of(network: nn.Module) -> Description:
@@ -76,16 +90,12 @@ def _network(name: str, network: nn.Module) -> dict[str, Description]:
         f"{place}.{key}".strip("."): Describer()(value)
         for place, part in network.named_modules()
         for key, value in vars(part).items()
-        if isinstance(value, _CONSTANTS) and not key.startswith("_") and key != "training"
+        if isinstance(value, _CONSTANTS) and _is_constant(part, key)
     }
     return settings
 
 
-def _data(source: Source) -> str:
-    """Hash the inputs, the labels and whatever else belongs to the examples."""
-    total = hashlib.sha256()
-    for batch in source.in_order():
-        parts = batch._replace(indices=None)._asdict().items()
-        held = {name: part for name, part in parts if isinstance(part, Tensor)}
-        total.update(hash_of(held).encode())
-    return total.hexdigest()[:16]
+def _is_constant(part: nn.Module, key: str) -> bool:
+    """Whether an attribute is of the module's making; normed and pruned weights are computed."""
+    computed = any(name.startswith(f"{key}_") for name, _ in part.named_parameters(recurse=False))
+    return not key.startswith("_") and key != "training" and not computed
