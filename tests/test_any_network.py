@@ -743,8 +743,8 @@ def test_what_is_wrong_with_the_teacher_is_said_of_the_teacher(estimator, teache
 # NumPy's numbers.
 
 
-def plain(value):
-    kinds = {int: np.int64, float: np.float32}
+def of_numpy(value):
+    kinds = {int: np.uint8, float: np.float32}
     return kinds.get(type(value), lambda same: same)(value)
 
 
@@ -752,12 +752,12 @@ def plain(value):
 def test_numpy_scalars_are_numbers(estimator, tmp_path):
     numbers = {"max_epochs": 2, "batch_size": 16, "learning_rate": 0.0078125, "patience": 3}
     numbers |= {"gradient_clip": 0.5, "weight_averaging": 0.5, "random_state": 3}
-    numbers |= {"validation_fraction": 0.25, "early_stopping": True}
+    numbers |= {"validation_fraction": 0.25, "early_stopping": True, "lr_scheduler": "one_cycle"}
     if estimator is DefensiveDistiller:
         numbers |= {"temperature": 20.0, "hard_label_weight": 0.25}
     if hasattr(estimator, "_adversary"):
         numbers |= {"epsilon": 0.125, "steps": 2, "step_size": 0.0625}
-    same = {name: plain(value) for name, value in numbers.items()}
+    same = {name: of_numpy(value) for name, value in numbers.items()}
     one = estimator(**numbers).fit(ROWS, LABELS)
     other = estimator(**same).fit(ROWS, LABELS)
     assert alike(one, other)
@@ -765,3 +765,11 @@ def test_numpy_scalars_are_numbers(estimator, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert alike(estimator(**same, checkpoint_dir=tmp_path).fit(ROWS, LABELS), resumed)
+
+
+def test_numpy_scalars_cut_batches_and_count_them():
+    X, y = ROWS.repeat(10, 1), LABELS.repeat(10)
+    for data in ((X, y), (ConcatDataset([TensorDataset(X, y)]),)):
+        fitted = UndefendedClassifier(batch_size=np.uint8(200), max_epochs=np.int8(100))
+        fitted.set_params(lr_scheduler="cosine", random_state=0).fit(*data)
+        assert fitted.history_[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)

@@ -44,7 +44,7 @@ class TensorSource:
         rows: Tensor | None = None,
     ) -> None:
         self.inputs, self.labels, self.rows = inputs, labels, rows
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed = int(batch_size), seed
         self.n_examples: int = len(inputs) if rows is None else len(rows)
         self.n_batches: int | None = len(self._slices())
 
@@ -188,7 +188,7 @@ class UnlabelledSource:
         batch_size: int,
     ) -> None:
         if not isinstance(data, DataLoader):
-            data = DataLoader(data, batch_size, shuffle=not isinstance(data, IterableDataset))
+            data = _cut(data, batch_size, not isinstance(data, IterableDataset))
         self.loader, self.label, self.spec = data, label, Spec()
         self.divided = _divided(data)
         self.n_batches = _n_batches(data)
@@ -248,7 +248,7 @@ def source_of(
     else:
         shuffle = not isinstance(data, IterableDataset)
         empty = shuffle and len(data) == 0  # type: ignore[arg-type]
-        source = LoaderSource(DataLoader(data, batch_size, shuffle=shuffle and not empty))
+        source = LoaderSource(_cut(data, batch_size, shuffle and not empty))
     if empty:
         raise ValueError("X must hold at least one example, got an empty loader or data set")
     return source
@@ -284,6 +284,11 @@ def _joined(one: Batch, other: Batch) -> Batch:
     indices = (one.indices, other.indices)
     both = None if None in indices else torch.cat(indices)  # type: ignore[arg-type]
     return Batch(inputs, labels, both)
+
+
+def _cut(data: "Dataset[Any]", batch_size: int, shuffle: bool) -> "DataLoader[Any]":
+    # Loaders refuse NumPy's integers.
+    return DataLoader(data, int(batch_size), shuffle=shuffle)
 
 
 def _of_pairs(spec: Spec) -> Spec:

@@ -86,7 +86,7 @@ class Fitting:
             inputs=inputs,
             source=source,
             objective=objective,
-            max_epochs=estimator.max_epochs,
+            max_epochs=int(estimator.max_epochs),
             seed=self.seed,
             validation=self.validation,
             stopping=self._stopping(),
@@ -111,7 +111,7 @@ class Fitting:
         wish = self.estimator.early_stopping
         if not wish:
             return None
-        return Stopping(self.estimator.patience, "accuracy" if wish == "accuracy" else "loss")
+        return Stopping(int(self.estimator.patience), "accuracy" if wish == "accuracy" else "loss")
 
     def _steps(self, source: Source) -> int:
         """Batches in all epochs; only a schedule needs to know."""
@@ -122,7 +122,7 @@ class Fitting:
                     f"got {self.estimator.lr_scheduler!r}"
                 )
             return 0
-        return self.estimator.max_epochs * source.n_batches
+        return int(self.estimator.max_epochs) * source.n_batches
 
     def _settings(self, networks: Mapping[str, nn.Module]) -> dict[str, str]:
         """What a run must have in common with the one whose checkpoints it goes on from."""
