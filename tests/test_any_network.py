@@ -23,6 +23,7 @@ from distillguard import (
 )
 from distillguard._data._batch import Batch
 from distillguard._data._sources import joined_at_the_end
+from distillguard.estimators._predicting import stacked
 from distillguard.training import _layout, _runtime
 
 ESTIMATORS = [UndefendedClassifier, DefensiveDistiller, AdversarialTrainer, RobustDistiller]
@@ -292,6 +293,19 @@ def test_an_output_that_is_used_again_is_not_trusted():
         assert alike(one, other)
         assert one.history_[-1]["validation_loss"] == other.history_[-1]["validation_loss"]
         assert np.array_equal(one.decision_function(X), other.decision_function(X))
+
+
+@pytest.mark.parametrize("sizes", [[5], [3, 3], [3, 3, 1], [1, 3, 3, 3], [2] * 9])
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_parts_are_stacked_as_cat_does(sizes, shape):
+    whole = torch.rand(sum(sizes), *shape, dtype=torch.float64)
+    assert torch.equal(stacked(iter(whole.split(sizes))), whole)
+
+
+def test_nothing_to_predict_is_told(working_in_place):
+    for method in ("predict", "decision_function"):
+        with pytest.raises(ValueError, match="X must hold at least one example, got an empty"):
+            getattr(working_in_place, method)(TensorDataset(IMAGES[:0]))
 
 
 # Temperatures.

@@ -1,6 +1,6 @@
 """What the fitted estimators say about examples: predictions at T = 1."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,7 +45,7 @@ class Predicting(ClassifierMixin):
         ndarray of shape (n,)
             Members of ``classes_``.
         """
-        winners = torch.cat([logits.argmax(dim=1) for logits in self._logits_in_batches(X)])
+        winners = stacked(logits.argmax(dim=1) for logits in self._logits_in_batches(X))
         return self.classes_[winners.numpy()]
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
@@ -153,11 +153,31 @@ class Predicting(ClassifierMixin):
                 yield _ask(asked, filled(inputs, size))[: len(inputs)]
 
     def _logits(self, X: Any, network: nn.Module | None = None) -> Tensor:
-        return torch.cat(list(self._logits_in_batches(X, network)))
+        return stacked(self._logits_in_batches(X, network))
 
     def _forward(self, network: nn.Module, inputs: Tensor, name: str = "module") -> Tensor:
         with borrowed(network, gradients=False):
             return _ask(network, inputs, name)
+
+
+def stacked(parts: Iterable[Tensor]) -> Tensor:
+    """Concatenate along the first axis, as the parts come.
+
+    Many small tensors kept while large ones come and go would tear memory into pieces that
+    nothing fits in; so they are copied into one that doubles.
+    """
+    rows, n = torch.empty(0), 0
+    for part in parts:
+        if n + len(part) > len(rows):
+            larger = part.new_empty(max(2 * len(rows), n + len(part)), *part.shape[1:])
+            if n:
+                larger[:n] = rows[:n]
+            rows = larger
+        rows[n : n + len(part)] = part
+        n += len(part)
+    if not n:
+        raise ValueError("X must hold at least one example, got an empty loader or data set")
+    return rows[:n].clone() if n < len(rows) else rows
 
 
 def filled(inputs: Tensor, size: int) -> Tensor:
