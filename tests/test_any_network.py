@@ -712,6 +712,14 @@ def test_a_builder_is_given_what_it_asks_for(build):
     assert fitted.decision_function(IMAGES).shape == (40,)
 
 
+@pytest.mark.parametrize("build", [Plain, with_weights, by_position])
+def test_a_save_is_loaded_with_the_builder_that_it_was_trained_with(build, tmp_path):
+    fitted = UndefendedClassifier(build, **SHORT).fit(IMAGES, LABELS)
+    fitted.save(tmp_path)
+    loaded = load(tmp_path, module=build)
+    assert np.array_equal(loaded.decision_function(IMAGES), fitted.decision_function(IMAGES))
+
+
 def test_a_network_of_torchvision_is_built_without_its_weights():
     models = pytest.importorskip("torchvision.models")
     fitted = UndefendedClassifier(models.squeezenet1_1, **SHORT)

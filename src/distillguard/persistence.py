@@ -25,6 +25,7 @@ from ._modes import dtype_of, isolated_random_state
 from ._storage import MANIFEST, Described
 from ._wrappers import scaled_as_saved
 from .estimators._base import NetworkClassifier, NetworkFactory
+from .estimators._builders import called
 from .estimators._portable import networks_of
 from .exceptions import SaveError
 
@@ -288,7 +289,7 @@ def _built(parameter: str, builder: Any, estimator: Any, state: Mapping[str, Ten
     shape, n_classes = estimator.input_shape_, len(estimator.classes_)
     try:
         with isolated_random_state([], None), _no_larger_than(state):
-            network = factory(shape, n_classes)
+            network = called(parameter, factory, shape, n_classes)
     except Exception as error:
         raise SaveError(
             f"{parameter} must build the saved network for inputs of shape {shape} and "

@@ -32,7 +32,7 @@ def built(parameter: str, module: Any, input_shape: tuple[int, ...], n_classes: 
         return copied(unwrapped(module))
     if not callable(module):
         raise TypeError(f"{parameter} {_RULE}, got {type(module).__name__}")
-    network = _called(parameter, module, input_shape, n_classes)
+    network = called(parameter, module, input_shape, n_classes)
     if not isinstance(network, nn.Module):
         raise TypeError(
             f"{parameter} must be an nn.Module or a callable (input_shape, n_classes) -> "
@@ -41,7 +41,7 @@ def built(parameter: str, module: Any, input_shape: tuple[int, ...], n_classes: 
     return unwrapped(network)
 
 
-def _called(parameter: str, factory: Callable[..., Any], shape: tuple[int, ...], n: int) -> Any:
+def called(parameter: str, factory: Callable[..., Any], shape: tuple[int, ...], n: int) -> Any:
     """Call a factory by position, or one that only wants the number of classes by its name."""
     try:
         signature = inspect.signature(factory)
