@@ -23,6 +23,7 @@ from distillguard import (
 )
 from distillguard._data._batch import Batch
 from distillguard._data._sources import joined_at_the_end
+from distillguard.estimators._classifier import joined
 from distillguard.training import _layout, _runtime
 
 ESTIMATORS = [UndefendedClassifier, DefensiveDistiller, AdversarialTrainer, RobustDistiller]
@@ -48,7 +49,7 @@ pytestmark = [
 
 
 def predictor(fitted) -> nn.Module:
-    return getattr(fitted, fitted._predictor)
+    return fitted.model_
 
 
 def weights(fitted) -> dict[str, Tensor]:
@@ -124,7 +125,7 @@ def test_a_network_that_needs_its_own_layout_trains_in_it(name, estimator, monke
 def test_other_networks_of_convolutions_train_with_their_channels_last():
     module = Convolutional(lambda features, _: features.flatten(1), nn.Conv2d(4, 4, 3, padding=1))
     fitted = UndefendedClassifier(module, **SHORT).fit(IMAGES, LABELS)
-    weight = fitted.network_.features[3].weight
+    weight = fitted.model_.features[3].weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
 
@@ -292,6 +293,20 @@ def test_an_output_that_is_used_again_is_not_trusted():
         assert alike(one, other)
         assert one.history_[-1]["validation_loss"] == other.history_[-1]["validation_loss"]
         assert np.array_equal(one.decision_function(X), other.decision_function(X))
+
+
+@pytest.mark.parametrize("sizes", [[5], [3, 3], [3, 3, 1], [1, 3, 3, 3], [2] * 9])
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_parts_are_stacked_as_cat_does(sizes, shape):
+    whole = torch.rand(sum(sizes), *shape, dtype=torch.float64)
+    for n in (None, len(whole)):
+        assert np.array_equal(joined(iter(whole.split(sizes)), n), whole.numpy())
+
+
+def test_nothing_to_predict_is_told(working_in_place):
+    for method in ("predict", "decision_function"):
+        with pytest.raises(ValueError, match="X must hold at least one example, got none"):
+            getattr(working_in_place, method)(TensorDataset(IMAGES[:0]))
 
 
 # Temperatures.
@@ -555,7 +570,7 @@ def test_a_pruned_network_stays_pruned():
     network = pruned()
     mask = network[1].weight_mask.clone()
     fitted = UndefendedClassifier(network, **SHORT | {"max_epochs": 3}).fit(IMAGES, LABELS)
-    trained = fitted.network_
+    trained = fitted.model_
     trained(IMAGES)
     assert torch.equal(trained[1].weight == 0, mask == 0)
     assert not torch.equal(trained[1].weight, network[1].weight)
@@ -698,11 +713,19 @@ def test_a_builder_is_given_what_it_asks_for(build):
     assert fitted.decision_function(IMAGES).shape == (40,)
 
 
+@pytest.mark.parametrize("build", [Plain, with_weights, by_position])
+def test_a_save_is_loaded_with_the_builder_that_it_was_trained_with(build, tmp_path):
+    fitted = UndefendedClassifier(build, **SHORT).fit(IMAGES, LABELS)
+    fitted.save(tmp_path)
+    loaded = load(tmp_path, module=build)
+    assert np.array_equal(loaded.decision_function(IMAGES), fitted.decision_function(IMAGES))
+
+
 def test_a_network_of_torchvision_is_built_without_its_weights():
     models = pytest.importorskip("torchvision.models")
     fitted = UndefendedClassifier(models.squeezenet1_1, **SHORT)
     fitted.fit(torch.rand(4, 3, 32, 32), torch.arange(4) % 3)
-    assert fitted.network_.num_classes == 3
+    assert fitted.model_.num_classes == 3
 
 
 @pytest.mark.parametrize("parameter", ["module", "teacher"])
@@ -743,8 +766,8 @@ def test_what_is_wrong_with_the_teacher_is_said_of_the_teacher(estimator, teache
 # NumPy's numbers.
 
 
-def plain(value):
-    kinds = {int: np.int64, float: np.float32}
+def of_numpy(value):
+    kinds = {int: np.uint8, float: np.float32}
     return kinds.get(type(value), lambda same: same)(value)
 
 
@@ -752,12 +775,12 @@ def plain(value):
 def test_numpy_scalars_are_numbers(estimator, tmp_path):
     numbers = {"max_epochs": 2, "batch_size": 16, "learning_rate": 0.0078125, "patience": 3}
     numbers |= {"gradient_clip": 0.5, "weight_averaging": 0.5, "random_state": 3}
-    numbers |= {"validation_fraction": 0.25, "early_stopping": True}
+    numbers |= {"validation_fraction": 0.25, "early_stopping": True, "lr_scheduler": "one_cycle"}
     if estimator is DefensiveDistiller:
         numbers |= {"temperature": 20.0, "hard_label_weight": 0.25}
     if hasattr(estimator, "_adversary"):
         numbers |= {"epsilon": 0.125, "steps": 2, "step_size": 0.0625}
-    same = {name: plain(value) for name, value in numbers.items()}
+    same = {name: of_numpy(value) for name, value in numbers.items()}
     one = estimator(**numbers).fit(ROWS, LABELS)
     other = estimator(**same).fit(ROWS, LABELS)
     assert alike(one, other)
@@ -765,3 +788,11 @@ def test_numpy_scalars_are_numbers(estimator, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert alike(estimator(**same, checkpoint_dir=tmp_path).fit(ROWS, LABELS), resumed)
+
+
+def test_numpy_scalars_cut_batches_and_count_them():
+    X, y = ROWS.repeat(10, 1), LABELS.repeat(10)
+    for data in ((X, y), (ConcatDataset([TensorDataset(X, y)]),)):
+        fitted = UndefendedClassifier(batch_size=np.uint8(200), max_epochs=np.int8(100))
+        fitted.set_params(lr_scheduler="cosine", random_state=0).fit(*data)
+        assert fitted.history_[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)

@@ -241,7 +241,8 @@ def source_of(
     if stream is None or isinstance(stream, Iterator | list | tuple):
         inputs, labels = _in_memory(opened)
         if label is not None:
-            labels = torch.cat([label(Spec().tensor(p)) for p in inputs.split(PREDICTION_BATCH)])
+            pieces = (piece.contiguous() for piece in inputs.split(PREDICTION_BATCH))
+            labels = torch.cat([label(Spec().tensor(piece)) for piece in pieces])
         return TensorSource(inputs, labels, batch_size, seed)
     if _length(stream) == 0:
         _refuse_empty(spec.name)

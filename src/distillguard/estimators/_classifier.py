@@ -1,7 +1,7 @@
 """What every estimator is: one training run at a time, and the predictions of its network."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -158,7 +158,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         size = PREDICTION_BATCH if len(self.input_shape_) == 1 else 1
         with borrowed(network, gradients=False):
             for chunk in opened.chunks(PREDICTION_BATCH):
-                logits = batch_logits(network, filled(chunk.inputs, size))
+                logits = batch_logits(network, filled(chunk.inputs.contiguous(), size))
                 yield logits[: len(chunk.inputs)], chunk.labels
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -373,17 +373,21 @@ def filled(inputs: Tensor, size: int) -> Tensor:
     return torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing else inputs
 
 
-def joined(parts: Iterator[Tensor], n: int | None) -> NDArray[Any]:
-    """Join parts (m, ...): into one array of ``n`` rows, where their number is known.
+def joined(parts: Iterable[Tensor], n: int | None = None) -> NDArray[Any]:
+    """Join parts (m, ...) as they come, into one array of ``n`` rows or one that doubles.
 
-    Thousands of parts kept until the end would need their memory twice, and leave it in holes.
+    Thousands of small parts kept until the end would leave memory in pieces that nothing fits.
     """
-    if n is None:
-        return np.concatenate([part.numpy() for part in parts])
-    whole, start = np.empty(0), 0
+    whole, end = np.empty(0), 0
     for part in parts:
-        if start == 0:
-            whole = np.empty((n, *part.shape[1:]), dtype=part.numpy().dtype)
-        whole[start : start + len(part)] = part.numpy()
-        start += len(part)
-    return whole
+        rows = part.numpy()
+        if end + len(rows) > len(whole):
+            larger = np.empty(
+                (n or max(2 * len(whole), end + len(rows)), *rows.shape[1:]), rows.dtype
+            )
+            if end:
+                larger[:end] = whole[:end]
+            whole = larger
+        whole[end : end + len(rows)] = rows
+        end += len(rows)
+    return whole if end == len(whole) else whole[:end].copy()
