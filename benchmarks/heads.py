@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks._common import circumstances, save, table
 from distillguard import DefensiveDistiller, datasets, networks
-from distillguard.training._head import find_head
+from distillguard.training._scaled_head import find_head
 
 TEMPERATURES = (1.0, 5.0, 20.0, 100.0)
 POINTS = 1.5

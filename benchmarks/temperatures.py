@@ -29,7 +29,7 @@ from distillguard._data._batch import Batch
 from distillguard._data._sources import TensorSource
 from distillguard._modes import borrowed, isolated_random_state
 from distillguard.exceptions import DivergenceError
-from distillguard.training import Plan, Runtime, Scored, head_in_units, multiply_logits, train
+from distillguard.training import BatchLosses, Plan, Runtime, multiply_logits, scaled_head, train
 
 TEMPERATURES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 100.0)
 Examples = tuple[Tensor, Tensor]
@@ -194,13 +194,13 @@ def _taught(
     def stage(network: nn.Module, targets: Tensor, temperature: float, n: int) -> None:
         factor = temperature if scale else 1.0
 
-        def objective(asked: nn.Module, batch: Batch) -> Scored:
+        def objective(asked: nn.Module, batch: Batch) -> BatchLosses:
             logits = asked(batch.inputs)
             soft = targets[batch.indices]
             losses = factor * functional.soft_cross_entropy(logits, soft, temperature)
-            return Scored(losses, logits)
+            return BatchLosses(losses, logits)
 
-        with head_in_units(network, inputs, unit):
+        with scaled_head(network, inputs, unit):
             plan = Plan("stage", source, objective, n)
             train(network, optimizer(network.parameters()), None, plan, runtime)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from conftest import Tangled
 from distillguard._modes import borrowed, device_of, dtype_of, isolated_random_state
-from distillguard.training import attacked
+from distillguard.training import attack_mode
 
 
 def test_inside_every_submodule_is_in_eval_mode_and_every_parameter_frozen(tangled):
@@ -154,9 +154,9 @@ def test_cudnn_leaves_gradients_of_recurrent_networks_to_others():
     with borrowed(nn.GRU(2, 2)):
         assert torch.backends.cudnn.enabled
     network = nn.Sequential(OnCuda(2, 2))
-    with attacked(network, batch_statistics=False):
+    with attack_mode(network, batch_statistics=False):
         assert not torch.backends.cudnn.enabled
-    with attacked(network, batch_statistics=True):
+    with attack_mode(network, batch_statistics=True):
         assert torch.backends.cudnn.enabled
     assert torch.backends.cudnn.enabled
 

@@ -191,7 +191,7 @@ def test_the_parts_of_a_batch_are_the_batch_and_weigh_as_its_mean(n, count):
     runtime, total, seen = Runtime("cpu", "32-true"), 0.0, []
     for rank in range(count):
         runtime.processes = Processes(rank, count)
-        part, weight = runtime.share(batch, divided=False)
+        part, weight = runtime.shard(batch, divided=False)
         total += (losses[part.indices].sum() * weight).item() / count  # DDP averages
         seen += part.indices.tolist() if weight else []
     assert sorted(seen) == list(range(n))

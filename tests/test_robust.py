@@ -20,7 +20,7 @@ from distillguard import (
     evaluate,
     functional,
 )
-from distillguard.training import Ascent, attacked, perturbed
+from distillguard.training import Ascent, attack_mode, perturbed
 
 EPSILON = 0.1
 
@@ -218,9 +218,9 @@ def test_an_attacked_network_keeps_its_statistics_and_its_modes():
     network[2].eval()
     before = {k: v.clone() for k, v in network.state_dict().items()}
     inputs = torch.rand(6, 4)
-    with attacked(network, batch_statistics=True):
+    with attack_mode(network, batch_statistics=True):
         by_batch = network(inputs)
-    with attacked(network, batch_statistics=False):
+    with attack_mode(network, batch_statistics=False):
         by_history = network(inputs)
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
     assert [m.training for m in network] == [True, True, False, True]

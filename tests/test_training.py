@@ -14,8 +14,8 @@ from torch.nn.utils import prune
 
 from distillguard import UndefendedClassifier
 from distillguard.networks import Scaled
-from distillguard.training import Runtime, head_in_units, make_scheduler, multiply_logits
-from distillguard.training._head import find_head
+from distillguard.training import Runtime, make_scheduler, multiply_logits, scaled_head
+from distillguard.training._scaled_head import find_head
 
 INPUTS = torch.linspace(0, 1, 24).reshape(2, 12)
 
@@ -222,7 +222,7 @@ def test_units_change_neither_the_logits_nor_the_names_of_the_weights(name):
     network = HEADS[name][0]().eval()
     before, state = network(INPUTS), copy.deepcopy(network.state_dict())
     kinds = [type(part) for part in network.modules()]
-    with head_in_units(network, INPUTS, 64.0):
+    with scaled_head(network, INPUTS, 64.0):
         torch.testing.assert_close(network(INPUTS), before, rtol=0, atol=0)
     torch.testing.assert_close(network(INPUTS), before, rtol=0, atol=0)
     assert same(network, state)
@@ -237,7 +237,7 @@ def test_a_step_at_t_is_the_step_at_1_whatever_the_optimiser_and_the_head(name, 
         torch.manual_seed(0)
         inputs, labels = INPUTS.double(), torch.tensor([0, 2])
         network = multiply_logits(HEADS[name][0]().double(), inputs, unit)
-        with head_in_units(network, inputs, unit):
+        with scaled_head(network, inputs, unit):
             steps = optimizer(network.parameters(), lr=0.1)
             for _ in range(5):
                 steps.zero_grad()
@@ -250,7 +250,7 @@ def test_a_step_at_t_is_the_step_at_1_whatever_the_optimiser_and_the_head(name, 
 
 def test_units_come_off_again_when_training_breaks_off():
     network = mlp()
-    with pytest.raises(KeyboardInterrupt), head_in_units(network, INPUTS, 10.0):
+    with pytest.raises(KeyboardInterrupt), scaled_head(network, INPUTS, 10.0):
         raise KeyboardInterrupt
     assert type(network[2]) is nn.Linear
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from distillguard import UndefendedClassifier, functional
 from distillguard._data._batch import Batch
-from distillguard.training import Scored
+from distillguard.training import BatchLosses
 
 
 class Smoothed(UndefendedClassifier):
@@ -19,11 +19,11 @@ class Smoothed(UndefendedClassifier):
     def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> "Smoothed":
         """Train the network on the softened labels."""
 
-        def objective(network: nn.Module, batch: Batch) -> Scored:
+        def objective(network: nn.Module, batch: Batch) -> BatchLosses:
             logits = network(batch.inputs)
             n = logits.shape[1]
             targets = torch.full_like(logits, 0.1 / n).scatter(1, batch.labels[:, None], 0.9)
-            return Scored(functional.soft_cross_entropy(logits, targets), logits)
+            return BatchLosses(functional.soft_cross_entropy(logits, targets), logits)
 
         with self._fitting(X, y, validation) as fitting:
             self.model_ = self._built(self.module, fitting.source)

@@ -19,7 +19,7 @@ from .._validation import (
     check_not_negative,
     check_positive,
 )
-from ..training import Ascent, Runtime, attacked
+from ..training import Ascent, Runtime, attack_mode
 from ._run import TrainingRun
 from ._settings import plain
 
@@ -124,8 +124,8 @@ class Adversary:
         self, batch: Batch, inner_loss: Callable[[nn.Module], Callable[[Tensor], Tensor]]
     ) -> Tensor:
         """Adversarial inputs; ``inner_loss(network)`` is what the ascent ascends."""
-        network = self.runtime.direct
-        with attacked(network, self.batch_statistics):
+        network = self.runtime.unwrapped
+        with attack_mode(network, self.batch_statistics):
             if self.attack is not None:
                 found: Tensor = self.attack(network, batch.inputs, batch.labels)
                 return found.detach()

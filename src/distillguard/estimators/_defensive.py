@@ -14,11 +14,11 @@ from .._data._batch import Batch
 from .._typing import NetworkFactory
 from .._validation import check_in_unit_interval, check_positive
 from ..training import (
+    BatchLosses,
     Callback,
     Objective,
     OptimizerFactory,
     SchedulerFactory,
-    Scored,
 )
 from ._classifier import NetworkClassifier
 from ._run import TrainingRun, hard_label_objective
@@ -41,9 +41,9 @@ class DefensiveDistiller(NetworkClassifier):
     ----------
     module : nn.Module, callable or None, default=None
         The network to train, returning logits of shape (n, n_classes). A module is copied and
-        never changed; a callable ``(input_shape, n_classes) -> nn.Module`` is called, and the
-        weights that it draws fall under ``random_state``; None is a small multilayer
-        perceptron sized from the data.
+        never changed; a callable ``(input_shape, n_classes) -> nn.Module``, or one that only
+        takes ``num_classes`` as torchvision's do, is called, and the weights that it draws fall
+        under ``random_state``; None is a small multilayer perceptron sized from the data.
     temperature : float, default=20.0
         :math:`T`, above 0, in the softmax of both networks while they train. Their logits grow
         in proportion to it, so that accuracy and decision boundaries hardly depend on it while
@@ -245,7 +245,7 @@ class DefensiveDistiller(NetworkClassifier):
             teacher, student = self._networks(run)
             run.begin(teacher if self.prefit_teacher else None, teacher=teacher, student=student)
 
-            unit = self._logit_unit()
+            unit = self._logit_scale()
             if not self.prefit_teacher:
                 objective = hard_label_objective(self.temperature, self.label_smoothing)
                 run.train("teacher", teacher, objective, unit)
@@ -302,14 +302,14 @@ class DefensiveDistiller(NetworkClassifier):
 
     def _networks(self, run: TrainingRun) -> tuple[nn.Module, nn.Module]:
         """Teacher and student; where they are of one kind they share initial weights."""
-        unit = self._logit_unit()
+        unit = self._logit_scale()
         student = self._network(run, "student_", self.module, unit)
         if self.teacher is None and not self._goes_on():
             run.networks["teacher_"] = teacher = copied(student)
             return teacher, student
         return self._network(run, "teacher_", self.teacher, unit, "teacher"), student
 
-    def _logit_unit(self) -> float:
+    def _logit_scale(self) -> float:
         """How much larger than usual the logits will be: T-fold if the teacher trains at T."""
         return 1.0 if self.prefit_teacher else float(self.temperature)
 
@@ -317,12 +317,13 @@ class DefensiveDistiller(NetworkClassifier):
         """The student's loss on a batch: Papernot's, or Hinton's where hard labels count."""
         temperature, weight = float(self.temperature), float(self.hard_label_weight)
 
-        def objective(network: nn.Module, batch: Batch) -> Scored:
+        def objective(network: nn.Module, batch: Batch) -> BatchLosses:
             logits, taught = network(batch.inputs), teacher_logits(batch)
             if weight == 0:
                 targets = functional.softmax(taught, temperature)
-                return Scored(functional.soft_cross_entropy(logits, targets, temperature), logits)
+                soft = functional.soft_cross_entropy(logits, targets, temperature)
+                return BatchLosses(soft, logits)
             losses = functional.distillation_loss(logits, taught, batch.labels, temperature, weight)
-            return Scored(losses, logits)
+            return BatchLosses(losses, logits)
 
         return objective

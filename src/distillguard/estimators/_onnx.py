@@ -8,13 +8,13 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._copies import copied
 from .._modes import borrowed
 from ..exceptions import MissingPackageError
 
@@ -31,7 +31,7 @@ def export(
     _check_packages()
     path = Path(path)
     # Float32 and plain layout whatever the training used: that is what runtimes run.
-    plain = _OnCopies(deepcopy(network).cpu().float()).to(memory_format=torch.contiguous_format)
+    plain = _OnCopies(copied(network).cpu().float()).to(memory_format=torch.contiguous_format)
     with borrowed(plain, gradients=False), _quiet():
         program = torch.onnx.export(
             plain,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from .._data._batch import Batch
-from ..training import Objective, Scored, perturbed
+from ..training import BatchLosses, Objective, perturbed
 from ._adversary import Adversary
 from ._teacher import TeacherLogits
 
@@ -111,7 +111,7 @@ def kl_from_teacher_there(
 ) -> InnerLoss:
     """AdaAD, eq. 6: the divergence from what the teacher says of the same points."""
     assert teacher_logits is not None
-    teacher, through = teacher_logits.teacher, teacher_logits.runtime.through
+    teacher, through = teacher_logits.teacher, teacher_logits.runtime.forward
     return lambda points: functional.kl_divergence(network(points), through(teacher, points))
 
 
@@ -199,17 +199,17 @@ def robust_objective(
 ) -> Objective:
     """The loss on a batch: attack it, then score what the networks say of both kinds of input."""
 
-    def objective(network: nn.Module, batch: Batch) -> Scored:
+    def objective(network: nn.Module, batch: Batch) -> BatchLosses:
         points = adversary(batch, lambda direct: row.ascends(direct, batch, teacher_logits))
 
-        def scored(ask: Callable[[Tensor], Tensor]) -> Scored:
+        def scored(ask: Callable[[Tensor], Tensor]) -> BatchLosses:
             outputs = Outputs(ask, batch, points, teacher_logits)
             losses = row.loss(outputs, numbers)
             seen = not network.training or "clean" in vars(outputs)
-            return Scored(losses, outputs.clean if seen else None, outputs.adversarial)
+            return BatchLosses(losses, outputs.clean if seen else None, outputs.adversarial)
 
         if perturbation and network.training:
-            direct = adversary.runtime.direct
+            direct = adversary.runtime.unwrapped
             return scored(
                 perturbed(network, direct, lambda each: scored(each).losses.mean(), perturbation)
             )

@@ -13,16 +13,16 @@ from .._data._batch import Batch, Source
 from .._identity import Description
 from ..exceptions import DivergenceError
 from ..training import (
+    BatchLosses,
     Checkpoints,
     Epoch,
     Objective,
     Plan,
     Runtime,
-    Scored,
     data_of,
-    head_in_units,
     make_optimizer,
     make_scheduler,
+    scaled_head,
     settings_of,
     train,
     weights_of,
@@ -94,10 +94,10 @@ class TrainingRun:
         stage: str,
         network: nn.Module,
         objective: Objective,
-        logit_unit: float = 1.0,
+        logit_scale: float = 1.0,
         source: Source | None = None,
     ) -> None:
-        """Train ``network`` in place for one stage; ``training/_head.py`` explains the unit."""
+        """Train ``network`` in place for one stage; ``scaled_head`` explains the scale."""
         settings, source, self.stage = self.settings, source or self.source, stage
         given = stage == "teacher" and self.parameters.get("teacher") is not None
         parameter = "teacher" if given else "module"
@@ -121,7 +121,7 @@ class TrainingRun:
             checkpoints=self.checkpoints,
             verbose=bool(settings.verbose),
         )
-        with head_in_units(network, self.inputs, logit_unit):
+        with scaled_head(network, self.inputs, logit_scale):
             optimizer = make_optimizer(
                 settings.optimizer, network.parameters(), settings.learning_rate
             )
@@ -165,10 +165,10 @@ class TrainingRun:
 def hard_label_objective(temperature: float, smoothing: float = 0.0) -> Objective:
     """Cross-entropy of the softmax at a temperature with the true labels, smoothed or not."""
 
-    def objective(network: nn.Module, batch: Batch) -> Scored:
+    def objective(network: nn.Module, batch: Batch) -> BatchLosses:
         logits = network(batch.inputs)
         scaled = logits / temperature
         losses = functional.smoothed_cross_entropy(scaled, batch.labels, smoothing)
-        return Scored(losses, logits)
+        return BatchLosses(losses, logits)
 
     return objective

@@ -29,7 +29,7 @@ class TeacherLogits:
 
     def compute(self, inputs: Tensor) -> Tensor:
         """The logits of any inputs."""
-        return self.runtime.look(self.teacher, inputs)
+        return self.runtime.infer(self.teacher, inputs)
 
 
 def transfer_source(name: str, data: Any, teacher: nn.Module, run: TrainingRun) -> Source:
@@ -38,7 +38,7 @@ def transfer_source(name: str, data: Any, teacher: nn.Module, run: TrainingRun) 
         raise TypeError(f"{name} must be examples without labels, got a tuple; pass X alone")
 
     def label(inputs: Tensor) -> Tensor:
-        return run.runtime.look(teacher, inputs).argmax(dim=1).cpu()
+        return run.runtime.infer(teacher, inputs).argmax(dim=1).cpu()
 
     opened = examples(data, name=name, labelled=False, spec=run.spec)
     return source_of(opened, run.settings.batch_size, run.seed, label)

@@ -3,9 +3,8 @@
 from ._average import Average
 from ._callbacks import Callback, Epoch, JSONLines, LoggerCallback
 from ._checkpoints import Checkpoints
-from ._head import head_in_units, multiply_logits
-from ._inner import Ascent, attacked, perturbed
-from ._loop import Objective, Plan, Scored, Stopping, train
+from ._inner import Ascent, attack_mode, perturbed
+from ._loop import BatchLosses, Objective, Plan, Stopping, train
 from ._optimisers import (
     OPTIMIZERS,
     SCHEDULERS,
@@ -16,12 +15,14 @@ from ._optimisers import (
 )
 from ._run_identity import data_of, settings_of, weights_of
 from ._runtime import Runtime
+from ._scaled_head import multiply_logits, scaled_head
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULERS",
     "Ascent",
     "Average",
+    "BatchLosses",
     "Callback",
     "Checkpoints",
     "Epoch",
@@ -32,15 +33,14 @@ __all__ = [
     "Plan",
     "Runtime",
     "SchedulerFactory",
-    "Scored",
     "Stopping",
-    "attacked",
+    "attack_mode",
     "data_of",
-    "head_in_units",
     "make_optimizer",
     "make_scheduler",
     "multiply_logits",
     "perturbed",
+    "scaled_head",
     "settings_of",
     "train",
     "weights_of",

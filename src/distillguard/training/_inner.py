@@ -46,7 +46,7 @@ class Ascent:
 
 
 @contextmanager
-def attacked(network: nn.Module, batch_statistics: bool) -> Iterator[None]:
+def attack_mode(network: nn.Module, batch_statistics: bool) -> Iterator[None]:
     """Put a network in training into the mode in which it is attacked.
 
     Eval mode, as in TRADES and RSLAD; or, with ``batch_statistics``, training mode whose

@@ -24,7 +24,7 @@ from ._checkpoints import Checkpoints, State
 from ._runtime import Runtime
 
 
-class Scored(NamedTuple):
+class BatchLosses(NamedTuple):
     """What an objective makes of a batch."""
 
     losses: Tensor
@@ -37,7 +37,7 @@ class Scored(NamedTuple):
     """The network's on attacked inputs, where the objective attacks."""
 
 
-Objective: TypeAlias = Callable[[nn.Module, Batch], Scored]
+Objective: TypeAlias = Callable[[nn.Module, Batch], BatchLosses]
 
 
 @dataclass
@@ -221,9 +221,9 @@ class _Stage:
                 totals.add(scored, batch.labels, weight)
         return {f"validation_{name}": value for name, value in totals.means().items()}
 
-    def scored(self, batch: Batch) -> Scored:
+    def scored(self, batch: Batch) -> BatchLosses:
         """What the objective makes of a batch, each loss times its example's weight."""
-        scored = Scored(*self.plan.objective(self.wrapped, batch))
+        scored = BatchLosses(*self.plan.objective(self.wrapped, batch))
         if batch.weights is None:
             return scored
         return scored._replace(losses=scored.losses * batch.weights.to(scored.losses.dtype))
@@ -236,7 +236,7 @@ class _Stage:
         progress = number / self.plan.max_epochs
         dtype = dtype_of(self.network, torch.float32)
         for whole in batches:
-            batch, weight = self.runtime.share(whole, divided)
+            batch, weight = self.runtime.shard(whole, divided)
             inputs = batch.inputs.to(device, dtype, non_blocking=True)
             labels = batch.labels.to(device, non_blocking=True)
             weights = batch.weights
@@ -309,7 +309,7 @@ class _Totals:
         self.runtime, self.seen = runtime, 0
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, scored: Scored, labels: Tensor, weight: float) -> None:
+    def add(self, scored: BatchLosses, labels: Tensor, weight: float) -> None:
         n = len(labels) if weight else 0
         self.seen += n
         self._add("loss", scored.losses[:n].detach())

@@ -68,27 +68,27 @@ class Runtime:
             trouble = torch.tensor(not stands_channels_last(network, inputs)).long()
             if self.processes.all_reduce_sum(trouble) == 0:
                 network.to(memory_format=torch.channels_last)
-        n_classes = self.look(network, inputs).shape[1]
+        n_classes = self.infer(network, inputs).shape[1]
         module: Any = torch.compile(network) if self.compile else network
         asked = Asked(module, n_classes, name)
-        self.direct: nn.Module = _Direct(asked, self.fabric)
+        self.unwrapped: nn.Module = _Unwrapped(asked, self.fabric)
         with _quiet():
             wrapped, optimizer = self.fabric.setup(asked, optimizer)
         return wrapped, optimizer
 
-    def look(self, network: nn.Module, inputs: Tensor) -> Tensor:
+    def infer(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """Logits of an unwrapped network in this precision, without gradients, float32 at least."""
         with borrowed(network, gradients=False):
-            return self.through(network, inputs)
+            return self.forward(network, inputs)
 
-    def through(self, network: nn.Module, inputs: Tensor) -> Tensor:
+    def forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """Logits of an unwrapped network in this precision, with gradients to the inputs."""
         with self.fabric.autocast():
             logits: Tensor = network(fitted_to(network, inputs))
         # A copy: where the network writes its answers is its own affair.
         return logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
 
-    def share(self, batch: Batch, divided: bool) -> tuple[Batch, float]:
+    def shard(self, batch: Batch, divided: bool) -> tuple[Batch, float]:
         """Return this process's part of a batch and the weight of its examples in the loss.
 
         Gradients are averaged over the processes: with these weights the average is the gradient
@@ -132,7 +132,7 @@ def _rows(batch: Batch, rows: Tensor) -> Batch:
     return Batch(batch.inputs[rows], batch.labels[rows], indices, weights, batch.progress)
 
 
-class _Direct(nn.Module):
+class _Unwrapped(nn.Module):
     """A network in training without its wrappers: gradients of it are nobody else's business.
 
     Fabric counts backward passes and DDP exchanges gradients in each; an attack's passes, which

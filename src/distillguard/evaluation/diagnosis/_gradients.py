@@ -1,6 +1,5 @@
 """Counting input gradients that nothing can follow, and finding out why they are so."""
 
-import copy
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..._copies import copied
 from ..._geometry import inside, per_example
 from ..._modes import dtype_of, unwrapped
 from ..._typing import Model
@@ -116,4 +116,4 @@ def by_range(logits: Tensor) -> Tensor:
 
 def in_double(model: QueryCounter, inner: nn.Module) -> QueryCounter:
     """Copy the module inside into float64, still counted as the original."""
-    return model.around(copy.deepcopy(unwrapped(inner)).double())
+    return model.around(copied(unwrapped(inner)).double())

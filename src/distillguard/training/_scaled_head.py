@@ -67,7 +67,7 @@ def multiply_logits(
 
 
 @contextmanager
-def head_in_units(network: nn.Module, inputs: Tensor, unit: float) -> Iterator[None]:
+def scaled_head(network: nn.Module, inputs: Tensor, unit: float) -> Iterator[None]:
     """Train the head's weights divided by ``unit``; afterwards it is a plain layer again.
 
     The network computes the same before, inside and after; only what an optimiser's step means
