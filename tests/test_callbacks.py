@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, functional
+from distillguard._data._sources import TensorSource
 from distillguard.callbacks import Callback, JSONLines, LoggerCallback
+from distillguard.estimators._training_data import _held_out
 from distillguard.training import Average
 
 
@@ -364,6 +367,18 @@ def test_every_class_gives_its_share_of_the_held_out_examples(fraction):
     assert held == round(fraction * len(y))
     for label, count in counts.items():
         assert abs(labels.count(label) - fraction * count) <= 1
+
+
+def test_an_example_alone_in_its_class_is_learned_rather_than_held_out():
+    labels = torch.tensor([0] * 10 + [1] * 9 + [2])
+    source = TensorSource(torch.rand(20, 3), labels, batch_size=8)
+    settings = SimpleNamespace(early_stopping=True, validation_fraction=0.5)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        learned, held = _held_out(source, settings)
+        assert 2 in learned.own_labels()
+        assert sorted([*learned.own_labels(), *held.own_labels()]) == labels.tolist()
+        assert held.n_examples == 10
 
 
 def test_stopping_by_accuracy_keeps_the_most_accurate_epoch(digits, held):

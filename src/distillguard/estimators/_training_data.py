@@ -70,13 +70,12 @@ def other_source(name: str, data: Any, spec: Spec, batch_size: int, seed: int) -
 
 def _feature_names(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[Any] | None:
     """The names of a table's columns; scikit-learn's own words where ``y`` is missing."""
-    if isinstance(X, Tensor) or not (hasattr(X, "shape") or isinstance(X, list)):
+    if isinstance(X, Tensor) or not hasattr(X, "shape"):
         return None
     if y is not None and np.ndim(y) == 2 and np.shape(y)[1] == 1:
         column_or_1d(y, warn=True)
     scratch = copy(estimator)  # it is written on
-    if y is not None or hasattr(X, "shape"):
-        validate_data(scratch, X, y, skip_check_array=True)
+    validate_data(scratch, X, y, skip_check_array=True)
     return getattr(scratch, "feature_names_in_", None)
 
 
@@ -129,9 +128,13 @@ def _held_out(
             "validation_fraction must leave examples to train on, got "
             f"{settings.validation_fraction} of {n} examples"
         )
-    # Classes one after another, at random within each; every n / held-th is taken.
-    order = torch.randperm(n)
-    order = order[source.own_labels()[order].argsort(stable=True)]
+    # Classes one after another, at random within each, and evenly spaced examples of these; one
+    # that is alone in its class stays to be learned.
+    labels, order = source.own_labels(), torch.randperm(n)
+    order = order[labels.bincount()[labels[order]] > 1]
+    order = order[labels[order].argsort(stable=True)]
+    held = min(held, len(order))
     chosen = torch.zeros(n, dtype=torch.bool)
-    chosen[((torch.arange(held) + 0.5) * n / held).long()] = True
-    return source.subset(order[~chosen]), source.subset(order[chosen])
+    chosen[order[((torch.arange(held) + 0.5) * len(order) / max(held, 1)).long()]] = True
+    rows = torch.arange(n)
+    return source.subset(rows[~chosen]), source.subset(rows[chosen])
