@@ -20,7 +20,7 @@ from distillguard.attacks._checks import ModelFacts
 from distillguard.exceptions import NoGradientError
 from distillguard.functional import margin_loss
 
-LOSSES = ("cross_entropy", "margin", "dlr")
+LOSSES = ("cross_entropy", "margin", "dlr", "rescaled_cross_entropy")
 
 
 class Row(NamedTuple):

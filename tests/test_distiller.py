@@ -134,6 +134,7 @@ def test_logits_grow_t_fold_and_cross_entropy_goes_blind_while_the_margin_sees(d
     assert np.abs(distilled.decision_function(X)).mean() > 100
     assert accuracy("cross_entropy") > 0.6
     assert accuracy("margin") < 0.05
+    assert accuracy("rescaled_cross_entropy") < 0.05
 
 
 def test_a_large_teacher_may_teach_a_small_student(digits):

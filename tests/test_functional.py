@@ -5,7 +5,7 @@ import math
 import pytest
 import scipy.stats
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distillguard import functional
 from distillguard.functional import (
@@ -14,6 +14,7 @@ from distillguard.functional import (
     dlr_loss,
     log_softmax,
     margin_loss,
+    rescaled_cross_entropy,
     soft_cross_entropy,
     softmax,
 )
@@ -263,3 +264,42 @@ def test_labels_of_another_length_or_dtype_are_refused(name):
         loss(*given, torch.tensor([0]))
     with pytest.raises(TypeError, match=r"labels must have dtype torch.int64, got torch.int32"):
         loss(*given, torch.zeros(4, dtype=torch.int32))
+
+
+# --- the rescaled cross-entropy ------------------------------------------------------------------
+
+
+def test_rescaling_is_pytorchs_cross_entropy_of_logits_one_apart():
+    torch.manual_seed(0)
+    logits = torch.randn(50, 6, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(6, (50,))
+    first, second = logits.detach().topk(2, dim=1).values.unbind(1)
+    for scale in (0.5, 1.0, 3.0):
+        losses = rescaled_cross_entropy(logits, labels, scale)
+        units = (logits * (scale / (first - second))[:, None]).detach().requires_grad_()
+        expected = nn.functional.cross_entropy(units, labels, reduction="none")
+        torch.testing.assert_close(losses, expected)
+        (found,) = torch.autograd.grad(losses.sum(), logits)
+        (inner,) = torch.autograd.grad(expected.sum(), units)
+        torch.testing.assert_close(found, inner * (scale / (first - second))[:, None])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "logits", [[3e4, -3e4, 0.0], [1e4, 1e4, -1e4], [0.0, 0.0, 0.0], [1e-6, 0.0, -1e-6]]
+)
+def test_rescaling_has_a_finite_gradient_that_is_not_zero_whatever_the_logits(dtype, logits):
+    inputs = torch.tensor([logits], dtype=dtype, requires_grad=True)
+    losses = rescaled_cross_entropy(inputs, torch.tensor([0]))
+    (gradient,) = torch.autograd.grad(losses.sum(), inputs)
+    assert bool(losses.isfinite().all())
+    assert bool(gradient.isfinite().all())
+    assert bool((gradient != 0).any())
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_rescaling_does_not_see_a_factor_or_a_shift(factor):
+    logits, labels = torch.randn(20, 5, dtype=torch.float64), random_labels(20)
+    torch.testing.assert_close(
+        rescaled_cross_entropy(factor * logits + 7, labels), rescaled_cross_entropy(logits, labels)
+    )

@@ -92,8 +92,9 @@ def apgd(
         :math:`\varepsilon`, radius of the ball, in the units of ``inputs``.
     norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the ball.
-    loss : {"cross_entropy", "margin", "dlr"} or callable, default="cross_entropy"
-        What to ascend: a name, or a function from ``(logits, labels)`` to one value per
+    loss : str or callable, default="cross_entropy"
+        What to ascend: ``"cross_entropy"``, ``"margin"``, ``"dlr"``,
+        ``"rescaled_cross_entropy"``, or a function from ``(logits, labels)`` to one value per
         example. ``"dlr"`` and ``"margin"`` still have gradients where a distilled model's
         cross-entropy has none.
     steps : int, default=100

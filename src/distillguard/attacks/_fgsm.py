@@ -45,8 +45,9 @@ def fgsm(
         :math:`\varepsilon`, radius of the ball, in the units of ``inputs``.
     norm : {"linf", "l2", "l1"}, default="linf"
         Norm of the ball.
-    loss : {"cross_entropy", "margin", "dlr"} or callable, default="cross_entropy"
-        What to ascend. The cross-entropy is blind where the softmax saturates.
+    loss : str or callable, default="cross_entropy"
+        What to ascend, as for :func:`pgd`. The cross-entropy is blind where the softmax
+        saturates.
     judge_last : bool, default=True
         Ask the model whether the step helped. False saves that pass where the caller judges the
         result anyway: the step is then returned as it is, as in the paper.

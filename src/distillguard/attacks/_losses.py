@@ -4,13 +4,14 @@ from torch import Tensor
 
 from .._typing import Loss
 from .._validation import check_choice
-from ..functional import cross_entropy, dlr_loss, margin_loss
+from ..functional import cross_entropy, dlr_loss, margin_loss, rescaled_cross_entropy
 from ._examples import Examples
 
 LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "margin": margin_loss,
     "dlr": dlr_loss,
+    "rescaled_cross_entropy": rescaled_cross_entropy,
 }
 
 

@@ -77,8 +77,9 @@ def pgd(
         Norm of the ball. In l1 a step goes into the steepest coordinates as far as ``bounds``
         lets them, spread over a third as many as have left the input, and :math:`\Pi` projects
         onto the intersection of ball and ``bounds``, not onto one after the other [4]_.
-    loss : {"cross_entropy", "margin", "dlr"} or callable, default="cross_entropy"
-        What to ascend: a name, or a function from ``(logits, labels)`` to one value per
+    loss : str or callable, default="cross_entropy"
+        What to ascend: ``"cross_entropy"``, ``"margin"``, ``"dlr"``,
+        ``"rescaled_cross_entropy"``, or a function from ``(logits, labels)`` to one value per
         example. Prefer ``"margin"`` against distilled models, whose cross-entropy gradients
         can be exactly zero [3]_.
     steps : int, default=40

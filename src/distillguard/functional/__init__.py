@@ -11,6 +11,7 @@ from ._losses import (
     dlr_loss,
     log_softmax,
     margin_loss,
+    rescaled_cross_entropy,
     soft_cross_entropy,
     softmax,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "log_softmax",
     "margin_loss",
     "mart_loss",
+    "rescaled_cross_entropy",
     "rslad_loss",
     "smoothed_cross_entropy",
     "soft_cross_entropy",

@@ -332,3 +332,59 @@ def _softened(logits: Tensor, temperature: float) -> Tensor:
     """Logits over temperature, shifted so that the largest is 0: nothing can overflow upwards."""
     check_positive("temperature", temperature)
     return (logits - logits.detach().amax(dim=1, keepdim=True)) / temperature
+
+
+def rescaled_cross_entropy(logits: Tensor, labels: Tensor, scale: float = 1.0) -> Tensor:
+    r"""Cross-entropy of logits in units of the gap between the two largest [1]_.
+
+    .. math:: \operatorname{CE}\left(\frac{s\, z}{z_{\pi_1} - z_{\pi_2}},\, y\right)
+
+    The divisor is taken for a constant. A softmax that saturates, as a distilled network's at
+    temperature 1, has a gradient of the cross-entropy that rounds to zero; here the two largest
+    logits are always ``scale`` apart, and the gradient is there. Unchanged when the logits are
+    shifted or multiplied by a positive number.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_classes), floating
+        :math:`z`.
+    labels : Tensor of shape (n,), int64
+        :math:`y`.
+    scale : float, default=1.0
+        :math:`s`, above 0: how far apart the two largest are put.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        One loss per example, in nats.
+
+    Raises
+    ------
+    TypeError
+        If ``labels`` is not an int64 tensor or ``scale`` is not a number.
+    ValueError
+        If ``labels`` is not of shape (n,) or ``scale`` is not above 0.
+
+    References
+    ----------
+    .. [1] The loss T-MIFPE of https://arxiv.org/abs/2507.22428 (2025), after MIFPE: the detrimental
+       effect of floating-point errors on gradient-based attacks.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.functional import cross_entropy, rescaled_cross_entropy
+    >>> logits = torch.tensor([[900.0, 500.0, 100.0]], requires_grad=True)
+    >>> label = torch.tensor([0])
+    >>> torch.autograd.grad(cross_entropy(logits, label).sum(), logits)[0]
+    tensor([[0., 0., 0.]])
+    >>> rescaled_cross_entropy(logits, label)
+    tensor([0.4076], grad_fn=<NegBackward0>)
+    """
+    check_positive("scale", scale)
+    check_labels(labels, logits)
+    first, second = logits.detach().topk(2, dim=1).values.unbind(dim=1)
+    # Of a tie, the rounding of the logits: what is further apart is divided by nothing smaller.
+    least = torch.finfo(logits.dtype).eps * logits.detach().abs().amax(dim=1)
+    gap = (first - second).maximum(least).clamp_min(torch.finfo(logits.dtype).tiny)
+    return cross_entropy(logits * (scale / gap)[:, None], labels)

@@ -45,8 +45,8 @@ class Cause(NamedTuple):
 UNDERFLOW = Cause(
     "The gradient underflows: the logits are so far apart that the softmax is exactly one-hot. "
     "Attacks that follow the cross-entropy stand still there, whatever the network is worth.",
-    "Quote attacks on logits (margin, DLR, Carlini-Wagner), or divide the logits by the training "
-    "temperature before the loss.",
+    "Quote attacks on logits (margin, DLR, Carlini-Wagner), or one whose cross-entropy cannot "
+    'saturate: attacks.pgd(..., loss="rescaled_cross_entropy").',
 )
 INNER_UNDERFLOW = Cause(
     "The gradient underflows inside the model, before its output: in float64 it is there. A "
