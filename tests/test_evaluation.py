@@ -213,7 +213,7 @@ def test_evaluations_are_counted_at_the_model_whoever_asks(halfspace, examples):
 def test_labels_of_any_kind_are_looked_up_in_classes(four):
     inputs, _ = four
     inputs[3, 0] = 0.9
-    estimator = types.SimpleNamespace(student_=Threshold(), classes_=np.array(["zebra", "ant"]))
+    estimator = types.SimpleNamespace(model_=Threshold(), classes_=np.array(["zebra", "ant"]))
     labels = np.array(["zebra", "zebra", "ant", "ant"])
     report = evaluate(estimator, inputs, labels, epsilon=0.01, attacks={"none": identity})
     assert report.clean_accuracy == 0.75

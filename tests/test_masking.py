@@ -645,7 +645,7 @@ def test_a_probe_that_fails_costs_its_own_observations_alone(networks, digits):
 
 def test_an_estimator_may_be_the_surrogate_and_a_wrong_one_is_refused_first(networks, digits):
     model = networks["undefended"]
-    fitted = types.SimpleNamespace(fit=None, student_=model)
+    fitted = types.SimpleNamespace(fit=None, model_=model)
     assert codes_of(model, digits, surrogate=fitted)[1].observations.only_transfer is not None
 
     def never(model, inputs, labels):

@@ -150,6 +150,7 @@ NO_SHAPE = "model must return logits of shape (12, n_classes) with at least two 
 NO_TENSOR = "model must return a torch.Tensor of logits, got "
 NO_PAIRS = "X must yield pairs (inputs, labels), got "
 NO_CLASS = "y must hold one class per example, shape (n,), got shape "
+BYTES = "X must be floating point, got uint8 images; divide by 255, for instance "
 NO_BOUNDS = "X must be within bounds (0.0, 1.0), got values in "
 
 MISTAKES = [
@@ -258,15 +259,15 @@ MISTAKES = [
     mistake(
         "bytes",
         lambda: ask(X=(X * 255).byte()),
-        ValueError,
-        NO_BOUNDS + "[0, 254]; for images stored as 0 to 255 write X / 255",
+        TypeError,
+        BYTES + "X / 255.0",
         lambda: ask(X=(X * 255).byte() / 255),
     ),
     mistake(
         "bytes in an array",
         lambda: ask(X=(X * 255).byte().numpy()),
-        ValueError,
-        NO_BOUNDS + "[0, 254]; for images stored as 0 to 255 write X / 255",
+        TypeError,
+        BYTES + "X / 255.0",
         lambda: ask(X=(X * 255).byte().numpy() / 255),
     ),
     mistake(
@@ -292,21 +293,21 @@ MISTAKES = [
     mistake(
         "bytes in a pair",
         lambda: ask(X=((X * 255).byte(), y), y=None),
-        ValueError,
-        NO_BOUNDS + "[0, 254]; for images stored as 0 to 255 write X[0] / 255",
+        TypeError,
+        BYTES + "X[0] / 255.0",
     ),
     mistake(
         "bytes in a loader",
         lambda: ask(X=DataLoader(Images((X * 255).byte()), 5), y=None),
-        ValueError,
-        NO_BOUNDS + "[0, 254]; for images stored as 0 to 255 write ((x / 255, y) for x, y in X)",
+        TypeError,
+        BYTES + "((x / 255.0, y) for x, y in X)",
         lambda: ask(X=((x / 255, y) for x, y in DataLoader(Images((X * 255).byte()), 5)), y=None),
     ),
     mistake(
         "bytes in a TensorDataset",
         lambda: ask(X=TensorDataset((X * 255).byte(), y), y=None),
-        ValueError,
-        NO_BOUNDS + "[0, 254]; for images stored as 0 to 255 write X.tensors[0] / 255",
+        TypeError,
+        BYTES + "X.tensors[0] / 255.0",
     ),
     mistake("beyond 255", lambda: ask(X=X.round() * 1000), ValueError, NO_BOUNDS + "[0, 1000]"),
     mistake(

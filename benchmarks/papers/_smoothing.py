@@ -16,7 +16,9 @@ class Smoothed(UndefendedClassifier):
     His targets are 0.9 for the true class and 1 / (10 N) for each of the N - 1 others.
     """
 
-    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> "Smoothed":
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, validation: Any = None
+    ) -> "Smoothed":
         """Train the network on the softened labels."""
 
         def objective(network: nn.Module, batch: Batch) -> BatchLosses:
@@ -25,9 +27,8 @@ class Smoothed(UndefendedClassifier):
             targets = torch.full_like(logits, 0.1 / n).scatter(1, batch.labels[:, None], 0.9)
             return BatchLosses(functional.soft_cross_entropy(logits, targets), logits)
 
-        with self._fitting(X, y, validation) as fitting:
-            self.model_ = self._built(self.module, fitting.source)
-            fitting.begin(network=self.model_)
-            fitting.train("network", self.model_, objective)
-        self.n_iter_ = len(self.history_)
+        with self._run(X, y, validation, sample_weight) as run:
+            network = self._network(run, "model_", self.module)
+            run.begin(network=network)
+            run.train("network", network, objective)
         return self

@@ -9,8 +9,6 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import assert_all_finite
-from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 from .._boxes import hold_within
@@ -192,6 +190,10 @@ def numbers(values: Any, name: str) -> NDArray[Any]:
 
 def classes_of(labels: NDArray[Any], name: str) -> NDArray[Any]:
     """Return the distinct classes of labels (n,), in order: at least two, of any kind."""
+    # Here: an evaluation, which learns no classes, does without what these import.
+    from sklearn.utils import assert_all_finite
+    from sklearn.utils.multiclass import check_classification_targets
+
     if labels.dtype.kind in "fO":
         assert_all_finite(labels, input_name=name)
     check_classification_targets(labels)
