@@ -262,9 +262,9 @@ def igdm_loss(
 ) -> Tensor:
     r"""Indirect gradient matching [1]_: student and teacher change alike across an example.
 
-    .. math:: \operatorname{KL}\left(
-        \operatorname{softmax}(t(x + \delta) - t(x - \delta)) \,\middle\|\,
-        \operatorname{softmax}(s(x + \delta) - s(x - \delta))\right)
+    .. math:: \operatorname{KL}\bigl(
+        \operatorname{softmax}(t(x + \delta) - t(x - \delta)) \,\|\,
+        \operatorname{softmax}(s(x + \delta) - s(x - \delta))\bigr)
 
     :math:`x + \delta` is the adversarial input and :math:`x - \delta` the point opposite it. To
     first order the differences of logits are twice the products of the input gradients with
