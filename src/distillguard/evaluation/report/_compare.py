@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..._frames import data_frame
+from .._tables import html_table, paragraph, shown
 from ._export import to_csv, to_latex, to_markdown, written
 from ._paired import PairedDifference, check_same_threat_model, paired_difference
 from ._report import RobustnessReport
@@ -204,16 +205,12 @@ class Comparison:
         return f"{networks}\n{attacks}\n{escaped(self._note())}\n"
 
     def __str__(self) -> str:
-        attacks = aligned(("attack", *map(_flat, self.reports)), self.attack_rows())
+        attacks = aligned(("attack", *self.reports), self.attack_rows())
         return "\n".join([*aligned(HEADERS, self.rows()), "", *attacks, "", self._note()])
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        from ._html import table
-
-        attacks = table(("attack", *self.reports), self.attack_rows())
-        return f"{table(HEADERS, self.rows())}{attacks}<p>{escape(self._note())}</p>"
+        attacks = html_table(("attack", *self.reports), self.attack_rows())
+        return shown(html_table(HEADERS, self.rows()), attacks, paragraph(self._note()))
 
     def _keys(self) -> list[Key]:
         names = {
