@@ -14,7 +14,10 @@ from ._report import RobustnessReport
 from ._text import TO_QUOTE, WORST_CASE, Interval, aligned, interval, percent
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from pandas import DataFrame
+
+    from .._displays import ComparisonDisplay
 
 HEADERS = ("model", "threat model", "clean accuracy", "robust accuracy", "to quote", "findings")
 
@@ -95,6 +98,38 @@ class Comparison:
             (_flat(key[1]), *(str(_shares(reports, key)) for reports in self.reports.values()))
             for key in self._keys()
         ]
+
+    def conditions(self) -> dict[str, str]:
+        """Return the threat model and the number of examples and reports of each network.
+
+        Returns
+        -------
+        dict from str to str
+            By the network's name, such as ``"linf 0.1, 1000 examples, 3 reports"``.
+        """
+        return {name: _conditions(reports) for name, reports in self.reports.items()}
+
+    def plot(self, ax: "Axes | None" = None) -> "ComparisonDisplay":
+        """Draw the table of attacks by networks as a heat map.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Axes of its own if not given.
+
+        Returns
+        -------
+        ComparisonDisplay
+            Drawn.
+
+        Raises
+        ------
+        MissingPackageError
+            If matplotlib is not installed.
+        """
+        from .._displays import ComparisonDisplay
+
+        return ComparisonDisplay(self).plot(ax)
 
     def paired(self, first: str, second: str) -> tuple[PairedDifference, ...]:
         """Compare two of the networks example by example.
