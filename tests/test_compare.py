@@ -159,7 +159,8 @@ def wilson_by_root(count, n):
 
 
 def test_the_paired_interval_is_newcombes_tenth_method():
-    # The first of the data sets of his table II.
+    # The first of the data sets of his table II; by hand from its formulae, too:
+    # shares 48/50 and 38/50 in [.8654, .9890] and [.6259, .8570], no correlation after correction.
     np.testing.assert_allclose(paired_interval(36, 12, 2, 0), (0.0569, 0.3404), atol=5e-5)
 
 
@@ -182,6 +183,15 @@ def test_the_paired_interval_agrees_with_one_by_roots_and_a_correlation():
         gap = middle[0] - middle[1]
         found = paired_interval(both, first, second, neither)
         np.testing.assert_allclose(found, (gap - low, gap + high), atol=1e-7)
+
+
+@pytest.mark.parametrize("shares", [(0.72, 0.24, 0.04, 0.0), (0.5, 0.15, 0.05, 0.3)])
+def test_the_paired_interval_holds_the_true_difference_in_95_of_100_samples(shares):
+    samples = np.random.default_rng(0).multinomial(60, shares, 4000)
+    ends = np.array([paired_interval(*sample) for sample in samples.tolist()])
+    truth = shares[1] - shares[2]
+    held = ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean()
+    assert 0.94 < held < 0.97
 
 
 def test_the_paired_test_is_mcnemars_exact_one():

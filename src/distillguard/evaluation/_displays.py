@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._plot import drawn, pyplot
+from .._plot import canvas, drawn
 from .._typing import Distance
 from ._curves import RobustnessCurve, robustness_curve
 from ._histograms import Histogram
@@ -375,11 +375,3 @@ def heat_map(
     figure.colorbar(image, ax=ax, label=unit)
     ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(rows)), rows)
-
-
-def canvas(ax: "Axes | None", **settings: Any) -> tuple[Any, "Axes"]:
-    """The figure and the axes to draw on, made where there are none."""
-    if ax is None:
-        figure, ax = pyplot().subplots(layout="constrained", **settings)
-        return figure, ax
-    return ax.get_figure(), ax

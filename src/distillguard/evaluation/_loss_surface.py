@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._boxes import boxes, check_bounds
 from .._modes import borrowed, device_of, dtype_of
+from .._plot import canvas
 from .._random import draw_seed
 from .._typing import Bounds, Model
 from .._validation import (
@@ -22,7 +23,6 @@ from .._validation import (
     check_random_state,
 )
 from ..functional import cross_entropy, margin_loss
-from ._displays import canvas
 from ._model import resolve_model
 from ._query import logits_of, with_gradients
 from ._reading import opened, read

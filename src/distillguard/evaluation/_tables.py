@@ -18,8 +18,9 @@ STYLE = """<style>
 .dg-shown th, .dg-shown td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
   color: inherit; background: none;
   border-bottom: 1px solid color-mix(in srgb, currentColor 25%, transparent); }
-.dg-shown th:first-child, .dg-shown td:first-child { text-align: left; min-width: 6rem;
-  white-space: normal; overflow-wrap: anywhere; }
+.dg-shown th, .dg-shown td:first-child { white-space: normal; max-width: 12rem;
+  overflow-wrap: break-word; }
+.dg-shown th:first-child, .dg-shown td:first-child { text-align: left; }
 .dg-shown p { overflow-wrap: anywhere; }
 </style>
 """
