@@ -55,6 +55,43 @@ if os.environ.get("INTERSPHINX"):
 autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the docstrings say more: shapes, ranges, units
 autosummary_imported_members = True
+# The picture of each display's page, of those that pictures.py draws, and what it shows.
+PICTURES = {
+    "AdversarialExamplesDisplay": (
+        "fooled-digits",
+        "Three digits, their adversarial examples, and the differences between them.",
+    ),
+    "AttackTraceDisplay": (
+        "attack-traces",
+        "Examples that stand against forward passes, one curve for each of two attacks.",
+    ),
+    "ComparisonDisplay": (
+        "comparison",
+        "Accuracies with their intervals: attacks in rows, two networks in columns.",
+    ),
+    "HistogramDisplay": (
+        "histogram",
+        "Examples by the probability of their predicted class, as bars with intervals.",
+    ),
+    "LossDisplay": ("scaling-study", "Loss against training FLOPs: nine runs and the fitted law."),
+    "LossSurfaceDisplay": (
+        "loss-surfaces",
+        "Around one example the cross-entropy is flat and the margin rises to a boundary.",
+    ),
+    "RobustnessCurveDisplay": (
+        "curves",
+        "Robust accuracy against epsilon, with bands, for an undefended and a distilled network.",
+    ),
+    "SizeDisplay": (
+        "sizes",
+        "Best numbers of parameters and training examples against training FLOPs: straight lines.",
+    ),
+    "TransferMatrixDisplay": (
+        "transfer",
+        "How many adversarial examples made on one network fool each of two.",
+    ),
+}
+autosummary_context = {"pictures": PICTURES}
 toc_object_entries_show_parents = "hide"
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False  # the class template has the methods in full

@@ -1,21 +1,29 @@
-"""Draws the pictures of displays on the how-to pages: python docs/pictures.py."""
+"""Draws the pictures of displays, for their reference pages and others: python docs/pictures.py."""
 
 from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 
 mpl.use("Agg")
 
 from matplotlib import pyplot
 
-from distillguard import DefensiveDistiller, attacks, datasets, evaluate
+from distillguard import DefensiveDistiller, UndefendedClassifier, attacks, datasets, evaluate
 from distillguard.evaluation import (
     AdversarialExamplesDisplay,
     AttackTrace,
     AttackTraceDisplay,
+    HistogramDisplay,
     LossSurfaceDisplay,
+    RobustnessCurveDisplay,
+    TransferMatrixDisplay,
+    compare,
+    confidence_histogram,
+    transfer_matrix,
 )
+from distillguard.scaling_laws import BARTOLDSON2024_ENVELOPE, SizeDisplay
 
 STATIC = Path(__file__).parent / "_static"
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -49,6 +57,29 @@ def main():
     )
     around.plot(right, loss="margin")
     save(figure, "loss-surfaces")
+
+    plain = UndefendedClassifier(max_epochs=15, random_state=0).fit(X, y)
+    networks = {"undefended": plain, "distilled, T = 100": distiller}
+    reports = {
+        name: evaluate(model, X_test, y_test, attacks="quick", survivors_only=False, **settings)
+        for name, model in networks.items()
+    }
+    save(compare(reports).plot().figure_, "comparison")
+
+    curves = {"minimum_distance": "ddn", "norm": "l2", "random_state": 0}
+    figure, axes = pyplot.subplots(layout="constrained")
+    for name, model in networks.items():
+        RobustnessCurveDisplay.from_estimator(model, X_test, y_test, name=name, ax=axes, **curves)
+    save(figure, "curves")
+
+    confidence = confidence_histogram(distiller, X_test, bins=10, temperature=100.0)
+    save(HistogramDisplay(confidence).plot().figure_, "histogram")
+
+    moved = transfer_matrix(networks, "deepfool", X_test, y_test, norm="l2", random_state=0)
+    save(TransferMatrixDisplay(moved).plot().figure_, "transfer")
+
+    sizes = SizeDisplay.from_law(BARTOLDSON2024_ENVELOPE, np.logspace(17, 22, 50))
+    save(sizes.figure_, "sizes")
 
 
 if __name__ == "__main__":

@@ -39,11 +39,4 @@ out = Path(sys.argv[1] if len(sys.argv) > 1 else "build/study")
 out.mkdir(parents=True, exist_ok=True)
 study.to_latex(out / "study.tex")
 study.to_csv(out / "study.csv")
-frame = study.to_frame()
-mean, std = (
-    frame.pivot(index="name", columns="model", values=v).loc[frame["name"].unique(), list(reports)]
-    for v in ("accuracy", "std")
-)
-axes = mean.plot.bar(yerr=std, capsize=2, rot=20, xlabel="attack", ylabel="accuracy (3 seeds)")
-axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-axes.figure.savefig(out / "study.png", bbox_inches="tight")
+study.plot().figure_.savefig(out / "study.png", bbox_inches="tight")

@@ -193,6 +193,20 @@ def test_every_public_name_is_in_the_reference(namespace):
     assert not missing
 
 
+def test_every_display_has_a_picture_on_its_page_and_a_text_for_those_who_cannot_see_it():
+    conf = ast.parse((REFERENCE.parent / "conf.py").read_text())
+    pictures = next(
+        ast.literal_eval(node.value)
+        for node in conf.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PICTURES"
+    )
+    displays = {name for space in NAMESPACES for name in space.__all__ if name.endswith("Display")}
+    assert pictures.keys() == displays
+    for file, text in pictures.values():
+        assert (REFERENCE.parent / "_static" / f"{file}.svg").read_text().startswith("<?xml")
+        assert len(text.split()) > 5
+
+
 def test_every_namespace_has_a_page_in_the_reference():
     for namespace in NAMESPACES:
         page = REFERENCE / f"{namespace.__name__.rpartition('.')[2]}.md"

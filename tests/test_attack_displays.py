@@ -1,6 +1,7 @@
 """Attacks at work: traces, what is drawn of them, fooled examples, and the loss around one."""
 
 import io
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from xml.etree import ElementTree
@@ -23,6 +24,7 @@ from distillguard.evaluation import (
     RobustnessCurveDisplay,
     RobustnessReport,
     TransferMatrixDisplay,
+    compare,
 )
 from distillguard.evaluation._attack_displays import held_on
 from distillguard.functional import margin_loss
@@ -193,6 +195,8 @@ def test_names_are_drawn_as_they_are(halfspace, examples):
     report = evaluate(halfspace, inputs, labels, epsilon=0.1, attacks=none, title=HOSTILE[0])
     said = texts_of(report.plot())
     assert set(HOSTILE) <= set(said)
+    sides = Counter(texts_of(compare(dict.fromkeys(HOSTILE, report)).plot().figure_))
+    assert {sides[name] for name in HOSTILE} == {2}
     assert f"{HOSTILE[0]}, linf 0.1" in said
     assert drawn("a\n b" + "c" * 60, 10) == "a bcccccc…"
 

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from distillguard import UndefendedClassifier, attacks, datasets
+from distillguard import UndefendedClassifier, attacks, datasets, evaluate
 from distillguard.evaluation import (
     HistogramDisplay,
     RobustnessCurve,
@@ -62,6 +62,50 @@ def test_budgets_and_distances_agree_on_one_curve(halfspace, examples):
     assert (np.diff(both.robust_accuracy) <= 0).all()
     with pytest.raises(ValueError, match="robustness_curve must get minimum_distance attacks"):
         robustness_curve(halfspace, inputs, labels)
+
+
+def test_the_curve_keeps_what_became_of_each_example_at_each_radius(halfspace, examples):
+    inputs, labels = examples(30)
+    labels[:5] = 1 - labels[:5]
+    words, radii = np.array(["no", "yes"])[labels], [0.02, 0.05, 0.1]
+    exact, settings = nearest(halfspace), {"norm": "l2", "random_state": 0}
+    curve = robustness_curve(
+        Named(halfspace),
+        inputs,
+        words,
+        minimum_distance={"exact": lambda *args: torch.cat([args[1][:9], exact(*args)[9:]])},
+        budget={"one step": attacks.fgsm},
+        epsilons=radii,
+        **settings,
+    )
+    # Examples 5 to 13 are left to the budget attack, which goes all the way to its three radii.
+    falls = 1.0001 * halfspace.least_epsilon(inputs, "l2").numpy()
+    falls[5:14] = [min((r for r in radii if r >= d), default=np.inf) for d in falls[5:14]]
+    for radius in (*curve.epsilons, 0.07):
+        table = curve.at(radius)
+        within = falls[5:] <= radius * (1 + 1e-6)
+        assert table.robust.tolist() == [False] * 5 + (~within).tolist()
+        assert table.robust.mean() == curve.robust_accuracy[curve.epsilons <= radius][-1]
+        assert table.distance[5:][within] == pytest.approx(falls[5:][within], rel=1e-5)
+        assert np.isnan(table.distance[5:][~within]).all()
+    names = curve.per_example.fooled_by
+    assert names[:5] == (None,) * 5
+    assert names[5:14] == tuple("one step" if d < np.inf else None for d in falls[5:14])
+    assert set(names[5:]) == {"exact", "one step", None}
+    assert set(names[14:]) == {"exact"}
+    for radius in radii:
+        alone = evaluate(
+            Named(halfspace), inputs, words, epsilon=radius, attacks=exact, **settings
+        ).per_example
+        table = curve.at(radius)
+        assert table.label.tolist() == alone.label.tolist() == words.tolist()
+        assert table.predicted.tolist() == alone.predicted.tolist()
+        assert table.margin == pytest.approx(alone.margin)
+        assert table.robust.tolist() == alone.robust.tolist()
+    with pytest.raises(ValueError, match=r"epsilon must be .* got -1"):
+        curve.at(-1)
+    with pytest.raises(ValueError, match=r"per_example must hold .* got None"):
+        RobustnessCurve.from_radii(np.array([0.1]), "l2").at(0.1)
 
 
 def test_gradients_are_sorted_by_the_jacobian_of_the_softmax():

@@ -485,7 +485,9 @@ def test_displays_draw_the_laws_answers_with_bands_and_runs():
     mpl.use("Agg")
     flops = np.geomspace(1e18, 1e22, 4)
     law = BARTOLDSON2024_PARAMETRIC
-    drawn = LossDisplay.from_law(law, flops, fid=6.8, name="EDM")
+    drawn = LossDisplay.from_law(law, flops, fid=6.8, name="EDM $_2$")
+    assert drawn.line_.get_label() == r"EDM \$_2\$"
+    assert drawn.figure_ is drawn.ax_.figure
     assert drawn.line_.get_ydata() == pytest.approx(law.compute_optimal(flops, 6.8).loss)
     assert drawn.ax_.get_xlabel() == "training FLOPs"
     assert drawn.ax_.get_ylabel() == "loss"
@@ -502,6 +504,7 @@ def test_displays_draw_the_laws_answers_with_bands_and_runs():
     assert band.get_paths()[0].vertices[:, 0].max() == pytest.approx(10 * spent.max())
 
     sizes = SizeDisplay.from_fit(fit, flops)
+    assert sizes.figure_ is sizes.ax_.figure
     best = fit.law.compute_optimal(flops)
     assert sizes.parameters_line_.get_ydata() == pytest.approx(best.parameters)
     assert sizes.data_line_.get_ydata() == pytest.approx(best.data)

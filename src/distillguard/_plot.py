@@ -1,8 +1,11 @@
 """matplotlib, where it is installed."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .exceptions import MissingPackageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def pyplot() -> Any:
@@ -14,6 +17,14 @@ def pyplot() -> Any:
             "plots need matplotlib; install it with: pip install 'distillguard[plot]'"
         ) from error
     return matplotlib.pyplot
+
+
+def canvas(ax: "Axes | None", **settings: Any) -> tuple[Any, "Axes"]:
+    """The figure and the axes to draw on, made where there are none."""
+    if ax is None:
+        figure, ax = pyplot().subplots(layout="constrained", **settings)
+        return figure, ax
+    return ax.get_figure(), ax
 
 
 def drawn(text: Any, longest: int = 60) -> str:

@@ -2,7 +2,12 @@
 
 from ._attack_displays import AdversarialExamplesDisplay, AttackTraceDisplay
 from ._curves import RobustnessCurve, robustness_curve
-from ._displays import HistogramDisplay, RobustnessCurveDisplay, TransferMatrixDisplay
+from ._displays import (
+    ComparisonDisplay,
+    HistogramDisplay,
+    RobustnessCurveDisplay,
+    TransferMatrixDisplay,
+)
 from ._evaluate import evaluate
 from ._histograms import Histogram, confidence_histogram, gradient_histogram
 from ._loss_surface import LossSurface, LossSurfaceDisplay
@@ -28,6 +33,7 @@ __all__ = [
     "AttackTraceDisplay",
     "ClassRow",
     "Comparison",
+    "ComparisonDisplay",
     "Cost",
     "Example",
     "Finding",

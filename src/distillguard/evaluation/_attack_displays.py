@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._plot import drawn
+from .._plot import canvas, drawn
 from .._validation import check_at_least, check_choice
-from ._displays import canvas
 from ._traces import AttackTrace
 from .report._pictures import scaled
 

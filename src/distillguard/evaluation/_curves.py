@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from .._validation import (
     check_not_negative,
     check_random_state,
 )
+from ..functional import margin_loss
 from ._entries import Entry, check_call, complete, entries
 from ._errors import noted
 from ._evaluate import as_bounds, as_mask
@@ -33,14 +34,15 @@ from ._presets import AttackSpec
 from ._query import logits_of
 from ._reading import opened, read
 from ._statistics import intervals
-from ._tables import Rows, few, html_table, text_table
+from ._tables import Rows, Table, few
+from .report._per_example import PerExample, called, named
 from .report._text import interval, percent
 
 HEADERS = ("epsilon", "robust accuracy", "95 % interval")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RobustnessCurve:
+class RobustnessCurve(Table):
     """Accuracy against the radius; printed as a table.
 
     Attributes
@@ -55,6 +57,9 @@ class RobustnessCurve:
         Examples behind every point.
     random_state : int or None
         Seed of everything random.
+    per_example : PerExample or None
+        The smallest distance at which each example fell, and to which attack; None of a curve
+        that was made of radii alone. :meth:`at` has the table of one radius.
     """
 
     epsilons: np.ndarray
@@ -62,6 +67,7 @@ class RobustnessCurve:
     norm: Distance
     n_examples: int
     random_state: int | None = None
+    per_example: PerExample | None = None
 
     @classmethod
     def from_radii(
@@ -94,6 +100,39 @@ class RobustnessCurve:
         standing = len(radii) - np.searchsorted(np.sort(radii), places, side="right")
         return cls(places, standing / len(radii), norm, len(radii), random_state)
 
+    def at(self, epsilon: float) -> PerExample:
+        """Return what became of each example within a radius.
+
+        Parameters
+        ----------
+        epsilon : float
+            The radius. Between those that budget attacks were run at it counts what they happened
+            to find within it.
+
+        Returns
+        -------
+        PerExample
+            The attack that fooled each example within the radius, and at what distance.
+
+        Raises
+        ------
+        ValueError
+            If ``epsilon`` is negative or not finite, or the curve has no ``per_example``.
+        """
+        check_not_negative("epsilon", epsilon)
+        if self.per_example is None:
+            raise ValueError(
+                "per_example must hold what became of each example, got None; use a curve of "
+                "robustness_curve"
+            )
+        fell = self.per_example.distance <= epsilon
+        names = zip(self.per_example.fooled_by, fell, strict=True)
+        return replace(
+            self.per_example,
+            fooled_by=tuple(name if within else None for name, within in names),
+            distance=np.where(fell, self.per_example.distance, np.nan),
+        )
+
     @property
     def robust_interval(self) -> np.ndarray:
         """95 % Wilson interval of each accuracy, shape (m, 2)."""
@@ -107,11 +146,7 @@ class RobustnessCurve:
             f"{self.n_examples} examples)"
         )
 
-    def __str__(self) -> str:
-        return text_table(self._title, HEADERS, self._rows)
-
-    def _repr_html_(self) -> str:
-        return html_table(self._title, HEADERS, self._rows)
+    _headers = HEADERS
 
     @property
     def _title(self) -> str:
@@ -233,8 +268,23 @@ def robustness_curve(
         raise ValueError(f"epsilons must hold the radii for budget, got {epsilons!r}")
     device = device_of(subject.model, torch.device("cpu"))
     search = Search(subject.model, near, within, places, batch_size, seed)
-    radii = [search.radii(chunk, threat.of(chunk.places), device) for chunk in read(subject, data)]
-    return RobustnessCurve.from_radii(np.concatenate(radii), norm, places, seed)
+    parts = [search.found(chunk, threat.of(chunk.places), device) for chunk in read(subject, data)]
+    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    curve = RobustnessCurve.from_radii(columns["radius"].numpy(), norm, places, seed)
+    names = [name for name, _ in (*near, *within)]
+    return replace(curve, per_example=_table(columns, names, subject.classes))
+
+
+def _table(columns: dict[str, Tensor], names: list[str], classes: Any | None) -> PerExample:
+    radius, attack = columns["radius"].numpy(), columns["attack"].numpy()
+    return PerExample(
+        index=columns["index"].numpy(),
+        label=named(columns["label"], classes),
+        predicted=named(columns["predicted"], classes),
+        margin=-columns["margin"].numpy(),
+        fooled_by=called(attack, names),
+        distance=np.where(attack >= 0, radius, np.nan),
+    )
 
 
 def _numbers(name: str, given: Any) -> list[float]:
@@ -295,29 +345,37 @@ class Search:
     batch_size: int
     seed: int
 
-    def radii(self, chunk: Chunk, threat: ThreatModel, device: torch.device) -> np.ndarray:
-        """The smallest radius found for each example of a chunk: 0 if misclassified."""
+    def found(self, chunk: Chunk, threat: ThreatModel, device: torch.device) -> dict[str, Tensor]:
+        """The smallest radius found for each example, 0 if misclassified, and by which attack."""
         inputs, labels = chunk.inputs.to(device), chunk.labels.to(device)
         with borrowed(self.model, self.seed):
             dtype = dtype_of(self.model, inputs.dtype)
             logits = logits_of(self.model, inputs, dtype, self.batch_size)
         check_logits(logits, len(inputs))
         check_label_range(labels, logits.shape[1])
-        radii = torch.where(logits.argmax(dim=1) == labels, torch.inf, 0.0).double()
+        predicted = logits.argmax(dim=1)
+        radii = torch.where(predicted == labels, torch.inf, 0.0).double()
+        by = torch.full_like(labels, -1)
 
-        def lower(name: str, attack: Any, reach: float, least: float) -> None:
+        def lower(place: int, name: str, attack: Any, reach: float, least: float) -> None:
             chosen = (radii > least).nonzero().squeeze(1)
             if len(chosen):
                 few = threat.of(chosen)._replace(epsilon=reach)
-                found = self.distances(name, attack, inputs[chosen], labels[chosen], few)
-                radii[chosen] = torch.minimum(radii[chosen], found)
+                distance = self.distances(name, attack, inputs[chosen], labels[chosen], few)
+                nearer = chosen[distance < radii[chosen]]
+                radii[chosen] = torch.minimum(radii[chosen], distance)
+                by[nearer] = place
 
-        for name, spec in self.nearest:
-            lower(name, spec.attack, math.inf, 0.0)
+        for place, (name, spec) in enumerate(self.nearest):
+            lower(place, name, spec.attack, math.inf, 0.0)
         for epsilon in self.epsilons:
-            for name, attack in self.budgets if epsilon > 0 else ():
-                lower(name, partial(attack, epsilon=epsilon, norm=threat.norm), epsilon, epsilon)
-        return radii.cpu().numpy()
+            tried = enumerate(self.budgets, len(self.nearest)) if epsilon > 0 else ()
+            for place, (name, attack) in tried:
+                limited = partial(attack, epsilon=epsilon, norm=threat.norm)
+                lower(place, name, limited, epsilon, epsilon)
+        columns = {"index": chunk.places, "label": labels, "predicted": predicted, "attack": by}
+        columns |= {"margin": margin_loss(logits, labels).double(), "radius": radii}
+        return {name: column.cpu() for name, column in columns.items()}
 
     def distances(
         self, name: str, attack: Any, inputs: Tensor, labels: Tensor, threat: ThreatModel

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._plot import drawn, pyplot
+from .._plot import canvas, drawn
 from .._typing import Distance
 from ._curves import RobustnessCurve, robustness_curve
 from ._histograms import Histogram
+from .report._compare import Comparison
+from .report._text import interval, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -246,23 +248,130 @@ class TransferMatrixDisplay:
             If matplotlib is not installed.
         """
         self.figure_, self.ax_ = canvas(ax)
-        image = self.ax_.imshow(100 * self.matrix, vmin=0, vmax=100, cmap="viridis")
-        for (row, column), value in np.ndenumerate(self.matrix):
-            shade = "white" if value < 0.6 else "black"
-            text = "none" if np.isnan(value) else f"{100 * value:.0f} %"
-            self.ax_.text(column, row, text, ha="center", va="center", color=shade)
-        self.figure_.colorbar(image, ax=self.ax_, label="misclassified (%)")
-        places = range(len(self.names))
+        texts = [
+            ["none" if np.isnan(value) else f"{100 * value:.0f} %" for value in row]
+            for row in self.matrix
+        ]
         names = [drawn(name) for name in self.names]
-        self.ax_.set_xticks(places, names, rotation=45, ha="right")
-        self.ax_.set_yticks(places, names)
+        heat_map(self.figure_, self.ax_, self.matrix, texts, names, names, "misclassified (%)")
         self.ax_.set(xlabel="tried on (model)", ylabel="made on (model)")
         return self
 
 
-def canvas(ax: "Axes | None", **settings: Any) -> tuple[Any, "Axes"]:
-    """The figure and the axes to draw on, made where there are none."""
-    if ax is None:
-        figure, ax = pyplot().subplots(layout="constrained", **settings)
-        return figure, ax
-    return ax.get_figure(), ax
+class ComparisonDisplay:
+    """Attacks by networks: what each attack leaves of each, as a heat map.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What :func:`compare` returned.
+
+    Attributes
+    ----------
+    figure_ : matplotlib.figure.Figure
+        The figure of the axes, after :meth:`plot`.
+    ax_ : matplotlib.axes.Axes
+        Where it was drawn, after :meth:`plot`.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        if not isinstance(comparison, Comparison):
+            raise TypeError(f"comparison must be a Comparison, got {type(comparison).__name__}")
+        self.comparison = comparison
+
+    @classmethod
+    def from_comparison(
+        cls, comparison: Comparison, *, ax: "Axes | None" = None
+    ) -> "ComparisonDisplay":
+        """Draw a comparison.
+
+        Parameters
+        ----------
+        comparison : Comparison
+            What :func:`compare` returned.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Axes of its own if not given.
+
+        Returns
+        -------
+        ComparisonDisplay
+            Drawn.
+
+        Raises
+        ------
+        TypeError
+            If ``comparison`` is something else.
+        MissingPackageError
+            If matplotlib is not installed.
+        """
+        return cls(comparison).plot(ax)
+
+    def plot(self, ax: "Axes | None" = None) -> "ComparisonDisplay":
+        """Draw one row for each attack and one column for each network.
+
+        A cell has the accuracy with its 95 % interval or, of several reports, their mean with
+        the standard deviation; none where the attack did not run to its end.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Axes of its own if not given.
+
+        Returns
+        -------
+        ComparisonDisplay
+            Itself.
+
+        Raises
+        ------
+        MissingPackageError
+            If matplotlib is not installed.
+        """
+        records = self.comparison.records()
+        networks, attacks = self.comparison.conditions(), self.comparison.attack_rows()
+        size = len(networks), len(attacks)
+        self.figure_, self.ax_ = canvas(ax, figsize=(3.5 + 1.4 * size[0], 1.8 + 0.5 * size[1]))
+        known = [record["accuracy"] for record in records]
+        shares = np.array(known, dtype=np.float64).reshape(size).T
+        texts = np.array([_cell(record) for record in records], dtype=object).reshape(size).T
+        several = len(set(networks.values())) > 1
+        columns = [
+            f"{drawn(name, 30)}\n{told}" if several else drawn(name, 30)
+            for name, told in networks.items()
+        ]
+        rows = [drawn(name, 40) for name, *_ in attacks]
+        heat_map(self.figure_, self.ax_, shares, texts, columns, rows, "accuracy left (%)")
+        told = "" if several else f" ({next(iter(networks.values()))})"
+        reports = [report for each in self.comparison.reports.values() for report in each]
+        after = ", after those above it" if any(r.survivors_only for r in reports) else ""
+        self.ax_.set(xlabel=f"network{told}", ylabel=f"attack{after}")
+        return self
+
+
+def _cell(record: dict[str, Any]) -> str:
+    if record["accuracy"] is None:
+        return "none"
+    told = percent(record["accuracy"])
+    if record["std"] is not None:
+        return f"{told}\n± {100 * record['std']:.1f}"
+    return told if record["low"] is None else f"{told}\n{interval((record['low'], record['high']))}"
+
+
+def heat_map(
+    figure: Any,
+    ax: "Axes",
+    shares: np.ndarray,
+    texts: Any,
+    columns: list[str],
+    rows: list[str],
+    unit: str,
+) -> None:
+    """Shares in [0, 1] as colours, with a text in each cell and names along the sides."""
+    image = ax.imshow(100 * shares, vmin=0, vmax=100, cmap="viridis", aspect="auto")
+    for place, share in np.ndenumerate(shares):
+        shade = "black" if share >= 0.6 or np.isnan(share) else "white"
+        text = texts[place[0]][place[1]]
+        ax.text(place[1], place[0], text, ha="center", va="center", color=shade, fontsize="small")
+    figure.colorbar(image, ax=ax, label=unit)
+    ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(rows)), rows)

@@ -24,7 +24,7 @@ from ._model import resolve_model
 from ._query import logits_of, with_gradients
 from ._reading import read_inputs
 from ._statistics import intervals
-from ._tables import Rows, html_table, text_table
+from ._tables import Rows, Table
 from .report._text import interval, percent
 
 HEADERS = ("from, to", "examples", "share", "95 % interval")
@@ -34,7 +34,7 @@ GRADIENT_EDGES = (0.0, 1e-40, 1e-35, 1e-30, 1e-25, 1e-20, 1e-15, 1e-10, 1e-5, 1e
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Histogram:
+class Histogram(Table):
     """Counts of examples by bins; printed as a table.
 
     Attributes
@@ -74,11 +74,7 @@ class Histogram:
             f"{self.n_examples} examples)"
         )
 
-    def __str__(self) -> str:
-        return text_table(self._title, HEADERS, self._rows)
-
-    def _repr_html_(self) -> str:
-        return html_table(self._title, HEADERS, self._rows)
+    _headers = HEADERS
 
     @property
     def _title(self) -> str:

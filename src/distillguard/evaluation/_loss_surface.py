@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._boxes import boxes, check_bounds
 from .._modes import borrowed, device_of, dtype_of
+from .._plot import canvas
 from .._random import draw_seed
 from .._typing import Bounds, Model
 from .._validation import (
@@ -22,10 +23,11 @@ from .._validation import (
     check_random_state,
 )
 from ..functional import cross_entropy, margin_loss
-from ._displays import canvas
 from ._model import resolve_model
 from ._query import logits_of, with_gradients
 from ._reading import opened, read
+from ._tables import Rows, Table
+from .report._text import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +39,8 @@ UNITS = {
 
 
 @dataclass(frozen=True, eq=False)
-class LossSurface:
-    """Losses at a grid of points around one example.
+class LossSurface(Table):
+    """Losses at a grid of points around one example; printed as a table of their ranges.
 
     Attributes
     ----------
@@ -53,6 +55,23 @@ class LossSurface:
     steps: np.ndarray
     cross_entropy: np.ndarray
     margin: np.ndarray
+
+    _headers = ("loss", "lowest", "median", "highest")
+
+    @property
+    def _title(self) -> str:
+        return (
+            f"Around one example: {len(self.steps)} by {len(self.steps)} points, steps of up to "
+            f"{self.steps[-1]:.4g} in input units, {percent((self.margin > 0).mean())} answered "
+            "otherwise"
+        )
+
+    @property
+    def _rows(self) -> Rows:
+        return [
+            (unit, *(f"{value:.4g}" for value in np.quantile(getattr(self, name), (0, 0.5, 1))))
+            for name, unit in UNITS.items()
+        ]
 
 
 class LossSurfaceDisplay:

@@ -9,13 +9,15 @@ from .._typing import Distance
 from .._validation import check_choice, check_inputs, check_labels, check_positive
 from ..functional import cross_entropy, margin_loss
 from ._statistics import intervals
+from ._tables import Rows, Table, few
+from .report._text import interval, percent
 
 DISTANCES: tuple[Distance, ...] = ("linf", "l2", "l1", "l0")
 ROUNDING = 1e-5
 """By what share a distance may exceed the budget and be within it."""
 
 
-class AttackTrace:
+class AttackTrace(Table):
     """Records one call of an attack, to which it is passed as ``callback=trace``.
 
     A trace is for one call on all of ``inputs``, not for an attack within
@@ -145,6 +147,24 @@ class AttackTrace:
     def standing_interval(self) -> np.ndarray:
         """Its 95 % Wilson intervals: shape (m + 1, 2)."""
         return intervals(self.standing, len(self.labels))
+
+    _headers = ("forward passes about each", "examples that stand", "95 % interval")
+
+    @property
+    def _title(self) -> str:
+        within = "at any distance" if self.epsilon is None else f"within {self.epsilon:.6g}"
+        return (
+            f"What a pass buys: {len(self.labels)} examples, {self.questions.sum()} questions, "
+            f"{self.norm} {within}"
+        )
+
+    @property
+    def _rows(self) -> Rows:
+        standing, ends = self.standing, self.standing_interval
+        return [
+            (str(passes), percent(standing[passes]), interval(tuple(ends[passes])))
+            for passes in few(len(standing))
+        ]
 
     @property
     def _places(self) -> np.ndarray:

@@ -30,12 +30,14 @@ from ._presets import AttackSpec
 from ._query import logits_of
 from ._reading import opened, read
 from ._statistics import intervals
-from ._tables import Rows, html_table, text_table
+from ._tables import Rows, Table
 from .report._text import interval, percent
+
+TITLE = "Share of adversarial examples that fool, with 95 % intervals, of what both models know"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TransferMatrix:
+class TransferMatrix(Table):
     """Which model's adversarial examples fool which; printed as a table, an array to NumPy.
 
     Attributes
@@ -70,11 +72,7 @@ class TransferMatrix:
         shown = f"{least}" if least == most else f"{least} to {most}"
         return f"TransferMatrix({', '.join(self.names)}; {shown} examples in each entry)"
 
-    def __str__(self) -> str:
-        return text_table(TITLE, self._headers, self._rows)
-
-    def _repr_html_(self) -> str:
-        return html_table(TITLE, self._headers, self._rows)
+    _title = TITLE
 
     @property
     def _headers(self) -> tuple[str, ...]:
@@ -91,9 +89,6 @@ class TransferMatrix:
     @staticmethod
     def _cell(share: float, ends: np.ndarray) -> str:
         return "none" if math.isnan(share) else f"{percent(share)} {interval(tuple(ends))}"
-
-
-TITLE = "Share of adversarial examples that fool, with 95 % intervals, of what both models know"
 
 
 def transfer_matrix(

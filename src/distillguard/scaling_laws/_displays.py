@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from .._plot import pyplot
+from .._plot import canvas, drawn
 from ._fit import Fit
 from ._law import ScalingLaw
 from ._numbers import positive
@@ -118,6 +118,8 @@ class LossDisplay(_Display):
 
     Attributes
     ----------
+    figure_ : matplotlib.figure.Figure
+        The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
         Where it was drawn, after :meth:`plot`.
     line_ : matplotlib.lines.Line2D
@@ -145,9 +147,11 @@ class LossDisplay(_Display):
             If matplotlib is not installed.
         """
         flops = positive("flops", self.flops)
-        self.ax_ = ax if ax is not None else pyplot().subplots()[1]
+        self.figure_, self.ax_ = canvas(ax)
         best = self.law.compute_optimal(flops, self.fid).loss
-        self.line_ = self.ax_.plot(flops, best, label=self.name, **line)[0]
+        self.line_ = self.ax_.plot(
+            flops, best, label=None if self.name is None else drawn(self.name), **line
+        )[0]
         if self.fit is not None:
             _band(self.ax_, self.fit, "loss", flops, self.fid, self.line_)
             runs = self.fit.runs
@@ -177,6 +181,8 @@ class SizeDisplay(_Display):
 
     Attributes
     ----------
+    figure_ : matplotlib.figure.Figure
+        The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
         Where it was drawn, after :meth:`plot`.
     parameters_line_, data_line_ : matplotlib.lines.Line2D
@@ -204,9 +210,9 @@ class SizeDisplay(_Display):
             If matplotlib is not installed.
         """
         flops = positive("flops", self.flops)
-        self.ax_ = ax if ax is not None else pyplot().subplots()[1]
+        self.figure_, self.ax_ = canvas(ax)
         best = self.law.compute_optimal(flops, self.fid)
-        before = "" if self.name is None else f"{self.name}: "
+        before = "" if self.name is None else f"{drawn(self.name)}: "
         settings = {"label": f"{before}parameters", **line}
         self.parameters_line_ = self.ax_.plot(flops, best.parameters, **settings)[0]
         settings = {"linestyle": "--", "label": f"{before}training examples", **line}

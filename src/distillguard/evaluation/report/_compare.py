@@ -7,13 +7,17 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..._frames import data_frame
+from .._tables import html_table, paragraph, shown
 from ._export import to_csv, to_latex, to_markdown, written
 from ._paired import PairedDifference, check_same_threat_model, paired_difference
 from ._report import RobustnessReport
 from ._text import TO_QUOTE, WORST_CASE, Interval, aligned, interval, percent
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from pandas import DataFrame
+
+    from .._displays import ComparisonDisplay
 
 HEADERS = ("model", "threat model", "clean accuracy", "robust accuracy", "to quote", "findings")
 
@@ -94,6 +98,38 @@ class Comparison:
             (_flat(key[1]), *(str(_shares(reports, key)) for reports in self.reports.values()))
             for key in self._keys()
         ]
+
+    def conditions(self) -> dict[str, str]:
+        """Return the threat model and the number of examples and reports of each network.
+
+        Returns
+        -------
+        dict from str to str
+            By the network's name, such as ``"linf 0.1, 1000 examples, 3 reports"``.
+        """
+        return {name: _conditions(reports) for name, reports in self.reports.items()}
+
+    def plot(self, ax: "Axes | None" = None) -> "ComparisonDisplay":
+        """Draw the table of attacks by networks as a heat map.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Axes of its own if not given.
+
+        Returns
+        -------
+        ComparisonDisplay
+            Drawn.
+
+        Raises
+        ------
+        MissingPackageError
+            If matplotlib is not installed.
+        """
+        from .._displays import ComparisonDisplay
+
+        return ComparisonDisplay(self).plot(ax)
 
     def paired(self, first: str, second: str) -> tuple[PairedDifference, ...]:
         """Compare two of the networks example by example.
@@ -204,16 +240,12 @@ class Comparison:
         return f"{networks}\n{attacks}\n{escaped(self._note())}\n"
 
     def __str__(self) -> str:
-        attacks = aligned(("attack", *map(_flat, self.reports)), self.attack_rows())
+        attacks = aligned(("attack", *self.reports), self.attack_rows())
         return "\n".join([*aligned(HEADERS, self.rows()), "", *attacks, "", self._note()])
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        from ._html import table
-
-        attacks = table(("attack", *self.reports), self.attack_rows())
-        return f"{table(HEADERS, self.rows())}{attacks}<p>{escape(self._note())}</p>"
+        attacks = html_table(("attack", *self.reports), self.attack_rows())
+        return shown(html_table(HEADERS, self.rows()), attacks, paragraph(self._note()))
 
     def _keys(self) -> list[Key]:
         names = {

@@ -1,6 +1,5 @@
 """The report as a page of its own: one file, no scripts, nothing loaded from elsewhere."""
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from .._records import SHOWN
@@ -110,12 +109,3 @@ def weakest(classes: tuple["ClassRow", ...]) -> list["ClassRow"]:
     """All classes, or of many the least robust ones, in their order."""
     places = sorted(range(len(classes)), key=lambda place: classes[place].robust_accuracy)
     return [classes[place] for place in sorted(places[:MOST_CLASSES])]
-
-
-def table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A bare table for notebooks."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in headers)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..._validation import check_choice
 from .._statistics import paired_interval, paired_p_value
+from .._tables import html_table, paragraph, shown
 from ._report import RobustnessReport
 
 
@@ -56,6 +57,14 @@ class PairedDifference:
             f"p = {self.p_value:.2g} (McNemar's exact test); of {self.n_examples} examples "
             f"{self.only_first} stand only with the first, {self.only_second} only with the second"
         )
+
+    def _repr_html_(self) -> str:
+        headers = ("examples", "second stands", "second falls")
+        rows = [
+            ("first stands", str(self.both), str(self.only_first)),
+            ("first falls", str(self.only_second), str(self.neither)),
+        ]
+        return shown(paragraph(str(self)), html_table(headers, rows))
 
 
 def paired_difference(

@@ -4,16 +4,18 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from ..._frames import data_frame
 from .._records import Records
+from .._tables import Rows, Table, few
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PerExample:
+class PerExample(Table):
     """What became of each example: columns of one length, in the order of the data.
 
     Attributes
@@ -74,6 +76,24 @@ class PerExample:
     def __repr__(self) -> str:
         return f"PerExample({len(self)} examples, {int(self.robust.sum())} robust)"
 
+    _headers = ("index", "label", "predicted", "margin", "fooled by", "distance")
+
+    @property
+    def _title(self) -> str:
+        return f"{len(self)} examples, {int(self.robust.sum())} robust; margin in logits"
+
+    @property
+    def _rows(self) -> Rows:
+        return [
+            (
+                *(str(column[i]) for column in (self.index, self.label, self.predicted)),
+                f"{self.margin[i]:.4g}",
+                self.fooled_by[i] or "",
+                "" if np.isnan(self.distance[i]) else f"{self.distance[i]:.4g}",
+            )
+            for i in few(len(self))
+        ]
+
     def to_dict(self) -> dict[str, list[Any]]:
         """Return the columns as plain lists, None for NaN, as the report's JSON holds them.
 
@@ -119,20 +139,25 @@ def per_example(records: Records, names: list[str], classes: Any | None) -> PerE
         first[new] = place
         distance[new] = records.of(name, "distance").numpy()[new]
 
-    def called(column: str) -> np.ndarray:
-        indices = columns[column].numpy().copy()
-        if classes is None:
-            return indices
-        return np.array([str(name) for name in classes])[indices]
-
     return PerExample(
         index=columns["index"].numpy().copy(),
-        label=called("label"),
-        predicted=called("predicted"),
+        label=named(columns["label"], classes),
+        predicted=named(columns["predicted"], classes),
         margin=-columns["margin"].numpy(),
-        fooled_by=tuple(names[place] if place >= 0 else None for place in first.tolist()),
+        fooled_by=called(first, names),
         distance=distance,
     )
+
+
+def named(indices: Tensor, classes: Any | None) -> np.ndarray:
+    """Classes by the caller's names for them, as text, where there are such."""
+    places = indices.numpy().copy()
+    return places if classes is None else np.array([str(name) for name in classes])[places]
+
+
+def called(places: np.ndarray, names: list[str]) -> tuple[str | None, ...]:
+    """Attacks by their names; None for a place below 0."""
+    return tuple(names[place] if place >= 0 else None for place in places.tolist())
 
 
 def from_dict(read: dict[str, list[Any]]) -> PerExample:

@@ -354,7 +354,7 @@ def interval(ends: Interval) -> str:
 
 def aligned(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """A table in lines, a rule below its head: names to the left, figures to the right."""
-    table = [headers, *rows]
+    table = [tuple(" ".join(cell.split()) for cell in row) for row in (headers, *rows)]
     first, *others = [max(map(len, column)) for column in zip(*table, strict=True)]
 
     def line(name: str, *figures: str) -> str:
