@@ -124,6 +124,9 @@ class Records:
     errors: dict[str, str] = field(default_factory=dict)
     """Why an attack could not run, by attack."""
 
+    stand_ins: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The adaptive modules outside the model that an attack asked, in words, by attack."""
+
     probabilities: bool = False
     """Whether the model's first answers were probabilities."""
 
