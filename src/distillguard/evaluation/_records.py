@@ -175,3 +175,12 @@ class Records:
 
     def __len__(self) -> int:
         return self.parts["label"].filled if self.parts else 0
+
+
+def asked_nothing(records: Records, attack: str) -> bool:
+    """Whether an attack returned points without a question that was seen.
+
+    It may have asked another model; what it spent is then not known.
+    """
+    attacked = bool(records.of(attack, "attacked").any())
+    return attacked and not records.cost(attack).forwards

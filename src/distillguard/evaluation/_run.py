@@ -250,7 +250,9 @@ class Run:
         self.model.account.settled()
         began = time.perf_counter()
         where = noted(f"in evaluate's {told}") if told else nullcontext()
-        with where, charged(self.model.account), borrowed(self.model, self.seed):
+        # A randomised model is judged by draws that no attack has seen.
+        seed = (self.seed + (part == "judging")) % 2**63
+        with where, charged(self.model.account), borrowed(self.model, seed):
             yield
         spent, seconds = self.model.account.settled(), time.perf_counter() - began
         self.records.cost(part).add(spent.forwards, spent.backwards, seconds)
