@@ -55,20 +55,12 @@ class Averaged(nn.Module):
             Logits, in single precision at least; their softmax is the mean.
         """
         with question(len(inputs), self.adaptation, self.draws, self.draws) as watch:
-            drawn = torch.stack([self._draw(inputs) for _ in range(self.draws)])
-            return watch(torch.logsumexp(drawn, dim=0) - math.log(self.draws))
-
-    def _draw(self, inputs: Tensor) -> Tensor:
-        # A copy: a model that works in place would change what the next draw is asked.
-        logits = self.model(inputs.clone())
-        check_output(logits, len(inputs))
-        if len(inputs) and look_like_probabilities(logits.detach()):
-            raise ValueError(
-                "model must return logits, got probabilities; pass "
-                "networks.Logits(model, pick=torch.log), or the model without its softmax"
-            )
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return torch.log_softmax(logits, dim=1)
+            # Copies: a model that works in place would change what the next draw is asked.
+            drawn = [self.model(inputs.clone()) for _ in range(self.draws)]
+            _check(drawn[0], len(inputs))
+            kind = torch.promote_types(drawn[0].dtype, torch.float32)
+            logarithms = torch.stack([torch.log_softmax(one.to(kind), dim=1) for one in drawn])
+            return watch(torch.logsumexp(logarithms, dim=0) - math.log(self.draws))
 
     def extra_repr(self) -> str:
         """Return what stands between the brackets of the module's ``repr``.
@@ -79,6 +71,15 @@ class Averaged(nn.Module):
             The number of draws.
         """
         return f"draws={self.draws}"
+
+
+def _check(logits: Tensor, n: int) -> None:
+    check_output(logits, n)
+    if look_like_probabilities(logits):
+        raise ValueError(
+            "model must return logits, got probabilities; pass "
+            "networks.Logits(model, pick=torch.log), or the model without its softmax"
+        )
 
 
 def averaged(model: Callable[[Tensor], Tensor], draws: int = 20) -> Averaged:
