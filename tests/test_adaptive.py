@@ -317,6 +317,27 @@ def test_a_students_gradient_is_worth_the_networks_own(digits, augmentation, rou
     assert lent < plain + 0.05
 
 
+@pytest.mark.parametrize("augmentation", ["noise", "jacobian"])
+def test_the_model_is_asked_about_points_around_the_examples(augmentation):
+    asked, X = [], 0.3 + 0.4 * torch.rand(500, 4)
+
+    def model(inputs):
+        asked.append(inputs)
+        return 10 * inputs[:, :2]
+
+    distil_surrogate(
+        model, X, augmentation=augmentation, rounds=1, reach=0.1, max_epochs=1, random_state=0
+    )
+    first, second = torch.cat(asked).split(500)
+    assert torch.equal(first, X)
+    away = (second - X).abs()
+    assert away.max() <= 0.1 + 1e-6
+    if augmentation == "noise":
+        assert away.mean().item() == pytest.approx(0.05, abs=0.005)  # uniform
+    else:
+        torch.testing.assert_close(away, torch.full_like(away, 0.1))  # signs
+
+
 def test_few_examples_are_warned_of_and_more_are_taken():
     def hard(inputs):
         return 300 * (inputs[:, :2] > inputs[:, 2:]).float()
