@@ -21,7 +21,7 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 
 # Each layer may import the ones before it.
 LAYERS = [
-    {"_typing", "_version", "_words", "exceptions"},
+    {"_account", "_typing", "_version", "_words", "exceptions"},
     {
         "_validation",
         "_boxes",
@@ -39,7 +39,7 @@ LAYERS = [
     {"persistence"},
     {"training"},
     {"callbacks"},
-    {"attacks", "estimators"},
+    {"adaptive", "attacks", "estimators"},
     {"evaluation"},
     {"interop"},
 ]

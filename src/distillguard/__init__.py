@@ -7,6 +7,7 @@ from ._version import __version__ as __version__
 
 # Loaded on first use: `import distillguard` costs little more than `import torch`.
 _HOMES = {
+    "adaptive": "",
     "attacks": "",
     "callbacks": "",
     "datasets": "",
@@ -33,6 +34,7 @@ __all__ = [
     "RobustDistiller",
     "RobustnessReport",
     "UndefendedClassifier",
+    "adaptive",
     "attacks",
     "callbacks",
     "datasets",
@@ -50,6 +52,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import (
+        adaptive,
         attacks,
         callbacks,
         datasets,

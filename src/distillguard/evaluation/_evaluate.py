@@ -27,6 +27,7 @@ from .._validation import (
     check_random_state,
 )
 from .._version import __version__
+from ..adaptive._averaged import averaged
 from ._captions import Captions, ClassNames
 from ._entries import resolve_attacks
 from ._errors import no_attack_ran
@@ -63,6 +64,7 @@ def evaluate(
     batch_size: int = 256,
     chunk_size: int = 1024,
     surrogate: Any = None,
+    draws: int = 1,
     state_file: str | PathLike[str] | None = None,
     random_state: int | None = None,
     precision: Precision | None = None,
@@ -131,6 +133,11 @@ def evaluate(
     surrogate : nn.Module, callable or fitted estimator, optional
         Another model for the same task, undefended at best. Its adversarial examples are tried
         on ``model``; where they beat attacks on ``model`` itself, those were blind.
+    draws : int, default=1
+        How many draws of a randomised model make one answer: attacks climb, and verdicts ask, the
+        mean of its softmax over so many, as :func:`distillguard.adaptive.averaged` has it. A
+        verdict rests on draws that no attack has seen, so that one lucky draw fools nothing.
+        Passes grow by as much.
     state_file : path-like, optional
         Where to write what is known after each chunk. If the file is there already, the
         evaluation goes on where it was interrupted, with the same result as if it had not been;
@@ -221,6 +228,7 @@ def evaluate(
     check_bounds(bounds)
     check_at_least("batch_size", batch_size, 1)
     check_at_least("chunk_size", chunk_size, 1)
+    check_at_least("draws", draws, 1)
     check_choice("diagnosis", diagnosis, ("auto", "full", "brief", None))
     if diagnosis == "auto" and attacks == "quick":
         diagnosis = "brief"
@@ -228,6 +236,8 @@ def evaluate(
     check_search(precision, compile)
     check_choice("keep_examples", keep_examples, KEPT)
     subject = resolve_model(model)
+    if draws > 1:
+        subject = subject._replace(model=averaged(subject.model, draws))
     captions = Captions.of(title, dataset, class_names, subject.classes)
     if surrogate is not None:
         surrogate = resolve_model(surrogate, "surrogate").model
@@ -240,7 +250,7 @@ def evaluate(
     chosen = resolve_attacks(attacks, threat, batch_size=batch_size, random_state=seed)
     settings = {"threat model": threat._asdict(), "chunk_size": chunk_size}
     settings |= {"survivors_only": survivors_only, "search": [precision, compile]}
-    settings |= {"keep_examples": keep_examples}
+    settings |= {"keep_examples": keep_examples, "draws": draws}
     records = state.resume(subject.model, chosen, seed, settings)
     counted = QueryCounter(subject.model)
     search = None

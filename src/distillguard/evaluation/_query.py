@@ -7,6 +7,7 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .._account import Account, charged
 from .._batches import batches
 from .._typing import Model
 from .._validation import check_output
@@ -19,13 +20,14 @@ R = TypeVar("R")
 class QueryCounter(nn.Module):
     """A model that counts the examples sent through it, forwards and backwards.
 
-    The count is taken at the model's output, so it is exact for anybody's attack.
+    The count is taken at the model's output, so it is exact for anybody's attack. Adaptive modules
+    inside it that ask more often than they are asked add what they ask.
     """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
-        self.counts = [0, 0]
+        self.account = Account()
         self.n_classes = 0
         """Logits of an answer, once there was one: no batch without examples is passed on then."""
         self.takes_logarithm = False
@@ -39,8 +41,9 @@ class QueryCounter(nn.Module):
         """Return the model's logits."""
         if not len(inputs) and self.n_classes:
             return inputs.new_zeros(0, self.n_classes) + inputs.sum()
-        self.counts[0] += len(inputs)
-        logits = self.model(inputs)
+        self.account.forwards += len(inputs)
+        with charged(self.account, counted=True):
+            logits = self.model(inputs)
         check_output(logits, len(inputs))
         self.n_classes = logits.shape[1]
         if self.takes_logarithm:
@@ -55,19 +58,13 @@ class QueryCounter(nn.Module):
         return logits
 
     def _went_back(self, gradient: Tensor) -> None:
-        self.counts[1] += len(gradient)
+        self.account.backwards += len(gradient)
 
     def around(self, model: Model) -> "QueryCounter":
         """Treat another model in the same way, on the same account."""
         other = QueryCounter(model)
-        other.counts, other.takes_logarithm = self.counts, self.takes_logarithm
+        other.account, other.takes_logarithm = self.account, self.takes_logarithm
         return other
-
-    def spent(self) -> tuple[int, int]:
-        """Return forwards and backwards since the last call, and start again at zero."""
-        forwards, backwards = self.counts
-        self.counts[:] = [0, 0]
-        return forwards, backwards
 
 
 def with_gradients(function: Callable[P, R]) -> Callable[P, R]:

@@ -124,6 +124,9 @@ class Records:
     errors: dict[str, str] = field(default_factory=dict)
     """Why an attack could not run, by attack."""
 
+    stand_ins: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The adaptive modules outside the model that an attack asked, in words, by attack."""
+
     probabilities: bool = False
     """Whether the model's first answers were probabilities."""
 
@@ -172,3 +175,12 @@ class Records:
 
     def __len__(self) -> int:
         return self.parts["label"].filled if self.parts else 0
+
+
+def asked_nothing(records: Records, attack: str) -> bool:
+    """Whether an attack returned points without a question that was seen.
+
+    It may have asked another model; what it spent is then not known.
+    """
+    attacked = bool(records.of(attack, "attacked").any())
+    return attacked and not records.cost(attack).forwards

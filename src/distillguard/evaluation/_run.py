@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .._account import charged
 from .._data import Chunk, Spec
 from .._geometry import check_reach
 from .._modes import borrowed, device_of, dtype_of
@@ -246,12 +247,18 @@ class Run:
 
         What is raised gets a note of where that was, if ``told``.
         """
-        self.model.spent()
+        self.model.account.settled()
         began = time.perf_counter()
         where = noted(f"in evaluate's {told}") if told else nullcontext()
-        with where, borrowed(self.model, self.seed):
+        # A randomised model is judged by draws that no attack has seen.
+        seed = (self.seed + (part == "judging")) % 2**63
+        with where, charged(self.model.account), borrowed(self.model, seed):
             yield
-        self.records.cost(part).add(*self.model.spent(), time.perf_counter() - began)
+        spent, seconds = self.model.account.settled(), time.perf_counter() - began
+        self.records.cost(part).add(spent.forwards, spent.backwards, seconds)
+        if spent.stand_ins and part in self.attacks:
+            known = self.records.stand_ins.get(part, ())
+            self.records.stand_ins[part] = tuple(dict.fromkeys([*known, *spent.stand_ins]))
 
 
 def clean_columns(logits: Tensor, labels: Tensor, places: Tensor) -> dict[str, Tensor]:

@@ -17,6 +17,9 @@ def gathered(records: Records, processes: Processes) -> Records:
             continue
         whole.add(part.columns)
         whole.errors.update(part.errors)
+        for name, told in part.stand_ins.items():
+            known = whole.stand_ins.get(name, ())
+            whole.stand_ins[name] = tuple(dict.fromkeys([*known, *told]))
         for name, cost in part.costs.items():
             whole.costs[name] = combined_cost([whole.costs.get(name, Cost()), cost])
         for kept in ("sample", "drawn", "shown"):

@@ -145,6 +145,7 @@ class StateFile:
             "complete": records.complete,
             "costs": {name: asdict(cost) for name, cost in records.costs.items()},
             "errors": records.errors,
+            "stand_ins": records.stand_ins,
             "probabilities": records.probabilities,
             "facts": records.facts and records.facts.to_plain(),
         }
@@ -260,6 +261,7 @@ def fill(records: Records, content: dict[str, Any], tensors: dict[str, Tensor]) 
     records.known, records.complete = dict(content["known"]), content["complete"]
     records.costs = {name: Cost(**cost) for name, cost in content["costs"].items()}
     records.errors, records.probabilities = content["errors"], content["probabilities"]
+    records.stand_ins = {name: tuple(told) for name, told in content["stand_ins"].items()}
     records.facts = content["facts"] and ModelFacts.from_plain(content["facts"])
     for key, tensor in tensors.items():
         part, _, name = key.partition(":")

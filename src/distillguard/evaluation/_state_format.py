@@ -23,7 +23,7 @@ from ._records import DRAWN, SAMPLED, SHOWN
 from ._run import attack_columns, clean_columns
 
 NAME = "distillguard evaluation state"
-FORMAT = f"{NAME} 3"
+FORMAT = f"{NAME} 4"
 
 _COST = object_with({"forwards": COUNT, "backwards": COUNT, "seconds": SIZE})
 _FACTS = object_with(
@@ -50,6 +50,7 @@ SCHEMA = Schema(
             "repeatable": {"type": "boolean"},
             "costs": mapping_to(_COST),
             "errors": mapping_to(TEXT),
+            "stand_ins": mapping_to({"type": "array", "items": TEXT}),
             "probabilities": {"type": "boolean"},
             "facts": or_null(_FACTS),
         }
@@ -138,6 +139,7 @@ def check_progress(content: Content) -> None:
     _demand(seen[0] == len(sizes), "as many chunks as the first attack has seen")
     _demand(all(a >= b for a, b in pairwise(seen)), "attacks in the order in which they ran")
     _demand(set(content["errors"]) <= set(attacks), "errors of its attacks")
+    _demand(set(content["stand_ins"]) <= set(attacks), "what its attacks asked besides")
     _demand(set(content["costs"]) <= {*attacks, *RESERVED}, "costs of its attacks")
     _demand(all(size == sizes[0] for size in sizes[:-1]), "chunks of one size")
     _demand(not sizes or sizes[-1] <= sizes[0], "a last chunk no larger than the others")

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from .._adaptations import adaptations, draws
 from .._ours import ours
 from .._presets import AttackSpec
+from .._records import asked_nothing
 from .._run import Run
 from .._statistics import median
 from ._observations import Observations
@@ -22,6 +24,14 @@ def observed(run: Run) -> Observations:
     for name in run.attacks:
         silent |= run.records.of(name, "silent")
     return Observations(
+        adaptations=adaptations(run.model.model),
+        draws=draws(run.model.model),
+        stand_ins=tuple(
+            f"{name}: {told}"
+            for name in run.attacks
+            for told in run.records.stand_ins.get(name, ())
+        ),
+        unseen=tuple(name for name in run.attacks if asked_nothing(run.records, name)),
         norm=run.threat.norm,
         epsilon=run.threat.epsilon,
         correct=int(correct.sum()),

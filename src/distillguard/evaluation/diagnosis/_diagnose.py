@@ -10,7 +10,7 @@ from ... import attacks
 from ..._processes import ALONE, Processes
 from ..._typing import Model
 from .._presets import AttackSpec, name_of
-from .._records import SAMPLED
+from .._records import SAMPLED, asked_nothing
 from .._run import Run
 from .._shards import combined_cost
 from ._active import active_test
@@ -145,7 +145,9 @@ def comparisons(
         seen |= probe.measured("one step", partial(one_step, probe), chosen)
         seen |= probe.measured("budgets", partial(budgets, probe), chosen)
     else:
-        probe.missed = probe.missed | chosen
+        # Attacks of our own have missed everything; one of the caller's on a stand-in may not.
+        left = probe.attack_survivors if followed_elsewhere(probe.run) else True
+        probe.missed = probe.missed | (chosen & left)
         seen = probe.measured("compared", lambda part: Observations(compared=count(part)), chosen)
     seen |= probe.measured("random points", partial(random_points, probe), chosen)
     seen |= probe.measured("random search", partial(random_search, probe), chosen)
@@ -153,6 +155,12 @@ def comparisons(
         ask = partial(transfer, probe, surrogate=surrogate)
         seen |= probe.measured("transfer", ask, chosen)
     return seen
+
+
+def followed_elsewhere(run: Run) -> bool:
+    """Whether an attack asked something else than the model, seen or unseen."""
+    unseen = any(asked_nothing(run.records, name) for name in run.attacks)
+    return unseen or bool(run.records.stand_ins)
 
 
 def doubtful(seen: Observations) -> bool:

@@ -42,6 +42,18 @@ class Observations:
     probabilities: bool = merged(first, False)
     """Whether the model returned probabilities; their logarithms were then evaluated."""
 
+    adaptations: tuple[str, ...] = merged(first, ())
+    """What the modules of the model say of how they were adapted for attacks."""
+
+    draws: int | None = merged(first)
+    """Over how many draws the answers of the model are means."""
+
+    stand_ins: tuple[str, ...] = merged(first, ())
+    """What attacks asked in place of the model, each with the attack before it."""
+
+    unseen: tuple[str, ...] = merged(first, ())
+    """Attacks that asked the model nothing, and nothing that can be seen from here."""
+
     strays: tuple[str, ...] = merged(first, ())
     """Attacks with a budget that returned points which do not count, by name."""
 

@@ -121,8 +121,8 @@ RIVALS = (
         lambda seen: seen.only_transfer,
         "adversarial examples of the surrogate fool",
         "Quote the worst case with transfer included; attack the surrogate with high confidence, "
-        "or follow its gradients on this model, lambda x: (a := surrogate(x)) + (model(x) - a)"
-        ".detach().",
+        "or follow its gradients on this model, evaluate(adaptive.gradient_from(model, surrogate), "
+        "X, y, ...).",
     ),
 )
 
@@ -130,7 +130,13 @@ RIVALS = (
 def rivals(seen: Observations) -> list[Finding]:
     """Attacks that see less of the model must not find what PGD on either loss misses."""
     n = seen.compared or 0
-    if seen.differentiable is False:
+    if seen.differentiable is False and (seen.stand_ins or seen.unseen):
+        missed = "that the attacks passed miss, where the model has no gradient of its own"
+        meaning = (
+            "Attacks that asked something in place of the model miss what is found without any "
+            "gradient. The stand-in leads elsewhere, and what they left standing is not robust."
+        )
+    elif seen.differentiable is False:
         missed = "where no gradient attack could run"
         meaning = (
             "The model has no gradient, and yet adversarial examples that are found without one. "

@@ -58,7 +58,7 @@ INNER_UNDERFLOW = Cause(
 FLAT = Cause(
     "The network itself is flat around these inputs, whatever the loss: something in it "
     "quantises, thresholds or cuts its input off. Gradient attacks of any kind stand still there.",
-    f"{STAND_IN.capitalize()}, and add an attack without gradients.".replace("bpda", "BPDA"),
+    f"{STAND_IN[0].upper()}{STAND_IN[1:]}, and add an attack without gradients.",
 )
 UNDEFINED = Cause(
     "The gradient is not defined: something in the model divides 0 by 0 on its way back, such as "
@@ -107,6 +107,8 @@ def unstable_predictions(seen: Observations) -> Finding | None:
     """The same input gives different logits (AutoAttack's flag for randomised models)."""
     n = seen.asked or 1
     if seen.logit_gap is not None and seen.changed is not None and seen.logit_gap > REPEAT_GAP:
+        if seen.draws is not None and seen.draws > 1:
+            return unsteady_mean(seen.logit_gap, seen.changed, n, seen.draws)
         return Finding(
             code="unstable-predictions",
             severity="severe",
@@ -120,9 +122,9 @@ def unstable_predictions(seen: Observations) -> Finding | None:
                 "fails may succeed on the next draw, and every accuracy here is one draw's too."
             ),
             remedy=(
-                f"Attack the average over many draws (EOT), {AVERAGED}, judge each example by many "
-                "draws, and report the undefended twin beside it. If the randomness is not meant, "
-                "switch it off: look for dropout called with training=True."
+                "Attack the average over many draws (EOT) and judge each example by it, "
+                f"{AVERAGED}, and report the undefended twin beside it. If the randomness is not "
+                "meant, switch it off: look for dropout called with training=True."
             ),
             figures={"logit_gap": seen.logit_gap, "changed": seen.changed / n},
         )
@@ -151,10 +153,69 @@ def unstable_predictions(seen: Observations) -> Finding | None:
     )
 
 
+def unsteady_mean(gap: float, changed: int, n: int, draws: int) -> Finding:
+    """Means over few draws differ from one another; only where classes do is that grave."""
+    return Finding(
+        code="unstable-predictions",
+        severity="severe" if exceeds(changed, n, RARE_SHARE) else "notice",
+        evidence=(
+            f"the same input gave normalised logits up to {gap:.2g} apart from one mean over "
+            f"{draws} draws to the next; {share(changed, n)} changed their class"
+        ),
+        meaning=(
+            f"The model draws random numbers. Answers and gradients here are means over {draws} "
+            "draws, which still differ from each other: an example near a boundary is fooled by "
+            "one mean and not by the next."
+        ),
+        remedy=(
+            f"Take {4 * draws} draws, which halves the difference, where it is as large as what is "
+            "to be shown; and report the undefended twin beside it."
+        ),
+        figures={"logit_gap": gap, "changed": changed / n, "draws": float(draws)},
+    )
+
+
 def interrupted_graph(seen: Observations) -> Finding | None:
     """Autograd cannot trace the output back to the input (Pintor 2022, indicator 1)."""
     if seen.differentiable is not False:
         return None
+    if seen.stand_ins:
+        return Finding(
+            code="interrupted-graph",
+            severity="notice",
+            evidence=(
+                "the model's output has no gradient with respect to its input; attacks followed "
+                f"that of a stand-in ({'; '.join(seen.stand_ins)})"
+            ),
+            meaning=(
+                "Attacks on the stand-in were judged on the model. What they left standing is as "
+                "good as the stand-in; the other attacks, and the diagnosis, had no gradient."
+            ),
+            remedy=(
+                "Evaluate the stand-in itself, which answers as the model does, so that all "
+                "attacks and the diagnosis follow its gradient: "
+                f"evaluate({STRAIGHT_THROUGH}, X, y, ...)."
+            ),
+        )
+    if seen.unseen:
+        return Finding(
+            code="interrupted-graph",
+            severity="notice" if seen.attack_survivors == 0 else "severe",
+            evidence=(
+                "the model's output has no gradient with respect to its input, and "
+                f"{', '.join(seen.unseen)} asked it nothing"
+            ),
+            meaning=(
+                "No attack could follow a gradient of the model. Those that asked it nothing may "
+                "have followed another model's, which is not seen from here: what they left "
+                "standing is worth what that model is worth."
+            ),
+            remedy=(
+                "Show the evaluation what is attacked: keep the answers of the model and give the "
+                "part that hides the gradient that of its stand-in (BPDA), "
+                f"evaluate({STRAIGHT_THROUGH}, X, y, ...)."
+            ),
+        )
     return Finding(
         code="interrupted-graph",
         severity="severe",

@@ -66,7 +66,13 @@ def _counts(report: "RobustnessReport") -> Facts:
         most = correct - max(row.fooled for row in report.attacks)
         yield "robust_accuracy and what the attacks fooled", correct - fooled <= robust <= most
 
-    others = {"at_bounds", "lost_at_bounds", "compared_steps", "longer_steps"}  # no examples
+    others = {
+        "at_bounds",
+        "lost_at_bounds",
+        "compared_steps",
+        "longer_steps",
+        "draws",
+    }  # no examples
     for name, value in vars(seen).items():
         if name in others:
             continue

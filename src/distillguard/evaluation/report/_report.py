@@ -298,7 +298,7 @@ class RobustnessReport:
         MissingPackageError
             If pandas is not installed.
         """
-        numbers = ("success_rate", "median_distance")
+        numbers = ("success_rate", "median_distance", "forwards", "backwards")
         return data_frame(attack_records(self.attacks), numbers)
 
     def to_csv(self, path: str | PathLike[str] | None = None) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..._typing import Distance
 from .._captions import ClassNames
 from .._presets import AttackSpec
-from .._records import Cost, Records
+from .._records import Cost, Records, asked_nothing
 from .._statistics import median, wilson
 
 
@@ -39,8 +39,10 @@ class AttackRow:
         Median over the examples that it fooled at whatever distance, in ``distance_norm``.
     distance_norm : {"linf", "l2", "l1", "l0"}
         The norm that the attack itself works in.
-    forwards, backwards : float
-        Examples sent through the model and back, for each attacked example.
+    forwards, backwards : float or None
+        Examples sent through the model and back, for each attacked example; through a stand-in
+        for it from :mod:`distillguard.adaptive` too. None where the attack asked something else
+        that cannot be seen.
     seconds : float
         Wall clock of the attack alone, for all examples.
     illegal : int
@@ -57,8 +59,8 @@ class AttackRow:
     success_rate: float | None
     median_distance: float | None
     distance_norm: Distance
-    forwards: float
-    backwards: float
+    forwards: float | None
+    backwards: float | None
     seconds: float
     illegal: int = 0
     error: str | None = None
@@ -95,6 +97,7 @@ def row(records: Records, name: str, norm: Distance, standing: Tensor) -> Attack
 
     count = int(attacked.sum())
     cost = records.costs.get(name, Cost())
+    unseen = asked_nothing(records, name)
     distances = records.of(name, "own_distance")[success]
     return AttackRow(
         name=name,
@@ -105,8 +108,8 @@ def row(records: Records, name: str, norm: Distance, standing: Tensor) -> Attack
         success_rate=int(success.sum()) / count if count else None,
         median_distance=median(distances) if len(distances) else None,
         distance_norm=norm,
-        forwards=cost.forwards / count if count else 0.0,
-        backwards=cost.backwards / count if count else 0.0,
+        forwards=None if unseen else cost.forwards / max(count, 1),
+        backwards=None if unseen else cost.backwards / max(count, 1),
         seconds=cost.seconds,
         illegal=int((attacked & ~records.of(name, "legal")).sum()),
         error=records.errors.get(name),

@@ -262,8 +262,8 @@ def cells(row: "AttackRow") -> tuple[str, ...]:
         str(row.attacked),
         "" if row.success_rate is None else percent(row.success_rate),
         "" if row.median_distance is None else f"{row.median_distance:.4g} {row.distance_norm}",
-        f"{row.forwards:.1f}",
-        f"{row.backwards:.1f}",
+        "unknown" if row.forwards is None else f"{row.forwards:.1f}",
+        "unknown" if row.backwards is None else f"{row.backwards:.1f}",
         f"{row.seconds:.1f}",
     )
 
@@ -295,6 +295,7 @@ def notes(report: "RobustnessReport") -> list[str]:
         + ", ".join(f"{name} {version}" for name, version in report.versions.items())
         + ".",
     ]
+    lines += adapted(report)
     if report.observations.failed:
         lines.append(
             "The diagnosis is incomplete, and findings may be missing. It could not measure "
@@ -308,6 +309,27 @@ def notes(report: "RobustnessReport") -> list[str]:
             lines.append(
                 f"{row.name} returned {row.illegal} points outside the bounds, which do not count."
             )
+    return lines
+
+
+def adapted(report: "RobustnessReport") -> list[str]:
+    """How the model was adapted for attacks, or what attacks asked in its place."""
+    seen, lines = report.observations, []
+    if seen.adaptations:
+        lines.append(
+            f"Adapted: the model answers with {'; '.join(seen.adaptations)}. What it asks inside "
+            "is counted."
+        )
+    if seen.stand_ins:
+        lines.append(
+            f"Asked in place of the model: {'; '.join(seen.stand_ins)}. These passes are counted "
+            "as the attack's; every verdict is the model's own."
+        )
+    if seen.unseen:
+        lines.append(
+            f"{', '.join(seen.unseen)} asked the model nothing: passes through anything else are "
+            "not seen, and not known."
+        )
     return lines
 
 
