@@ -28,7 +28,7 @@ from .._validation import (
     check_random_state,
 )
 from ..networks._builders import built
-from ..training import Plan, Runtime, Scored, make_optimizer, train
+from ..training import BatchLosses, Plan, Runtime, make_optimizer, train
 
 FEW = 500
 """Examples below which a student follows its model badly."""
@@ -258,7 +258,7 @@ def distil_surrogate(
                 last = last.clamp(low, high)
                 lesson.ask(last)
                 learn()
-        said = torch.cat([runtime.look(network, part) for part in lesson.points.split(ASKED)])
+        said = torch.cat([runtime.infer(network, part) for part in lesson.points.split(ASKED)])
     agree = said.argmax(dim=1).cpu() == lesson.logits.argmax(dim=1)
     return Surrogate(
         network.eval(),
@@ -299,13 +299,13 @@ class _Lesson:
             self.points = torch.cat([self.points, points])
             self.logits = torch.cat([self.logits, logits])
 
-    def objective(self, network: nn.Module, batch: Batch) -> Scored:
+    def objective(self, network: nn.Module, batch: Batch) -> BatchLosses:
         """Cross-entropy with the softmax of the model's answers."""
         assert batch.indices is not None
         taught = self.logits[batch.indices.cpu()].to(batch.inputs.device)
         logits = network(batch.inputs)
         targets = functional.softmax(taught / self.unit)
-        return Scored(functional.soft_cross_entropy(logits, targets.to(logits)), logits)
+        return BatchLosses(functional.soft_cross_entropy(logits, targets.to(logits)), logits)
 
 
 def _inputs(name: str, data: Any, bounds: Range) -> Tensor:
