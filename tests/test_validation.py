@@ -287,7 +287,8 @@ def test_labels_that_are_no_classes_get_told_why(labels, error, message):
         (
             {"loss": "hinge"},
             ValueError,
-            "loss must be one of 'cross_entropy', 'margin', 'dlr', got 'hinge'",
+            "loss must be one of 'cross_entropy', 'margin', 'dlr', 'rescaled_cross_entropy', "
+            "got 'hinge'",
         ),
         ({"loss": 3}, TypeError, "loss must be a name or a callable, got 3"),
         (

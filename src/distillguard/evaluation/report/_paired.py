@@ -115,7 +115,8 @@ def paired_difference(
     >>> models = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     >>> first, second = (evaluate(m, X, y, epsilon=0.1, attacks="quick") for m in models)
     >>> found = paired_difference(first, second)
-    >>> found.n_examples, found.difference == first.robust_accuracy - second.robust_accuracy
+    >>> apart = first.robust_accuracy - second.robust_accuracy
+    >>> found.n_examples, abs(found.difference - apart) < 1e-9
     (40, True)
     """
     check_choice("accuracy", accuracy, ("robust", "clean"))
