@@ -93,6 +93,12 @@ def test_an_example_of_weight_zero_is_as_if_it_were_not_there(kind):
         ({}, np.zeros(90), "at least one non-zero"),
         ({}, -np.ones(90), "[Nn]egative values in data"),
         ({}, np.ones(3), "sample_weight.shape"),
+        ({"class_weight": {0: 0, 1: 0, 2: 0}}, None, "class_weight must hold weights of 0 or more"),
+        (
+            {"class_weight": {0: 1, 1: -1, 2: 1}},
+            None,
+            "class_weight must hold weights of 0 or more",
+        ),
         ({"class_weight": "fair"}, None, "class_weight must be None, 'balanced' or a mapping"),
     ],
 )

@@ -108,6 +108,11 @@ def _weighted(
         names = np.asarray(classes)
         by_class = compute_class_weight(class_weight, classes=names, y=names[labels])
         weights = weights * by_class[labels]
+    if bool((weights < 0).any()) or not weights.any():
+        raise ValueError(
+            "class_weight must hold weights of 0 or more, and leave an example above 0, got "
+            f"{class_weight!r}"
+        )
     weights = weights / weights[weights > 0].mean()
     return source.weighted(torch.from_numpy(weights))
 
