@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from distillguard import (
@@ -12,8 +13,10 @@ from distillguard import (
     attacks,
     datasets,
     evaluate,
+    load,
     networks,
 )
+from distillguard.evaluation import robustness_curve
 
 pytestmark = [
     pytest.mark.gpu,
@@ -111,3 +114,66 @@ def test_loaders_with_pinned_memory_and_workers_feed_the_gpu(digits, held):
     fitted = DefensiveDistiller(random_state=0).fit(loader)
     assert fitted.score(*held) > 0.9
     np.testing.assert_array_equal(fitted.predict(DataLoader(held[0], 50)), fitted.predict(held[0]))
+
+
+def test_a_network_of_the_gpu_is_saved_there_and_read_on_the_processor(distilled, held, tmp_path):
+    distilled.save(tmp_path / "saved")
+    for device in ("cpu", "cuda"):
+        read = load(tmp_path / "saved", device=device)
+        assert next(read.student_.parameters()).device.type == device
+        agreeing = read.predict(held[0]) == distilled.predict(held[0])
+        assert agreeing.mean() > 0.995  # the device rounds convolutions to TF32
+
+
+@pytest.mark.parametrize(
+    "attack", ["carlini_wagner_l2", "carlini_wagner_linf", "ddn", "fab_targeted"]
+)
+def test_least_distances_hold_when_every_example_is_judged_alone(distilled, held, attack):
+    network = distilled.student_
+    X, y = held[0][:100].cuda(), held[1][:100].cuda()
+    norm = {"norm": "l2"} if attack == "fab_targeted" else {}
+    found = getattr(attacks, attack)(network, X, y, **norm)
+    moved = (found != X).flatten(1).any(dim=1)
+    assert moved.double().mean() > 0.9
+    with torch.no_grad():
+        alone = torch.cat([network(one[None]) for one in found])
+    still = (alone.argmax(dim=1) != y)[moved]
+    assert still.all(), f"{(~still).sum()} of {len(still)} hold in their batch alone"
+
+
+def test_a_search_in_bfloat16_is_judged_in_the_networks_own_precision(distilled, held):
+    X, y = held[0][:100], held[1][:100]
+    common = {"epsilon": 0.1, "random_state": 0}
+    full = evaluate(distilled, X, y, **common)
+    half = evaluate(distilled, X, y, precision="bf16-mixed", **common)
+    assert abs(half.robust_accuracy - full.robust_accuracy) < 0.05
+    assert half.clean_accuracy == full.clean_accuracy
+
+
+def test_recurrent_networks_in_evaluation_mode_are_attacked(held):
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows, self.last = nn.GRU(8, 16, batch_first=True), nn.Linear(16, 10)
+
+        def forward(self, inputs):
+            return self.last(self.rows(inputs.flatten(1, 2))[0][:, -1])
+
+    torch.manual_seed(0)
+    network = Rows().cuda().eval()
+    X = held[0][:32].cuda()
+    y = network(X).argmax(dim=1)
+    found = attacks.pgd(network, X, y, epsilon=0.5, loss="margin", random_state=0)
+    assert (network(found).argmax(dim=1) != y).any()
+    assert not network.training
+
+
+def test_a_curve_of_the_gpu_is_that_of_the_processor(distilled, held):
+    X, y = held[0][:50], held[1][:50]
+    network = distilled.student_
+    told = {"minimum_distance": attacks.carlini_wagner_l2, "norm": "l2"}
+    there = robustness_curve(network, X, y, **told)
+    here = robustness_curve(network.cpu(), X, y, **told)
+    network.cuda()
+    medians = [float(np.nanmedian(curve.per_example.distance)) for curve in (there, here)]
+    assert abs(medians[0] - medians[1]) < 0.02 * medians[1]
