@@ -19,6 +19,12 @@ settings.register_profile("ci", max_examples=200, deadline=None, derandomize=Tru
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from tests not marked ``gpu``: they compare with a processor's figures."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def examples_of(
     inputs: Tensor,
     labels: Tensor | None = None,

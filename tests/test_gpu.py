@@ -1,5 +1,7 @@
 """On a GPU: the same promises, the same results up to rounding. Skipped without one."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from distillguard import (
     load,
     networks,
 )
+from distillguard.adaptive import distil_surrogate, gradient_from
 from distillguard.evaluation import robustness_curve
 
 pytestmark = [
@@ -53,6 +56,8 @@ def test_every_precision_trains_every_estimator(digits, held, kind, precision):
     assert fitted.score(*held) > 0.9
 
 
+# torch 2.11 warns of its own way when it imports its compiler.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
 def test_compiled_training_reaches_the_same_accuracy(digits, held, distilled):
     compiled = DefensiveDistiller(temperature=50.0, random_state=0, compile=True).fit(*digits)
     assert abs(compiled.score(*held) - distilled.score(*held)) < 0.02
@@ -177,3 +182,15 @@ def test_a_curve_of_the_gpu_is_that_of_the_processor(distilled, held):
     network.cuda()
     medians = [float(np.nanmedian(curve.per_example.distance)) for curve in (there, here)]
     assert abs(medians[0] - medians[1]) < 0.02 * medians[1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_students_gradient_lies_where_the_defended_model_answers(distilled, held, device):
+    X = held[0].to(device)
+    network = copy.deepcopy(distilled.student_).to(device)
+    student = distil_surrogate(network, X, rounds=1, max_epochs=3, random_state=0)
+    assert next(student.parameters()).device.type == device
+    found = attacks.pgd(
+        gradient_from(network, student), X, held[1].to(device), epsilon=0.3, random_state=0
+    )
+    assert found.device.type == device

@@ -261,7 +261,7 @@ def distil_surrogate(
         said = torch.cat([runtime.infer(network, part) for part in lesson.points.split(ASKED)])
     agree = said.argmax(dim=1).cpu() == lesson.logits.argmax(dim=1)
     return Surrogate(
-        network.eval(),
+        network.eval().to(lesson.device),
         forwards=lesson.account.forwards,
         seconds=time.perf_counter() - began,
         agreement=agree.double().mean().item(),
@@ -275,6 +275,8 @@ class _Lesson:
         self.model, self.seed = model, seed
         self.account = Account()
         self.points = self.logits = torch.empty(0)
+        self.device = torch.device("cpu")
+        """Where the model answers: the student comes to lie there too."""
         self.unit = 1.0
         """What the model's logits are divided by: a saturated softmax teaches one class."""
 
@@ -289,6 +291,7 @@ class _Lesson:
                 with question(len(part), "", 1, 0):
                     answers.append(self.model(fitted_to(self.model, part)))
                 check_logits(answers[-1], len(part))
+        self.device = answers[-1].device
         found = torch.cat(answers).cpu()
         logits = found.to(torch.promote_types(found.dtype, torch.float32))
         if not len(self.logits):
