@@ -100,7 +100,12 @@ def autoattack(model: nn.Module, X: Tensor, y: Tensor, norm: str, epsilon: float
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = AutoAttack(
-            counted, norm=norm.capitalize(), eps=epsilon, seed=0, version="standard"
+            counted,
+            norm=norm.capitalize(),
+            eps=epsilon,
+            seed=0,
+            version="standard",
+            device=X.device,
         )
         points = theirs.run_standard_evaluation(X, y)[0].detach().clamp(0, 1)
     seconds = time.process_time() - began
