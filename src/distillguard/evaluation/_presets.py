@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import attacks
 from .._typing import Attack, Distance
 from .._validation import check_choice
+from ._hidden import hidden_boundary_l2
 from ._judge import ThreatModel
 from ._ours import ours
 
@@ -50,7 +51,10 @@ def preset(
     if name == "quick":
         chosen["PGD margin"] = partial(attacks.pgd, loss="margin", steps=10, **budget)
     else:
-        chosen |= _ascent(threat, budget) | _strong(threat, common, budget)
+        chosen |= _ascent(threat, budget)
+        if threat.norm == "l2":
+            chosen["Carlini-Wagner L2"] = partial(hidden_boundary_l2, **common)
+        chosen |= _strong(threat, common, budget)
     return {key: AttackSpec(attack, threat.norm) for key, attack in chosen.items()}
 
 

@@ -21,6 +21,7 @@ from ._probe import Probe, attempt, count, probe_of
 from ._probes import (
     blind,
     budgets,
+    hidden,
     longer,
     losses,
     one_step,
@@ -54,7 +55,7 @@ DOUBTFUL = 2
 VULNERABLE = 16
 """Survivors that a longer attack tries first, those of the smallest margin."""
 
-PROBES: dict[str | None, int] = {"auto": 13, "full": 13, "brief": 6, None: 0}
+PROBES: dict[str | None, int] = {"auto": 14, "full": 14, "brief": 7, None: 0}
 """Measurements of a diagnosis that finds nothing, for the progress bar."""
 
 
@@ -110,6 +111,8 @@ def full(probe: Probe, surrogate: Model | None) -> Observations:
         seen |= probe.measured("gradients at the bounds", partial(at_bounds, probe), few)
         seen |= probe.measured("flat cross-entropy", partial(blind, probe))
         seen |= convergence(probe)
+        if probe.threat.norm == "l2":
+            seen |= probe.measured("least distance", partial(hidden, probe), first)
     return seen
 
 
@@ -128,6 +131,8 @@ def brief(probe: Probe, surrogate: Model | None) -> Observations:
             attack = partial(longer, probe, steps=FEW_STEPS)
             seen |= probe.measured("longer attack", attack)
         seen |= probe.measured("whole range", partial(whole_range, probe))
+        if probe.threat.norm == "l2":
+            seen |= probe.measured("least distance", partial(hidden, probe), few)
     if surrogate is not None:
         probe.missed = probe.survivors
         seen |= probe.measured("transfer", partial(transfer, probe, surrogate=surrogate))

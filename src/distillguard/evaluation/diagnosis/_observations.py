@@ -135,6 +135,9 @@ class Observations:
     only_iterative: int | None = merged(total)
     """Compared examples that PGD on either loss fools and FGSM on both does not."""
 
+    only_distance: int | None = merged(total)
+    """Compared examples that ``carlini_wagner_l2`` fools within the radius, and nothing else."""
+
     only_noise: int | None = merged(total)
     """Compared examples that random points of the ball fool and both PGDs do not."""
 

@@ -11,6 +11,7 @@ from ..._geometry import ball, per_example
 from ..._modes import dtype_of
 from ..._random import example_keys
 from ..._typing import Model
+from .._hidden import FIRST_STEPS
 from .._judge import ThreatModel
 from .._ours import masked
 from .._presets import name_of
@@ -97,6 +98,17 @@ def longer(probe: Probe, chosen: Tensor, steps: int) -> Observations:
     fooled = probe.fools(probe.pgd("margin", steps=steps), left & probe.margin_missed)
     fooled = fooled | (left & ~probe.margin_missed)
     return Observations(longer_steps=steps, longer_fools=count(fooled & ~probe.strayed))
+
+
+def hidden(probe: Probe, chosen: Tensor) -> Observations:
+    """Search the least distance of what withstood everything, where its slope leads nowhere."""
+    left = chosen & probe.survivors
+    told = {name: probe.budget()[name] for name in ("bounds", "batch_size", "random_state")}
+    anywhere = probe.threat._replace(epsilon=probe.radii()[-1])
+    first = partial(attacks.carlini_wagner_l2, steps=FIRST_STEPS, **told)
+    reached = probe.fools(first, left, anywhere)
+    whole = partial(attacks.carlini_wagner_l2, **told)
+    return Observations(only_distance=count(probe.fools(whole, left & ~reached)))
 
 
 def random_points(probe: Probe, chosen: Tensor) -> Observations:

@@ -12,6 +12,7 @@ from ._rules_attacks import (
 )
 from ._rules_comparisons import (
     margin_beats_cross_entropy,
+    minimum_distance_beats_pgd,
     more_budget_does_not_help,
     one_step_beats_iterative,
     rivals,
@@ -35,6 +36,7 @@ RULES: tuple[Callable[[Observations], Finding | None], ...] = (
     zero_gradients,
     unstable_predictions,
     one_step_beats_iterative,
+    minimum_distance_beats_pgd,
     unbounded_attack_fails,
     more_budget_does_not_help,
     more_steps_help,

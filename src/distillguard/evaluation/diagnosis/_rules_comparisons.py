@@ -93,6 +93,30 @@ def one_step_beats_iterative(seen: Observations) -> Finding | None:
     )
 
 
+def minimum_distance_beats_pgd(seen: Observations) -> Finding | None:
+    """A search for the least distance finds within the radius what no attack inside it does."""
+    found, n = seen.only_distance, seen.compared or 0
+    if found is None or not exceeds_disagreement(found, n):
+        return None
+    missed = "the attacks passed and PGD on both losses miss"
+    if seen.diagnosis == "brief":
+        missed = "the attacks passed miss"
+    return Finding(
+        code="minimum-distance-beats-pgd",
+        severity="severe",
+        evidence=f"carlini_wagner_l2 fools {share(found, n)} within the radius that {missed}",
+        meaning=(
+            "The margin rises before it falls, so that an attack that climbs inside the ball does "
+            "not leave the input's surroundings. What it leaves standing is not robust."
+        ),
+        remedy=(
+            'Attack from the boundary: evaluate(model, X, y, norm="l2", '
+            'attacks=[..., "carlini_wagner_l2"]), or "standard", which has it.'
+        ),
+        figures={"share": found / n},
+    )
+
+
 class Rival(NamedTuple):
     """An attack that needs no gradient of the model and yet finds what gradients miss."""
 
