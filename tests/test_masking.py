@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from distillguard import attacks, evaluate
+from distillguard.evaluation._hidden import FIRST_STEPS, hidden_boundary_l2
 from distillguard.evaluation._statistics import lower_bound
 from distillguard.evaluation.diagnosis import _rules_attacks, _rules_comparisons, _rules_model
 from distillguard.evaluation.diagnosis._observations import Observations
@@ -618,7 +619,7 @@ def test_every_finding_has_a_page():
         for module in (_rules_attacks, _rules_comparisons, _rules_model)
     )
     codes = set(re.findall(r'"([a-z]+(?:-[a-z]+){1,5})"', sources))
-    assert len(codes) == 18
+    assert len(codes) == 19
     assert codes <= {page.stem for page in pages.glob("*.md")}
 
 
@@ -662,3 +663,64 @@ def test_no_gradient_attack_is_named_where_none_could_run(networks, digits):
     assert "PGD" not in rival.evidence
     assert "no gradient attack could run" in rival.evidence
     assert "mislead" not in rival.meaning
+
+
+class Steep(nn.Module):
+    """Thresholds every pixel at a half, as networks trained for large radii in linf do."""
+
+    def forward(self, inputs):
+        return torch.sigmoid(50 * (inputs - 0.5))
+
+
+@pytest.fixture(scope="module")
+def thresholding(digits):
+    (inputs, labels), _ = digits
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(Steep(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
+    return train(network, inputs, nn.functional.one_hot(labels, 10).float(), 80)
+
+
+WITHIN = {"norm": "l2", "epsilon": 0.9}
+PGD_MARGIN = {"pgd": partial(attacks.pgd, loss="margin", random_state=0)}
+
+
+@pytest.mark.parametrize("diagnosis", ["full", "brief"])
+def test_boundaries_behind_a_rise_are_found_from_the_other_side(
+    networks, thresholding, digits, diagnosis
+):
+    settings = {"attacks": PGD_MARGIN, "diagnosis": diagnosis, "n": 400, **WITHIN}
+    raised, report = codes_of(thresholding, digits, **settings)
+    if diagnosis == "full":  # a brief one asks about too few to accuse PGD on this network
+        assert "minimum-distance-beats-pgd" in raised
+    assert report.observations.only_distance > 0
+    assert report.quoted_accuracy < report.robust_accuracy
+    on_another, there = codes_of(networks["undefended"], digits, **settings)
+    assert there.observations.only_distance == 0
+    assert "minimum-distance-beats-pgd" not in on_another
+
+
+def test_standard_leaves_no_more_behind_a_rise_than_the_least_distance(thresholding, digits):
+    _, (inputs, labels) = digits
+    inputs, labels = inputs[:60], labels[:60]
+    report = evaluate(thresholding, inputs, labels, random_state=0, **WITHIN)
+    closest = attacks.carlini_wagner_l2(thresholding, inputs, labels)
+    far = (closest - inputs).norm(dim=1) > WITHIN["epsilon"]
+    right = thresholding(inputs).argmax(dim=1) == labels
+    unfound = thresholding(closest).argmax(dim=1) == labels
+    assert report.robust_accuracy <= ((far | unfound) & right).double().mean()
+
+
+def test_the_search_behind_a_rise_runs_whole_where_it_is_needed_alone(thresholding, digits):
+    _, (inputs, labels) = digits
+    inputs, labels = inputs[:40], labels[:40]
+    mask = torch.ones_like(inputs, dtype=torch.bool)
+    mask[::2, :20] = False
+    found = hidden_boundary_l2(thresholding, inputs, labels, mask=mask)
+    few, whole = (
+        attacks.carlini_wagner_l2(thresholding, inputs, labels, mask=mask, steps=steps)
+        for steps in (FIRST_STEPS, None)
+    )
+    hidden = (few == inputs).all(dim=1)
+    assert 5 < hidden.sum() < 35
+    torch.testing.assert_close(found, torch.where(hidden[:, None], whole, few), atol=1e-4, rtol=0)

@@ -9,8 +9,7 @@ from .._typing import Bounds, Mask, Model
 
 FIRST_STEPS = 8
 """Steps in which ``carlini_wagner_l2`` reaches another class at whatever distance, unless the
-margin rises on the way there: on networks that are not trained in the maximum norm for large
-radii it has reached one after three."""
+margin rises on the way there."""
 
 
 def hidden_boundary_l2(
