@@ -79,6 +79,10 @@ def ours(model: nn.Module, X: Tensor, y: Tensor, norm: str, epsilon: float) -> d
         "diagnosis_seconds": diagnosis.seconds,
         "after_each_attack": {part.name: part.robust_accuracy for part in report.attacks},
         "findings": [finding.code for finding in report.findings],
+        "active_test": {
+            name: getattr(report.observations, f"active_{name}")
+            for name in ("tested", "left_out", "found")
+        },
     }
 
 
@@ -138,6 +142,7 @@ def judged(found: dict[str, Any], examples: int) -> dict[str, Any]:
         "share": passes,
         "share of seconds": seconds,
         "cost holds": cheap,
+        "active test": " ".join(f"{n} {name}" for name, n in mine.get("active_test", {}).items()),
     }
 
 
