@@ -10,7 +10,7 @@ networks where their folder is given. Beside the bare network's: robust accuracy
         [--networks TEXT] [--fronts NAME ...] [--norms linf l2] [--presets quick standard]
 
 The fronts lose the gradient at a bound by themselves, as PyTorch's clamp does since 2.14. Writes
-``results/fronts.json`` after every row; prints the largest differences at the end: robust
+``results/fronts.json`` after every row, beside figures of other norms of the same row; prints the largest differences at the end: robust
 accuracy within a point, distances within 2 %, all successes kept.
 """
 
@@ -201,7 +201,10 @@ def main() -> None:
             )
             entry = {"network": name, "front": front, "images": len(inputs), **figures}
             entry["seconds"] = time.process_time() - began
-            rows = [each for each in rows if (each["network"], each["front"]) != (name, front)]
+            earlier = [each for each in rows if (each["network"], each["front"]) == (name, front)]
+            if earlier and earlier[0]["images"] == len(inputs):
+                entry = earlier[0] | entry  # figures of other norms stay
+            rows = [each for each in rows if each not in earlier]
             rows.append(entry)
             save("fronts", {**circumstances(), "rows": rows, "differences": differences(rows)})
             print(f"{name}, {front}: {entry['seconds']:.0f} s", flush=True)
