@@ -10,8 +10,9 @@ networks where their folder is given. Beside the bare network's: robust accuracy
         [--networks TEXT] [--fronts NAME ...] [--norms linf l2] [--presets quick standard]
 
 The fronts lose the gradient at a bound by themselves, as PyTorch's clamp does since 2.14. Writes
-``results/fronts.json`` after every row, beside figures of other norms of the same row; prints the largest differences at the end: robust
-accuracy within a point, distances within 2 %, all successes kept.
+``results/fronts.json`` after every row, beside figures of other norms of the same row; prints the
+largest differences at the end: robust accuracy within a point, distances within 2 %, all successes
+kept.
 """
 
 import argparse
