@@ -35,6 +35,7 @@ LAYERS = [
         "_json",
     },
     {"_modes", "_copies", "functional", "scaling_laws", "_l1", "_identity"},
+    {"_rejection"},
     {"_geometry", "_data", "networks", "datasets"},
     {"persistence"},
     {"training"},
