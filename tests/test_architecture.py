@@ -33,6 +33,7 @@ LAYERS = [
         "_frames",
         "_files",
         "_json",
+        "_clopper_pearson",
     },
     {"_modes", "_copies", "functional", "scaling_laws", "_l1", "_identity"},
     {"_rejection"},
@@ -41,6 +42,7 @@ LAYERS = [
     {"training"},
     {"callbacks"},
     {"adaptive", "attacks", "estimators"},
+    {"defenses"},
     {"evaluation"},
     {"interop"},
 ]

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from distillguard import attacks, evaluate
-from distillguard.evaluation._statistics import lower_bound
+from distillguard._clopper_pearson import lower_bound
 from distillguard.evaluation.diagnosis import _rules_attacks, _rules_comparisons, _rules_model
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.evaluation.diagnosis._rules import findings
