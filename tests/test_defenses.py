@@ -13,7 +13,15 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from distillguard import LayeredDefense, UndefendedClassifier, attacks, datasets, evaluate
+from distillguard import (
+    DefensiveDistiller,
+    LayeredDefense,
+    UndefendedClassifier,
+    attacks,
+    datasets,
+    evaluate,
+    load,
+)
 from distillguard._clopper_pearson import clopper_pearson
 from distillguard.defenses import (
     JPEG,
@@ -30,6 +38,7 @@ from distillguard.defenses import (
     TotalVariation,
 )
 from distillguard.defenses._calibration import joint_thresholds
+from distillguard.exceptions import SaveError
 from distillguard.functional import margin_loss, merge_rejection
 
 LAYERS = {
@@ -382,6 +391,44 @@ def test_a_pickle_predicts_the_same_and_a_clone_is_unfitted(digits, guard):
     restored = pickle.loads(pickle.dumps(guard))
     np.testing.assert_array_equal(restored.decision_function(X), guard.decision_function(X))
     assert not hasattr(clone(guard), "model_")
+
+
+@pytest.mark.parametrize("prefit", [True, False])
+def test_a_save_predicts_the_same_and_tells_its_layers(digits, classifier, tmp_path, prefit):
+    fresh = DefensiveDistiller(temperature=5.0, max_epochs=2, random_state=0)
+    guard = LayeredDefense(classifier if prefit else fresh, **parts()).fit(*digits[0])
+    guard.save(tmp_path)
+    loaded = load(tmp_path)
+    X = digits[1][0]
+    np.testing.assert_array_equal(loaded.decision_function(X), guard.decision_function(X))
+    np.testing.assert_array_equal(loaded.thresholds_, guard.thresholds_)
+    assert loaded.false_positive_interval_ == guard.false_positive_interval_
+    assert repr(loaded.layers[0].bits) == "4"
+    assert type(loaded.estimator) is type(guard.estimator)
+    assert loaded.estimator.max_epochs == guard.estimator.max_epochs
+
+
+def test_a_network_by_itself_is_taken_with_its_weights_and_saved_without_its_code(
+    digits, classifier, tmp_path
+):
+    network = classifier.model_
+    guard = LayeredDefense(network, [BitDepth(4)], [MaximumProbability()], random_state=0)
+    X = digits[1][0]
+    guard.calibrate(X).save(tmp_path)
+    with pytest.raises(SaveError, match="module must be given to load this save"):
+        load(tmp_path)
+    loaded = load(tmp_path, module=network)
+    np.testing.assert_array_equal(loaded.decision_function(X), guard.decision_function(X))
+
+
+def test_a_detector_of_another_class_is_pickled_not_saved(digits, classifier, tmp_path):
+    X = digits[1][0].flatten(1)
+    network = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), classifier.model_)
+    guard = LayeredDefense(network, (), [Reading(20)], random_state=0).calibrate(X)
+    with pytest.raises(SaveError, match="detectors must be of classes of"):
+        guard.save(tmp_path)
+    restored = pickle.loads(pickle.dumps(guard))
+    np.testing.assert_array_equal(restored.predict(X), guard.predict(X))
 
 
 def test_classes_of_text_have_a_rejected_label_of_text(digits):

@@ -1,6 +1,6 @@
 """The estimator: a classifier behind layers and detectors, which may refuse to answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Self, cast
 
@@ -26,6 +26,7 @@ from ..estimators._classifier import NetworkClassifier
 from ..estimators._logits import logits_of
 from ..estimators._training_data import feature_names, held_out
 from ..networks._wrappers import scaled_as_saved
+from ..persistence._networks import no_larger_than
 from ._calibration import joint_thresholds
 from ._detector import Detector
 from ._network import LayeredNetwork
@@ -59,10 +60,13 @@ class LayeredDefense(NetworkClassifier):
         Share of the examples that ``fit`` keeps from training to set the thresholds by, in (0, 1),
         where there are detectors and something is trained.
     random_state : int, RandomState or None, default=None
-        Seed of the parts into which examples are split, and of the estimator that None stands for.
+        Seed of the parts into which examples are split, and of what is trained and has no seed of
+        its own.
 
     Attributes
     ----------
+    false_alarms_ : (int, int)
+        How many of the clean examples that set no threshold are rejected, and how many there are.
     model_ : LayeredNetwork
         All of it as one module, which returns a last column for rejection and says so by
         ``rejects``.
@@ -106,7 +110,11 @@ class LayeredDefense(NetworkClassifier):
     True
     """
 
+    _PARTS = ("layers", "detectors")
+    """Parameters without which a save would be of something else."""
+
     model_: nn.Module
+    false_alarms_: tuple[int, int]
     estimator: Any
     layers: Sequence[nn.Module]
     detectors: Sequence[Detector]
@@ -133,6 +141,19 @@ class LayeredDefense(NetworkClassifier):
         """A score above is an alarm: (n_detectors,)."""
         thresholds: Tensor = self._layered().thresholds
         return thresholds.cpu().numpy()
+
+    @property
+    def false_positive_rate_(self) -> float:
+        """Share rejected of the clean examples that set no threshold; NaN if there were none."""
+        check_is_fitted(self)
+        alarms, shown = self.false_alarms_
+        return alarms / shown if shown else float("nan")
+
+    @property
+    def false_positive_interval_(self) -> tuple[float, float]:
+        """Its 95 % Clopper-Pearson interval."""
+        check_is_fitted(self)
+        return clopper_pearson(*self.false_alarms_)
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train what is not fitted, and calibrate on examples kept from that.
@@ -320,7 +341,7 @@ class LayeredDefense(NetworkClassifier):
 
     def _seed(self) -> int:
         if self.random_state is None:
-            return draw_seed(None)
+            return draw_seed(None) % 2**31
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _check(self) -> None:
@@ -367,7 +388,7 @@ class LayeredDefense(NetworkClassifier):
         inner = self.estimator
         if not _is_fitted(inner):
             inner = clone(self._inner())
-            if self.estimator is None:
+            if inner.random_state is None:
                 inner.set_params(random_state=seed)
             inner.fit(inputs, targets)
         return copied(inner.model_), inner.classes_
@@ -393,16 +414,16 @@ class LayeredDefense(NetworkClassifier):
     ) -> None:
         self.model_, self.classes_, self.input_shape_ = model, classes, shape
         self.n_features_in_ = int(np.prod(shape))
-        self.false_positive_rate_ = rate[0] / rate[1] if rate[1] else float("nan")
-        self.false_positive_interval_ = clopper_pearson(*rate)
+        self.false_alarms_ = rate
 
-    def _assembled(self, network: nn.Module, names: Any) -> nn.Module:
-        """The whole around a classifier's network, as saved under ``names``."""
+    def _assembled(self, network: nn.Module, saved: Mapping[str, Tensor]) -> nn.Module:
+        """The whole around a classifier's network, as it was saved."""
         prefix = "network."
-        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        inside = [name.removeprefix(prefix) for name in saved if name.startswith(prefix)]
         detectors = _copies(self.detectors)
-        for detector in detectors:
-            detector.build(self.input_shape_)
+        with no_larger_than(saved):
+            for detector in detectors:
+                detector.build(self.input_shape_)
         return LayeredNetwork(scaled_as_saved(network, inside), _copies(self.layers), detectors)
 
 

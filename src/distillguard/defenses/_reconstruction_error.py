@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from .._modes import isolated_random_state
-from .._random import draw_seed
 from .._validation import check_at_least, check_choice, check_not_negative, check_random_state
 from ._detector import Detector
 
@@ -31,7 +30,8 @@ class ReconstructionError(Detector):
     max_epochs : int, default=30
         Epochs of training.
     random_state : int, optional
-        Seed of the weights, the noise and the order of examples.
+        Seed of the weights, the noise and the order of examples; None draws one from PyTorch's
+        global generator.
 
     Attributes
     ----------
@@ -106,7 +106,9 @@ class ReconstructionError(Detector):
             Itself.
         """
         inputs = inputs.detach().float()
-        seed, grads = draw_seed(self.random_state), torch.enable_grad()
+        seed = self.random_state
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        grads = torch.enable_grad()
         with torch.inference_mode(False), grads, isolated_random_state([], seed):
             network = _autoencoder(tuple(inputs.shape[1:]), self.width)
             optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
