@@ -261,9 +261,16 @@ FAULTS = [
     Fault(
         "labels not held against the classes",
         "attacks/_engine.py",
-        "check_label_range(self.labels, answers[0].shape[1])",
+        "check_label_range(self.labels, n_classes_of(self.model, answers[0]))",
         "pass",
         ("test_validation.py",),
+    ),
+    Fault(
+        "a rejected point taken for a success",
+        "_rejection.py",
+        "return merge_rejection(logits, labels) if rejects(model) else logits",
+        "return logits",
+        ("test_rejection.py",),
     ),
     Fault(
         "probabilities let through",

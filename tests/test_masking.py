@@ -14,8 +14,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from distillguard import attacks, evaluate
+from distillguard._clopper_pearson import lower_bound
 from distillguard.evaluation._hidden import FIRST_STEPS, hidden_boundary_l2
-from distillguard.evaluation._statistics import lower_bound
 from distillguard.evaluation.diagnosis import _rules_attacks, _rules_comparisons, _rules_model
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.evaluation.diagnosis._rules import findings

@@ -16,10 +16,12 @@ from sklearn.utils.estimator_checks import (
 from distillguard import (
     AdversarialTrainer,
     DefensiveDistiller,
+    LayeredDefense,
     RobustDistiller,
     UndefendedClassifier,
     datasets,
 )
+from distillguard.defenses import MaximumProbability
 
 EQUIVALENCE = "check_sample_weight_equivalence_on_dense_data"
 
@@ -45,6 +47,27 @@ def test_the_baseline_is_held_to_the_same_checks(estimator, check):
     [AdversarialTrainer(steps=2), RobustDistiller(steps=2)], expected_failed_checks=known
 )
 def test_robust_training_is_held_to_the_same_checks(estimator, check):
+    check(estimator)
+
+
+def rejecting(estimator):
+    """What a classifier that may refuse cannot be, and what its classifier cannot."""
+    columns = "decision_function has a last column for rejection, for two classes too"
+    return {
+        "check_classifiers_train": columns,
+        "check_classifiers_classes": columns,
+        "check_decision_proba_consistency": columns,
+    }
+
+
+@parametrize_with_checks(
+    [
+        LayeredDefense(UndefendedClassifier(max_epochs=15)),
+        LayeredDefense(UndefendedClassifier(max_epochs=15), (), [MaximumProbability()]),
+    ],
+    expected_failed_checks=rejecting,
+)
+def test_a_layered_defence_is_held_to_what_a_rejecting_classifier_can_do(estimator, check):
     check(estimator)
 
 

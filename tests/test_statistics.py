@@ -6,8 +6,8 @@ import sys
 import pytest
 from scipy.stats import binomtest
 
+from distillguard._clopper_pearson import clopper_pearson, lower_bound
 from distillguard.evaluation._statistics import (
-    lower_bound,
     paired_p_value,
     significant_difference,
     wilson,
@@ -24,6 +24,7 @@ COUNTS = [
 def test_intervals_and_tests_are_those_of_scipy(count, n):
     exact = binomtest(count, n)
     assert wilson(count, n) == pytest.approx(tuple(exact.proportion_ci(0.95, "wilson")), abs=1e-12)
+    assert clopper_pearson(count, n) == pytest.approx(tuple(exact.proportion_ci()), abs=1e-12)
     for level in (0.01, 0.05):
         greater = binomtest(count, n, alternative="greater").proportion_ci(1 - level, "exact")
         assert lower_bound(count, n, level) == pytest.approx(greater.low, abs=1e-12)

@@ -11,6 +11,7 @@ _HOMES = {
     "attacks": "",
     "callbacks": "",
     "datasets": "",
+    "defenses": "",
     "evaluation": "",
     "exceptions": "",
     "functional": "",
@@ -21,6 +22,7 @@ _HOMES = {
     "estimators": "",
     "AdversarialTrainer": "estimators",
     "DefensiveDistiller": "estimators",
+    "LayeredDefense": "defenses",
     "RobustDistiller": "estimators",
     "UndefendedClassifier": "estimators",
     "RobustnessReport": "evaluation",
@@ -31,6 +33,7 @@ _HOMES = {
 __all__ = [
     "AdversarialTrainer",
     "DefensiveDistiller",
+    "LayeredDefense",
     "RobustDistiller",
     "RobustnessReport",
     "UndefendedClassifier",
@@ -38,6 +41,7 @@ __all__ = [
     "attacks",
     "callbacks",
     "datasets",
+    "defenses",
     "estimators",
     "evaluate",
     "evaluation",
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
         attacks,
         callbacks,
         datasets,
+        defenses,
         estimators,
         evaluation,
         exceptions,
@@ -65,6 +70,7 @@ if TYPE_CHECKING:
         persistence,
         scaling_laws,
     )
+    from .defenses import LayeredDefense
     from .estimators import (
         AdversarialTrainer,
         DefensiveDistiller,

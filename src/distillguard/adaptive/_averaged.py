@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .._account import question
 from .._model_kinds import check_model
+from .._rejection import rejects
 from .._validation import check_at_least, check_output, look_like_probabilities
 
 
@@ -40,6 +41,11 @@ class Averaged(nn.Module):
     def adaptation(self) -> str:
         """What reports say of it."""
         return f"the mean over {self.draws} draws (EOT)"
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the last column is rejection, as in the model inside."""
+        return rejects(self.model)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logarithm of the mean softmax.

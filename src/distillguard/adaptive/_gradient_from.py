@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .._account import question
 from .._model_kinds import check_model
 from .._modes import fitted_to
+from .._rejection import rejects
 from .._validation import check_output
 from .._words import described
 from ._lending import lent, wants_gradient
@@ -46,6 +47,11 @@ class GradientFrom(nn.Module):
     def adaptation(self) -> str:
         """What reports say of it."""
         return f"the gradient of a student, {told(self.student)}"
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the last column is rejection, as in the model inside."""
+        return rejects(self.model)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the model's logits.

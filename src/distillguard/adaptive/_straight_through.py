@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .._account import question
 from .._modes import one_at_a_time
+from .._rejection import rejects
 from .._words import described, listed
 from ._lending import lent, wants_gradient
 
@@ -134,6 +135,11 @@ class StraightThroughPart(_Lender):
         """What reports say of it."""
         name = type(self.model.get_submodule(self.part)).__name__
         return f"{self.part!r} ({name}) with the gradient of {self._way_back()} (BPDA)"
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the last column is rejection, as in the model inside."""
+        return rejects(self.model)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Ask the model, with a hook on the part meanwhile.

@@ -18,6 +18,7 @@ from .._data._sources import TensorSource
 from .._model_kinds import check_model
 from .._modes import borrowed, fitted_to, isolated_random_state
 from .._random import draw_seed
+from .._rejection import rejects
 from .._typing import NetworkFactory, Range
 from .._validation import (
     check_at_least,
@@ -55,21 +56,30 @@ class Surrogate(nn.Module):
         Wall clock of questions and training.
     agreement : float
         Share of the examples asked about that both put in the same class.
+    rejects : bool, default=False
+        Whether the last column is rejection, as in the model.
 
     Attributes
     ----------
-    network, forwards, seconds, agreement
+    network, forwards, seconds, agreement, rejects
         What was given.
     """
 
     def __init__(
-        self, network: nn.Module, *, forwards: int, seconds: float, agreement: float
+        self,
+        network: nn.Module,
+        *,
+        forwards: int,
+        seconds: float,
+        agreement: float,
+        rejects: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.forwards = forwards
         self.seconds = seconds
         self.agreement = agreement
+        self.rejects = rejects
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the student's logits.
@@ -265,6 +275,7 @@ def distil_surrogate(
         forwards=lesson.account.forwards,
         seconds=time.perf_counter() - began,
         agreement=agree.double().mean().item(),
+        rejects=rejects(model),
     )
 
 

@@ -18,6 +18,7 @@ from .._geometry import check_reach, inside, per_example
 from .._model_kinds import check_model
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed, example_keys, key_of_copy
+from .._rejection import n_classes_of, opposed
 from .._typing import Bounds, Callback, Loss, Mask, Model, Norm
 from .._validation import (
     check_at_least,
@@ -60,7 +61,9 @@ class Query:
     """The model as attacks see it: called in its own dtype, its first answer checked.
 
     It is asked about points as the caller gets them, rounded to the dtype of his inputs, and in
-    a copy, which it may work on in place.
+    a copy, which it may work on in place. Rejection, of a model that has a column for it, stands in
+    the way of an attack as the true class does, and is seen as that; for a target it is one more
+    of the others.
     """
 
     def __init__(
@@ -84,6 +87,8 @@ class Query:
     def __call__(self, examples: Examples, points: Tensor) -> Tensor:
         """Logits, in single precision at least."""
         logits = self.raw(points)
+        if not self.targeted:
+            logits = opposed(self.model, logits, examples.labels.to(logits.device))
         if self.callback is not None:
             asked = points.detach().to(self.given, copy=True)
             self.callback(examples.indices, asked, logits.detach())
@@ -95,7 +100,7 @@ class Query:
         answers = [self.model(part) for part in parts]
         if not self.checked:
             check_logits(answers[0], len(parts[0]))
-            check_label_range(self.labels, answers[0].shape[1])
+            check_label_range(self.labels, n_classes_of(self.model, answers[0]))
             self.checked = True
         return torch.cat(answers) if len(answers) > 1 else answers[0]
 

@@ -1,7 +1,7 @@
 """What every estimator is: one training run at a time, and the predictions of its network."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from .._modes import borrowed, isolated_random_state, one_at_a_time
 from .._processes import joined as processes
 from ..exceptions import DivergenceError
 from ..networks._builders import built
+from ..networks._wrappers import scaled_as_saved
 from ..persistence._saving import save
 from ..training import Checkpoints, Epoch, Runtime, multiply_logits
 from ._keywords import keywords_of, split, with_keywords
@@ -361,6 +362,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             network = multiply_logits(network, run.inputs, unit, parameter)
         run.networks[attribute] = network
         return network
+
+    def _assembled(self, network: nn.Module, saved: Mapping[str, Tensor]) -> nn.Module:
+        """What the tensors of a save belong to, around a network as ``module`` makes it."""
+        return scaled_as_saved(network, saved)
 
     def _other_source(self, run: TrainingRun, name: str, data: Any) -> Source:
         """More labelled examples for a run."""

@@ -41,7 +41,7 @@ def training_data(
     seed: int,
 ) -> TrainingData:
     """Open and check everything before any work; nothing is written on the estimator."""
-    names = _feature_names(estimator, X, y)
+    names = feature_names(estimator, X, y)
     opened = examples(X, y, learn_classes=True)
     source = source_of(opened, settings.batch_size, seed)
     shape = tuple(source.first().inputs.shape[1:])
@@ -68,7 +68,7 @@ def other_source(name: str, data: Any, spec: Spec, batch_size: int, seed: int) -
     return source_of(opened, batch_size, seed)
 
 
-def _feature_names(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[Any] | None:
+def feature_names(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[Any] | None:
     """The names of a table's columns; scikit-learn's own words where ``y`` is missing."""
     if isinstance(X, Tensor) or not hasattr(X, "shape"):
         return None
@@ -133,13 +133,21 @@ def _held_out(
             "validation_fraction must leave examples to train on, got "
             f"{settings.validation_fraction} of {n} examples"
         )
-    # Classes one after another, at random within each, and evenly spaced examples of these; one
-    # that is alone in its class stays to be learned.
-    labels, order = source.own_labels(), torch.randperm(n)
-    order = order[labels.bincount()[labels[order]] > 1]
-    order = order[labels[order].argsort(stable=True)]
-    held = min(held, len(order))
-    chosen = torch.zeros(n, dtype=torch.bool)
-    chosen[order[((torch.arange(held) + 0.5) * len(order) / max(held, 1)).long()]] = True
+    chosen = held_out(source.own_labels(), held)
     rows = torch.arange(n)
     return source.subset(rows[~chosen]), source.subset(rows[chosen])
+
+
+def held_out(labels: Tensor, count: int) -> Tensor:
+    """Choose about ``count`` examples at random, the same share of every class: (n,) bool.
+
+    Classes come one after another, at random within each, and evenly spaced examples of these are
+    chosen; one that is alone in its class stays to be learned.
+    """
+    order = torch.randperm(len(labels))
+    order = order[labels.bincount()[labels[order]] > 1]
+    order = order[labels[order].argsort(stable=True)]
+    count = min(count, len(order))
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[order[((torch.arange(count) + 0.5) * len(order) / max(count, 1)).long()]] = True
+    return chosen

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+REJECTED = "rejected"
+"""What reports call the answer that names no class."""
+
 
 @dataclass(frozen=True)
 class ClassNames:
@@ -11,12 +14,14 @@ class ClassNames:
 
     given: tuple[str, ...] | None = None
     labels: Any | None = None
+    rejects: bool = False
+    """Whether one more column follows the classes, which is none."""
 
     @classmethod
-    def of(cls, class_names: Any, labels: Any | None) -> "ClassNames":
+    def of(cls, class_names: Any, labels: Any | None, rejects: bool = False) -> "ClassNames":
         """Take a sequence in the order of the logits, or a mapping from labels."""
         if class_names is None:
-            return cls(None, labels)
+            return cls(None, labels, rejects)
         if isinstance(class_names, Mapping):
             known = range(len(class_names)) if labels is None else labels
             class_names = [_looked_up(class_names, label) for label in known]
@@ -25,19 +30,22 @@ class ClassNames:
                 "class_names must be a sequence of names or a mapping from labels to names, got "
                 f"{class_names!r}"
             )
-        return cls(tuple(checked_text("class_names", str(name)) for name in class_names), labels)
+        names = tuple(checked_text("class_names", str(name)) for name in class_names)
+        return cls(names, labels, rejects)
 
-    def check(self, n_classes: int) -> None:
+    def check(self, n_columns: int) -> None:
         """Refuse names for fewer classes than there are."""
+        n_classes = n_columns - self.rejects
         if self.given is not None and len(self.given) < n_classes:
             raise ValueError(
                 f"class_names must name all {n_classes} classes, got {len(self.given)} names"
             )
 
     def __getitem__(self, index: int) -> str:
-        if self.given is not None:
-            return self.given[index]
-        return str(index if self.labels is None else self.labels[index])
+        known = self.labels if self.given is None else self.given
+        if known is None:
+            return str(index)
+        return str(known[index]) if index < len(known) or not self.rejects else REJECTED
 
 
 @dataclass(frozen=True)
@@ -49,12 +57,14 @@ class Captions:
     classes: ClassNames
 
     @classmethod
-    def of(cls, title: Any, dataset: Any, class_names: Any, labels: Any | None) -> "Captions":
-        """Check what the caller passed; ``labels`` are the estimator's."""
+    def of(
+        cls, title: Any, dataset: Any, class_names: Any, labels: Any | None, rejects: bool
+    ) -> "Captions":
+        """Check what the caller passed; ``labels`` and ``rejects`` are the estimator's."""
         return cls(
             checked_text("title", title),
             checked_text("dataset", dataset),
-            ClassNames.of(class_names, labels),
+            ClassNames.of(class_names, labels, rejects),
         )
 
 

@@ -14,6 +14,7 @@ from .._boxes import check_bounds
 from .._data import Chunk
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed
+from .._rejection import n_classes_of
 from .._typing import Bounds, Distance, Mask, Model, Norm
 from .._validation import (
     check_at_least,
@@ -352,7 +353,7 @@ class Search:
             dtype = dtype_of(self.model, inputs.dtype)
             logits = logits_of(self.model, inputs, dtype, self.batch_size)
         check_logits(logits, len(inputs))
-        check_label_range(labels, logits.shape[1])
+        check_label_range(labels, n_classes_of(self.model, logits))
         predicted = logits.argmax(dim=1)
         radii = torch.where(predicted == labels, torch.inf, 0.0).double()
         by = torch.full_like(labels, -1)

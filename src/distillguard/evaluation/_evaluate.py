@@ -18,6 +18,7 @@ from .._data import examples as open_examples
 from .._modes import dtype_of
 from .._processes import Processes, joined
 from .._random import draw_seed
+from .._rejection import rejects
 from .._typing import Bounds, Mask, Model, Norm
 from .._validation import (
     check_at_least,
@@ -238,7 +239,7 @@ def evaluate(
     subject = resolve_model(model)
     if draws > 1:
         subject = subject._replace(model=averaged(subject.model, draws))
-    captions = Captions.of(title, dataset, class_names, subject.classes)
+    captions = Captions.of(title, dataset, class_names, subject.classes, rejects(subject.model))
     if surrogate is not None:
         surrogate = resolve_model(surrogate, "surrogate").model
     processes = joined()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._boxes import boxes
 from .._geometry import lp_norm, per_example
+from .._rejection import opposed
 from .._typing import Bounds, Distance, Mask, Model, Norm
 from ._query import logits_of
 
@@ -49,16 +50,16 @@ class Verdict(NamedTuple):
     """What an attack's points are worth, one entry per example."""
 
     predicted: Tensor
-    """The model's class at the returned point."""
+    """The model's answer at the returned point: a class, or the one after them for rejection."""
 
     legal: Tensor
     """Finite and within bounds."""
 
     success: Tensor
-    """Legal and misclassified, at whatever distance."""
+    """Legal and answered with a wrong class, at whatever distance."""
 
     fooled: Tensor
-    """Misclassified within the threat model."""
+    """Answered with a wrong class within the threat model; a rejected point is not."""
 
     distance: Tensor
     """Distance in the threat model's norm, float64."""
@@ -110,11 +111,11 @@ def _verdict(
     legal = is_within_bounds(points, inputs, threat)
     # An illegal point may hold NaN; the model is asked about the clean input in its place.
     asked = torch.where(per_example(legal, inputs), points, inputs)
-    predicted = logits_of(model, asked, dtype, len(asked)).argmax(dim=1)
-    success = legal & (predicted != labels)
+    logits = logits_of(model, asked, dtype, len(asked))
+    success = legal & (opposed(model, logits, labels).argmax(dim=1) != labels)
     delta = points.double() - inputs.double()
     return Verdict(
-        predicted=predicted,
+        predicted=logits.argmax(dim=1),
         legal=legal,
         success=success,
         fooled=success & is_within_epsilon(points, inputs, threat),
@@ -137,12 +138,13 @@ def check_points(name: str, adversarial: Any, inputs: Tensor) -> None:
 
 
 class Witness:
-    """Remembers which examples were fooled by any point that an attack showed to the model.
+    """Remembers which examples were fooled by any point that an attack showed to ``model``.
 
     Rows are matched by their place; a row of another example is farther away than epsilon.
     """
 
-    def __init__(self, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> None:
+    def __init__(self, model: Model, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> None:
+        self.model = model
         self.inputs = inputs
         self.labels = labels
         self.threat = threat
@@ -153,7 +155,7 @@ class Witness:
         if points.shape != self.inputs.shape or len(logits) != len(points):
             return
         points = points.to(self.inputs)
-        wrong = logits.argmax(dim=1) != self.labels
+        wrong = opposed(self.model, logits, self.labels).argmax(dim=1) != self.labels
         self.fooled |= (
             wrong
             & is_within_bounds(points, self.inputs, self.threat)

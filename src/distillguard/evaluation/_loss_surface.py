@@ -11,6 +11,7 @@ from .._boxes import boxes, check_bounds
 from .._modes import borrowed, device_of, dtype_of
 from .._plot import canvas
 from .._random import draw_seed
+from .._rejection import n_classes_of, opposed
 from .._typing import Bounds, Model
 from .._validation import (
     check_at_least,
@@ -239,14 +240,14 @@ def measured(
     labels, dtype = labels.to(inputs.device), dtype_of(network, inputs.dtype)
     steps = torch.linspace(-radius, radius, n_steps, dtype=torch.float64)
     low, high = boxes(inputs, bounds, None)
-    rows = []
+    rows, expected = [], labels.expand(n_steps)
     with borrowed(network, seed):
         along, across = _directions(network, inputs, labels, dtype, seed)
         for b in steps.tolist():
             offsets = steps.to(inputs).reshape(-1, *(1,) * (inputs.ndim - 1)) * along + b * across
             points = (inputs + offsets).clamp(low, high)
-            rows.append(logits_of(network, points, dtype, n_steps))
-    expected = labels.expand(n_steps)
+            answers = logits_of(network, points, dtype, n_steps)
+            rows.append(opposed(network, answers, expected))
     return LossSurface(
         steps.numpy(),
         torch.stack([cross_entropy(row, expected) for row in rows]).double().cpu().numpy(),
@@ -268,9 +269,9 @@ def _directions(
     asked = inputs.to(dtype, copy=True).requires_grad_()
     logits = network(asked)
     check_logits(logits, 1)
-    check_label_range(labels, logits.shape[1], "y")
+    check_label_range(labels, n_classes_of(network, logits), "y")
     check_differentiable(logits)
-    margin = margin_loss(logits, labels).sum()
+    margin = margin_loss(opposed(network, logits, labels), labels).sum()
     gradient = check_gradient(torch.autograd.grad(margin, asked, allow_unused=True)[0])
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(0, 2, (2, *inputs.shape), generator=generator)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._account import Account, charged
 from .._batches import batches
+from .._rejection import rejects
 from .._typing import Model
 from .._validation import check_output
 from ..attacks._checks import ModelFacts
@@ -36,6 +37,11 @@ class QueryCounter(nn.Module):
         """What attacks have to know of the model, found out once for all of them."""
         self.observer: Callable[[Tensor, Tensor], None] | None = None
         """Told every question and its answer."""
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the last column is rejection."""
+        return rejects(self.model)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the model's logits."""

@@ -15,6 +15,7 @@ from .._data import Chunk, Spec
 from .._geometry import check_reach
 from .._modes import borrowed, device_of, dtype_of
 from .._random import example_keys
+from .._rejection import n_classes_of
 from .._typing import Model
 from .._validation import check_logits, look_like_probabilities
 from ..attacks._engine import model_facts
@@ -149,7 +150,7 @@ class Run:
                 self.model.takes_logarithm = self.search.takes_logarithm = True
                 logits = logits_of(self.model, inputs, dtype, self.batch_size)
         check_logits(logits, len(inputs))
-        self.spec.check_classes(labels, logits.shape[1])
+        self.spec.check_classes(labels, n_classes_of(self.model, logits))
         self.captions.classes.check(logits.shape[1])
         return logits
 
@@ -174,7 +175,7 @@ class Run:
         """
         if not len(inputs) or name in self.records.errors:
             return None
-        witness = Witness(inputs, labels, threat)
+        witness = Witness(self.model, inputs, labels, threat)
         self.search.observer = witness if self.search is self.model else None
         with self.accounted(name, f"attack {name!r}"):
             try:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._rejection import rejects
 from .._typing import Model
 from .._validation import check_choice
 
@@ -18,6 +19,11 @@ class Autocast(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the last column is rejection, as in the model inside."""
+        return rejects(self.model)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits, in the dtype in which they came out."""

@@ -27,18 +27,6 @@ def median(values: Tensor) -> float:
     return float(np.median(values.numpy()))
 
 
-def lower_bound(count: int, n: int, level: float) -> float:
-    """One-sided lower bound of a share (Clopper and Pearson 1934), exact however small n is."""
-    from scipy.special import betaincinv
-
-    return float(betaincinv(count, n - count + 1, level)) if count else 0.0
-
-
-def upper_bound(count: int, n: int, level: float) -> float:
-    """The same from above."""
-    return 1 - lower_bound(n - count, n, level)
-
-
 def significant_difference(only_first: int, only_second: int, level: float) -> bool:
     """McNemar's exact test on paired outcomes, by those in which the two differ."""
     return paired_p_value(only_first, only_second) < level

@@ -11,6 +11,7 @@ from torch import Tensor
 from .._boxes import check_bounds
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed
+from .._rejection import n_classes_of
 from .._typing import Bounds, Mask, Norm
 from .._validation import (
     check_at_least,
@@ -276,7 +277,7 @@ class Trial:
         with noted(f"in transfer_matrix's clean pass through {name!r}"), self.borrowed(name, False):
             logits = logits_of(model, points, dtype_of(model, inputs.dtype), self.batch_size)
         check_logits(logits, len(inputs), f"models[{name!r}]")
-        check_label_range(labels, logits.shape[1])
+        check_label_range(labels, n_classes_of(model, logits))
         return logits.argmax(dim=1).to(labels.device) == labels
 
     def points(self, name: str, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> Tensor:

@@ -277,6 +277,60 @@ def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return others.amax(dim=1) - logits.gather(1, labelled).squeeze(1)
 
 
+def merge_rejection(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Fold a last column of rejection into the true class: the answers that an adversary faces.
+
+    A classifier that may refuse to answer is fooled by another class alone: a refusal withstands
+    the attack as the right answer does. So the label's logit becomes the larger of the two,
+
+    .. math:: z_y \leftarrow \max(z_y, z_{N+1}),
+
+    and every loss of what is left has the right sign; :func:`margin_loss` is positive exactly when
+    a wrong class is above both the true one and rejection. The smallest of all margins would call
+    a rejected point fooled.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_classes + 1), floating
+        :math:`z`, the last column for rejection, after at least two classes.
+    labels : Tensor of shape (n,), int64
+        :math:`y`, true classes.
+
+    Returns
+    -------
+    Tensor of shape (n, n_classes)
+        Logits of the classes.
+
+    Raises
+    ------
+    TypeError
+        If ``labels`` is not an int64 tensor.
+    ValueError
+        If ``labels`` is not of shape (n,), or there are fewer than three columns.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.functional import margin_loss, merge_rejection
+    >>> labels = torch.tensor([0, 0])
+    >>> logits = torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 4.0]])
+    >>> merge_rejection(logits, labels)
+    tensor([[2., 3.],
+            [4., 3.]])
+    >>> margin_loss(merge_rejection(logits, labels), labels)
+    tensor([ 1., -1.])
+    """
+    check_labels(labels, logits)
+    if logits.shape[1] < 3:
+        raise ValueError(
+            "logits must have a last column for rejection after at least two classes, got shape "
+            f"{tuple(logits.shape)}"
+        )
+    classes, labelled = logits[:, :-1], labels[:, None]
+    withstands = torch.maximum(classes.gather(1, labelled), logits[:, -1:])
+    return classes.scatter(1, labelled, withstands)
+
+
 def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     r"""Difference of logits ratio [1]_: the margin in units of the spread of the largest logits.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._modes import device_of, dtype_of
+from .._rejection import rejects
 from .._validation import check_positive
 from .._words import described
 
@@ -88,6 +89,11 @@ class Normalized(nn.Module):
         device = device_of(network, torch.device("cpu"))
         self.register_buffer("mean", one.to(device, kind))
         self.register_buffer("std", other.to(device, kind))
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the last column is rejection, as in the model inside."""
+        return rejects(self.network)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise, then ask the network.
@@ -264,6 +270,11 @@ class Scaled(nn.Module):
         kind = dtype_of(network, torch.get_default_dtype())
         device = device_of(network, torch.device("cpu"))
         self.register_buffer("factor", torch.tensor(float(factor), dtype=kind, device=device))
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the last column is rejection, as in the model inside."""
+        return rejects(self.network)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Ask the network and multiply its logits.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,12 @@ from ._schema import MANIFEST
 
 MAX_CLASS_BYTES = 64 * 2**20
 _PLAIN = (bool, int, float, str, type(None))
-_OPTIONAL = ("feature_names_in", "n_iter", "history")
+_OPTIONAL = ("feature_names_in", "n_iter", "history", "false_alarms")
+_HOMES = ("distillguard.estimators", "distillguard.defenses")
+"""Where the classes are that a manifest may name; they stand above what saves them."""
+
+_NAMED, _ARGUMENTS = "class of distillguard", "arguments"
+"""What tells a part of an estimator, such as a layer, from a mapping."""
 
 
 def described(estimator: Any, held: Mapping[str, nn.Module]) -> dict[str, Any]:
@@ -34,11 +40,18 @@ def described(estimator: Any, held: Mapping[str, nn.Module]) -> dict[str, Any]:
             f"another again, got {kind.__module__}.{kind.__qualname__}"
         )
     builders = sorted(set(networks_of(kind).values()))
+    made_by = [getattr(estimator, name) for name in builders]
     parameters = {
         name: _plain(value)
         for name, value in estimator.get_params(deep=False).items()
-        if name not in builders
+        if name not in builders and not any(value is each for each in made_by if each is not None)
     }
+    for name in getattr(kind, "_PARTS", ()):
+        if parameters[name] is NotImplemented:
+            raise SaveError(
+                f"{name} must be of classes of distillguard.defenses to be saved, as a save holds "
+                "no code to make others again; pickle the estimator"
+            )
     return {
         "estimator": kind.__name__,
         "libraries": _libraries(),
@@ -82,10 +95,30 @@ def _kind(manifest: Mapping[str, Any]) -> Any:
 
 
 def _class_named(name: str) -> Any:
-    # By name, as the estimators stand above what saves them.
-    estimators = import_module("distillguard.estimators")
-    kind = getattr(estimators, name) if name in estimators.__all__ else None
-    return kind if isinstance(kind, type) and hasattr(kind, "save") else None
+    kind = _part_named(name)
+    return kind if hasattr(kind, "save") else None
+
+
+def _part_named(name: Any) -> Any:
+    """A class that a manifest may name: an estimator, a layer or a detector."""
+    homes = map(import_module, _HOMES)
+    kind = next((getattr(home, name) for home in homes if name in home.__all__), None)
+    return kind if isinstance(kind, type) else None
+
+
+def _part(value: Any) -> Any:
+    """Tell an estimator, layer or detector of ours by its class and arguments."""
+    kind = type(value)
+    arguments = {
+        name: _plain(list(held) if isinstance(held, nn.ModuleList) else held)
+        for name in signature(kind).parameters
+        if (held := getattr(value, name, None)) is not None and name not in ("module", "teacher")
+    }
+    # What an estimator has that JSON cannot carry matters to its next fit only.
+    if hasattr(kind, "save"):
+        arguments = {k: v for k, v in arguments.items() if v is not NotImplemented}
+    lost = NotImplemented in arguments.values()
+    return NotImplemented if lost else {_NAMED: kind.__name__, _ARGUMENTS: arguments}
 
 
 def _plain(value: Any) -> Any:
@@ -100,6 +133,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         parts = [_plain(each) for each in value]
         return NotImplemented if NotImplemented in parts else parts
+    if isinstance(value, nn.Module) or hasattr(value, "get_params"):
+        return _part(value) if _part_named(type(value).__name__) is type(value) else NotImplemented
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         held = {key: _plain(each) for key, each in value.items()}
         return NotImplemented if NotImplemented in held.values() else held
@@ -120,11 +155,26 @@ def _parameters(manifest: Mapping[str, Any], kind: Any) -> dict[str, Any]:
 
 
 def _tuples(value: Any, depth: int = 0) -> Any:
-    """JSON's lists as tuples, which nobody changes by mistake."""
+    """JSON's lists as tuples, which nobody changes by mistake, and parts as they were."""
     expect(depth < 32, "parameters", "lists within fewer than 32 lists", "more")
     if isinstance(value, list):
         return tuple(_tuples(each, depth + 1) for each in value)
+    if isinstance(value, dict) and _NAMED in value:
+        return _made(value, depth)
     return value
+
+
+def _made(told: Mapping[str, Any], depth: int) -> Any:
+    """Make a part again."""
+    name, arguments = told[_NAMED], told.get(_ARGUMENTS)
+    kind: Any = _part_named(name) if isinstance(name, str) else None
+    expect(kind is not None, "parameters", "classes of ours", name)
+    expect(isinstance(arguments, dict), "parameters", f"the arguments of {name}", arguments)
+    values = {key: _tuples(each, depth + 1) for key, each in told[_ARGUMENTS].items()}
+    try:
+        return kind(**values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SaveError(f"{MANIFEST} must have arguments for {name}, got: {error}") from None
 
 
 # --- what was learned ------------------------------------------------------------------------
@@ -155,6 +205,10 @@ def _fitted(fitted: Mapping[str, Any]) -> dict[str, Any]:
     expect(math.prod(shape) == n, "fitted.input_shape", f"a shape of {n} numbers", shape)
     found = {"classes_": _classes(**fitted["classes"]), "input_shape_": tuple(shape)}
     found |= {f"{k}_": fitted[k] for k in ("n_features_in", "n_iter", "history") if k in fitted}
+    if "false_alarms" in fitted:
+        alarms, shown = fitted["false_alarms"]
+        expect(alarms <= shown, "fitted.false_alarms", "at most all examples", [alarms, shown])
+        found["false_alarms_"] = (alarms, shown)
     if "feature_names_in" in fitted:
         names = fitted["feature_names_in"]
         expect(len(names) == n, "fitted.feature_names_in", f"{n} names", len(names))

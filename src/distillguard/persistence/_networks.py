@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from .. import networks
 from .._copies import copied
 from .._modes import dtype_of, isolated_random_state
+from .._rejection import rejects
 from ..exceptions import SaveError
 from ..networks._builders import called
 from ._folder import Described, Tensors
@@ -69,7 +70,7 @@ def built(parameter: str, builder: Any, estimator: Any, state: Mapping[str, Tens
         )
     shape, n_classes = estimator.input_shape_, len(estimator.classes_)
     try:
-        with isolated_random_state([], None), _no_larger_than(state):
+        with isolated_random_state([], None), no_larger_than(state):
             network = called(parameter, factory, shape, n_classes)
     except Exception as error:
         raise SaveError(
@@ -84,7 +85,7 @@ def built(parameter: str, builder: Any, estimator: Any, state: Mapping[str, Tens
 
 
 @contextmanager
-def _no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
+def no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
     """Stop a construction that outgrows the saved network by far: its sizes were made up.
 
     A parameter is registered before its memory is written to, so that nothing large comes to
@@ -139,9 +140,14 @@ def _kinds(name: str, tensor: Tensor) -> tuple[Any, ...]:
     return name, tensor.shape, exact
 
 
+def width(network: nn.Module, estimator: Any) -> int:
+    """How many columns the answers of an estimator's network have."""
+    return len(estimator.classes_) + rejects(network)
+
+
 def check_width(network: nn.Module, parameter: str, estimator: Any) -> None:
     """Refuse a network with another number of logits than classes, without computing anything."""
-    n_classes = len(estimator.classes_)
+    n_columns = width(network, estimator)
     # A copy whose tensors have shapes alone; those that are shared stay so.
     away: dict[int, Tensor] = {
         id(p): nn.Parameter(p.detach().to("meta"), False) for p in network.parameters()
@@ -151,11 +157,12 @@ def check_width(network: nn.Module, parameter: str, estimator: Any) -> None:
     inputs = torch.empty(2, *estimator.input_shape_, dtype=dtype, device="meta")
     try:
         with torch.no_grad():
-            width = deepcopy(network, away)(inputs).shape[1]
+            found = deepcopy(network, away)(inputs).shape[1]
     except Exception:
         return  # not every network can be run on shapes alone; predict looks again
-    if width != n_classes:
+    if found != n_columns:
+        extra = n_columns - len(estimator.classes_)
         raise SaveError(
-            f"{parameter} must return one logit for each of the {n_classes} saved classes, "
-            f"got {width}"
+            f"{parameter} must return one logit for each of the {n_columns - extra} saved classes, "
+            f"got {found - extra}"
         )

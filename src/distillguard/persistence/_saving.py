@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from .._typing import NetworkFactory
-from ..networks._wrappers import scaled_as_saved
 from . import _folder
 from ._answers import LARGEST, Answers, answers_of, check_answers
 from ._manifest import described, expect, restored
-from ._networks import built, check_width, fill, networks_of, state_of
+from ._networks import built, check_width, fill, networks_of, state_of, width
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
@@ -20,8 +19,11 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     held = {name.rstrip("_"): getattr(estimator, name) for name in networks_of(type(estimator))}
     states = {name: state_of(network) for name, network in held.items()}
     content = described(estimator, held)
-    shape, n_classes = estimator.input_shape_, len(estimator.classes_)
-    answers = {name: answers_of(network, shape, n_classes) for name, network in held.items()}
+    shape = estimator.input_shape_
+    answers = {
+        name: answers_of(network, shape, width(network, estimator))
+        for name, network in held.items()
+    }
     content["answers"] = {name: each for name, each in answers.items() if each}
     _folder.write(path, content, states)
 
@@ -97,23 +99,23 @@ def load(
     for (attribute, parameter), name in zip(attributes.items(), names, strict=True):
         chosen = parameter if getattr(estimator, parameter) is not None else "module"
         network = built(chosen, getattr(estimator, chosen), estimator, states[name])
-        network = scaled_as_saved(network, states[name])
+        network = estimator._assembled(network, states[name])
         fill(network, chosen, name, states[name])
         if name in manifest["channels_last"]:
             network.to(memory_format=torch.channels_last)
         network.eval()
         check_width(network, chosen, estimator)
         if answers := manifest["answers"].get(name):
-            _check_form(answers, estimator)
+            _check_form(answers, estimator, width(network, estimator))
             check_answers(network, chosen, name, estimator.input_shape_, answers)
         setattr(estimator, attribute, network.to(torch.device(device)))
     return estimator
 
 
-def _check_form(answers: Answers, estimator: Any) -> None:
+def _check_form(answers: Answers, estimator: Any, n_columns: int) -> None:
     """Refuse answers that no save of this estimator has."""
-    small, n_classes = math.prod(estimator.input_shape_) <= LARGEST, len(estimator.classes_)
+    small = math.prod(estimator.input_shape_) <= LARGEST
     rows = [row for rows in answers["logits"].values() for row in rows]
-    right = all(len(row) == n_classes and all(abs(z) < 1e300 for z in row) for row in rows)
+    right = all(len(row) == n_columns and all(abs(z) < 1e300 for z in row) for row in rows)
     whole = all(answers["logits"].values())
-    expect(small and right and whole, "answers", f"rows of {n_classes} logits", rows)
+    expect(small and right and whole, "answers", f"rows of {n_columns} logits", rows)

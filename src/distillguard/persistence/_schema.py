@@ -37,8 +37,9 @@ _FITTED = object_with(
         "feature_names_in": _list_of(TEXT),
         "n_iter": COUNT,
         "history": _list_of({"type": "object"}),
+        "false_alarms": _list_of(COUNT, 2) | {"minItems": 2},
     },
-    optional=("feature_names_in", "n_iter", "history"),
+    optional=("feature_names_in", "n_iter", "history", "false_alarms"),
 )
 _LOGITS = _list_of(_list_of({"type": "number"}), ASKED)
 _ANSWERS = object_with(

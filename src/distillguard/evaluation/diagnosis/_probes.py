@@ -10,6 +10,7 @@ from ... import attacks
 from ..._geometry import ball, per_example
 from ..._modes import dtype_of
 from ..._random import example_keys
+from ..._rejection import opposed
 from ..._typing import Model
 from .._hidden import FIRST_STEPS
 from .._judge import ThreatModel
@@ -145,7 +146,8 @@ def noise(run: Run, threat: ThreatModel, model: Model, inputs: Tensor, labels: T
         x, lowest, highest = inputs[rows], low[rows], high[rows]
         delta = threat.epsilon * ball(threat.norm).sample(x, keys[rows], draw, lowest < highest)
         points = (x + delta).clamp(lowest, highest)
-        right = logits_of(model, points, dtype, run.batch_size).argmax(dim=1) == labels[rows]
+        logits = opposed(model, logits_of(model, points, dtype, run.batch_size), labels[rows])
+        right = logits.argmax(dim=1) == labels[rows]
         best[rows] = torch.where(per_example(right, x), x, points)
         rows = rows[right]
         if not len(rows):

@@ -1,6 +1,6 @@
 """When a share is more than an accident: the bounds that several rules share."""
 
-from .._statistics import lower_bound, upper_bound
+from ..._clopper_pearson import lower_bound, upper_bound
 
 RARE_SHARE = 0.01
 """A share whose exact lower bound lies above this is no accident. Undefended and adversarially

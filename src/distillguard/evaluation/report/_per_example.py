@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ..._frames import data_frame
+from .._captions import REJECTED
 from .._records import Records
 from .._tables import Rows, Table, few
 
@@ -152,7 +153,10 @@ def per_example(records: Records, names: list[str], classes: Any | None) -> PerE
 def named(indices: Tensor, classes: Any | None) -> np.ndarray:
     """Classes by the caller's names for them, as text, where there are such."""
     places = indices.numpy().copy()
-    return places if classes is None else np.array([str(name) for name in classes])[places]
+    if classes is None:
+        return places
+    names = [str(name) for name in classes]
+    return np.array(names if places.max(initial=0) < len(names) else [*names, REJECTED])[places]
 
 
 def called(places: np.ndarray, names: list[str]) -> tuple[str | None, ...]:

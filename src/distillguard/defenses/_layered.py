@@ -1,0 +1,447 @@
+"""The estimator: a classifier behind layers and detectors, which may refuse to answer."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from .. import functional
+from .._clopper_pearson import clopper_pearson
+from .._copies import copied
+from .._data import Spec, examples
+from .._modes import borrowed, fitted_to, isolated_random_state
+from .._random import draw_seed
+from .._validation import check_in_unit_interval
+from .._words import described
+from ..estimators import UndefendedClassifier
+from ..estimators._classifier import NetworkClassifier
+from ..estimators._logits import logits_of
+from ..estimators._training_data import feature_names, held_out
+from ..networks._wrappers import scaled_as_saved
+from ..persistence._networks import no_larger_than
+from ._calibration import joint_thresholds
+from ._detector import Detector
+from ._network import LayeredNetwork
+
+_BATCH = 256
+
+
+class LayeredDefense(NetworkClassifier):
+    """Classifier behind layers, with detectors beside it: a class or a refusal.
+
+    Inputs pass through the layers, one after the other, before they are classified; each detector
+    gives every input a score, and an input is rejected if one of the scores is above that
+    detector's threshold. Thresholds are set together, so that the wanted share of clean examples is
+    rejected by any of them.
+
+    Parameters
+    ----------
+    estimator : estimator, nn.Module or None, default=None
+        The classifier. A fitted estimator of this package, or a module with trained weights that
+        returns logits, is taken as it is; one that is not fitted is cloned and trained on bare
+        inputs, without the layers. None is :class:`~distillguard.UndefendedClassifier`.
+    layers : sequence of nn.Module, default=()
+        What inputs go through, such as :class:`BitDepth`; any module that keeps their shape.
+    detectors : sequence of Detector, default=()
+        What may reject, such as :class:`FeatureSqueezing`. They are copied, never changed.
+    false_positive_rate : float, default=0.05
+        Share of clean examples to be rejected, in (0, 1).
+    rejected_label : int or str, default=-1
+        What ``predict`` answers then: no class. Where classes are text, it is text too.
+    calibration_fraction : float, default=0.2
+        Share of the examples that ``fit`` keeps from training to set the thresholds by, in (0, 1),
+        where there are detectors and something is trained.
+    random_state : int, RandomState or None, default=None
+        Seed of the parts into which examples are split, and of what is trained and has no seed of
+        its own.
+
+    Attributes
+    ----------
+    false_alarms_ : (int, int)
+        How many of the clean examples that set no threshold are rejected, and how many there are.
+    model_ : LayeredNetwork
+        All of it as one module, which returns a last column for rejection and says so by
+        ``rejects``.
+    thresholds_ : ndarray of shape (n_detectors,)
+        A score above is an alarm.
+    false_positive_rate_ : float
+        Share rejected of the clean examples that set no threshold; NaN if there were none.
+    false_positive_interval_ : tuple of float
+        Its 95 % Clopper-Pearson interval.
+    classes_ : ndarray of shape (n_classes,)
+        The classes, in the order of the logits.
+    n_features_in_ : int
+        Numbers in one example.
+    input_shape_ : tuple of int
+        Shape of one example.
+
+    See Also
+    --------
+    distillguard.evaluate : Attacks all of it together.
+
+    Notes
+    -----
+    The thresholds come from one half of the clean examples and the interval from the other, at
+    random, so that it holds for examples that set neither. A rejected example counts as wrong in
+    ``score``.
+
+    Examples
+    --------
+    >>> from distillguard import LayeredDefense, UndefendedClassifier, datasets
+    >>> from distillguard.defenses import BitDepth, MaximumProbability
+    >>> X, y = datasets.load_digits("train")
+    >>> guard = LayeredDefense(
+    ...     UndefendedClassifier(max_epochs=10, random_state=0),
+    ...     [BitDepth(3)],
+    ...     [MaximumProbability()],
+    ...     random_state=0,
+    ... ).fit(X, y)
+    >>> X_test, y_test = datasets.load_digits("test")
+    >>> rejected = guard.predict(X_test) == -1
+    >>> bool(0 < rejected.mean() < 0.15)
+    True
+    """
+
+    _PARTS = ("layers", "detectors")
+    """Parameters without which a save would be of something else."""
+
+    model_: nn.Module
+    false_alarms_: tuple[int, int]
+    estimator: Any
+    layers: Sequence[nn.Module]
+    detectors: Sequence[Detector]
+    false_positive_rate: float
+    rejected_label: Any
+    calibration_fraction: float
+    random_state: Any
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        layers: Sequence[nn.Module] = (),
+        detectors: Sequence[Detector] = (),
+        *,
+        false_positive_rate: float = 0.05,
+        rejected_label: Any = -1,
+        calibration_fraction: float = 0.2,
+        random_state: Any = None,
+    ) -> None:
+        self._keep(locals())
+
+    @property
+    def thresholds_(self) -> NDArray[Any]:
+        """A score above is an alarm: (n_detectors,)."""
+        thresholds: Tensor = self._layered().thresholds
+        return thresholds.cpu().numpy()
+
+    @property
+    def false_positive_rate_(self) -> float:
+        """Share rejected of the clean examples that set no threshold; NaN if there were none."""
+        check_is_fitted(self)
+        alarms, shown = self.false_alarms_
+        return alarms / shown if shown else float("nan")
+
+    @property
+    def false_positive_interval_(self) -> tuple[float, float]:
+        """Its 95 % Clopper-Pearson interval."""
+        check_is_fitted(self)
+        return clopper_pearson(*self.false_alarms_)
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train what is not fitted, and calibrate on examples kept from that.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), DataLoader, Dataset or pair (X, y)
+            Training examples, or something that yields pairs (inputs, labels). They are held in
+            memory.
+        y : array or Tensor of shape (n,), optional
+            Classes; None when ``X`` yields pairs.
+
+        Returns
+        -------
+        LayeredDefense
+            The estimator itself.
+
+        Raises
+        ------
+        TypeError
+            If a parameter, the data or what a loader yields has the wrong type.
+        ValueError
+            If a parameter is out of its range, or the data is empty, not finite or of one class
+            only.
+        """
+        self._check()
+        names = feature_names(self, X, y)
+        opened = examples(X, y, learn_classes=True)
+        _, inputs, labels = opened.whole(torch.get_default_dtype())
+        classes = opened.spec.classes
+        targets = labels.numpy() if classes is None else np.asarray(classes)[labels.numpy()]
+        seed = self._seed()
+        with isolated_random_state([], seed):
+            held = self._held_out(labels)
+            network, classes = self._trained(inputs[~held], targets[~held], seed)
+            self._check_rejected_label(classes)
+            detectors = _copies(self.detectors)
+            for detector in detectors:
+                if not detector.fitted:
+                    detector.fit(inputs[~held].float())
+            model = LayeredNetwork(network, _copies(self.layers), detectors)
+            rate = self._calibrated(model, inputs[held] if bool(held.any()) else inputs)
+        self._keep_learned(model, classes, tuple(inputs.shape[1:]), rate)
+        self.__dict__.pop("feature_names_in_", None)
+        if names is not None:
+            self.feature_names_in_ = names
+        return self
+
+    def calibrate(self, X: Any) -> Self:
+        """Set the thresholds by clean examples, and train nothing.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
+            Clean examples that nothing was trained on. Labels are not looked at. One half sets the
+            thresholds, the other tells the rate of false alarms.
+
+        Returns
+        -------
+        LayeredDefense
+            The estimator itself.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator or a detector is not fitted.
+        ValueError
+            If a parameter is out of its range, or the data is empty or not finite.
+        """
+        self._check()
+        shape = getattr(self, "input_shape_", None) or getattr(self.estimator, "input_shape_", None)
+        opened = examples(X, labelled=False, spec=Spec(shape=shape))
+        _, inputs, _ = opened.whole(torch.get_default_dtype())
+        if hasattr(self, "model_"):
+            model, classes = cast(LayeredNetwork, copied(self.model_)), self.classes_
+        else:
+            if not _is_fitted(self.estimator):
+                raise NotFittedError(
+                    "estimator must be fitted for calibrate, which trains nothing; call fit"
+                )
+            for detector in self.detectors:
+                if not detector.fitted:
+                    raise NotFittedError(
+                        "detectors must be fitted for calibrate, which trains nothing, got "
+                        f"{described(detector)}; call fit, or the detector's own"
+                    )
+            network, classes = self._trained(inputs, None, 0)
+            self._check_rejected_label(classes)
+            model = LayeredNetwork(network, _copies(self.layers), _copies(self.detectors))
+        with isolated_random_state([], self._seed()):
+            rate = self._calibrated(model, inputs)
+        self._keep_learned(model, classes, tuple(inputs.shape[1:]), rate)
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict classes, or refuse.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
+            Examples like those of ``fit``. Of pairs (inputs, labels) the inputs are used.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Members of ``classes_``, or ``rejected_label``.
+        """
+        winners = self._gathered(X, lambda logits: logits.argmax(dim=1))
+        rejected = winners == len(self.classes_)
+        if not rejected.any():
+            return self.classes_[winners]
+        label = str(self.rejected_label) if _is_text(self.classes_) else self.rejected_label
+        return np.append(self.classes_, np.array([label]))[winners]
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Return the softmax of ``decision_function``.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
+            Examples like those of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes + 1), float64
+            Rows that sum to 1, the last column for rejection. That one is no probability of
+            anything: it is the largest where ``predict`` refuses.
+        """
+        return self._gathered(X, lambda logits: functional.softmax(logits.double()))
+
+    def decision_function(self, X: Any) -> NDArray[Any]:
+        """Return the logits with a last column for rejection.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
+            Examples like those of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes + 1)
+            Logits in the order of ``classes_``, then rejection; for two classes three columns.
+        """
+        return self._gathered(X, lambda logits: logits)
+
+    def suspicion(self, X: Any) -> NDArray[Any]:
+        """Return the scores of the detectors, to be compared with ``thresholds_``.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
+            Examples like those of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n, n_detectors)
+            Scores, in the order of ``detectors``.
+        """
+        check_is_fitted(self)
+        opened = examples(X, labelled=False, spec=Spec(shape=self.input_shape_))
+        _, inputs, _ = opened.whole(torch.get_default_dtype())
+        return _parts(self._layered(), inputs)[1].numpy()
+
+    @property
+    def module(self) -> Any:
+        """What makes the classifier's network, as a save tells it."""
+        return self.estimator if isinstance(self.estimator, nn.Module) else self._inner().module
+
+    @module.setter
+    def module(self, builder: Any) -> None:
+        if isinstance(self.estimator, NetworkClassifier):
+            self.estimator.module = builder
+        elif isinstance(builder, nn.Module):
+            self.estimator = builder
+        elif builder is not None:
+            self.estimator = UndefendedClassifier(builder)
+
+    def _inner(self) -> Any:
+        return UndefendedClassifier() if self.estimator is None else self.estimator
+
+    def _layered(self) -> LayeredNetwork:
+        check_is_fitted(self)
+        assert isinstance(self.model_, LayeredNetwork)
+        return self.model_
+
+    def _seed(self) -> int:
+        if self.random_state is None:
+            return draw_seed(None) % 2**31
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _check(self) -> None:
+        for name in ("false_positive_rate", "calibration_fraction"):
+            value = getattr(self, name)
+            check_in_unit_interval(name, value)
+            if value in (0, 1):
+                raise ValueError(f"{name} must be above 0 and below 1, got {value!r}")
+        for name, kind, what in (("layers", nn.Module, "modules"), ("detectors", Detector, "")):
+            held = getattr(self, name)
+            for each in held if isinstance(held, list | tuple) else [held]:
+                if not isinstance(each, kind):
+                    raise TypeError(
+                        f"{name} must be a list or tuple of {what or 'instances of Detector'}, got "
+                        f"{described(each)}"
+                    )
+        inner = self.estimator
+        if not (inner is None or isinstance(inner, nn.Module | NetworkClassifier)):
+            raise TypeError(
+                "estimator must be None, an estimator of distillguard or a module, got "
+                f"{described(inner)}"
+            )
+
+    def _check_rejected_label(self, classes: Any) -> None:
+        known = [str(each) if _is_text(classes) else each for each in classes.tolist()]
+        label = str(self.rejected_label) if _is_text(classes) else self.rejected_label
+        if label in known:
+            raise ValueError(
+                f"rejected_label must be none of the classes, got {self.rejected_label!r}"
+            )
+
+    def _held_out(self, labels: Tensor) -> Tensor:
+        """Examples kept from training: none where there is no threshold, or nothing is trained."""
+        trains = not _is_fitted(self.estimator) or not all(each.fitted for each in self.detectors)
+        count = max(1, round(self.calibration_fraction * len(labels)))
+        return held_out(labels, count if self.detectors and trains else 0)
+
+    def _trained(self, inputs: Tensor, targets: Any, seed: int) -> tuple[nn.Module, NDArray[Any]]:
+        """The classifier's network, a copy, and its classes."""
+        if isinstance(self.estimator, nn.Module):
+            network = copied(self.estimator).eval()
+            width = logits_of(network, inputs[:2], "estimator").shape[1]
+            return network, np.arange(width)
+        inner = self.estimator
+        if not _is_fitted(inner):
+            inner = clone(self._inner())
+            if inner.random_state is None:
+                inner.set_params(random_state=seed)
+            inner.fit(inputs, targets)
+        return copied(inner.model_), inner.classes_
+
+    def _calibrated(self, model: LayeredNetwork, inputs: Tensor) -> tuple[int, int]:
+        """Set the thresholds by one half; return the false alarms of the other, and its size."""
+        model.eval()
+        order = torch.randperm(len(inputs))
+        middle = (len(inputs) + 1) // 2
+        logits, scores = _parts(model, inputs[order[:middle]])
+        if not scores.isfinite().all():
+            raise ValueError("detectors must give finite scores, got NaN or infinity")
+        model.calibrate(joint_thresholds(scores, self.false_positive_rate), logits, scores)
+        rest = inputs[order[middle:]]
+        alarms = 0
+        for batch in rest.split(_BATCH):
+            answers = logits_of(model, batch, "estimator")
+            alarms += int((answers.argmax(dim=1) == answers.shape[1] - 1).sum())
+        return alarms, len(rest)
+
+    def _keep_learned(
+        self, model: nn.Module, classes: Any, shape: tuple[int, ...], rate: tuple[int, int]
+    ) -> None:
+        self.model_, self.classes_, self.input_shape_ = model, classes, shape
+        self.n_features_in_ = int(np.prod(shape))
+        self.false_alarms_ = rate
+
+    def _assembled(self, network: nn.Module, saved: Mapping[str, Tensor]) -> nn.Module:
+        """The whole around a classifier's network, as it was saved."""
+        prefix = "network."
+        inside = [name.removeprefix(prefix) for name in saved if name.startswith(prefix)]
+        detectors = _copies(self.detectors)
+        with no_larger_than(saved):
+            for detector in detectors:
+                detector.build(self.input_shape_)
+        return LayeredNetwork(scaled_as_saved(network, inside), _copies(self.layers), detectors)
+
+
+def _copies(parts: Sequence[nn.Module]) -> list[Any]:
+    return [deepcopy(part) for part in parts]
+
+
+def _is_fitted(estimator: Any) -> bool:
+    return isinstance(estimator, nn.Module) or hasattr(estimator, "model_")
+
+
+def _is_text(classes: NDArray[Any]) -> bool:
+    return any(isinstance(each, str) for each in classes.tolist())
+
+
+def _parts(model: LayeredNetwork, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and scores of all inputs, on the CPU."""
+    with borrowed(model, gradients=False):
+        parts = [model.parts(fitted_to(model, batch)) for batch in inputs.split(_BATCH)]
+    logits, scores = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    return logits.float(), scores.float()

@@ -1,0 +1,161 @@
+"""Layers, a classifier and detectors as one module that may refuse to answer."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ._detector import Detector
+
+_LEAST = 1e-6
+"""Below this a spread or a gap of clean examples says nothing."""
+
+
+class LayeredNetwork(nn.Module):
+    r"""Layers in front of a classifier and detectors beside it, answering as one.
+
+    The last column of the logits is rejection. With :math:`z` the other logits, :math:`s_k` the
+    scores of the detectors and :math:`t_k` their thresholds it is
+
+    .. math:: \max_i z_i + c \max_k \frac{s_k - t_k}{w_k},
+
+    above all classes exactly when a score is above its threshold. :math:`w_k` is the distance
+    between the quartiles of clean scores and :math:`c` the median lead of the best class on clean
+    examples, so that an attack sees the class and the alarms in one unit. Without detectors it is
+    :math:`\max_i z_i - c`.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The classifier, from layered inputs to logits.
+    layers : sequence of nn.Module
+        What inputs go through first, in order.
+    detectors : sequence of Detector
+        What may reject.
+
+    Attributes
+    ----------
+    network, layers, detectors
+        What was given.
+    thresholds, spreads : Tensor of shape (n_detectors,)
+        :math:`t` and :math:`w`.
+    unit : Tensor
+        :math:`c`, one number.
+    rejects : bool
+        True: the last column is rejection.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard.defenses import BitDepth, LayeredNetwork
+    >>> network = LayeredNetwork(torch.nn.Linear(4, 3), [BitDepth(3)], [])
+    >>> network(torch.rand(2, 4)).shape
+    torch.Size([2, 4])
+    """
+
+    rejects = True
+    thresholds: Tensor
+    spreads: Tensor
+    unit: Tensor
+
+    def __init__(
+        self, network: nn.Module, layers: Sequence[nn.Module], detectors: Sequence[Detector]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.layers = nn.ModuleList(layers)
+        self.detectors = nn.ModuleList(detectors)
+        self.register_buffer("thresholds", torch.zeros(len(detectors)))
+        self.register_buffer("spreads", torch.ones(len(detectors)))
+        self.register_buffer("unit", torch.tensor(1.0))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Answer.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+            What the first layer takes.
+
+        Returns
+        -------
+        Tensor of shape (n, n_classes + 1)
+            Logits, the last column for rejection.
+        """
+        logits, scores = self.parts(inputs)
+        best = logits.amax(dim=1)
+        excess = (scores - self.thresholds.to(scores)) / self.spreads.to(scores)
+        alarm = excess.amax(dim=1) if len(self.detectors) else -torch.ones_like(best)
+        rejection = best + self.unit.to(best) * alarm.to(best)
+        return torch.cat([logits, rejection[:, None]], dim=1)
+
+    def classify(self, inputs: Tensor) -> Tensor:
+        """Send inputs through the layers and the classifier.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+            What the first layer takes.
+
+        Returns
+        -------
+        Tensor of shape (n, n_classes)
+            Logits.
+        """
+        for layer in self.layers:
+            inputs = layer(inputs)
+        logits: Tensor = self.network(inputs)
+        return logits
+
+    def parts(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the classifier and each detector say.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+            What the first layer takes.
+
+        Returns
+        -------
+        logits : Tensor of shape (n, n_classes)
+            The classifier's.
+        scores : Tensor of shape (n, n_detectors)
+            The detectors'.
+        """
+        logits = self.classify(inputs)
+        model = self._remembering(inputs, logits)
+        detectors = [cast(Detector, each) for each in self.detectors]
+        scores = [each.score(model, inputs) for each in detectors]
+        for detector, score in zip(detectors, scores, strict=True):
+            if not isinstance(score, Tensor) or score.shape != (len(inputs),):
+                got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+                raise ValueError(
+                    f"score of {type(detector).__name__} must return one number for each input, "
+                    f"shape ({len(inputs)},), got {got}"
+                )
+        return logits, torch.stack(scores, dim=1) if scores else logits.new_zeros(len(logits), 0)
+
+    def calibrate(self, thresholds: Tensor, logits: Tensor, scores: Tensor) -> None:
+        """Set thresholds, and the units in which alarms are told.
+
+        Parameters
+        ----------
+        thresholds : Tensor of shape (n_detectors,)
+            The thresholds.
+        logits : Tensor of shape (n, n_classes)
+            The classifier's on clean examples.
+        scores : Tensor of shape (n, n_detectors)
+            The detectors' on the same.
+        """
+        first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+        self.unit.copy_((first - second).median().clamp(min=_LEAST))
+        self.thresholds.copy_(thresholds)
+        for place, own in enumerate(scores.unbind(dim=1)):
+            low, high = torch.quantile(own, torch.tensor([0.25, 0.75]).to(own))
+            seen = high - low > _LEAST * own.abs().max()
+            self.spreads[place] = high - low if seen else 1.0
+
+    def _remembering(self, inputs: Tensor, logits: Tensor) -> Callable[[Tensor], Tensor]:
+        """The classifier, which is not asked again what it has answered."""
+        return lambda asked: logits if asked is inputs else self.classify(asked)
