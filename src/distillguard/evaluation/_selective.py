@@ -68,14 +68,12 @@ def _descent(
     steps: int,
 ) -> Tensor:
     """The last points of all steps, or the first that both do not stop."""
-    found = points.clone()
-    left = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
+    found, places = points.clone(), torch.arange(len(points), device=points.device)
     for step in range(steps + 1):
         asked = points.detach().requires_grad_()
         margin, alarm = margin_and_alarm(model, asked, labels)
-        passed = left & (margin > 0) & (alarm <= 0)
-        found[passed] = points[passed]
-        left = left & ~passed
+        left = (margin <= 0) | (alarm > 0)
+        found[places] = points.detach()
         if step == steps or not bool(left.any()):
             break
         (towards,) = torch.autograd.grad(margin.sum(), asked, retain_graph=True)
@@ -87,9 +85,10 @@ def _descent(
             ahead, back = _without(towards, away), _without(away, towards)
         direction = torch.where(fooled, back, ahead)
         length = epsilon * FIRST_STEP * (LAST_STEP / FIRST_STEP) ** (step / steps)
-        farther = points + length * ball(norm).steepest(direction)
-        points = project_to_budget(farther, inputs, norm, epsilon, low, high)
-    found[left] = points[left].detach()
+        farther = points.detach() + length * ball(norm).steepest(direction)
+        points = project_to_budget(farther, inputs, norm, epsilon, low, high)[left]
+        places, inputs, labels = places[left], inputs[left], labels[left]
+        low, high = low[left], high[left]
     return found
 
 
