@@ -10,6 +10,7 @@ from ._displays import (
 )
 from ._evaluate import evaluate
 from ._histograms import Histogram, confidence_histogram, gradient_histogram
+from ._layer_by_layer import LayerReport, evaluate_layers
 from ._loss_surface import LossSurface, LossSurfaceDisplay
 from ._presets import AttackSpec
 from ._records import Cost
@@ -39,6 +40,7 @@ __all__ = [
     "Finding",
     "Histogram",
     "HistogramDisplay",
+    "LayerReport",
     "LossSurface",
     "LossSurfaceDisplay",
     "Observations",
@@ -52,6 +54,7 @@ __all__ = [
     "compare",
     "confidence_histogram",
     "evaluate",
+    "evaluate_layers",
     "gradient_histogram",
     "paired_difference",
     "robustness_curve",

@@ -1,0 +1,109 @@
+"""Projected gradient descent against a classifier and its detectors at once."""
+
+import torch
+from torch import Tensor
+
+from .. import attacks
+from .._boxes import boxes
+from .._geometry import ball, per_example, project_to_budget
+from .._modes import borrowed
+from .._typing import Bounds, Mask, Norm
+from ..defenses import LayeredNetwork
+from ..functional import margin_loss
+
+STEPS, FIRST_STEP, LAST_STEP = 100, 0.25, 0.01
+"""Steps, and the first and the last of them as shares of the radius."""
+
+
+def selective_pgd(
+    model: LayeredNetwork,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    norm: Norm = "linf",
+    bounds: Bounds = (0.0, 1.0),
+    mask: Mask | None = None,
+    steps: int = STEPS,
+    batch_size: int = 256,
+    random_state: int | None = None,
+) -> Tensor:
+    """Fool the layered classifier first, then silence the detectors from there.
+
+    Each step serves the one of both that is not there yet: in the first half of the steps along its
+    gradient less what of it harms the other, in the second along all of it, since a corner of the
+    ball may leave no other way (orthogonal and selective projected gradient descent, Bryniarski et
+    al. 2021, https://arxiv.org/abs/2106.15023).
+    """
+    told = {"bounds": bounds, "mask": mask, "batch_size": batch_size, "random_state": random_state}
+    start = attacks.pgd(
+        model.classify, inputs, labels, epsilon=epsilon, norm=norm, loss="margin", steps=20,
+        **told,  # type: ignore[arg-type]
+    )  # fmt: skip
+    if not len(model.detectors):
+        return start
+    low, high = (each.expand_as(inputs) for each in boxes(inputs, bounds, mask))
+    found = []
+    with borrowed(model, random_state):
+        for first in range(0, len(inputs), batch_size):
+            rows = slice(first, first + batch_size)
+            found.append(
+                _descent(
+                    model, start[rows], inputs[rows], labels[rows], low[rows], high[rows],
+                    norm, epsilon, steps,
+                )
+            )  # fmt: skip
+    return torch.cat(found) if found else start
+
+
+def _descent(
+    model: LayeredNetwork,
+    points: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    low: Tensor,
+    high: Tensor,
+    norm: Norm,
+    epsilon: float,
+    steps: int,
+) -> Tensor:
+    """The last points of all steps, or the first that both do not stop."""
+    found, places = points.clone(), torch.arange(len(points), device=points.device)
+    for step in range(steps + 1):
+        asked = points.detach().requires_grad_()
+        margin, alarm = margin_and_alarm(model, asked, labels)
+        left = (margin <= 0) | (alarm > 0)
+        found[places] = points.detach()
+        if step == steps or not bool(left.any()):
+            break
+        (towards,) = torch.autograd.grad(margin.sum(), asked, retain_graph=True)
+        (away,) = torch.autograd.grad(alarm.sum(), asked, allow_unused=True)
+        away = torch.zeros_like(points) if away is None else -away
+        fooled = per_example(margin > 0, points)
+        ahead, back = towards, away
+        if 2 * step < steps:
+            ahead, back = _without(towards, away), _without(away, towards)
+        direction = torch.where(fooled, back, ahead)
+        length = epsilon * FIRST_STEP * (LAST_STEP / FIRST_STEP) ** (step / steps)
+        farther = points.detach() + length * ball(norm).steepest(direction)
+        points = project_to_budget(farther, inputs, norm, epsilon, low, high)[left]
+        places, inputs, labels = places[left], inputs[left], labels[left]
+        low, high = low[left], high[left]
+    return found
+
+
+def margin_and_alarm(
+    model: LayeredNetwork, points: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Lead of another class over the true one, and the largest excess over a threshold: (n,)."""
+    logits, scores = model.parts(points)
+    excess = (scores - model.thresholds.to(scores)) / model.spreads.to(scores)
+    return margin_loss(logits, labels), excess.amax(dim=1)
+
+
+def _without(gradient: Tensor, other: Tensor) -> Tensor:
+    """A gradient less the part of it that goes against another one."""
+    flat, against = gradient.flatten(1), other.flatten(1)
+    squared = (against * against).sum(dim=1, keepdim=True)
+    share = (flat * against).sum(dim=1, keepdim=True) / squared.clamp(min=1e-30)
+    return (flat - share.clamp(max=0) * against).view_as(gradient)
