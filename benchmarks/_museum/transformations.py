@@ -135,11 +135,11 @@ def curvature(images: Tensor, smoothing: float = 1e-3) -> Tensor:
 class ResizeAndPad(nn.Module):
     """Shrink each image by a random factor and put it at a random place on black.
 
-    The paper enlarges 299 pixels to between 299 and 331; here 28 shrink to between ``smallest``
-    and 28, so that the network stays as it is.
+    The paper enlarges 299 pixels to between 299 and 331, by a tenth at most; here 28 shrink to
+    between ``smallest`` and 28, so that the network stays as it is.
     """
 
-    def __init__(self, smallest: int = 22) -> None:
+    def __init__(self, smallest: int = 25) -> None:
         super().__init__()
         self.smallest = smallest
 
