@@ -20,14 +20,25 @@ TRAINED_ON = 4000
 
 def network(*_: Any) -> nn.Module:
     """Two strided convolutions and two dense layers: small, so that AutoAttack ends."""
+    return convolutional()
+
+
+def convolutional(
+    channels: int = 1, activation: Callable[[int], nn.Module] | None = None
+) -> nn.Module:
+    """Return the small network for inputs of other channels, with another activation.
+
+    ``activation`` is given the number of channels, or of features, that it follows.
+    """
+    activation = activation or (lambda width: nn.ReLU())
     return nn.Sequential(
-        nn.Conv2d(1, 16, 5, stride=2, padding=2),
-        nn.ReLU(),
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
+        activation(16),
         nn.Conv2d(16, 32, 5, stride=2, padding=2),
-        nn.ReLU(),
+        activation(32),
         nn.Flatten(),
         nn.Linear(32 * 49, 64),
-        nn.ReLU(),
+        activation(64),
         nn.Linear(64, 10),
     )
 

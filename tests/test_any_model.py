@@ -439,6 +439,19 @@ def test_a_model_that_answers_by_place_is_refused_with_the_remedy(tangled, case)
         case.briefly(lambda x: tangled(x) + side[: len(x)], inputs, labels)
 
 
+def test_a_model_that_is_hardly_random_is_not_taken_for_one_that_answers_by_place(digits):
+    net, inputs, labels = digits
+    inputs, labels = inputs[:8], labels[:8]
+    # Of two differences between draws, about every other is above a hundredth.
+    scale = 0.0026 * net(inputs).abs().amax().item()
+
+    def hardly_random(x: Tensor) -> Tensor:
+        return net(x) + scale * torch.randn(len(x), 10)
+
+    for seed in range(20):
+        attacks.fgsm(hardly_random, inputs, labels, epsilon=0.1, random_state=seed)
+
+
 def test_side_information_travels_as_masked_coordinates(digits):
     net, inputs, labels = digits
     side = torch.randn(len(inputs), 10, generator=torch.Generator().manual_seed(0))

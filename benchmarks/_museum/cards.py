@@ -1,0 +1,112 @@
+"""The museum's page: one card for each row, generated from the results, never edited."""
+
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[2] / "docs" / "museum.md"
+GENERATED = "% Written by: python -m benchmarks.museum --pages. Edit benchmarks/_museum instead.\n"
+POINTS = 0.05
+"""How far above the best adaptive attack's a figure may stand, and above the twin's."""
+
+Row = dict[str, Any]
+
+
+def verdict(row: Row) -> str:
+    """What a row says of ``evaluate``."""
+    said, left = row["evaluate"], row["adaptive"]["robust_accuracy"]
+    severe = [code for code, severity in said["findings"] if severity == "severe"]
+    if row["control"]:
+        return "a severe finding on a control" if severe else "honest"
+    if left > row["twin"]["robust_accuracy"] + POINTS + 1e-9:
+        how = "no further than evaluate" if said["robust_accuracy"] <= left else "further"
+        state = f"open: our attack stops above the undefended network, {how}"
+    elif said["robust_accuracy"] <= left + POINTS + 1e-9:
+        return "not fooled"
+    else:
+        state = f"fooled by {100 * (said['robust_accuracy'] - left):.0f} points"
+    named = [code for code in severe if code in row["causes"]]
+    if named:
+        return f"{state}; named: {', '.join(named)}"
+    return f"{state}; warned: {', '.join(severe)}" if severe else state
+
+
+def summary(row: Row) -> Row:
+    """A row at a glance, in per cent."""
+    return {
+        "defence": row["title"],
+        "clean": percent(row["clean_accuracy"]),
+        "without": percent(row["twin"]["robust_accuracy"]),
+        "unadapted PGD": percent(row["unadapted"]["robust_accuracy"]),
+        "evaluate": percent(row["evaluate"]["robust_accuracy"]),
+        "quoted": percent(row["evaluate"]["quoted_accuracy"]),
+        "adaptive": percent(row["adaptive"]["robust_accuracy"]),
+        "verdict": verdict(row),
+    }
+
+
+def percent(share: float) -> str:
+    """A share in per cent with one digit."""
+    return f"{100 * share:.1f}"
+
+
+def page(result: dict[str, Any]) -> str:
+    """The whole page."""
+    cards = [card(row) for row in result["rows"]]
+    about = (
+        f"{result['examples']} test images each, linf; {result['processor']}, "
+        f"torch {result['versions']['torch']}, {result['date']}. `python -m benchmarks.museum` "
+        "measures all of it."
+    )
+    return "\n".join(
+        [GENERATED, TITLE, about + "\n", "::::{grid} 1 1 2 2\n:gutter: 3\n", *cards, "::::\n"]
+    )
+
+
+TITLE = """\
+# The museum of broken defences
+
+Each of these defences was published with a figure that a better attack took away, and each is
+built here small and faithfully. A card shows the accuracy that is left after PGD as one writes it
+without looking at the defence (cross-entropy, 40 steps), what `evaluate` says with no option, and
+what the best attack leaves that we could write for this defence. The last is the figure to go by,
+and is itself only an upper bound.
+
+A randomised defence is judged by the mean over 100 draws at the point where it does worst. A model
+that may reject is judged as its authors do, a rejected adversarial example being withstood and a
+rejected clean one an error; only `evaluate` counts each rejection as an error, and so says less
+than the defence is worth. "Open" means that our own attack stays more than five points above what
+it leaves of the network without the defence: then a part of the robustness may be real.
+"""
+
+
+def card(row: Row) -> str:
+    """One defence."""
+    shown = summary(row)
+    findings = ", ".join(
+        f"[{code}](findings/{code}.md)" for code, severity in row["evaluate"]["findings"]
+    )
+    lines = [
+        f":::{{grid-item-card}} {row['title']}",
+        "",
+        f"[{row['paper']}]({row['link']}). {row['data']}, radius {row['epsilon']:g}.",
+        "",
+        f"*Claim.* {row['claim']}",
+        "",
+        f"*Hole.* {row['hole']}",
+        "",
+        "| accuracy left, % | |",
+        "| --- | ---: |",
+        f"| no attack | {shown['clean']} |",
+        f"| unadapted PGD | {shown['unadapted PGD']} |",
+        f"| `evaluate`, measured | {shown['evaluate']} |",
+        f"| `evaluate`, quoted | {shown['quoted']} |",
+        f"| best adaptive attack | {shown['adaptive']} |",
+        f"| without the defence ({row['twin']['network']}) | {shown['without']} |",
+        "",
+        f"Findings: {findings or 'none'}.",
+        "",
+        f"**{shown['verdict'][0].upper()}{shown['verdict'][1:]}.**",
+        ":::",
+        "",
+    ]
+    return "\n".join(lines)
