@@ -41,7 +41,7 @@ LAYERS = [
     {"callbacks"},
     {"adaptive", "attacks", "estimators"},
     {"evaluation"},
-    {"interop"},
+    {"interop", "testing"},
 ]
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
 OPTIONAL = {

@@ -18,6 +18,7 @@ _HOMES = {
     "networks": "",
     "persistence": "",
     "scaling_laws": "",
+    "testing": "",
     "estimators": "",
     "AdversarialTrainer": "estimators",
     "DefensiveDistiller": "estimators",
@@ -48,6 +49,7 @@ __all__ = [
     "networks",
     "persistence",
     "scaling_laws",
+    "testing",
 ]
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
         networks,
         persistence,
         scaling_laws,
+        testing,
     )
     from .estimators import (
         AdversarialTrainer,
