@@ -44,7 +44,7 @@ LAYERS = [
     {"adaptive", "attacks", "estimators"},
     {"defenses"},
     {"evaluation"},
-    {"interop"},
+    {"interop", "testing"},
 ]
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
 OPTIONAL = {

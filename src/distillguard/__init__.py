@@ -19,6 +19,7 @@ _HOMES = {
     "networks": "",
     "persistence": "",
     "scaling_laws": "",
+    "testing": "",
     "estimators": "",
     "AdversarialTrainer": "estimators",
     "DefensiveDistiller": "estimators",
@@ -52,6 +53,7 @@ __all__ = [
     "networks",
     "persistence",
     "scaling_laws",
+    "testing",
 ]
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
         networks,
         persistence,
         scaling_laws,
+        testing,
     )
     from .defenses import LayeredDefense
     from .estimators import (

@@ -5,6 +5,7 @@ from typing import Any
 
 __all__ = [
     "AttackError",
+    "BrokenPromiseError",
     "DivergenceError",
     "MissingDataError",
     "MissingPackageError",
@@ -15,6 +16,24 @@ __all__ = [
 
 class AttackError(RuntimeError):
     """Not one attack of an evaluation ran; the message names each with what it raised."""
+
+
+class BrokenPromiseError(AssertionError):
+    """A check of :mod:`distillguard.testing` found promises that were not kept.
+
+    Attributes
+    ----------
+    broken : tuple of distillguard.testing.BrokenPromise
+        Each promise with what was found and the smallest example that shows it.
+    """
+
+    def __init__(self, message: str, broken: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.broken = tuple(broken)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with what broke: errors travel between processes."""
+        return type(self), (str(self), self.broken)
 
 
 class NoGradientError(RuntimeError):

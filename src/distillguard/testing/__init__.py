@@ -1,0 +1,13 @@
+"""Tests for networks, attacks and losses: whether they keep the promises that others rely on.
+
+Each ``check_*`` is a plain function that returns nothing or raises
+:class:`~distillguard.exceptions.BrokenPromiseError`, so that it serves in any test.
+"""
+
+from ._models import check_model
+from ._promises import BrokenPromise
+
+__all__ = [
+    "BrokenPromise",
+    "check_model",
+]

@@ -1,0 +1,112 @@
+"""Promises: a table of checks, run in order, and one error that names all that broke."""
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from .._validation import check_choice
+from ..exceptions import BrokenPromiseError
+
+SHOWN = 12
+"""Values of an example that a message shows."""
+
+Subject = TypeVar("Subject")
+
+
+class BrokenPromise(NamedTuple):
+    """One promise that was not kept."""
+
+    promise: str
+    """Its name."""
+
+    message: str
+    """What was promised and what was found."""
+
+    example: Tensor | None = None
+    """The smallest batch that shows it, of shape (n, ...); None where no input matters."""
+
+    def __str__(self) -> str:
+        """Name, finding and example."""
+        shown = "" if self.example is None else f"\n    example: {_shown(self.example)}"
+        return f"{self.promise}: {self.message}{shown}"
+
+
+class Check(NamedTuple, Generic[Subject]):
+    """How a promise is tested."""
+
+    promise: str
+    find: Callable[[Subject], Iterable[BrokenPromise]]
+    needs: Collection[str] = ()
+    """Promises without which this one cannot be judged."""
+
+
+def run(checks: Sequence[Check[Subject]], subject: Subject, name: str, skip: Any) -> None:
+    """Test each promise, and raise once for all that broke.
+
+    Raises
+    ------
+    BrokenPromiseError
+        If one broke.
+    ValueError
+        If ``skip`` names what is no promise.
+    """
+    skip = {skip} if isinstance(skip, str) else set(skip)
+    promises = [check.promise for check in checks]
+    for each in skip:
+        check_choice("skip", each, promises)
+    broken: list[BrokenPromise] = []
+    unjudged: list[str] = []
+    for check in checks:
+        if check.promise in skip:
+            continue
+        if {one.promise for one in broken} & set(check.needs) or set(unjudged) & set(check.needs):
+            unjudged.append(check.promise)
+            continue
+        broken += _found(check, subject)
+    if broken:
+        raise BrokenPromiseError(_message(name, broken, unjudged, len(checks)), broken)
+
+
+def _found(check: Check[Subject], subject: Subject) -> Iterator[BrokenPromise]:
+    try:
+        yield from check.find(subject)
+    except Exception as error:
+        yield BrokenPromise(check.promise, f"it raised {type(error).__name__}: {error}")
+
+
+def _message(
+    name: str, broken: Sequence[BrokenPromise], unjudged: Sequence[str], count: int
+) -> str:
+    lines = [f"{name} must keep its promises, got {len(broken)} of {count} broken"]
+    lines += [f"  {one}" for one in broken]
+    if unjudged:
+        lines.append(f"  not judged, because of these: {', '.join(unjudged)}")
+    return "\n".join(lines)
+
+
+def _shown(example: Tensor) -> str:
+    values = example.detach().flatten()
+    if example.numel() <= SHOWN:
+        return f"{example.tolist()} in {example.dtype}"
+    ends = values.double().aminmax() if values.isfinite().all() else None
+    span = "" if ends is None else f" in [{ends[0].item():.4g}, {ends[1].item():.4g}]"
+    if bool((values == values[0]).all()):
+        span = f", every value {values[0].item():.4g}"
+    return f"shape {tuple(example.shape)}, {example.dtype}{span}"
+
+
+def smallest(points: Tensor, broken: Callable[[Tensor], bool]) -> Tensor:
+    """The first row, else the first two, for which ``broken`` holds; else all."""
+    for size in (1, 2):
+        for rows in itertools.combinations(range(len(points)), size):
+            if broken(points[list(rows)]):
+                return points[list(rows)]
+    return points
+
+
+def first(bad: Tensor) -> int:
+    """The place of the first True of a bool tensor of shape (n,)."""
+    return int(torch.nonzero(bad)[0, 0])
