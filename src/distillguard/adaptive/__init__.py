@@ -6,6 +6,7 @@ ones that were used, and counts the questions that they ask.
 """
 
 from ._averaged import Averaged, averaged
+from ._before import StraightThroughBefore
 from ._gradient_from import GradientFrom, gradient_from
 from ._straight_through import StraightThrough, StraightThroughPart, straight_through
 from ._surrogate import Surrogate, distil_surrogate
@@ -14,6 +15,7 @@ __all__ = [
     "Averaged",
     "GradientFrom",
     "StraightThrough",
+    "StraightThroughBefore",
     "StraightThroughPart",
     "Surrogate",
     "averaged",

@@ -10,6 +10,7 @@ from .._account import question
 from .._modes import one_at_a_time
 from .._rejection import rejects
 from .._words import described, listed
+from ._before import StraightThroughBefore
 from ._lending import lent, wants_gradient
 
 Backward: TypeAlias = str | Callable[[Tensor], Tensor]
@@ -186,7 +187,8 @@ def straight_through(
     backward: Backward = "identity",
     *,
     part: str | nn.Module | None = None,
-) -> StraightThrough | StraightThroughPart:
+    before: nn.Module | None = None,
+) -> StraightThrough | StraightThroughPart | StraightThroughBefore:
     r"""Give what hides its gradient the gradient of something like it (BPDA) [1]_.
 
     Forward, everything is as it was, bit for bit; backward, gradients take another way: past the
@@ -205,10 +207,14 @@ def straight_through(
     part : str or nn.Module, optional
         The part of ``target``, by its name in ``named_modules`` or itself. A hook sits on it while
         the returned module is asked, and at no other time: the model is neither copied nor changed.
+    before : nn.Module, optional
+        A module that ``target`` asks, in place of ``part``: all that ``target`` does to its input
+        before is stepped over. It serves a defence that is written in functions, and one of several
+        steps, in front of a network that takes as many numbers as ``target`` does.
 
     Returns
     -------
-    StraightThrough or StraightThroughPart
+    StraightThrough, StraightThroughPart or StraightThroughBefore
         A module that is asked in place of ``target``.
 
     Raises
@@ -216,7 +222,8 @@ def straight_through(
     TypeError
         If an argument is of another kind.
     ValueError
-        If there is no such part; when asked, if shapes disagree.
+        If there is no such part, or both ``part`` and ``before`` are given; when asked, if shapes
+        disagree.
 
     See Also
     --------
@@ -248,7 +255,18 @@ def straight_through(
 
     >>> model = torch.nn.Sequential(torch.nn.Threshold(0.5, 0.0), torch.nn.Linear(2, 3))
     >>> attacked = straight_through(model, part="0")
+
+    What a function does before it asks a network:
+
+    >>> network = torch.nn.Linear(2, 3)
+    >>> attacked = straight_through(lambda x: network(x.detach().round()), before=network)
     """
+    if before is not None:
+        if part is not None:
+            raise ValueError("part must be None where before is given, got both; choose one")
+        if backward != "identity":
+            raise ValueError(f"backward must be 'identity' where before is given, got {backward!r}")
+        return StraightThroughBefore(target, before)
     if part is not None:
         return StraightThroughPart(target, part, backward)  # type: ignore[arg-type]
     if not callable(target) or isinstance(target, type):

@@ -18,6 +18,7 @@ from ._traces import AttackTrace
 from ._transfer import TransferMatrix, transfer_matrix
 from .diagnosis._findings import Finding
 from .diagnosis._observations import Observations
+from .report._adaptation import Adaptation
 from .report._compare import Comparison, compare
 from .report._paired import PairedDifference, paired_difference
 from .report._per_example import PerExample
@@ -27,6 +28,7 @@ from .report._schema import SCHEMA
 
 __all__ = [
     "SCHEMA",
+    "Adaptation",
     "AdversarialExamplesDisplay",
     "AttackRow",
     "AttackSpec",

@@ -16,7 +16,7 @@ from ._judge import ThreatModel
 from ._ours import Ours, completed, ours, unwrapped
 from ._presets import PRESETS, AttackSpec, preset
 
-RESERVED = ("clean pass", "checks", "judging", "diagnosis")
+RESERVED = ("clean pass", "checks", "judging", "diagnosis", "adaptation")
 
 ALSO_CALLED = {
     "aa": "autoattack",

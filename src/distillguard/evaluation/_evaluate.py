@@ -29,6 +29,7 @@ from .._validation import (
 )
 from .._version import __version__
 from ..adaptive._averaged import averaged
+from ._adaptation import adapt as adapted
 from ._captions import Captions, ClassNames
 from ._entries import resolve_attacks
 from ._errors import no_attack_ran
@@ -43,7 +44,9 @@ from ._shards import gathered
 from ._state import StateFile
 from ._statistics import wilson
 from .diagnosis._diagnose import PROBES, diagnose, sample_size
+from .diagnosis._observations import Observations
 from .diagnosis._rules import findings
+from .report._adaptation import Adaptation
 from .report._per_example import per_example
 from .report._report import Example, RobustnessReport
 from .report._rows import class_rows, rows, survivors
@@ -60,6 +63,7 @@ def evaluate(
     attacks: Any = "standard",
     survivors_only: bool = True,
     diagnosis: str | None = "auto",
+    adapt: bool | Literal["auto"] = "auto",
     bounds: Bounds = (0.0, 1.0),
     mask: Mask | None = None,
     batch_size: int = 256,
@@ -118,6 +122,13 @@ def evaluate(
         of ``"quick"`` and has fewer findings to show. ``"auto"`` is full, but brief for ``"quick"``
         and where the attacks left no example whose robustness could be doubted. None looks at
         nothing but what the attacks left behind.
+    adapt : bool or "auto", default="auto"
+        Whether to do what findings name and attack again: where the diagnosis finds that the
+        gradient is hidden, misleading or random, attacks follow the model past the modules that
+        hide it (BPDA), its mean over draws (EOT), its mean over points nearby, or a student
+        distilled from its answers on ``X``. Verdicts stay the model's own. What is found has rows
+        and costs of its own, ``report.adaptation``, and is taken off ``quoted_accuracy``; without
+        such a finding nothing is asked. ``"auto"`` adapts the attacks of ``"standard"`` alone.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take: two numbers, or tensors broadcastable to
         one input, such as one bound for each feature or channel. Inputs that exceed them by
@@ -233,6 +244,7 @@ def evaluate(
     check_choice("diagnosis", diagnosis, ("auto", "full", "brief", None))
     if diagnosis == "auto" and attacks == "quick":
         diagnosis = "brief"
+    adapt = checked_adapt(adapt, attacks, diagnosis)
     check_random_state(random_state)
     check_search(precision, compile)
     check_choice("keep_examples", keep_examples, KEPT)
@@ -278,7 +290,24 @@ def evaluate(
             left = survivors(run.records, list(chosen))
             diagnosis = "full" if bool(left.any()) else "brief"
         bar.diagnose(n_here, sample_size(diagnosis), PROBES[diagnosis])
-        return summary(run, subject, surrogate, processes, diagnosis)
+        observations = diagnosed(run, surrogate, processes, diagnosis)
+        adaptation = None
+        if adapt:
+            found = findings(observations)
+            adaptation = adapted(run, found, data, chunk_size, surrogate, processes)
+        return summary(run, subject, processes, observations, adaptation)
+
+
+def checked_adapt(adapt: Any, attacks: Any, diagnosis: str | None) -> bool:
+    """Whether attacks are adapted to what the diagnosis finds."""
+    check_choice("adapt", adapt, ("auto", True, False))
+    if adapt is True and diagnosis is None:
+        raise ValueError(
+            "adapt must be False or 'auto' where diagnosis is None, which finds nothing to adapt "
+            "to, got True; leave diagnosis out"
+        )
+    asked = isinstance(attacks, str) and attacks == "standard" if adapt == "auto" else adapt
+    return bool(asked) and diagnosis is not None
 
 
 def as_bounds(bounds: Bounds) -> Bounds:
@@ -322,17 +351,23 @@ def check_some_attack_ran(run: Run, processes: Processes) -> None:
         raise no_attack_ran(run.records.errors) from first
 
 
+def diagnosed(
+    run: Run, surrogate: Model | None, processes: Processes, diagnosis: str | None
+) -> Observations:
+    """What the diagnosis measured, and what could not be."""
+    observations = diagnose(run, diagnosis, surrogate, processes)
+    return replace(observations, failed={**observations.failed, **run.records.notes})
+
+
 def summary(
     run: Run,
     subject: EvaluatedModel,
-    surrogate: Model | None,
     processes: Processes,
-    diagnosis: str | None,
+    observations: Observations,
+    adaptation: Adaptation | None,
 ) -> RobustnessReport:
-    """Diagnose, sum up, apply the rules."""
+    """Sum up, apply the rules."""
     records, names = run.records, list(run.attacks)
-    observations = diagnose(run, diagnosis, surrogate, processes)
-    observations = replace(observations, failed={**observations.failed, **records.notes})
     n = len(records)
     clean, robust = observations.correct, int(survivors(records, names).sum())
     captions = run.captions
@@ -365,6 +400,7 @@ def summary(
         classes=class_rows(records, names, captions.classes),
         date=processes.broadcast(datetime.now(UTC).isoformat(timespec="seconds")),
         examples=examples(records, names, captions.classes),
+        adaptation=adaptation,
     )
 
 

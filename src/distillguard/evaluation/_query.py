@@ -53,10 +53,7 @@ class QueryCounter(nn.Module):
         check_output(logits, len(inputs))
         self.n_classes = logits.shape[1]
         if self.takes_logarithm:
-            # A probability of 0 becomes a logit whose softmax is 0 again.
-            zero = 2 * math.log(torch.finfo(logits.dtype).tiny)
-            kept = logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
-            logits = torch.where(logits > 0, kept, zero)
+            logits = logarithm(logits)
         if logits.requires_grad:
             logits.register_hook(self._went_back)
         if self.observer is not None:
@@ -71,6 +68,13 @@ class QueryCounter(nn.Module):
         other = QueryCounter(model)
         other.account, other.takes_logarithm = self.account, self.takes_logarithm
         return other
+
+
+def logarithm(probabilities: Tensor) -> Tensor:
+    """Logits whose softmax the probabilities are; one of 0 is 0 again."""
+    tiny = torch.finfo(probabilities.dtype).tiny
+    kept = probabilities.clamp(min=tiny).log()
+    return torch.where(probabilities > 0, kept, 2 * math.log(tiny))
 
 
 def with_gradients(function: Callable[P, R]) -> Callable[P, R]:

@@ -52,6 +52,8 @@ class Run:
     """Whose points are kept: one of :data:`KEPT`."""
     raised: dict[str, Exception] = field(default_factory=dict)
     """What attacks raised, other than for lack of gradients."""
+    fooled_by_diagnosis: Tensor = field(default_factory=lambda: torch.arange(0))
+    """Places of the examples that the diagnosis fooled and the attacks had not: (m,) int64."""
     progress: Progress = field(default_factory=lambda: Progress(False, None))
 
     def __post_init__(self) -> None:
@@ -195,7 +197,7 @@ class Run:
                 self.search.observer = None
         if name in self.records.errors:
             return None
-        with self.accounted("judging", f"judging of attack {name!r}"):
+        with self.accounted("judging", f"judging of attack {name!r}", unseen=True):
             verdict = judge(
                 self.model,
                 name,
@@ -243,16 +245,18 @@ class Run:
         )
 
     @contextmanager
-    def accounted(self, part: str, told: str | None = None) -> Iterator[None]:
+    def accounted(
+        self, part: str, told: str | None = None, *, unseen: bool = False
+    ) -> Iterator[None]:
         """Borrow the model with the run's seed and write down what is spent meanwhile.
 
-        What is raised gets a note of where that was, if ``told``.
+        What is raised gets a note of where that was, if ``told``. A randomised model is judged by
+        draws ``unseen`` by any attack.
         """
         self.model.account.settled()
         began = time.perf_counter()
         where = noted(f"in evaluate's {told}") if told else nullcontext()
-        # A randomised model is judged by draws that no attack has seen.
-        seed = (self.seed + (part == "judging")) % 2**63
+        seed = (self.seed + unseen) % 2**63
         with where, charged(self.model.account), borrowed(self.model, seed):
             yield
         spent, seconds = self.model.account.settled(), time.perf_counter() - began

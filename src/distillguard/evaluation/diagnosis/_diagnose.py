@@ -4,6 +4,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ... import attacks
@@ -88,6 +89,9 @@ def diagnose(
                 test = probe_of(run, min(FIRST, size), steps, strayed)
                 seen |= probe.once("active test", partial(active_test, test, specs))
             seen |= probe.measured("survivors", partial(survival, probe))
+            fell = probe.places[probe.attack_survivors & ~probe.survivors].cpu()
+            places = torch.cat(processes.all_gather(run.records.sample["index"][fell]))
+            run.fooled_by_diagnosis = places
     costs = processes.all_gather(run.records.costs["diagnosis"])
     run.records.costs["diagnosis"] = combined_cost(costs)
     whole = size if kind == "brief" else None

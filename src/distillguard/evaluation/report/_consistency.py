@@ -12,6 +12,7 @@ from .._entries import RESERVED
 from .._statistics import wilson
 
 if TYPE_CHECKING:
+    from ._adaptation import Adaptation
     from ._report import RobustnessReport
     from ._rows import AttackRow
 
@@ -30,6 +31,8 @@ def _all_facts(report: "RobustnessReport", read: dict[str, Any]) -> "Facts":
     yield from _threat_model(report)
     yield from _counts(report)
     yield from _examples(report)
+    if report.adaptation is not None:
+        yield from _adaptation(report, report.adaptation)
     yield from _derived(report, read)
 
 
@@ -87,6 +90,22 @@ def _counts(report: "RobustnessReport") -> Facts:
     yield "observations.all_survivors and attack_survivors", seen.n_fooled_by_diagnosis >= 0
 
 
+def _adaptation(report: "RobustnessReport", adapted: "Adaptation") -> Facts:
+    n = report.n_examples
+    standing = report.n_robust - report.observations.n_fooled_by_diagnosis
+    names = [row.name for row in (*report.attacks, *adapted.attacks)]
+    yield "adaptation.attacks of names of their own", len(set(names)) == len(names)
+    yield "adaptation.standing and what was left", adapted.standing == standing
+    yield "adaptation.attacked and standing", adapted.attacked <= standing
+    yield "adaptation.fooled and attacked", adapted.fooled <= adapted.attacked
+    fooled = sum(row.fooled for row in adapted.attacks)
+    yield "adaptation.fooled and its attacks", adapted.fooled == fooled
+    for row in adapted.attacks:
+        # Of data that are read once, a part of the examples left is at hand.
+        yield from _row(row, n, standing, partly=True)
+        standing -= row.fooled
+
+
 def _classes(report: "RobustnessReport") -> Facts:
     n, rows = report.n_examples, report.classes
     counts = [(row.n_examples, row.n_correct, row.n_robust) for row in rows]
@@ -105,10 +124,11 @@ def _share(name: str, n: int, value: float, interval: tuple[float, float]) -> Fa
     yield f"{name}_interval and {name}_accuracy", np.allclose(interval, expected, atol=1e-9)
 
 
-def _row(row: "AttackRow", n: int, standing: int) -> Facts:
+def _row(row: "AttackRow", n: int, standing: int, *, partly: bool = False) -> Facts:
     """An attack that was meant for ``standing`` examples; one that raised saw fewer of them."""
     name = f"attacks[{row.name!r}]."
-    saw = row.attacked == standing if row.error is None else row.attacked <= standing
+    whole = row.error is None and not partly
+    saw = row.attacked == standing if whole else row.attacked <= standing
     yield f"{name}attacked and the examples left to it", saw
     yield f"{name}fooled and attacked", row.fooled <= row.attacked
     yield f"{name}illegal and attacked", row.illegal <= row.attacked

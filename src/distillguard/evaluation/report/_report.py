@@ -20,6 +20,7 @@ from .._statistics import wilson
 from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
 from ..diagnosis._rules import findings
+from ._adaptation import Adaptation
 from ._per_example import PerExample
 from ._rows import AttackRow, ClassRow, attack_records
 
@@ -114,6 +115,8 @@ class RobustnessReport:
     examples : tuple of Example
         Those that ``keep_examples`` asked for, a few fooled ones by default: in the order of the
         data, or a few in random order. Not part of the JSON.
+    adaptation : Adaptation or None
+        What attacks found that were adapted to the findings; None where none were.
     """
 
     model: str
@@ -140,6 +143,7 @@ class RobustnessReport:
     dataset: str | None = None
     class_names: tuple[str, ...] | None = None
     examples: tuple[Example, ...] = field(default=(), repr=False, compare=False)
+    adaptation: Adaptation | None = None
 
     @property
     def adversarial(self) -> Tensor:
@@ -154,10 +158,10 @@ class RobustnessReport:
 
     @property
     def quoted_accuracy(self) -> float:
-        """The robust accuracy to quote: a count that takes what the diagnosis fooled besides.
+        """The robust accuracy to quote: a count that takes what was fooled besides.
 
-        Whatever anything fooled within the threat model is fooled: the attacks passed, or an
-        attack of the diagnosis, which holds a point for each. The diagnosis looks at a sample;
+        Whatever anything fooled within the threat model is fooled: the attacks passed, an attack
+        of the diagnosis, or one adapted to what it found. The diagnosis looks at a sample;
         what it would have fooled of the others is not guessed, so that this stays an upper bound.
         Without a diagnosis it is ``robust_accuracy``.
         """
@@ -170,7 +174,13 @@ class RobustnessReport:
 
     @property
     def _n_quoted(self) -> int:
-        return self.n_robust - self.observations.n_fooled_by_diagnosis
+        return self.n_robust - self.n_fooled_besides
+
+    @property
+    def n_fooled_besides(self) -> int:
+        """How many examples fell to the diagnosis or to adapted attacks, and to no other."""
+        adapted = self.adaptation.fooled if self.adaptation else 0
+        return self.observations.n_fooled_by_diagnosis + adapted
 
     @property
     def headline(self) -> str:
@@ -329,15 +339,16 @@ class RobustnessReport:
         Returns
         -------
         str
-            A ``tabular`` that needs ``\usepackage{booktabs}``, with the worst case and the figure
-            to quote below the attacks.
+            A ``tabular`` that needs ``\usepackage{booktabs}``, with the worst case, adapted attacks
+            and the figure to quote below the attacks.
         """
         from ._export import to_latex, written
-        from ._text import HEADERS, sections
+        from ._text import HEADERS, adapted_rows, sections
 
         parts = sections(self)
         quoted = parts[-1][1] if self.observations.diagnosed else []
-        return written(to_latex(HEADERS, [*parts[0][1], *quoted]), path)
+        adapted = adapted_rows(self)
+        return written(to_latex(HEADERS, [*parts[0][1], *adapted, *quoted]), path)
 
     def to_html(self, path: str | PathLike[str] | None = None) -> str:
         """Return the report as one HTML page, and write it to a file if asked to.

@@ -9,6 +9,7 @@ from .._judge import nested
 from .._records import Cost
 from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
+from ._adaptation import Adaptation
 from ._per_example import from_dict
 from ._rows import AttackRow, ClassRow
 
@@ -61,6 +62,17 @@ _ATTACK = object_with(
         "seconds": SIZE,
         "illegal": COUNT,
         "error": or_null(TEXT),
+    }
+)
+_ADAPTATION = object_with(
+    {
+        "findings": {"type": "array", "items": TEXT},
+        "standing": COUNT,
+        "attacked": COUNT,
+        "fooled": COUNT,
+        "remedies": {"type": "array", "items": TEXT},
+        "attacks": {"type": "array", "items": _ATTACK},
+        "failed": {"type": "array", "items": TEXT},
     }
 )
 _COST = object_with({"forwards": COUNT, "backwards": COUNT, "seconds": SIZE})
@@ -126,7 +138,9 @@ SCHEMA: dict[str, Any] = {
             "title": or_null(TEXT),
             "dataset": or_null(TEXT),
             "class_names": or_null({"type": "array", "items": TEXT}),
-        }
+            "adaptation": or_null(_ADAPTATION),
+        },
+        optional={"adaptation"},
     ),
 }
 
@@ -150,10 +164,10 @@ def parts_from(read: Any) -> dict[str, Any]:
     for derived in ("schema_version", "headline", "quoted_accuracy", "quoted_interval"):
         del parts[derived]
     parts["bounds"], parts["mask"] = nested(read["bounds"]), nested(read["mask"])
-    parts["attacks"] = tuple(
-        AttackRow(**{name: _tuple(value) for name, value in entry.items()})
-        for entry in read["attacks"]
-    )
+    parts["attacks"] = _rows(read["attacks"])
+    if read.get("adaptation") is not None:
+        told = {name: _tuple(value) for name, value in read["adaptation"].items()}
+        parts["adaptation"] = Adaptation(**{**told, "attacks": _rows(told["attacks"])})
     parts["findings"] = tuple(Finding(**entry) for entry in read["findings"])
     seen: dict[str, Any] = {name: _tuple(value) for name, value in read["observations"].items()}
     parts["observations"] = Observations(**seen)
@@ -161,6 +175,12 @@ def parts_from(read: Any) -> dict[str, Any]:
     parts["classes"] = tuple(ClassRow(**entry) for entry in read["classes"])
     parts["costs"] = {name: Cost(**entry) for name, entry in read["costs"].items()}
     return parts
+
+
+def _rows(entries: Any) -> tuple[AttackRow, ...]:
+    return tuple(
+        AttackRow(**{name: _tuple(value) for name, value in entry.items()}) for entry in entries
+    )
 
 
 def _tuple(value: Any) -> Any:

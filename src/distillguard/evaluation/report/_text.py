@@ -8,6 +8,7 @@ from .._statistics import wilson
 
 if TYPE_CHECKING:
     from ..diagnosis._findings import Finding
+    from ._adaptation import Adaptation
     from ._report import RobustnessReport
     from ._rows import AttackRow
 
@@ -33,13 +34,17 @@ def headline(report: "RobustnessReport") -> str:
     """The result in one line: the figure to quote, with a warning where another is at hand."""
     codes = ", ".join(f.code for f in report.findings if f.severity == "severe")
     codes, seen = f" ({codes})" if codes else "", report.observations
-    if seen.n_fooled_by_diagnosis:
+    if report.n_fooled_besides:
         loud = in_doubt(report) or report.quoted_accuracy < report.robust_interval[0]
-        at_most = "at most " if seen.sampled < seen.correct else ""
+        again = report.adaptation
+        partly = again is None or again.attacked < again.standing
+        at_most = "at most " if partly and seen.sampled < seen.correct else ""
         not_that = "" if same_as_quoted(report) else f", not {percent(report.robust_accuracy)}"
+        outcomes = [diagnosis_outcome(report)] if seen.n_fooled_by_diagnosis else []
+        outcomes += [adaptation_outcome(again)] if again and again.attacked else []
         return (
             f"{'WARNING: quote' if loud else 'Quote'} {at_most}{quoted(report)}{not_that}: "
-            f"{diagnosis_outcome(report)}{codes}"
+            f"{', and '.join(outcomes)}{codes}"
         )
     if in_doubt(report):
         return f"WARNING: quote {quoted(report)} as an upper bound only{codes}"
@@ -87,10 +92,17 @@ def diagnosis_outcome(report: "RobustnessReport") -> str:
     )
 
 
+def adaptation_outcome(adaptation: "Adaptation") -> str:
+    """What adapted attacks fooled of what they were run on."""
+    count = adaptation.attacked
+    sampled = "" if count == adaptation.standing else "sampled "
+    return f"attacks adapted to the findings fooled {adaptation.fooled} of {count} {sampled}left"
+
+
 def result(report: "RobustnessReport") -> str:
     """Accuracies, threat model and number of examples, in one line."""
     alone = "Robust"
-    if report.observations.n_fooled_by_diagnosis:
+    if report.n_fooled_besides:
         alone = "Against the attacks passed alone, robust"
     undiagnosed = "" if report.observations.diagnosis else ", without a diagnosis"
     return (
@@ -119,6 +131,12 @@ def summary(report: "RobustnessReport") -> str:
             f" The diagnosis looked at {seen.sampled} of them, to see whether the attacks failed "
             f"for the right reason, and fooled {more} of those that the attacks had left."
         )
+    if report.adaptation is not None and report.adaptation.attacked:
+        more = report.adaptation.fooled or "none"
+        done += (
+            f" {report.adaptation.attacked} were attacked again, with attacks adapted to what it "
+            f"found: {more} fell."
+        )
     low, high = report.quoted_interval
     return (
         f"{done} Of all examples of this kind {100 * low:.1f} to {100 * high:.1f} % withstand what "
@@ -136,7 +154,7 @@ def bars(report: "RobustnessReport") -> list[tuple[str, float, Interval]]:
         if row.error is None
     ]
     rows.append((WORST_CASE, report.robust_accuracy, report.robust_interval))
-    if report.observations.n_fooled_by_diagnosis:
+    if report.n_fooled_besides:
         rows.append((TO_QUOTE, report.quoted_accuracy, report.quoted_interval))
     return rows
 
@@ -164,10 +182,19 @@ def sections(report: "RobustnessReport") -> list[tuple[str, list[tuple[str, ...]
         some = "" if seen.compared == seen.correct else f"{seen.compared} of "
         title = f"Diagnosis, share of {some}the {seen.correct} correct examples"
         parts.append((title, rows))
+    adapted = adapted_rows(report)
+    if adapted:
+        title = "Adapted attacks on what attacks and diagnosis left, share of all examples"
+        parts.append((title, adapted))
     if seen.diagnosis:
         quoted = line(TO_QUOTE, report.quoted_accuracy, report.quoted_interval)
-        parts.append(("Attacks and diagnosis, share of all examples", [quoted]))
+        parts.append(("All of these, share of all examples", [quoted]))
     return parts
+
+
+def adapted_rows(report: "RobustnessReport") -> list[tuple[str, ...]]:
+    """The rows of adapted attacks, where there are any."""
+    return [cells(row) for row in report.adaptation.attacks] if report.adaptation else []
 
 
 def heading(report: "RobustnessReport") -> str:
@@ -296,19 +323,41 @@ def notes(report: "RobustnessReport") -> list[str]:
         + ".",
     ]
     lines += adapted(report)
+    if report.adaptation is not None:
+        lines += adaptation_notes(report, report.adaptation)
     if report.observations.failed:
         lines.append(
             "The diagnosis is incomplete, and findings may be missing. It could not measure "
             + "; ".join(f"{name} ({why})" for name, why in report.observations.failed.items())
             + "."
         )
-    for row in report.attacks:
+    for row in (*report.attacks, *(report.adaptation.attacks if report.adaptation else ())):
         if row.error:
             lines.append(f"{row.name} {outcome(row)}: {row.error}")
         if row.illegal:
             lines.append(
                 f"{row.name} returned {row.illegal} points outside the bounds, which do not count."
             )
+    return lines
+
+
+def adaptation_notes(report: "RobustnessReport", adaptation: "Adaptation") -> list[str]:
+    """What was done about the findings, what it found, and what could not be done."""
+    lines = []
+    if adaptation.findings:
+        lines.append(
+            f"Attacked again because of {', '.join(adaptation.findings)}. The model was followed "
+            f"by {'; then by '.join(adaptation.remedies) or 'nothing'}. Verdicts are the model's "
+            f"own. The attacks passed left {percent(report.robust_accuracy)}; after all that was "
+            f"tried {percent(report.quoted_accuracy)} are left."
+        )
+    if adaptation.attacked < adaptation.standing and adaptation.attacks:
+        lines.append(
+            f"Of {adaptation.standing} examples left, {adaptation.attacked} were attacked again: "
+            "the examples of the diagnosis's sample, as the data are read once."
+        )
+    if adaptation.failed:
+        lines.append(f"Could not be adapted to: {'; '.join(adaptation.failed)}.")
     return lines
 
 
