@@ -1,7 +1,7 @@
 """Two layers and two detectors around a network, attacked part by part and as a whole.
 
 MNIST-5k, linf 0.3, 200 test images: a network distilled at T=100 and one trained by TRADES, each
-inside a bit depth of 1 and a median filter, with an autoencoder's reconstruction error and feature
+inside a bit depth of 2 and a median filter, with an autoencoder's reconstruction error and feature
 squeezing as detectors at 5 % false alarms together, calibrated on 600 other test images. What the
 attack finds that knows nothing of the layers, each part's alone, the staged and the joint attack,
 the product of the parts beside the truth, and whether the targets hold.
@@ -34,7 +34,7 @@ def guarded(network: nn.Module, X: Tensor) -> LayeredDefense:
     """The network inside the layers, not calibrated; the autoencoder learns the training images."""
     return LayeredDefense(
         network,
-        [BitDepth(1), MedianFilter()],
+        [BitDepth(2), MedianFilter()],
         [ReconstructionError(random_state=0).fit(X), FeatureSqueezing()],
         false_positive_rate=FALSE_ALARMS,
         random_state=0,
