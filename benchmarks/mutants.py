@@ -273,6 +273,27 @@ FAULTS = [
         ("test_rejection.py",),
     ),
     Fault(
+        "thresholds without the correction for a finite sample",
+        "defenses/_calibration.py",
+        "math.ceil((1 - rate) * (n + 1))",
+        "math.ceil((1 - rate) * n - 1)",
+        ("test_defenses.py",),
+    ),
+    Fault(
+        "false alarms counted where the thresholds were set",
+        "defenses/_layered.py",
+        "rest = inputs[order[middle:]]",
+        "rest = inputs[order[:middle]]",
+        ("test_defenses.py",),
+    ),
+    Fault(
+        "a layer's clamp hides the gradient",
+        "defenses/_layer.py",
+        "return lent(values, back) if wants_gradient(back) else values",
+        "return values",
+        ("test_defenses.py",),
+    ),
+    Fault(
         "probabilities let through",
         "_validation.py",
         "if look_like_probabilities(logits):",

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from torch import nn
 
 from distillguard import (
@@ -419,6 +421,29 @@ def test_a_network_by_itself_is_taken_with_its_weights_and_saved_without_its_cod
         load(tmp_path)
     loaded = load(tmp_path, module=network)
     np.testing.assert_array_equal(loaded.decision_function(X), guard.decision_function(X))
+
+
+def test_the_whole_is_exported_to_onnx(digits, classifier, tmp_path):
+    pytest.importorskip("onnxruntime")
+    import onnxruntime
+
+    layers, detectors = [BitDepth(4), MedianFilter(2)], [MaximumProbability()]
+    guard = LayeredDefense(classifier, layers, detectors, random_state=0)
+    X = digits[1][0][:50]
+    guard.calibrate(digits[1][0]).export_onnx(tmp_path / "guard.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "guard.onnx")
+    (logits,) = session.run(["logits"], {"inputs": X.numpy()})
+    np.testing.assert_allclose(logits, guard.decision_function(X), atol=1e-3)
+
+
+def test_it_ends_a_pipeline_and_its_classifier_has_settings(digits):
+    X, y = (part.flatten(1).numpy() if part.ndim > 1 else part.numpy() for part in digits[0])
+    inner = UndefendedClassifier(max_epochs=20, random_state=0)
+    guard = LayeredDefense(inner, (), [MaximumProbability()], random_state=0)
+    pipeline = make_pipeline(FunctionTransformer(), guard)
+    pipeline.set_params(layereddefense__estimator__max_epochs=5).fit(X, y)
+    assert inner.max_epochs == 5
+    assert 0.8 < pipeline.score(X, y) < 0.97
 
 
 def test_a_detector_of_another_class_is_pickled_not_saved(digits, classifier, tmp_path):

@@ -66,7 +66,8 @@ class Layer(nn.Module):
         Tensor of shape (n, ...)
             Values within the bounds, of the same dtype.
         """
-        if not len(inputs):
+        # Not len: the export to ONNX keeps the first axis free where it is read as a shape.
+        if inputs.shape[0] == 0:
             return inputs
         identity = self.gradient == "identity"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not identity):

@@ -128,13 +128,15 @@ class LayeredNetwork(nn.Module):
         detectors = [cast(Detector, each) for each in self.detectors]
         scores = [each.score(model, inputs) for each in detectors]
         for detector, score in zip(detectors, scores, strict=True):
-            if not isinstance(score, Tensor) or score.shape != (len(inputs),):
+            if not isinstance(score, Tensor) or score.shape != inputs.shape[:1]:
                 got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
                 raise ValueError(
                     f"score of {type(detector).__name__} must return one number for each input, "
                     f"shape ({len(inputs)},), got {got}"
                 )
-        return logits, torch.stack(scores, dim=1) if scores else logits.new_zeros(len(logits), 0)
+        return logits, torch.stack(scores, dim=1) if scores else logits.new_zeros(
+            logits.shape[0], 0
+        )
 
     def calibrate(self, thresholds: Tensor, logits: Tensor, scores: Tensor) -> None:
         """Set thresholds, and the units in which alarms are told.
