@@ -51,8 +51,8 @@ class Studio(NamedTuple):
         return X[:TRAINED_ON], y[:TRAINED_ON]
 
     def held_out(self) -> Tensor:
-        """Training images that no network has seen."""
-        return LOADERS[self.data]("train")[0][TRAINED_ON : TRAINED_ON + 1000]
+        """Images that are neither trained on nor attacked: the last of the test set."""
+        return LOADERS[self.data]("test")[0][-500:]
 
     def small(self, kind: str) -> nn.Module:
         """One of the networks of ``benchmarks.evaluation``."""
