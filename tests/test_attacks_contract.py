@@ -19,6 +19,7 @@ from distillguard._geometry import lp_norm
 from distillguard.attacks._checks import ModelFacts
 from distillguard.exceptions import NoGradientError
 from distillguard.functional import margin_loss
+from distillguard.testing import check_attack
 
 LOSSES = ("cross_entropy", "margin", "dlr", "rescaled_cross_entropy")
 
@@ -294,6 +295,10 @@ def cases(every_loss: bool = False, **wanted: bool) -> list[Any]:
     ]
 
 
+def is_first_norm(case: Case) -> bool:
+    return case.norm == case.row.norms[0]
+
+
 each_case = pytest.mark.parametrize("case", cases())
 each_case_and_loss = pytest.mark.parametrize("case", cases(every_loss=True))
 each_rank = pytest.mark.parametrize("shape", [(12,), (2, 3, 2)], ids=str)
@@ -316,6 +321,17 @@ def misclassified(model: Any, inputs: Tensor, labels: Tensor) -> Tensor:
     for part, training in modes.items():
         part.training = training
     return margin_loss(logits, labels) > 0
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if is_first_norm(case.values[0])])
+def test_keeps_every_promise_that_users_can_test(case):
+    row = case.row
+    settings = {**row.settings, **row.shortest}
+    settings |= {"norm": case.norm} if row.takes_norm else {}
+    settings |= {"epsilon": EPSILON[case.norm]} if row.budget else {}
+    # How much it finds follows with the closed forms, at an effort that finds it.
+    attack = partial(row.attack, **settings)
+    check_attack(attack, norm=case.norm, skip=("fools", "targeted"))
 
 
 # The closed form: what the dual norm of a half-space says can be fooled, and nothing else.

@@ -4,10 +4,12 @@ Each ``check_*`` is a plain function that returns nothing or raises
 :class:`~distillguard.exceptions.BrokenPromiseError`, so that it serves in any test.
 """
 
+from ._attacks import check_attack
 from ._models import check_model
 from ._promises import BrokenPromise
 
 __all__ = [
     "BrokenPromise",
+    "check_attack",
     "check_model",
 ]
