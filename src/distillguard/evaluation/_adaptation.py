@@ -345,9 +345,10 @@ class Campaign:
             if bool(self.standing.any()):
                 self.run(f"{name}, {form.label}", attack, model)
         fell = before - int(self.standing.sum())
-        told = "; ".join(adaptations(model)) or "its own gradient, of the margin and of a rescaled cross-entropy"
+        own = "its own gradient, of the margin and of a rescaled cross-entropy"
         if form.attacks is searches:
-            told = f"a random search of {QUERIES} queries"
+            own = f"a random search of {QUERIES} queries"
+        told = "; ".join(adaptations(model)) or own
         self.remedies.append(f"{told}: {fell} of {before} fooled")
 
     def run(self, name: str, attack: Attack, model: Model) -> None:
