@@ -5,11 +5,14 @@ Each ``check_*`` is a plain function that returns nothing or raises
 """
 
 from ._attacks import check_attack
+from ._functions import check_loss, check_softmax
 from ._models import check_model
 from ._promises import BrokenPromise
 
 __all__ = [
     "BrokenPromise",
     "check_attack",
+    "check_loss",
     "check_model",
+    "check_softmax",
 ]
