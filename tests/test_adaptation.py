@@ -158,6 +158,35 @@ def test_what_adaptation_finds_is_judged_on_the_model_itself(network, data):
     assert "'0' (Detached) with the gradient of the identity" in report.adaptation.remedies[0]
 
 
+class Remembering(nn.Module):
+    """Saturated, and sure of the class of whatever clean example is nearest."""
+
+    def __init__(self, network, inputs):
+        super().__init__()
+        self.network, self.inputs = network, inputs
+        self.known = 100 * network(inputs).detach()
+
+    def forward(self, x):
+        distances, nearest = torch.cdist(x.flatten(1), self.inputs.flatten(1)).min(dim=1)
+        known = self.known[nearest]
+        own = 100 * self.network(x)
+        return torch.where(distances[:, None] < 1e-3, own, known).softmax(dim=1)
+
+
+def test_points_that_fool_what_attacks_follow_and_not_the_model_do_not_count(
+    network, data, monkeypatch
+):
+    monkeypatch.setattr(_adaptation, "QUESTIONS", 50)
+    monkeypatch.setattr(_adaptation, "QUERIES", 5)
+    few = [part[:20] for part in data]
+    settings = {**SETTINGS, "epsilon": 0.2}
+    report = evaluate(Remembering(network, few[0]), *few, adapt=True, **settings)
+    assert evaluate(network, *few, **settings).robust_accuracy < 0.5
+    assert "the output of its" in report.adaptation.remedies[0]
+    assert report.adaptation.fooled == 0
+    assert report.adaptation.attacked == report.n_robust
+
+
 def test_passes_of_the_adaptation_have_an_account_of_their_own(network, data):
     seen = [0, 0]
 
@@ -184,6 +213,8 @@ def test_passes_of_the_adaptation_have_an_account_of_their_own(network, data):
     assert {k: (c.forwards, c.backwards) for k, c in both[0].items()} == {
         k: (c.forwards, c.backwards) for k, c in both[1].items() if k != "adaptation"
     }
+    left = report.n_robust - report.observations.n_fooled_by_diagnosis
+    assert 0 < report.adaptation.standing == left < report.n_robust
     assert "the mean over 20 draws (EOT)" in report.adaptation.remedies[0]
     assert report.quoted_accuracy <= twin.robust_accuracy + 0.05
     rows = report.adaptation.attacks
@@ -271,6 +302,9 @@ def test_two_processes_adapt_as_one_does(network, data, tmp_path):
     first, second = (RobustnessReport.from_json(tmp_path / f"{rank}.json") for rank in "01")
     assert first.adaptation == second.adaptation
     assert figures(first)[:2] == figures(second)[:2] == figures(alone)[:2]
+    # But for the few examples that each process looks at first, passes are those of one.
+    for (two, _), (one, _) in zip(figures(first)[2], figures(alone)[2], strict=True):
+        assert two == pytest.approx(one, rel=0.3)
 
 
 def test_data_that_are_read_once_are_attacked_again_as_far_as_they_are_kept(network, data):
@@ -368,3 +402,16 @@ def test_before_a_head_that_quantises_stand_the_logits():
 
 def test_nothing_is_stepped_over_where_nothing_hides_the_gradient(network, data):
     assert over_parts(network, network, data[0][:8]) is None
+
+
+def test_what_cannot_be_stepped_over_is_refused():
+    network = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="part must be None where before is given"):
+        straight_through(network, part="0", before=network)
+    with pytest.raises(ValueError, match="backward must be 'identity' where before is given"):
+        straight_through(network, torch.round, before=network)
+    with pytest.raises(TypeError, match="before must be a module inside target, got"):
+        straight_through(lambda x: network(x), before="network")
+    doubled = straight_through(lambda x: network(x[:, ::2]), before=network)
+    with pytest.raises(ValueError, match="before must be a module that is given as many numbers"):
+        doubled(torch.rand(2, 8, requires_grad=True))
