@@ -304,7 +304,7 @@ def test_two_processes_adapt_as_one_does(network, data, tmp_path):
     assert figures(first)[:2] == figures(second)[:2] == figures(alone)[:2]
     # But for the few examples that each process looks at first, passes are those of one.
     for (two, _), (one, _) in zip(figures(first)[2], figures(alone)[2], strict=True):
-        assert two == pytest.approx(one, rel=0.3)
+        assert one <= two < 1.7 * one
 
 
 def test_data_that_are_read_once_are_attacked_again_as_far_as_they_are_kept(network, data):
