@@ -12,18 +12,18 @@ Row = dict[str, Any]
 
 
 def verdict(row: Row) -> str:
-    """What a row says of ``evaluate``."""
+    """What a row says of the figure that ``evaluate`` tells to quote."""
     said, left = row["evaluate"], row["adaptive"]["robust_accuracy"]
     severe = [code for code, severity in said["findings"] if severity == "severe"]
     if row["control"]:
         return "a severe finding on a control" if severe else "honest"
     if left > row["twin"]["robust_accuracy"] + POINTS + 1e-9:
-        how = "no further than evaluate" if said["robust_accuracy"] <= left else "further"
+        how = "no further than evaluate" if said["quoted_accuracy"] <= left else "further"
         state = f"open: our attack stops above the undefended network, {how}"
-    elif said["robust_accuracy"] <= left + POINTS + 1e-9:
+    elif said["quoted_accuracy"] <= left + POINTS + 1e-9:
         return "not fooled"
     else:
-        state = f"fooled by {100 * (said['robust_accuracy'] - left):.0f} points"
+        state = f"fooled by {100 * (said['quoted_accuracy'] - left):.0f} points"
     named = [code for code in severe if code in row["causes"]]
     if named:
         return f"{state}; named: {', '.join(named)}"
@@ -72,9 +72,8 @@ what the best attack leaves that we could write for this defence. The last is th
 and is itself only an upper bound.
 
 A randomised defence is judged by the mean over 100 draws at the point where it does worst. A model
-that may reject is judged as its authors do, a rejected adversarial example being withstood and a
-rejected clean one an error; only `evaluate` counts each rejection as an error, and so says less
-than the defence is worth. "Open" means that our own attack stays more than five points above what
+that may reject is judged as its authors do, by `evaluate` too: a rejected adversarial example is
+withstood, a rejected clean one an error. "Open" means that our own attack stays more than five points above what
 it leaves of the network without the defence: then a part of the robustness may be real.
 """
 

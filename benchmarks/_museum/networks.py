@@ -172,6 +172,7 @@ class Rejecting(nn.Module):
     That logit is the largest exactly where a detector's score is above its threshold.
     """
 
+    rejects = True
     STEEPNESS = 10.0
 
     def __init__(self, classifier: nn.Module, detectors: Sequence[nn.Module]) -> None:
