@@ -49,9 +49,11 @@ class LayeredDefense(NetworkClassifier):
         returns logits, is taken as it is; one that is not fitted is cloned and trained on bare
         inputs, without the layers. None is :class:`~distillguard.UndefendedClassifier`.
     layers : sequence of nn.Module, default=()
-        What inputs go through, such as :class:`~distillguard.defenses.BitDepth`; any module that keeps their shape.
+        What inputs go through, such as :class:`~distillguard.defenses.BitDepth`; any module that
+        keeps their shape.
     detectors : sequence of Detector, default=()
-        What may reject, such as :class:`~distillguard.defenses.FeatureSqueezing`. They are copied, never changed.
+        What may reject, such as :class:`~distillguard.defenses.FeatureSqueezing`. They are copied,
+        never changed.
     false_positive_rate : float, default=0.05
         Share of clean examples to be rejected, in (0, 1).
     rejected_label : int or str, default=-1
