@@ -222,8 +222,8 @@ MISTAKES = [
     (
         {"diagnosis": identity},
         ValueError,
-        "attacks must have other names than 'clean pass', 'checks', 'judging', 'diagnosis', which "
-        "the report's costs go by, got 'diagnosis'",
+        "attacks must have other names than 'clean pass', 'checks', 'judging', 'diagnosis', "
+        "'adaptation', which the report's costs go by, got 'diagnosis'",
     ),
     ({"a": 3}, TypeError, f"attacks['a'] {FUNCTION} int"),
     (
