@@ -270,6 +270,7 @@ def row(**changed):
 def said(robust, *findings):
     return {
         "evaluate": {
+            "robust_accuracy": robust,
             "quoted_accuracy": robust,
             "findings": [list(one) for one in findings],
         }

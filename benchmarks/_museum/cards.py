@@ -73,8 +73,9 @@ and is itself only an upper bound.
 
 A randomised defence is judged by the mean over 100 draws at the point where it does worst. A model
 that may reject is judged as its authors do, by `evaluate` too: a rejected adversarial example is
-withstood, a rejected clean one an error. "Open" means that our own attack stays more than five points above what
-it leaves of the network without the defence: then a part of the robustness may be real.
+withstood, a rejected clean one an error. "Open" means that our own attack stays more than five
+points above what it leaves of the network without the defence: then a part of the robustness may
+be real.
 """
 
 

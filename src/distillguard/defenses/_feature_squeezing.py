@@ -39,9 +39,10 @@ class FeatureSqueezing(Detector):
     >>> import torch
     >>> from distillguard.defenses import BitDepth, FeatureSqueezing
     >>> detector = FeatureSqueezing([BitDepth(1)])
-    >>> clean, odd = [[1.0, 0.0]], [[0.6, 0.4]]
-    >>> detector.score(lambda inputs: 9 * inputs, torch.tensor([clean[0], odd[0]]))
-    tensor([0.0000, 0.2834])
+    >>> clean, odd = [1.0, 0.0], [0.6, 0.4]
+    >>> score = detector.score(lambda inputs: 9 * inputs, torch.tensor([clean, odd]))
+    >>> score.round(decimals=2)
+    tensor([0.0000, 0.2800])
     """
 
     def __init__(

@@ -16,7 +16,6 @@ from .._plot import canvas, drawn
 from .._random import draw_seed
 from .._typing import Bounds, Norm
 from .._validation import check_at_least, check_choice, check_positive
-from ..defenses import LayeredNetwork
 from ._evaluate import evaluate
 from ._model import resolve_model
 from ._presets import PRESETS
@@ -29,6 +28,8 @@ from .report._text import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from ..defenses import LayeredNetwork
 
 BARE, OBLIVIOUS, STAGED, JOINT, WHOLE = "bare", "oblivious", "staged", "joint", "all together"
 RESAMPLES = 2000
@@ -55,21 +56,21 @@ class LayerReport(Table):
     fooled : dict of ndarray of shape (n,), bool
         Which of the counted examples each attack fools: ``"bare"`` the classifier alone;
         ``"oblivious"`` the whole, by the points that fool the classifier alone; each part's name
-        the classifier with that part alone, by an attack that knows it; ``"staged"`` and
+        the classifier with that part alone, by both attacks that know it; ``"staged"`` and
         ``"joint"`` the whole, by attacks that know all of it; ``"all together"`` what any of these
         finds on the whole.
     stopped : dict of (tuple of str) to int
         Of the points that fool the classifier alone, how many are stopped by which parts, each
         looked at by itself; the empty tuple where none does.
-    product, truth, ratio : float
-        The share that would pass if the holes of the parts were independent (the product over
-        parts of successes over that on the bare classifier), the share that does, and the second
-        over the first; NaN where nothing fools the bare classifier.
-    ratio_interval : tuple of float or None
-        95 % bootstrap interval of the ratio; None where that of the product includes 0.
     passes : dict of str to float
         Examples that the classifier sent forwards and backwards for each attack, its judging
         included, per counted example: a layered one may be asked several times for an answer.
+    norm : {"linf", "l2", "l1"}
+        Of the threat model.
+    epsilon : float
+        Its radius.
+    seed : int
+        Of everything drawn, the bootstrap included.
     """
 
     parts: tuple[str, ...]
@@ -96,7 +97,11 @@ class LayerReport(Table):
 
     @property
     def product(self) -> float:
-        """What would pass if the holes were independent, as a share of what fools the bare."""
+        """What would pass if the holes of the parts were independent.
+
+        The product over parts of successes over that on the bare classifier; NaN where nothing
+        fools that.
+        """
         return _product(self._chosen(np.arange(self.n_counted)), self.parts)
 
     @property
@@ -197,7 +202,7 @@ class LayerReport(Table):
 def evaluate_layers(
     guard: Any,
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     norm: Norm = "linf",
     epsilon: float,
@@ -274,6 +279,9 @@ def evaluate_layers(
     >>> sorted(report.fooled)[-3:]
     ['joint', 'oblivious', 'staged']
     """
+    # With it comes scikit-learn, which other evaluations do without.
+    from ..defenses import LayeredNetwork
+
     subject = resolve_model(guard)
     if not isinstance(subject.model, LayeredNetwork):
         raise TypeError(
@@ -300,7 +308,7 @@ def evaluate_layers(
 class _Trial:
     """A defence, examples, and how they are attacked."""
 
-    whole: LayeredNetwork
+    whole: "LayeredNetwork"
     inputs: Tensor
     labels: Tensor
     settings: dict[str, Any]
@@ -330,9 +338,9 @@ class _Trial:
         for name, piece in pieces.items():
             with counting(whole.network, passes, name):
                 fooled[name], _ = few.attacked(piece)
+                fooled[name] |= few.fools(piece, few.staged(piece))
         with counting(whole.network, passes, STAGED):
-            staged = selective_pgd(whole, few.inputs, few.labels, **self.settings)
-        fooled[STAGED] = few.fools(whole, staged)
+            fooled[STAGED] = few.fools(whole, few.staged(whole))
         with counting(whole.network, passes, JOINT):
             fooled[JOINT], _ = few.attacked(whole)
         fooled[WHOLE] = fooled[OBLIVIOUS] | fooled[STAGED] | fooled[JOINT]
@@ -360,7 +368,7 @@ class _Trial:
         with borrowed(self.whole, gradients=False):
             return int(self.whole(self.inputs[:1]).shape[1] - 1)
 
-    def attacked(self, model: LayeredNetwork) -> tuple[np.ndarray, Tensor]:
+    def attacked(self, model: "LayeredNetwork") -> tuple[np.ndarray, Tensor]:
         """Which examples the preset fools, and its points."""
         if not len(self.inputs):
             return np.zeros(0, dtype=bool), self.inputs
@@ -378,13 +386,17 @@ class _Trial:
         fooled = np.array([by is not None for by in report.per_example.fooled_by])
         return fooled, report.adversarial.to(self.inputs)
 
-    def answers(self, model: LayeredNetwork, inputs: Tensor) -> Tensor:
+    def staged(self, model: "LayeredNetwork") -> Tensor:
+        """Points that fool the classifier first, and then silence the detectors."""
+        return selective_pgd(model, self.inputs, self.labels, **self.settings)
+
+    def answers(self, model: "LayeredNetwork", inputs: Tensor) -> Tensor:
         """The columns that a model answers."""
         with borrowed(model, self.settings["random_state"], gradients=False):
             dtype, size = dtype_of(model, inputs.dtype), self.settings["batch_size"]
             return logits_of(model, inputs, dtype, size).argmax(dim=1).to(inputs.device)
 
-    def fools(self, model: LayeredNetwork, points: Tensor) -> np.ndarray:
+    def fools(self, model: "LayeredNetwork", points: Tensor) -> np.ndarray:
         """Where a model answers points by a class, and not by the true one."""
         answers = self.answers(model, points)
         other = (answers != self.labels) & (answers < self.rejection)
@@ -411,7 +423,7 @@ def counting(network: nn.Module, passes: dict[str, int], name: str) -> Iterator[
         handle.remove()
 
 
-def _names(whole: LayeredNetwork) -> tuple[str, ...]:
+def _names(whole: "LayeredNetwork") -> tuple[str, ...]:
     """Class names of layers and detectors, numbered where they are repeated."""
     kinds = [type(each).__name__ for each in (*whole.layers, *whole.detectors)]
     seen: Counter[str] = Counter()
@@ -423,9 +435,11 @@ def _names(whole: LayeredNetwork) -> tuple[str, ...]:
 
 
 def _alone(
-    whole: LayeredNetwork, layers: Sequence[int], detectors: Sequence[int]
-) -> LayeredNetwork:
+    whole: "LayeredNetwork", layers: Sequence[int], detectors: Sequence[int]
+) -> "LayeredNetwork":
     """The classifier with some layers and detectors, at the thresholds of the whole."""
+    from ..defenses import LayeredNetwork
+
     kept = [place for place in detectors if place >= 0]
     part = LayeredNetwork(
         whole.network,

@@ -1,5 +1,7 @@
 """Projected gradient descent against a classifier and its detectors at once."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -8,15 +10,17 @@ from .._boxes import boxes
 from .._geometry import ball, per_example, project_to_budget
 from .._modes import borrowed
 from .._typing import Bounds, Mask, Norm
-from ..defenses import LayeredNetwork
 from ..functional import margin_loss
+
+if TYPE_CHECKING:
+    from ..defenses import LayeredNetwork
 
 STEPS, FIRST_STEP, LAST_STEP = 100, 0.25, 0.01
 """Steps, and the first and the last of them as shares of the radius."""
 
 
 def selective_pgd(
-    model: LayeredNetwork,
+    model: "LayeredNetwork",
     inputs: Tensor,
     labels: Tensor,
     *,
@@ -57,7 +61,7 @@ def selective_pgd(
 
 
 def _descent(
-    model: LayeredNetwork,
+    model: "LayeredNetwork",
     points: Tensor,
     inputs: Tensor,
     labels: Tensor,
@@ -93,7 +97,7 @@ def _descent(
 
 
 def margin_and_alarm(
-    model: LayeredNetwork, points: Tensor, labels: Tensor
+    model: "LayeredNetwork", points: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Lead of another class over the true one, and the largest excess over a threshold: (n,)."""
     logits, scores = model.parts(points)
