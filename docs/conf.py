@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -55,6 +56,13 @@ if os.environ.get("INTERSPHINX"):
 autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the docstrings say more: shapes, ranges, units
 autosummary_imported_members = True
+# All pages by name: a page that is new since the last build would get no stubs otherwise.
+_HERE = Path(__file__).parent
+autosummary_generate = sorted(
+    str(page.relative_to(_HERE))
+    for page in _HERE.rglob("*.md")
+    if not {"_build", "generated"} & set(page.parts)
+)
 # The picture of each display's page, of those that pictures.py draws, and what it shows.
 PICTURES = {
     "AdversarialExamplesDisplay": (

@@ -14,7 +14,7 @@ from torch import nn
 
 from distillguard import UndefendedClassifier, attacks, datasets, evaluate
 from distillguard.adaptive import straight_through
-from distillguard.evaluation import RobustnessReport, _adaptation
+from distillguard.evaluation import RobustnessReport, _adapted_forms
 from distillguard.evaluation._stand_ins import before_head, over_front, over_parts
 
 EPSILON = 0.3
@@ -176,8 +176,8 @@ class Remembering(nn.Module):
 def test_points_that_fool_what_attacks_follow_and_not_the_model_do_not_count(
     network, data, monkeypatch
 ):
-    monkeypatch.setattr(_adaptation, "QUESTIONS", 50)
-    monkeypatch.setattr(_adaptation, "QUERIES", 5)
+    monkeypatch.setattr(_adapted_forms, "QUESTIONS", 50)
+    monkeypatch.setattr(_adapted_forms, "QUERIES", 5)
     few = [part[:20] for part in data]
     settings = {**SETTINGS, "epsilon": 0.2}
     report = evaluate(Remembering(network, few[0]), *few, adapt=True, **settings)
@@ -231,7 +231,7 @@ def test_a_network_without_findings_is_not_attacked_again_and_pays_nothing(netwo
 
 @pytest.mark.parametrize(("attack", "adapts"), [("standard", True), ("quick", False)])
 def test_only_standard_attacks_are_adapted_unless_asked(attack, adapts, monkeypatch):
-    monkeypatch.setattr(_adaptation, "QUESTIONS", 100)
+    monkeypatch.setattr(_adapted_forms, "QUESTIONS", 100)
     torch.manual_seed(0)
     model, inputs = nn.Sequential(Detached(), nn.Linear(4, 3)), torch.rand(12, 4)
     labels = model(inputs).argmax(dim=1)

@@ -700,6 +700,21 @@ def test_boundaries_behind_a_rise_are_found_from_the_other_side(
     assert "minimum-distance-beats-pgd" not in on_another
 
 
+def test_adapted_attacks_look_behind_the_rise_of_all_that_is_left(thresholding, digits):
+    settings = {"attacks": PGD_MARGIN, "diagnosis": "full", "n": 300, "adapt": True, **WITHIN}
+    _, report = codes_of(thresholding, digits, **settings)
+    assert report.adaptation.findings == ("minimum-distance-beats-pgd",)
+    assert report.adaptation.fooled > 0
+    assert not report.adaptation.failed
+    _, (inputs, labels) = digits
+    inputs, labels = inputs[:300], labels[:300]
+    closest = attacks.carlini_wagner_l2(thresholding, inputs, labels)
+    within = (closest - inputs).norm(dim=1) <= WITHIN["epsilon"]
+    standing = ~(within & (thresholding(closest).argmax(dim=1) != labels))
+    standing &= thresholding(inputs).argmax(dim=1) == labels
+    assert report.quoted_accuracy <= standing.double().mean() + 0.01
+
+
 def test_standard_leaves_no_more_behind_a_rise_than_the_least_distance(thresholding, digits):
     _, (inputs, labels) = digits
     inputs, labels = inputs[:60], labels[:60]

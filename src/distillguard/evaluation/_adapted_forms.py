@@ -1,0 +1,336 @@
+"""The forms in which a model is attacked again, and which finding names which.
+
+A new remedy is a row of :data:`REMEDIES`.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import sqrt
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import attacks
+from .._data import Chunk, Examples
+from .._modes import device_of, dtype_of
+from .._processes import Processes
+from .._typing import Attack, Model
+from ..adaptive._averaged import averaged
+from ..adaptive._gradient_from import gradient_from
+from ..adaptive._surrogate import distil_surrogate
+from ..networks._wrappers import Logits
+from ._hidden import hidden_boundary_l2
+from ._ours import ours
+from ._presets import name_of
+from ._query import QueryCounter, logarithm
+from ._run import Run
+from ._stand_ins import before_head, is_live, over_front, over_parts
+from .diagnosis._findings import Finding
+
+PART = "adaptation"
+"""What its costs go by."""
+
+DRAWS = 20
+"""Draws that an answer of a randomised model is the mean of."""
+
+FEW = 8
+"""Examples on which forms of the model are tried."""
+
+QUESTIONS = 4000
+"""Points that a surrogate learns from, about: the fewer the examples, the more around each."""
+
+QUERIES = 1000
+"""Steps of the random search, which follows no gradient."""
+
+SMOOTHING = 0.25
+"""Radius of the noise that a shattered gradient is averaged over, as a share of epsilon."""
+
+
+@dataclass
+class Subject:
+    """A model to be adapted, with all that its forms are made from."""
+
+    run: Run
+    data: Examples
+    chunk_size: int
+    surrogate: Model | None
+    processes: Processes
+    random: bool
+    """Whether the model draws random numbers, and is asked for its mean."""
+
+    @cached_property
+    def base(self) -> Model:
+        """The model, with logits."""
+        model = self.run.model.model
+        return Logits(model, pick=logarithm) if self.run.model.takes_logarithm else model
+
+    @cached_property
+    def few(self) -> Tensor:
+        """Some examples to try forms on, the same in every process."""
+        inputs = self.run.records.sample["inputs"][:FEW]
+        device = device_of(self.run.model, torch.device("cpu"))
+        return inputs.to(device, dtype_of(self.run.model, inputs.dtype))
+
+    def counted(self, model: Model) -> QueryCounter:
+        """Another form of the model, on the same account."""
+        other = self.run.model.around(model)
+        other.takes_logarithm = False
+        return other
+
+    def budget(self) -> dict[str, Any]:
+        """Arguments that all attacks here take."""
+        run = self.run
+        return {
+            "epsilon": run.threat.epsilon,
+            "norm": run.threat.norm,
+            "bounds": run.threat.bounds,
+            "batch_size": run.batch_size,
+            "random_state": run.seed,
+        }
+
+    def steady(self, model: Model) -> Model:
+        """Return the mean over draws of a model that is random, and any other as it is."""
+        return averaged(model, DRAWS) if self.random else model
+
+
+def whole(subject: Subject) -> Model | None:
+    """The model itself: what matters is what attacks ask of it."""
+    return subject.base
+
+
+def climbed(subject: Subject) -> Model | None:
+    """The model itself, if it has a gradient."""
+    with subject.run.accounted(PART):
+        return subject.base if is_live(subject.counted(subject.base), subject.few) else None
+
+
+def past_parts(subject: Subject) -> Model | None:
+    """Its modules that hide the gradient, taken for the identity (BPDA)."""
+    with subject.run.accounted(PART):
+        return over_parts(subject.base, subject.counted(subject.base), subject.few)
+
+
+def past_front(subject: Subject) -> Model | None:
+    """All that it does to its inputs before a network takes them, taken for the identity."""
+    with subject.run.accounted(PART):
+        return over_front(subject.base, subject.counted(subject.base), subject.few)
+
+
+def within_head(subject: Subject) -> Model | None:
+    """The logits inside a model that makes something else of them, such as probabilities."""
+    with subject.run.accounted(PART):
+        return before_head(subject.base, subject.counted(subject.base), subject.few)
+
+
+def smoothed(subject: Subject) -> Model | None:
+    """The mean gradient of points around each."""
+    if climbed(subject) is None:
+        return None
+    around = nn.Sequential(Jitter(SMOOTHING * spread(subject)), Asked(subject.base))
+    return gradient_from(subject.base, averaged(around, DRAWS))
+
+
+def along_surrogate(subject: Subject) -> Model | None:
+    """The gradient of the surrogate that the caller gave."""
+    return subject.surrogate and gradient_from(subject.base, subject.surrogate)
+
+
+def along_student(subject: Subject) -> Model | None:
+    """The gradient of a student distilled from the model's own answers on the examples."""
+    bounds = subject.run.threat.bounds
+    inputs = examples_at_hand(subject)
+    reach = spread(subject) / torch.as_tensor(bounds[1] - bounds[0]).max().item()
+    with warnings.catch_warnings():
+        # The report tells how well it agrees; around each of few there are the more points.
+        warnings.filterwarnings("ignore", "X holds .* examples", UserWarning)
+        student = distil_surrogate(
+            subject.steady(subject.base),
+            inputs,
+            rounds=max(4, QUESTIONS // len(inputs)),
+            reach=min(reach, 1.0),
+            bounds=bounds,  # type: ignore[arg-type]
+            random_state=subject.run.seed,
+        )
+    subject.run.records.cost(PART).add(student.forwards, 0, student.seconds)
+    return gradient_from(subject.base, student)
+
+
+def climbs(subject: Subject) -> dict[str, Attack]:
+    """Strong attacks that follow a gradient; no softmax saturates in their losses."""
+    threat, budget = subject.run.threat, subject.budget()
+    rescaled = {"loss": "rescaled_cross_entropy", "steps": 50, **budget}
+    if threat.norm == "l1":
+        margin: Attack = partial(attacks.apgd, loss="margin", steps=100, **budget)
+        return {"APGD margin": margin, "APGD cross-entropy": partial(attacks.apgd, **rescaled)}
+    # A point that fools one mean may not fool the next: of a random model the best one counts.
+    runs: dict[str, Any] = {"restarts": 3, "steps": 40}
+    if subject.random:
+        runs = {"early_stop": False, "steps": 20}
+        rescaled |= runs
+    pgd = partial(
+        attacks.pgd,
+        loss="margin",
+        step_size=2 * threat.epsilon,
+        step_decay=True,
+        random_start="blocks",
+        **runs,
+        **budget,
+    )
+    return {"PGD margin": pgd, "APGD cross-entropy": partial(attacks.apgd, **rescaled)}
+
+
+def searches(subject: Subject) -> dict[str, Attack]:
+    """What follows no gradient at all."""
+    return {"Square": partial(attacks.square, queries=QUERIES, **subject.budget())}
+
+
+def from_the_boundary(subject: Subject) -> dict[str, Attack]:
+    """The search behind a rise of the margin, in l2; none elsewhere."""
+    if subject.run.threat.norm != "l2":
+        return {}
+    told = {name: subject.budget()[name] for name in ("bounds", "batch_size", "random_state")}
+    return {"Carlini-Wagner L2": partial(hidden_boundary_l2, **told)}
+
+
+class Form(NamedTuple):
+    """A form in which a model is attacked again."""
+
+    label: str
+    """What the names of attacks say of it."""
+    made: Callable[[Subject], Model | None]
+    """None where the model has no such form."""
+    attacks: Callable[[Subject], dict[str, Attack]] = climbs
+    least: int = 1
+    """Examples left that it pays for."""
+    own: str = "its own gradient, of the margin and of a rescaled cross-entropy"
+    """What is said of it where the model is asked as it is."""
+
+
+PLAIN = Form("again", climbed)
+PARTS = Form("past its parts", past_parts)
+FRONT = Form("past its front", past_front)
+HEAD = Form("within its head", within_head)
+SMOOTH = Form("smoothed", smoothed)
+SURROGATE = Form("along the surrogate", along_surrogate)
+STUDENT = Form("along a student", along_student, least=5)
+SEARCH = Form("again", whole, searches, own=f"a random search of {QUERIES} queries")
+BOUNDARY = Form(
+    "again", climbed, from_the_boundary, own="a search for the least distance, behind the margin"
+)
+
+HIDDEN = (HEAD, PARTS, FRONT, SURROGATE, STUDENT, SEARCH)
+"""For a gradient that is not there."""
+
+MISLEADING = (HEAD, PARTS, FRONT, SMOOTH, SURROGATE, STUDENT, SEARCH)
+"""For one that leads astray."""
+
+FORMS = (PLAIN, BOUNDARY, *MISLEADING)
+"""All forms, in the order in which they are tried."""
+
+REMEDIES: dict[str, tuple[Form, ...]] = {
+    "saturated-softmax": (PLAIN, HEAD),
+    "margin-beats-cross-entropy": (PLAIN,),
+    "more-steps-help": (PLAIN,),
+    "gradient-vanishes-at-bounds": (PLAIN,),
+    "unstable-predictions": (PLAIN,),
+    "zero-gradients": (PLAIN, *HIDDEN),
+    "interrupted-graph": HIDDEN,
+    "one-step-beats-iterative": MISLEADING,
+    "noise-beats-gradient": MISLEADING,
+    "black-box-beats-white-box": MISLEADING,
+    "transfer-beats-white-box": MISLEADING,
+    "more-budget-does-not-help": MISLEADING,
+    "unbounded-attack-fails": MISLEADING,
+    "minimum-distance-beats-pgd": (BOUNDARY,),
+    "attack-fails-its-own-test": MISLEADING,
+}
+"""By the code of a finding, the forms in which the model is attacked again."""
+
+
+def forms_for(finding: Finding, run: Run) -> tuple[Form, ...]:
+    """What is to be tried; nothing where the attacks passed have done it, or nothing helps."""
+    forms, figures = REMEDIES.get(finding.code, ()), finding.figures
+    if finding.code == "unstable-predictions" and not draws_numbers(finding):
+        return ()
+    if finding.code == "gradient-vanishes-at-bounds" and all(
+        ours(spec.attack) for spec in run.attacks.values()
+    ):
+        return ()  # They ask for gradients a hair inside the bounds.
+    if finding.code == "zero-gradients" and figures["share_scaled"] < figures["share"] / 2:
+        return (PLAIN,)  # The logits have a gradient.
+    if finding.code == "margin-beats-cross-entropy" and climbs_margin(run):
+        return ()
+    return forms
+
+
+def climbs_margin(run: Run) -> bool:
+    """Whether an attack passed climbs what no softmax saturates."""
+    found = (
+        name_of(run.attacks, run.threat, attack, lambda settings: settings["loss"] == "margin")
+        for attack in (attacks.pgd, attacks.apgd)
+    )
+    return any(found)
+
+
+def cannot_help(finding: Finding) -> bool:
+    """Whether nothing that is known here helps against what was found."""
+    by_batch = finding.code == "unstable-predictions" and "batch_gap" in finding.figures
+    return by_batch or finding.code not in REMEDIES
+
+
+def draws_numbers(finding: Finding) -> bool:
+    """Whether a finding says that the model is random, and not a mean over draws already."""
+    figures = finding.figures
+    return finding.code == "unstable-predictions" and figures.keys() == {"logit_gap", "changed"}
+
+
+def all_at_hand(subject: Subject) -> Iterator[Chunk]:
+    """All examples that can be read again."""
+    if subject.data.memory is None:
+        kept = subject.run.records.sample
+        return iter([Chunk(kept["index"], kept["inputs"], kept["labels"])])
+    dtype = dtype_of(subject.run.model, torch.get_default_dtype())
+    return subject.data.chunks(subject.chunk_size, dtype)
+
+
+def examples_at_hand(subject: Subject) -> Tensor:
+    """Inputs to distil a student from: as many as questions are asked about, at most."""
+    inputs: list[Tensor] = []
+    for chunk in all_at_hand(subject):
+        inputs.append(chunk.inputs.cpu())
+        if sum(map(len, inputs)) >= QUESTIONS:
+            break
+    return torch.cat(inputs)[:QUESTIONS]
+
+
+def spread(subject: Subject) -> float:
+    """Largest change of a coordinate by uniform noise that is about epsilon long."""
+    threat, size = subject.run.threat, subject.few[0].numel()
+    return threat.epsilon * {"linf": 1.0, "l2": sqrt(3 / size), "l1": 2 / size}[threat.norm]
+
+
+class Jitter(nn.Module):
+    """Uniform noise."""
+
+    def __init__(self, radius: float) -> None:
+        super().__init__()
+        self.radius = radius
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return other inputs nearby."""
+        return inputs + self.radius * (2 * torch.rand_like(inputs) - 1)
+
+
+class Asked(nn.Module):
+    """Any model as a module."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return its logits."""
+        return self.model(inputs)
