@@ -6,7 +6,13 @@ import torch
 from torch import nn
 
 from distillguard import evaluate
-from distillguard.defenses import BitDepth, Detector, LayeredNetwork, MaximumProbability
+from distillguard.defenses import (
+    BitDepth,
+    Detector,
+    GaussianNoise,
+    LayeredNetwork,
+    MaximumProbability,
+)
 from distillguard.evaluation import LayerReport, evaluate_layers
 from distillguard.evaluation._selective import selective_pgd
 
@@ -176,3 +182,16 @@ def test_the_picture_shows_every_group(tmp_path):
     ax = report.plot()
     assert len(ax.patches) == len(report.stopped)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["BitDepth", "Second"]
+
+
+def test_random_layers_are_attacked_and_judged_by_their_mean():
+    X, y = points(30)
+    noisy = guard([GaussianNoise(0.1)], [])
+    report = evaluate_layers(noisy, X, y, draws=20, **TOLD)
+    # The mean of a line under symmetric noise is the line: at 0.25 all can pass, as without.
+    assert report.n_counted >= 28
+    assert report.fooled["staged"].mean() > 0.9
+    once = evaluate_layers(noisy, X, y, draws=1, **TOLD)
+    # One question to a noisy line is right by luck at 0.3 to 0.45.
+    assert once.n_counted < report.n_counted
+    assert report.passes["staged"] > 10 * once.passes["staged"]

@@ -16,6 +16,7 @@ from .._plot import canvas, drawn
 from .._random import draw_seed
 from .._typing import Bounds, Norm
 from .._validation import check_at_least, check_choice, check_positive
+from ..adaptive._averaged import averaged
 from ._evaluate import evaluate
 from ._model import resolve_model
 from ._presets import PRESETS
@@ -238,7 +239,8 @@ def evaluate_layers(
         The preset of :func:`~distillguard.evaluate` on the bare classifier, on each part and on the
         whole.
     draws : int, default=1
-        Draws over which answers and gradients of random layers are averaged.
+        Draws over which answers and gradients are averaged, in every attack and verdict, for
+        defences with random layers; passes grow with them.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take.
     batch_size : int, default=256
@@ -388,13 +390,14 @@ class _Trial:
 
     def staged(self, model: "LayeredNetwork") -> Tensor:
         """Points that fool the classifier first, and then silence the detectors."""
-        return selective_pgd(model, self.inputs, self.labels, **self.settings)
+        return selective_pgd(model, self.inputs, self.labels, draws=self.draws, **self.settings)
 
     def answers(self, model: "LayeredNetwork", inputs: Tensor) -> Tensor:
         """The columns that a model answers."""
-        with borrowed(model, self.settings["random_state"], gradients=False):
+        asked = averaged(model, self.draws) if self.draws > 1 else model
+        with borrowed(asked, self.settings["random_state"], gradients=False):
             dtype, size = dtype_of(model, inputs.dtype), self.settings["batch_size"]
-            return logits_of(model, inputs, dtype, size).argmax(dim=1).to(inputs.device)
+            return logits_of(asked, inputs, dtype, size).argmax(dim=1).to(inputs.device)
 
     def fools(self, model: "LayeredNetwork", points: Tensor) -> np.ndarray:
         """Where a model answers points by a class, and not by the true one."""

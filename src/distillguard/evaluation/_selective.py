@@ -10,6 +10,7 @@ from .._boxes import boxes
 from .._geometry import ball, per_example, project_to_budget
 from .._modes import borrowed
 from .._typing import Bounds, Mask, Norm
+from ..adaptive._averaged import averaged
 from ..functional import margin_loss
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def selective_pgd(
     bounds: Bounds = (0.0, 1.0),
     mask: Mask | None = None,
     steps: int = STEPS,
+    draws: int = 1,
     batch_size: int = 256,
     random_state: int | None = None,
 ) -> Tensor:
@@ -37,11 +39,13 @@ def selective_pgd(
     Each step serves the one of both that is not there yet: in the first half of the steps along its
     gradient less what of it harms the other, in the second along all of it, since a corner of the
     ball may leave no other way (orthogonal and selective projected gradient descent, Bryniarski et
-    al. 2021, https://arxiv.org/abs/2106.15023).
+    al. 2021, https://arxiv.org/abs/2106.15023). Of random layers and detectors each step asks
+    ``draws`` times, and follows the mean.
     """
     told = {"bounds": bounds, "mask": mask, "batch_size": batch_size, "random_state": random_state}
+    classify = averaged(model.classify, draws) if draws > 1 else model.classify
     start = attacks.pgd(
-        model.classify, inputs, labels, epsilon=epsilon, norm=norm, loss="margin", steps=20,
+        classify, inputs, labels, epsilon=epsilon, norm=norm, loss="margin", steps=20,
         **told,  # type: ignore[arg-type]
     )  # fmt: skip
     if not len(model.detectors):
@@ -54,7 +58,7 @@ def selective_pgd(
             found.append(
                 _descent(
                     model, start[rows], inputs[rows], labels[rows], low[rows], high[rows],
-                    norm, epsilon, steps,
+                    norm, epsilon, steps, draws,
                 )
             )  # fmt: skip
     return torch.cat(found) if found else start
@@ -70,12 +74,13 @@ def _descent(
     norm: Norm,
     epsilon: float,
     steps: int,
+    draws: int,
 ) -> Tensor:
     """The last points of all steps, or the first that both do not stop."""
     found, places = points.clone(), torch.arange(len(points), device=points.device)
     for step in range(steps + 1):
         asked = points.detach().requires_grad_()
-        margin, alarm = margin_and_alarm(model, asked, labels)
+        margin, alarm = margin_and_alarm(model, asked, labels, draws)
         left = (margin <= 0) | (alarm > 0)
         found[places] = points.detach()
         if step == steps or not bool(left.any()):
@@ -97,10 +102,11 @@ def _descent(
 
 
 def margin_and_alarm(
-    model: "LayeredNetwork", points: Tensor, labels: Tensor
+    model: "LayeredNetwork", points: Tensor, labels: Tensor, draws: int
 ) -> tuple[Tensor, Tensor]:
     """Lead of another class over the true one, and the largest excess over a threshold: (n,)."""
-    logits, scores = model.parts(points)
+    parts = [model.parts(points) for _ in range(draws)]
+    logits, scores = (torch.stack(each).mean(dim=0) for each in zip(*parts, strict=True))
     excess = (scores - model.thresholds.to(scores)) / model.spreads.to(scores)
     return margin_loss(logits, labels), excess.amax(dim=1)
 
