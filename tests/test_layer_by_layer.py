@@ -13,8 +13,9 @@ from distillguard.defenses import (
     LayeredNetwork,
     MaximumProbability,
 )
-from distillguard.evaluation import LayerReport, evaluate_layers
-from distillguard.evaluation._selective import selective_pgd
+from distillguard.evaluation import LayerReport, _layer_by_layer, evaluate_layers
+from distillguard.evaluation._layer_by_layer import counting
+from distillguard.evaluation._selective import margin_and_alarm, selective_pgd
 
 
 class Line(nn.Module):
@@ -123,6 +124,8 @@ def test_the_product_is_that_of_successes_alone_over_those_on_the_bare():
     assert report.truth == pytest.approx(2 / 8)
     assert report.ratio == pytest.approx(2.0)
     assert report.robust_accuracy == pytest.approx(0.5 - 2 / 20)
+    # Of 10 examples few samples hold both of B's: the product may be 0.
+    assert report.ratio_interval is None
 
 
 def test_the_interval_of_the_ratio_holds_the_truth_of_independent_holes():
@@ -152,21 +155,29 @@ def test_the_whole_is_attacked_no_weaker_than_evaluate_attacks_it():
     assert report.parts == ("BitDepth", "MaximumProbability", "Second")
 
 
-def test_passes_are_those_of_the_classifier():
-    class Counts(Line):
-        asked = 0
+def test_passes_are_counted_forwards_and_backwards():
+    network, passes = nn.Linear(2, 2), {}
+    with counting(network, passes, "a"):
+        network(torch.rand(3, 2)).sum().backward()
+        with torch.no_grad():
+            network(torch.rand(5, 2))
+    network(torch.rand(7, 2)).sum().backward()
+    assert passes == {"a": 3 + 3 + 5}
 
-        def forward(self, inputs):
-            type(self).asked += len(inputs)
-            return super().forward(inputs)
 
+@pytest.mark.parametrize("blunt", ["staged", "joint"])
+def test_all_together_is_the_worst_case_of_both_attacks_that_know_the_whole(monkeypatch, blunt):
     X, y = points()
-    whole = LayeredNetwork(Counts(), [], []).eval()
+    whole = guard([BitDepth(4)], [Second()], [2.0])
+    nobody = np.zeros(len(X), dtype=bool)
+    if blunt == "staged":
+        monkeypatch.setattr(_layer_by_layer, "selective_pgd", lambda model, x, y, **_: x)
+    else:
+        monkeypatch.setattr(_layer_by_layer._Trial, "attacked", lambda self, _: (nobody.copy(), X))
     report = evaluate_layers(whole, X, y, **TOLD)
-    forwards = Counts.asked
-    # Beside the counted attacks: clean answers, judging, and the column of rejection.
-    counted = sum(report.passes.values()) * report.n_counted
-    assert counted / 2 < forwards < counted + 10 * len(X)
+    assert not report.fooled[blunt].any()
+    for name in ("all together", *report.parts):
+        assert report.fooled[name].all(), name
 
 
 def test_only_layered_defences_have_layers():
@@ -174,14 +185,20 @@ def test_only_layered_defences_have_layers():
         evaluate_layers(Line(), *points(), epsilon=0.1)
 
 
-def test_the_picture_shows_every_group(tmp_path):
+def test_the_picture_shows_every_group():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
-    X, y = points()
-    report = evaluate_layers(guard([BitDepth(4)], [Second()], [0.6]), X, y, **TOLD)
+    fooled = {"bare": np.ones(6, bool), "all together": np.zeros(6, bool)}
+    stopped = {("A",): 3, ("A", "B"): 2, (): 1}
+    report = LayerReport(
+        parts=("A", "B"), n_examples=6, clean_accuracy=1.0, clean_rejected=0.0, fooled=fooled,
+        stopped=stopped, passes={}, norm="linf", epsilon=0.1, seed=0,
+    )  # fmt: skip
     ax = report.plot()
-    assert len(ax.patches) == len(report.stopped)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["BitDepth", "Second"]
+    assert [bar.get_height() for bar in ax.patches] == [3, 2, 1]
+    dots = [len(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [1, 2, 0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
 
 
 def test_random_layers_are_attacked_and_judged_by_their_mean():
@@ -191,6 +208,9 @@ def test_random_layers_are_attacked_and_judged_by_their_mean():
     # The mean of a line under symmetric noise is the line: at 0.25 all can pass, as without.
     assert report.n_counted >= 28
     assert report.fooled["staged"].mean() > 0.9
+    margin, _ = margin_and_alarm(guard([GaussianNoise(0.1)], [Second()], [2.0]), X, y, draws=400)
+    exact, _ = margin_and_alarm(guard([], [Second()], [2.0]), X, y, draws=1)
+    assert (margin - exact).abs().max() < 5 * 2 * 0.1 / 400**0.5
     once = evaluate_layers(noisy, X, y, draws=1, **TOLD)
     # One question to a noisy line is right by luck at 0.3 to 0.45.
     assert once.n_counted < report.n_counted
