@@ -168,14 +168,19 @@ def test_passes_are_counted_forwards_and_backwards():
 @pytest.mark.parametrize("blunt", ["staged", "joint"])
 def test_all_together_is_the_worst_case_of_both_attacks_that_know_the_whole(monkeypatch, blunt):
     X, y = points()
-    whole = guard([BitDepth(4)], [Second()], [2.0])
-    nobody = np.zeros(len(X), dtype=bool)
+    X[:, 1] = 0.6  # moved to class 1 alone, a point has a sum above 1
+    whole = guard([BitDepth(6)], [Sum()], [1.0])
     if blunt == "staged":
         monkeypatch.setattr(_layer_by_layer, "selective_pgd", lambda model, x, y, **_: x)
     else:
-        monkeypatch.setattr(_layer_by_layer._Trial, "attacked", lambda self, _: (nobody.copy(), X))
+
+        def nobody(trial, model):
+            return np.zeros(len(trial.inputs), dtype=bool), trial.inputs
+
+        monkeypatch.setattr(_layer_by_layer._Trial, "attacked", nobody)
     report = evaluate_layers(whole, X, y, **TOLD)
     assert not report.fooled[blunt].any()
+    assert not report.fooled["oblivious"].any()
     for name in ("all together", *report.parts):
         assert report.fooled[name].all(), name
 

@@ -169,7 +169,7 @@ class LayerReport(Table):
         )
         ax.set_xticks([])
         ax.axhline(0, color="black", linewidth=0.8)
-        ax.set_title("Points that fool the classifier alone, by the parts that stop them")
+        ax.set_title("What fools the classifier alone, by the parts that stop it")
         return ax
 
     @property
