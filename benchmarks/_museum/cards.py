@@ -66,8 +66,9 @@ TITLE = """\
 # The museum of broken defences
 
 Most of these defences were published with a figure that a better attack took away; controls that
-are honestly robust stand among them. Each is built here in small. A card shows the accuracy that is left after PGD as one writes it
-without looking at the defence (cross-entropy, 40 steps), what `evaluate` says with no option, and
+are honestly robust stand among them. Each is built here in small. A card shows the accuracy that
+is left after PGD as one writes it without looking at the defence (cross-entropy, 40 steps), what
+`evaluate` says with no option, and
 what the best attack leaves that we could write for this defence. The last is the figure to go by,
 and is itself only an upper bound.
 
