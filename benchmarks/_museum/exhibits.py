@@ -1,5 +1,6 @@
 """What the museum shows: each defence, its paper, its claim, its hole, and how it is attacked."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -501,13 +502,13 @@ MAGNET = Exhibit(
 
 
 def by_pgd(model: nn.Module, studio: Studio) -> nn.Module:
-    """Train on adversarial examples alone."""
+    """Train on adversarial examples alone, from the twin: from nothing it learns nothing."""
     trainer = AdversarialTrainer(
-        network,
+        copy.deepcopy(studio.small("undefended")).requires_grad_(True),
         objective="pgd",
         epsilon=RADII[studio.data]["linf"],
         bounds=(0.0, 1.0),
-        learning_rate=2e-3,
+        learning_rate=1e-3,
         lr_scheduler="cosine",
         max_epochs=training.EPOCHS,
         random_state=0,
