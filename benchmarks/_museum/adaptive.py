@@ -120,7 +120,10 @@ def unadapted(threat: Threat, attacked: nn.Module | None = None) -> tuple[float,
         noise = torch.rand(threat.X.shape, generator=torch.Generator().manual_seed(0))
         points = (threat.X + (2 * noise - 1) * threat.epsilon).clamp(0, 1)
         said = "its random start, for want of a gradient"
-    return right(threat, points).mean().item(), said
+    shares = right(threat, points)
+    if threat.rejects:  # what is rejected clean is an error, whatever becomes of its point
+        shares = torch.minimum(shares, right(threat, threat.X, clean=True))
+    return shares.mean().item(), said
 
 
 def library(threat: Threat, attacked: nn.Module) -> Iterator[tuple[str, Callable[..., Tensor]]]:
