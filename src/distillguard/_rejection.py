@@ -7,6 +7,7 @@ know of nothing else: what is answered rightly or refused withstands, and only a
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .functional import merge_rejection
@@ -26,6 +27,12 @@ def rejects(model: Any) -> bool:
 def n_classes_of(model: Any, logits: Tensor) -> int:
     """How many classes the columns of a model's answer stand for."""
     return logits.shape[1] - rejects(model)
+
+
+def refused(model: Any, logits: Tensor) -> Tensor:
+    """Which answers are refusals to name a class: (n,) bool."""
+    winners = logits.argmax(dim=1)
+    return winners == logits.shape[1] - 1 if rejects(model) else torch.zeros_like(winners).bool()
 
 
 def opposed(model: Any, logits: Tensor, labels: Tensor) -> Tensor:

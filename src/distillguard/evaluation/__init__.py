@@ -22,6 +22,7 @@ from .report._adaptation import Adaptation
 from .report._compare import Comparison, compare
 from .report._paired import PairedDifference, paired_difference
 from .report._per_example import PerExample
+from .report._rejection import Rejection
 from .report._report import Example, RobustnessReport
 from .report._rows import AttackRow, ClassRow
 from .report._schema import SCHEMA
@@ -48,6 +49,7 @@ __all__ = [
     "Observations",
     "PairedDifference",
     "PerExample",
+    "Rejection",
     "RobustnessCurve",
     "RobustnessCurveDisplay",
     "RobustnessReport",

@@ -48,6 +48,7 @@ from .diagnosis._observations import Observations
 from .diagnosis._rules import findings
 from .report._adaptation import Adaptation
 from .report._per_example import per_example
+from .report._rejection import rejection
 from .report._report import Example, RobustnessReport
 from .report._rows import class_rows, rows, survivors
 
@@ -401,6 +402,7 @@ def summary(
         date=processes.broadcast(datetime.now(UTC).isoformat(timespec="seconds")),
         examples=examples(records, names, captions.classes),
         adaptation=adaptation,
+        rejection=rejection(records, names) if rejects(run.model) else None,
     )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._boxes import boxes
 from .._geometry import lp_norm, per_example
-from .._rejection import opposed
+from .._rejection import opposed, refused
 from .._typing import Bounds, Distance, Mask, Model, Norm
 from ._query import logits_of
 
@@ -61,6 +61,9 @@ class Verdict(NamedTuple):
     fooled: Tensor
     """Answered with a wrong class within the threat model; a rejected point is not."""
 
+    rejected: Tensor
+    """Answered with rejection within the threat model."""
+
     distance: Tensor
     """Distance in the threat model's norm, float64."""
 
@@ -71,7 +74,7 @@ class Verdict(NamedTuple):
     def of_nothing(cls, labels: Tensor) -> "Verdict":
         """The verdict on no examples, on the device of the labels."""
         no = torch.empty(0, dtype=torch.bool, device=labels.device)
-        return cls(labels[:0], no, no, no, no.double(), no.double())
+        return cls(labels[:0], no, no, no, no, no.double(), no.double())
 
 
 def judge(
@@ -113,12 +116,14 @@ def _verdict(
     asked = torch.where(per_example(legal, inputs), points, inputs)
     logits = logits_of(model, asked, dtype, len(asked))
     success = legal & (opposed(model, logits, labels).argmax(dim=1) != labels)
+    within = legal & is_within_epsilon(points, inputs, threat)
     delta = points.double() - inputs.double()
     return Verdict(
         predicted=logits.argmax(dim=1),
         legal=legal,
         success=success,
-        fooled=success & is_within_epsilon(points, inputs, threat),
+        fooled=success & within,
+        rejected=refused(model, logits) & within,
         distance=lp_norm(delta, threat.norm),
         own_distance=lp_norm(delta, own_norm),
     )

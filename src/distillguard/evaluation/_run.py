@@ -15,7 +15,7 @@ from .._data import Chunk, Spec
 from .._geometry import check_reach
 from .._modes import borrowed, device_of, dtype_of
 from .._random import example_keys
-from .._rejection import n_classes_of
+from .._rejection import n_classes_of, refused
 from .._typing import Model
 from .._validation import check_logits, look_like_probabilities
 from ..attacks._engine import model_facts
@@ -88,7 +88,8 @@ class Run:
         with self.progress.during("clean pass", len(labels)):
             if start == len(known):
                 logits = self.clean_logits(inputs, labels)
-                self.records.add(clean_columns(logits, labels, places))
+                rejected = refused(self.model, logits)
+                self.records.add(clean_columns(logits, labels, places, rejected))
                 self.sample(chunk, logits.argmax(dim=1) == labels)
                 if self.keep == "all":
                     unmoved = torch.zeros_like(labels, dtype=torch.float64)
@@ -266,7 +267,9 @@ class Run:
             self.records.stand_ins[part] = tuple(dict.fromkeys([*known, *spent.stand_ins]))
 
 
-def clean_columns(logits: Tensor, labels: Tensor, places: Tensor) -> dict[str, Tensor]:
+def clean_columns(
+    logits: Tensor, labels: Tensor, places: Tensor, rejected: Tensor
+) -> dict[str, Tensor]:
     """What the clean pass tells about each example."""
     predicted = logits.argmax(dim=1)
     others = torch.softmax(logits, dim=1).scatter(1, predicted[:, None], 0)
@@ -274,6 +277,7 @@ def clean_columns(logits: Tensor, labels: Tensor, places: Tensor) -> dict[str, T
         "index": places,
         "label": labels,
         "predicted": predicted,
+        "rejected": rejected,
         "margin": margin_loss(logits, labels).double(),
         "magnitude": logits.abs().double().mean(dim=1),
         "saturated": (others == 0).all(dim=1),
@@ -291,6 +295,7 @@ def attack_columns(
     return {
         f"{name}/attacked": spread(torch.ones_like(verdict.fooled), False),
         f"{name}/fooled": spread(verdict.fooled, False),
+        f"{name}/rejected": spread(verdict.rejected, False),
         f"{name}/silent": spread(silent, False),
         f"{name}/success": spread(verdict.success, False),
         f"{name}/legal": spread(verdict.legal, True),

@@ -23,7 +23,7 @@ from ._records import DRAWN, SAMPLED, SHOWN
 from ._run import attack_columns, clean_columns
 
 NAME = "distillguard evaluation state"
-FORMAT = f"{NAME} 4"
+FORMAT = f"{NAME} 5"
 
 _COST = object_with({"forwards": COUNT, "backwards": COUNT, "seconds": SIZE})
 _FACTS = object_with(
@@ -168,10 +168,11 @@ def check_tensors(content: Content, tensors: Tensors) -> None:
 
     places = own_places(content)
     verdict = _verdict()
-    kinds = _dtypes(clean_columns(torch.zeros(0, 2), verdict.predicted, verdict.predicted))
+    no, whole = verdict.legal, verdict.predicted
+    kinds = _dtypes(clean_columns(torch.zeros(0, 2), whole, whole, no))
     n_rows = dict.fromkeys(kinds, len(places))
     for name, known in content["known"].items():
-        own = _dtypes(attack_columns(name, verdict, verdict.legal, verdict.predicted, 0))
+        own = _dtypes(attack_columns(name, verdict, no, whole, 0))
         kinds |= own
         n_rows |= dict.fromkeys(own, len(own_places(content, known)))
     n_rows = {name: n for name, n in n_rows.items() if n}
@@ -226,14 +227,16 @@ def own_places(content: Content, n_chunks: int | None = None) -> Tensor:
 
 
 def _check_verdicts(name: str, columns: Tensors) -> None:
-    """What fools is a success, a success is legal, and only correct examples are attacked."""
+    """What fools succeeds, what succeeds or is rejected is legal, and what is attacked correct."""
     if f"{name}/fooled" not in columns:
         return
-    attacked, fooled, success, legal = (
-        columns[f"{name}/{part}"] for part in ("attacked", "fooled", "success", "legal")
+    attacked, fooled, success, legal, rejected = (
+        columns[f"{name}/{part}"] for part in ("attacked", "fooled", "success", "legal", "rejected")
     )
     correct = (columns["predicted"] == columns["label"])[: len(attacked)]
-    order = (fooled <= success) & (success <= (attacked & legal)) & (attacked <= correct)
+    seen = attacked & legal
+    order = (fooled <= success) & (success <= seen) & (rejected <= seen) & (attacked <= correct)
+    order &= ~(rejected & success)
     _demand(bool(order.all()), f"verdicts on {name} that can be")
 
 
@@ -269,4 +272,4 @@ def _dtypes(columns: Tensors) -> dict[str, torch.dtype]:
 def _verdict() -> Verdict:
     """A verdict on no examples, to learn the dtypes of its columns from."""
     no, whole, real = (torch.zeros(0, dtype=t) for t in (torch.bool, torch.int64, torch.float64))
-    return Verdict(whole, no, no, no, real, real)
+    return Verdict(whole, no, no, no, no, real, real)

@@ -13,6 +13,7 @@ from .._statistics import wilson
 
 if TYPE_CHECKING:
     from ._adaptation import Adaptation
+    from ._rejection import Rejection
     from ._report import RobustnessReport
     from ._rows import AttackRow
 
@@ -33,6 +34,11 @@ def _all_facts(report: "RobustnessReport", read: dict[str, Any]) -> "Facts":
     yield from _examples(report)
     if report.adaptation is not None:
         yield from _adaptation(report, report.adaptation)
+    if report.rejection is not None:
+        yield from _rejection(report, report.rejection)
+    else:
+        rejected = sum(row.rejected for row in _rows(report))
+        yield "attacks.rejected of a model that does not reject", not rejected
     yield from _derived(report, read)
 
 
@@ -93,7 +99,7 @@ def _counts(report: "RobustnessReport") -> Facts:
 def _adaptation(report: "RobustnessReport", adapted: "Adaptation") -> Facts:
     n = report.n_examples
     standing = report.n_robust - report.observations.n_fooled_by_diagnosis
-    names = [row.name for row in (*report.attacks, *adapted.attacks)]
+    names = [row.name for row in _rows(report)]
     yield "adaptation.attacks of names of their own", len(set(names)) == len(names)
     yield "adaptation.standing and what was left", adapted.standing == standing
     yield "adaptation.attacked and standing", adapted.attacked <= standing
@@ -104,6 +110,25 @@ def _adaptation(report: "RobustnessReport", adapted: "Adaptation") -> Facts:
         # Of data that are read once, a part of the examples left is at hand.
         yield from _row(row, n, standing, partly=True)
         standing -= row.fooled
+
+
+def _rejection(report: "RobustnessReport", rejected: "Rejection") -> Facts:
+    n, correct = report.n_examples, report.observations.correct
+    yield "rejection.clean and clean_accuracy", rejected.clean <= n - correct
+    yield from _interval("rejection.clean", rejected.clean, n, rejected.clean_interval)
+    stopped, ends = rejected.adversarial, rejected.adversarial_interval
+    yield "rejection.adversarial and robust_accuracy", stopped <= report.n_robust
+    most = sum(row.rejected for row in report.attacks)
+    yield "rejection.adversarial and attacks.rejected", stopped <= most
+    yield from _interval("rejection.adversarial", stopped, correct, ends)
+    for row in _rows(report):
+        holds = row.rejected <= row.attacked - row.fooled
+        yield f"attacks[{row.name!r}].rejected and fooled", holds
+
+
+def _rows(report: "RobustnessReport") -> list["AttackRow"]:
+    adapted = report.adaptation.attacks if report.adaptation else ()
+    return [*report.attacks, *adapted]
 
 
 def _classes(report: "RobustnessReport") -> Facts:
@@ -120,8 +145,11 @@ def _classes(report: "RobustnessReport") -> Facts:
 def _share(name: str, n: int, value: float, interval: tuple[float, float]) -> Facts:
     count = round(value * n)
     yield f"{name}_accuracy and n_examples", math.isclose(value, count / n, abs_tol=1e-12)
-    expected = wilson(count, n)
-    yield f"{name}_interval and {name}_accuracy", np.allclose(interval, expected, atol=1e-9)
+    yield from _interval(f"{name}_accuracy", count, n, interval)
+
+
+def _interval(name: str, count: int, n: int, interval: tuple[float, float]) -> Facts:
+    yield f"{name} and its interval", np.allclose(interval, wilson(count, n), atol=1e-9)
 
 
 def _row(row: "AttackRow", n: int, standing: int, *, partly: bool = False) -> Facts:

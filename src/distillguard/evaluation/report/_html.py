@@ -6,6 +6,7 @@ from .._records import SHOWN
 from ._pictures import data_url
 from ._text import (
     HEADERS,
+    REJECTION_HEADERS,
     aspects,
     bars,
     heading,
@@ -14,6 +15,7 @@ from ._text import (
     no_findings,
     notes,
     percent,
+    rejection_rows,
     result,
     sections,
     subject,
@@ -68,6 +70,8 @@ def _context(report: "RobustnessReport") -> dict[str, Any]:
         "notes": notes(report),
         "legend": legend(report),
         "bars": bars(report),
+        "rejection_headers": REJECTION_HEADERS,
+        "rejection": rejection_rows(report),
         "class_headers": CLASS_HEADERS,
         "classes": [class_cells(row) for row in weakest(report.classes)],
         "findings": [

@@ -22,6 +22,7 @@ from ..diagnosis._observations import Observations
 from ..diagnosis._rules import findings
 from ._adaptation import Adaptation
 from ._per_example import PerExample
+from ._rejection import Rejection
 from ._rows import AttackRow, ClassRow, attack_records
 
 if TYPE_CHECKING:
@@ -117,6 +118,9 @@ class RobustnessReport:
         data, or a few in random order. Not part of the JSON.
     adaptation : Adaptation or None
         What attacks found that were adapted to the findings; None where none were.
+    rejection : Rejection or None
+        How many clean and how many attacked examples the model refused to classify; None of a model
+        that always answers.
     """
 
     model: str
@@ -144,6 +148,7 @@ class RobustnessReport:
     class_names: tuple[str, ...] | None = None
     examples: tuple[Example, ...] = field(default=(), repr=False, compare=False)
     adaptation: Adaptation | None = None
+    rejection: Rejection | None = None
 
     @property
     def adversarial(self) -> Tensor:

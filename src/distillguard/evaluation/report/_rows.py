@@ -49,6 +49,8 @@ class AttackRow:
         Attacked examples for which it returned a point outside the bounds, or NaN.
     error : str or None
         Why the attack could not run, or ran on ``attacked`` examples only.
+    rejected : int
+        Attacked examples whose point, within the threat model, the model refused to classify.
     """
 
     name: str
@@ -64,6 +66,7 @@ class AttackRow:
     seconds: float
     illegal: int = 0
     error: str | None = None
+    rejected: int = 0
 
 
 def attack_records(rows: Iterable[AttackRow]) -> list[dict[str, Any]]:
@@ -113,6 +116,7 @@ def row(records: Records, name: str, norm: Distance, standing: Tensor) -> Attack
         seconds=cost.seconds,
         illegal=int((attacked & ~records.of(name, "legal")).sum()),
         error=records.errors.get(name),
+        rejected=int(records.of(name, "rejected").sum()),
     )
 
 

@@ -11,6 +11,7 @@ from ..diagnosis._findings import Finding
 from ..diagnosis._observations import Observations
 from ._adaptation import Adaptation
 from ._per_example import from_dict
+from ._rejection import Rejection
 from ._rows import AttackRow, ClassRow
 
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
@@ -62,6 +63,16 @@ _ATTACK = object_with(
         "seconds": SIZE,
         "illegal": COUNT,
         "error": or_null(TEXT),
+        "rejected": COUNT,
+    },
+    optional={"rejected"},
+)
+_REJECTION = object_with(
+    {
+        "clean": COUNT,
+        "clean_interval": _INTERVAL,
+        "adversarial": COUNT,
+        "adversarial_interval": _INTERVAL,
     }
 )
 _ADAPTATION = object_with(
@@ -139,8 +150,9 @@ SCHEMA: dict[str, Any] = {
             "dataset": or_null(TEXT),
             "class_names": or_null({"type": "array", "items": TEXT}),
             "adaptation": or_null(_ADAPTATION),
+            "rejection": or_null(_REJECTION),
         },
-        optional={"adaptation"},
+        optional={"adaptation", "rejection"},
     ),
 }
 
@@ -168,6 +180,9 @@ def parts_from(read: Any) -> dict[str, Any]:
     if read.get("adaptation") is not None:
         told = {name: _tuple(value) for name, value in read["adaptation"].items()}
         parts["adaptation"] = Adaptation(**{**told, "attacks": _rows(told["attacks"])})
+    if read.get("rejection") is not None:
+        counts = {name: _tuple(value) for name, value in read["rejection"].items()}
+        parts["rejection"] = Rejection(**counts)
     parts["findings"] = tuple(Finding(**entry) for entry in read["findings"])
     seen: dict[str, Any] = {name: _tuple(value) for name, value in read["observations"].items()}
     parts["observations"] = Observations(**seen)

@@ -5,6 +5,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from .._statistics import wilson
+from ._rejection import rejected_counts
 
 if TYPE_CHECKING:
     from ..diagnosis._findings import Finding
@@ -17,6 +18,7 @@ Interval = tuple[float, float]
 WIDTH = 100
 WORST_CASE = "worst case of these"
 TO_QUOTE = "to quote"
+REJECTION_HEADERS = ("rejected", "examples", "of", "share", "95 % interval")
 HEADERS = (
     "attack",
     "robust accuracy",
@@ -123,6 +125,12 @@ def summary(report: "RobustnessReport") -> str:
         f"{attacks} tried to change the {few} that the model classifies correctly, each by at most "
         f"{report.epsilon:.6g} in {report.norm}: {report.n_robust} withstood all."
     )
+    if report.rejection is not None:
+        done += (
+            f" It refused {report.rejection.clean} of all examples when clean, which count as "
+            f"errors, and at a point of an attack {report.rejection.adversarial} of those that "
+            "withstood."
+        )
     if not seen.diagnosis:
         done += " Whether the attacks failed for the right reason was not looked at."
     elif seen.sampled:
@@ -197,6 +205,14 @@ def adapted_rows(report: "RobustnessReport") -> list[tuple[str, ...]]:
     return [cells(row) for row in report.adaptation.attacks] if report.adaptation else []
 
 
+def rejection_rows(report: "RobustnessReport") -> list[tuple[str, ...]]:
+    """The table of rejected examples; no rows for a model that always answers."""
+    return [
+        (name, str(count), str(n), percent(count / n), interval(wilson(count, n)))
+        for name, count, n in rejected_counts(report)
+    ]
+
+
 def heading(report: "RobustnessReport") -> str:
     """What stands over the report."""
     return " ".join((report.title or f"Robustness of {report.model}").split())
@@ -224,6 +240,8 @@ def to_text(report: "RobustnessReport") -> str:
         lines += body[: len(rows)]
         del body[: len(rows)]
     lines.append("")
+    if rejected := rejection_rows(report):
+        lines += [*aligned(REJECTION_HEADERS, rejected), ""]
     for note in notes(report):
         lines += wrap(note, WIDTH)
     for finding in report.findings:
@@ -250,12 +268,14 @@ def to_markdown(report: "RobustnessReport") -> str:
     if not report.headline.startswith(result(report)):
         lines += [escaped(result(report)), ""]
     lines += [escaped(summary(report)), ""]
-    lines += ["| " + " | ".join(HEADERS) + " |", "| --- |" + " ---: |" * (len(HEADERS) - 1)]
+    lines += marked_head(HEADERS)
     for title, rows in sections(report):
         if title:
             lines.append("| " + " | ".join([f"*{title}*", *("" for _ in HEADERS[1:])]) + " |")
-        lines += ["| " + " | ".join(map(escaped, row)) + " |" for row in rows]
+        lines += map(marked_row, rows)
     lines += [""]
+    if rejected := rejection_rows(report):
+        lines += [*marked_head(REJECTION_HEADERS), *map(marked_row, rejected), ""]
     for note in notes(report):
         lines += [escaped(note), ""]
     for finding in report.findings:
@@ -265,6 +285,16 @@ def to_markdown(report: "RobustnessReport") -> str:
     if not report.findings:
         lines += [no_findings(report), ""]
     return "\n".join(lines)
+
+
+def marked_head(headers: tuple[str, ...]) -> list[str]:
+    """The head of a Markdown table: the first column to the left, figures to the right."""
+    return ["| " + " | ".join(headers) + " |", "| --- |" + " ---: |" * (len(headers) - 1)]
+
+
+def marked_row(row: tuple[str, ...]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(map(escaped, row)) + " |"
 
 
 _MARKUP = re.compile(r"[\\`*|]|(?<!\w)_|_(?!\w)|~(?=~)")
