@@ -321,3 +321,45 @@ def test_nothing_foreign_is_imported_by_the_import():
         "assert not {'foolbox', 'art', 'torchattacks', 'adv_lib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+class Refusing(nn.Module):
+    """Two classes and rejection."""
+
+    rejects = True
+
+    def forward(self, inputs):
+        return inputs[:, :3]
+
+
+@pytest.mark.parametrize("kind", ["foolbox", "art", "torchattacks", "autoattack", "adv_lib"])
+def test_a_refusal_is_never_a_class_to_end_at(kind):
+    def fails(*_, **__):
+        raise AssertionError("the library was asked")
+
+    class Attack:
+        __call__ = fails
+
+    makers = {
+        "foolbox": lambda: interop.from_foolbox(Attack(), epsilon=0.1),
+        "art": lambda: interop.from_art(fails, n_classes=2),
+        "torchattacks": lambda: interop.from_torchattacks(fails),
+        "autoattack": lambda: interop.from_autoattack(fails),
+        "adv_lib": lambda: interop.from_adv_lib(fails),
+    }
+    attack = makers[kind]()
+    for model in (Refusing(), nn.Sequential(nn.Identity(), Refusing())):
+        with pytest.raises(ValueError, match="model must name a class for every input"):
+            attack(model, torch.rand(2, 4), torch.zeros(2).long())
+    settings = {"epsilon": 0.1, "diagnosis": None}
+    kinds = {"theirs": attack, "nothing": lambda model, inputs, labels: inputs}
+    inputs = torch.tensor([[0.9, 0.1, 0.2, 0.0]])
+    row = evaluate(Refusing(), inputs, torch.zeros(1).long(), attacks=kinds, **settings).attacks[0]
+    assert "rejection, which other libraries take for one more class" in row.error
+
+
+def test_a_model_that_refuses_is_not_handed_out():
+    with pytest.raises(ValueError, match="got one whose last column is rejection"):
+        interop.to_foolbox(Refusing())
+    with pytest.raises(ValueError, match="got one whose last column is rejection"):
+        interop.to_art(Refusing(), (4,), 2)

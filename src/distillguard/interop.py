@@ -2,7 +2,8 @@
 
 Each library has its function, for each hands over models in its own way. None is imported before
 a model is handed to it. Nothing here is needed by an attack that is a function
-``(model, inputs, labels) -> Tensor`` already.
+``(model, inputs, labels) -> Tensor`` already. A model with a column for rejection is refused: other
+libraries would take a rejected point for a success.
 """
 
 import functools
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from ._boxes import check_bounds
 from ._modes import device_of, fitted_to, lent, to_eval
+from ._rejection import rejects
 from ._typing import Attack, Model, Range
 from ._validation import check_at_least, check_positive
 from .exceptions import MissingPackageError
@@ -285,6 +287,8 @@ def to_foolbox(model: nn.Module, bounds: Range = (0.0, 1.0)) -> Any:
     ------
     MissingPackageError
         If foolbox is not installed.
+    ValueError
+        If the model has a column for rejection, which foolbox would take for a class.
 
     Examples
     --------
@@ -294,6 +298,7 @@ def to_foolbox(model: nn.Module, bounds: Range = (0.0, 1.0)) -> Any:
     >>> interop.to_foolbox(model).bounds  # doctest: +SKIP
     Bounds(lower=0.0, upper=1.0)
     """
+    _check_answers(model)
     foolbox = _imported("foolbox", "foolbox")
     module = model if isinstance(model, nn.Module) else _Lent(model)
     place = device_of(module, torch.device("cpu"))
@@ -326,6 +331,8 @@ def to_art(
     ------
     MissingPackageError
         If the Adversarial Robustness Toolbox is not installed.
+    ValueError
+        If the model has a column for rejection, which the toolbox would take for a class.
 
     Examples
     --------
@@ -335,6 +342,7 @@ def to_art(
     >>> interop.to_art(model, input_shape=(2,), n_classes=2).nb_classes  # doctest: +SKIP
     2
     """
+    _check_answers(model)
     classification = _imported("art.estimators.classification", "adversarial-robustness-toolbox")
     return classification.PyTorchClassifier(
         model=model if isinstance(model, nn.Module) else _Lent(model),
@@ -369,6 +377,7 @@ def _checked(found: Callable[[Model, Tensor, Tensor], Any]) -> Attack:
     """Lend the model, and return points like the inputs or refuse what is none."""
 
     def attack(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
+        _check_answers(model)
         place = device_of(model, inputs.device)
         with lent(model), torch.cuda.device(place) if place.type == "cuda" else nullcontext():
             # Clones, for an attack may write into what it is given.
@@ -383,6 +392,16 @@ def _checked(found: Callable[[Model, Tensor, Tensor], Any]) -> Attack:
         return points.detach().to(inputs)
 
     return attack
+
+
+def _check_answers(model: Any) -> None:
+    """Refuse a model whose refusals another library would take for a class to end at."""
+    if rejects(model):
+        raise ValueError(
+            "model must name a class for every input, got one whose last column is rejection, "
+            "which other libraries take for one more class; use the attacks of distillguard, which "
+            "go past it"
+        )
 
 
 def _is_maker(value: Any) -> bool:
