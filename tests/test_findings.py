@@ -3,6 +3,7 @@
 import copy
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -336,3 +337,15 @@ def test_a_network_without_a_last_layer_is_tested_on_its_logits(network, digits)
     assert sound.observations.active_found == sound.observations.active_tested
     blind = reported(model, digits, attacks={"none": lambda model, x, y: x})
     assert "attack-fails-its-own-test" in raised(blind)
+
+
+def test_the_page_of_a_finding_says_whether_evaluate_adapts_to_it_by_itself():
+    from distillguard.evaluation._adapted_forms import REMEDIES
+
+    pages = Path(__file__).parents[1] / "docs" / "findings"
+    says = {
+        page.stem
+        for page in pages.glob("*.md")
+        if "`evaluate` tries this remedy by itself" in page.read_text(encoding="utf-8")
+    }
+    assert says == set(REMEDIES)
