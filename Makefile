@@ -17,7 +17,7 @@ help:  ## Show this list
 setup: $(INSTALLED)  ## Make .venv and install distillguard in it, editable, with all that the targets need
 
 demo: $(INSTALLED)  ## Distil on 5,000 real digits, attack, print the table; report in build/demo
-	$(BIN)/python examples/quickstart.py
+	$(BIN)/python -m distillguard demo --out build/demo
 
 test: $(INSTALLED)  ## Run the tests and the docstrings' examples (slow ones: make test PYTEST="-m slow")
 	$(BIN)/python -m pytest -q -n 2 $(PYTEST)

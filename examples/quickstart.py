@@ -9,5 +9,5 @@ import sys
 
 from distillguard.__main__ import main
 
-if __name__ == "__main__":
-    sys.exit(main(["demo", *sys.argv[1:]]))
+if __name__ == "__main__" and (failed := main(["demo", *sys.argv[1:]])):
+    sys.exit(failed)
