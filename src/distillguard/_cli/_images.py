@@ -42,5 +42,5 @@ def _read(path: Path) -> Tensor:
                 f"DATA must have images of 8 bits per channel, got mode {image.mode} in "
                 f"{str(path)!r}"
             )
-        pixels = np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+        pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     return torch.from_numpy(np.atleast_3d(pixels).transpose(2, 0, 1).copy()).float() / 255
