@@ -7,19 +7,25 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import distillguard
 from distillguard import datasets
 from distillguard.__main__ import main
 
-EXAMPLES = 60
-DEMO = "demo --epochs 1 --images 20 --train 256 --out demo".split()
+EXAMPLES = 20
+DEMO = ["demo", "--epochs", "1", "--images", "10", "--train", "64", "--out", "demo"]
 
 
-def cut(load):
+def cut(load: Callable[..., Any]) -> Callable[..., Any]:
     """The first examples of what a loader returns."""
-    return lambda *args, **settings: tuple(part[:EXAMPLES] for part in load(*args, **settings))
+
+    def shortened(*args: Any, **settings: Any) -> tuple[Any, ...]:
+        return tuple(part[:EXAMPLES] for part in load(*args, **settings))
+
+    return shortened
 
 
 readme = Path(sys.argv[1]).resolve()
