@@ -1,6 +1,6 @@
 """Run the README's code and the demo with distillguard as it is installed, outside the checkout.
 
-python .ci/try_installed.py README.md: data sets are cut to a few examples, so that it takes a minute.
+python .ci/try_installed.py README.md: data sets are cut to a few examples, to save time.
 """
 
 import os
