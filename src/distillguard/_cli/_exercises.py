@@ -21,18 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """List, show or check."""
     exercises: Any = importlib.import_module("distillguard.exercises")
-    tasks = {task.name: task for task in exercises.tasks()}
+    tasks = exercises.tasks()
     if chosen.check is not None:
         return _check(exercises, tasks, Path(chosen.check))
     if chosen.name is None:
         width = max(map(len, tasks))
         for name, task in tasks.items():
-            print(f"{name:<{width}}  {task.difficulty:<8}  {task.minutes:>3} min  {task.title}")
+            print(f"chapter {task.chapter}  {name:<{width}}  {task.difficulty:<6}  {task.minutes:>3} minutes")
         return 0
     if chosen.name not in tasks:
         raise ValueError(f"NAME must be one of {', '.join(tasks)}, got {chosen.name!r}")
     task = tasks[chosen.name]
-    print(f"{task.title} ({task.difficulty}, {task.minutes} minutes)\n")
+    print(f"{task.name} (chapter {task.chapter}, {task.difficulty}, {task.minutes} minutes)\n")
     print(f"{task.statement.strip()}\n\n{task.stub.strip()}")
     return 0
 
