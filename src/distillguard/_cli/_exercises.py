@@ -27,7 +27,8 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.name is None:
         width = max(map(len, tasks))
         for name, task in tasks.items():
-            print(f"chapter {task.chapter}  {name:<{width}}  {task.difficulty:<6}  {task.minutes:>3} minutes")
+            effort = f"{task.difficulty:<6}  {task.minutes:>3} minutes"
+            print(f"chapter {task.chapter}  {name:<{width}}  {effort}")
         return 0
     if chosen.name not in tasks:
         raise ValueError(f"NAME must be one of {', '.join(tasks)}, got {chosen.name!r}")
