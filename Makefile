@@ -8,7 +8,7 @@ BENCHMARKS ?= $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint docs bench constraints clean
+.PHONY: help setup demo test lint docs dist bench constraints clean
 
 help:  ## Show this list
 	@echo "Each target makes $(VENV) by itself, with PYTHON=$(PYTHON) (3.11 or later)."
@@ -17,7 +17,7 @@ help:  ## Show this list
 setup: $(INSTALLED)  ## Make .venv and install distillguard in it, editable, with all that the targets need
 
 demo: $(INSTALLED)  ## Distil on 5,000 real digits, attack, print the table; report in build/demo
-	$(BIN)/python examples/quickstart.py
+	$(BIN)/python -m distillguard demo --out build/demo
 
 test: $(INSTALLED)  ## Run the tests and the docstrings' examples (slow ones: make test PYTEST="-m slow")
 	$(BIN)/python -m pytest -q -n 2 $(PYTEST)
@@ -30,6 +30,16 @@ lint: $(INSTALLED)  ## Check style, formatting and types
 docs: $(INSTALLED)  ## Build the documentation in docs/_build/html; any warning is an error
 	$(BIN)/sphinx-build -q -W -n --keep-going -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
+
+dist: $(INSTALLED)  ## Build sdist and wheel, install the wheel beside .venv's packages, run the README's code
+	rm -rf dist build/installed
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m venv --without-pip build/installed
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$(build/installed/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	$(BIN)/python -m pip --python build/installed install -q --no-deps --no-index --force-reinstall dist/*.whl
+	build/installed/bin/python -P .ci/try_installed.py README.md
 
 bench: $(BENCH_INSTALLED)  ## Run every benchmark, or some: make bench BENCHMARKS="temperatures attacks"; takes hours
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
@@ -48,7 +58,7 @@ clean:  ## Remove all that the targets made, except .venv
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("distillguard needs Python 3.11 or later: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[demo,test,docs]"
+	$(PIP) -e ".[demo,test,docs,release]"
 	touch $@
 
 # adv-lib wants visdom, torchattacks an old requests, pyautoattack and xlab-security far more than is

@@ -45,6 +45,8 @@ LAYERS = [
     {"defenses"},
     {"evaluation"},
     {"interop", "testing"},
+    {"_cli"},
+    {"__main__"},
 ]
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
 OPTIONAL = {
