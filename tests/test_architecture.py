@@ -45,6 +45,7 @@ LAYERS = [
     {"defenses"},
     {"evaluation"},
     {"interop", "testing"},
+    {"exercises"},
 ]
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
 OPTIONAL = {
