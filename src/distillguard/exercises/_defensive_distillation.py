@@ -145,6 +145,7 @@ def _share_cases() -> list[tuple[nn.Module, Tensor, Tensor]]:
         (_steep(1.0), rows[:1], right[:1]),
         (_steep(1e3), rows, right),
         (_steep(40.0), rows, right),
+        (Line([1.0, 0.0], [-1.0, 0.0]), rows[:2], right[:2]),
     ]
 
 
@@ -288,8 +289,8 @@ TASKS = [
                 "count the examples without a gradient, right or wrong ones",
                 "wrong confident examples have a gradient, uncertain ones too; zeros in a few "
                 "coordinates are no flat loss.",
-                _counts((1.0, 0.0, 0.5, 0.0)),
-                lambda: [(0,), (1,), (2,), (3,)],
+                _counts((1.0, 0.0, 0.5, 0.0, 0.0)),
+                lambda: [(0,), (1,), (2,), (3,), (4,)],
             ),
             Property(
                 "grows-with-logits",

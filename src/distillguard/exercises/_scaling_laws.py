@@ -163,7 +163,7 @@ TASKS = [
         hints=(
             "Replace D by flops / (flops_factor * N): one variable is left.",
             "At the optimum the derivative is zero: alpha A / N**alpha = beta B / D**beta.",
-            "With s = alpha + beta: N = (alpha A / (beta B))**(1/s) * (flops / flops_factor)**(beta/s)",
+            "N = (alpha A / (beta B))**(1/s) * (flops / flops_factor)**(beta/s), s = alpha + beta.",
         ),
         properties=[
             Property(

@@ -4,7 +4,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -105,7 +105,7 @@ class Promise(NamedTuple):
             return
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Task:
     """An exercise of the course.
 
@@ -125,8 +125,6 @@ class Task:
         Three, each of which tells more than the one before.
     properties : sequence
         What the checker tests.
-    name : str
-        The solution's name, by which :func:`check` finds the task.
 
     Examples
     --------
@@ -144,18 +142,21 @@ class Task:
         raise NotImplementedError("margin is yours to write")
     """
 
-    answer: Function = field(repr=False)
+    answer: Function
     chapter: int
     difficulty: Difficulty
     minutes: int
-    statement: str = field(repr=False)
-    hints: tuple[str, str, str] = field(repr=False)
-    properties: Sequence[Property | Promise] = field(repr=False)
-    name: str = field(init=False)
+    statement: str
+    hints: tuple[str, str, str]
+    properties: Sequence[Property | Promise]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.answer.__name__)
         object.__setattr__(self, "statement", " ".join(self.statement.split()))
+
+    @property
+    def name(self) -> str:
+        """The solution's name, by which :func:`distillguard.exercises.check` finds the task."""
+        return self.answer.__name__
 
     @property
     def stub(self) -> str:
@@ -174,6 +175,10 @@ class Task:
     def solution(self) -> str:
         """The source of one right answer; there are others."""
         return _with_imports(inspect.getsource(self.answer))
+
+    def __repr__(self) -> str:
+        """The name alone: hints and solution are not to be seen unasked."""
+        return f"<Task {self.name}>"
 
     def __str__(self) -> str:
         """What to do and where to begin."""
