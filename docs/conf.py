@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from sphinx.ext.autosummary import Autosummary
 from sphinx.util import logging
 
 import distillguard
+
+sys.path.insert(0, str(Path(__file__).parent))
+import exercise_page
 
 project = "distillguard"
 author = "The distillguard developers"
@@ -133,6 +137,7 @@ def setup(app: Sphinx) -> None:
     """Formulas as MathML, which browsers show without a script; summaries without citations."""
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     app.add_directive("autosummary", Summary, override=True)
+    app.connect("source-read", exercise_page.write)
 
 
 class Summary(Autosummary):

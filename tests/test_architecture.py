@@ -45,6 +45,7 @@ LAYERS = [
     {"defenses"},
     {"evaluation"},
     {"interop", "testing"},
+    {"exercises"},
     {"_cli"},
     {"__main__"},
 ]

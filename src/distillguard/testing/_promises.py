@@ -30,8 +30,8 @@ class BrokenPromise(NamedTuple):
 
     def __str__(self) -> str:
         """Name, finding and example."""
-        shown = "" if self.example is None else f"\n    example: {_shown(self.example)}"
-        return f"{self.promise}: {self.message}{shown}"
+        example = "" if self.example is None else f"\n    example: {shown(self.example)}"
+        return f"{self.promise}: {self.message}{example}"
 
 
 class Check(NamedTuple, Generic[Subject]):
@@ -65,12 +65,13 @@ def run(checks: Sequence[Check[Subject]], subject: Subject, name: str, skip: Any
         if {one.promise for one in broken} & set(check.needs) or set(unjudged) & set(check.needs):
             unjudged.append(check.promise)
             continue
-        broken += _found(check, subject)
+        broken += found_by(check, subject)
     if broken:
         raise BrokenPromiseError(_message(name, broken, unjudged, len(checks)), broken)
 
 
-def _found(check: Check[Subject], subject: Subject) -> Iterator[BrokenPromise]:
+def found_by(check: Check[Subject], subject: Subject) -> Iterator[BrokenPromise]:
+    """What a check finds; a subject that raises breaks the promise."""
     try:
         yield from check.find(subject)
     except Exception as error:
@@ -87,7 +88,8 @@ def _message(
     return "\n".join(lines)
 
 
-def _shown(example: Tensor) -> str:
+def shown(example: Tensor) -> str:
+    """The values of a small tensor, the shape and the range of a large one."""
     values = example.detach().flatten()
     if example.numel() <= SHOWN:
         return f"{example.tolist()} in {example.dtype}"

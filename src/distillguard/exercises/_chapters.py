@@ -1,0 +1,27 @@
+"""All tasks in the order of the course: a new task is one entry in its chapter's file."""
+
+from . import (
+    _adversarial_examples,
+    _carlini_wagner,
+    _defensive_distillation,
+    _distillation,
+    _numbers,
+    _robust_training,
+    _scaling_laws,
+    _soft_labels,
+    _swiss_cheese,
+)
+
+_FILES = (
+    _soft_labels,
+    _distillation,
+    _adversarial_examples,
+    _defensive_distillation,
+    _carlini_wagner,
+    _numbers,
+    _robust_training,
+    _scaling_laws,
+    _swiss_cheese,
+)
+
+TASKS = {task.name: task for file in _FILES for task in file.TASKS}

@@ -1,0 +1,424 @@
+"""Answers to the exercises: wrong ones that learners give, and right ones written otherwise.
+
+A wrong answer is the solution with one piece of its text replaced, or an expression.
+"""
+
+import inspect
+import math
+
+import pytest
+import torch
+
+from distillguard import exercises, functional
+from distillguard.evaluation._statistics import wilson
+
+TASKS = exercises.tasks()
+
+# (what the solution says, what the learner wrote, a property that fails) or
+# (the expression returned, a property that fails).
+WRONG = {
+    "softmax_at_temperature": [
+        ("shifted / temperature", "shifted", "temperature"),
+        ("torch.softmax(logits * temperature, dim=1)", "temperature"),
+        ("torch.softmax(logits / temperature, dim=0)", "sums-to-one"),
+        ("(logits / temperature).exp() / (logits / temperature).exp().sum(1, True)", "overflow"),
+        ("(z := (logits / temperature).clamp(-80, 80)).exp() / z.exp().sum(1, True)", "limits"),
+        ("torch.softmax(logits, dim=1) / temperature", "sums-to-one"),
+        ("torch.full_like(logits, 0.1)", "limits"),
+        ("torch.softmax(logits.detach() / temperature, dim=1)", "gradient"),
+    ],
+    "stable_log_softmax": [
+        ("torch.softmax(logits / temperature, dim=1).log()", "overflow"),
+        ("(torch.softmax(logits / temperature, dim=1) + 1e-12).log()", "agrees"),
+        ("torch.log_softmax(logits, dim=1)", "temperature"),
+        ("torch.log_softmax(logits, dim=1) / temperature", "temperature"),
+        ("dim=1", "dim=0", "normalised"),
+        ("scaled - scaled.logsumexp", "scaled - scaled.detach().logsumexp", "gradient"),
+        ("scaled - scaled.exp().sum(1, True).log()", "overflow"),
+    ],
+    "entropy_at_temperature": [
+        ("logits / temperature", "logits", "limits"),
+        ("return -(", "return (", "monotone"),
+        (".sum(dim=1)", ".mean(dim=1)", "agrees"),
+        (".sum(dim=1)", ".sum(dim=1) / math.log(2)", "agrees"),
+        ("-((p := torch.softmax(logits / temperature, 1)) * p.log()).sum(1)", "overflow"),
+        ("-(logits.softmax(1) * logits).sum(1) / temperature", "shift"),
+    ],
+    "soft_cross_entropy": [
+        ("logits / temperature", "logits", "depends"),
+        (".sum(dim=1)", ".sum(dim=1).mean()", "agrees"),
+        (".sum(dim=1)", ".mean(dim=1)", "agrees"),
+        ("return -", "return ", "minimum"),
+        ("soft_targets * log_q", "torch.softmax(soft_targets, 1) * log_q", "minimum"),
+        (".sum(dim=1)", ".sum(dim=1) * temperature**2", "agrees"),
+        ("-(soft_targets * torch.softmax(logits / temperature, 1).log()).sum(1)", "overflow"),
+        ("torch.nn.functional.cross_entropy(logits / temperature, soft_targets.argmax(1), "
+         "reduction='none')", "agrees"),
+    ],
+    "soft_target_gradient": [
+        (" / temperature\n", "\n", "agrees"),
+        ("(q - p)", "(p - q)", "agrees"),
+        ("(q - p) / temperature", "(q - p) / temperature**2", "logit-matching"),
+        ("(q - p)", "q", "zero-at-teacher"),
+        ("student_logits / temperature", "student_logits", "agrees"),
+        ("(q - p)", "(student_logits - teacher_logits)", "zero-sum"),
+        ("(q - p)", "(q - p) * temperature**2", "agrees"),
+    ],
+    "distillation_loss": [
+        (" * temperature**2", "", "gradient-size"),
+        (" * temperature**2", " * temperature", "gradient-size"),
+        ("log_softmax(student_logits, dim=1)", "log_softmax(student_logits / temperature, dim=1)",
+         "hard-term-at-one"),
+        ("(1 - hard_label_weight) * soft + hard_label_weight * hard",
+         "hard_label_weight * soft + (1 - hard_label_weight) * hard", "hard-term-at-one"),
+        ("teacher_logits / temperature", "teacher_logits", "agrees"),
+        ("return (1 - hard_label_weight) * soft", "return soft", "hard-term-at-one"),
+        ("* hard\n", "* hard * temperature**2\n", "hard-term-at-one"),
+        ("teacher_logits / temperature", "student_logits / temperature", "depends"),
+    ],
+    "training_step": [
+        ("weight - learning_rate", "weight + learning_rate", "descends"),
+        (".sum(dim=1).mean()", ".sum()", "agrees"),
+        ("weight.T / temperature", "weight.T", "depends"),
+        ("weight - learning_rate * gradient", "weight - gradient", "depends"),
+        ("(weight - learning_rate * gradient).detach()", "weight - learning_rate * gradient",
+         "no-graph"),
+        ("(weight - learning_rate * gradient)", "(-learning_rate * gradient)", "agrees"),
+    ],
+    "fgsm_step": [
+        ("inputs + epsilon", "inputs - epsilon", "loss-rises"),
+        (".clamp(0, 1)", "", "bounds"),
+        ("gradient.sign()", "gradient", "agrees"),
+        ("epsilon * gradient.sign()", "gradient.sign()", "budget"),
+        (".detach()\n", "\n", "borrowed-model"),
+        ("(gradient,) = torch.autograd.grad(loss, inputs)",
+         "loss.backward(); gradient = inputs.grad", "borrowed-model"),
+        ("inputs + epsilon * gradient.sign()", "epsilon * gradient.sign()", "budget"),
+    ],
+    "project_linf": [
+        (".clamp(0, 1)", "", "agrees"),
+        ("points.clamp(0, 1)", "budget"),
+        ("points.clamp(-epsilon, epsilon)", "budget"),
+        ("inputs + epsilon * (points - inputs).sign()", "agrees"),
+        ("(inputs + (points - inputs).clamp(-0.25, 0.25)).clamp(0, 1)", "depends"),
+        ("torch.minimum(points, inputs + epsilon).clamp(0, 1)", "budget"),
+        ("inputs + 0 * epsilon", "agrees"),
+    ],
+    "project_l2": [
+        (".clamp(max=1)", "", "agrees"),
+        ("epsilon / length).clamp(max=1)", "epsilon / delta.flatten(1).norm(dim=1))", "centre"),
+        (".flatten(1).norm(dim=1)", ".norm().expand(len(points))", "agrees"),
+        ("inputs + (points - inputs).clamp(-epsilon, epsilon)", "budget"),
+        ("return inputs + delta", "return delta", "centre"),
+        (".flatten(1).norm(dim=1)", ".flatten(1).norm(p=1, dim=1)", "agrees"),
+        (".flatten(1).norm(dim=1)", ".flatten(1).square().sum(dim=1)", "agrees"),
+    ],
+    "pgd_attack": [
+        ("current + step_size", "current - step_size", "one-step"),
+        ("moved = current", "moved = inputs", "reach"),
+        ("current = current.clamp(0, 1)", "pass", "bounds"),
+        ("torch.minimum(torch.maximum(moved, inputs - epsilon), inputs + epsilon)", "moved",
+         "budget"),
+        ("range(steps)", "range(steps - 1)", "reach"),
+        ("gradient.sign()", "gradient", "reach"),
+        ("inputs - epsilon), inputs + epsilon", "current - epsilon), current + epsilon", "budget"),
+        ("torch.autograd.grad(loss, current)",
+         "torch.autograd.grad(loss, current, retain_graph=True); loss.backward()",
+         "borrowed-model"),
+    ],
+    "soft_labels": [
+        (" / temperature", "", "depends"),
+        ("dim=1", "dim=0", "sums-to-one"),
+        ("teacher.eval()", "pass", "eval-mode"),
+        ("torch.no_grad()", "torch.enable_grad()", "no-graph"),
+        ("teacher(inputs) / temperature", "teacher(inputs) * temperature", "agrees"),
+        ("torch.full((len(inputs), 3), 0.1)", "sums-to-one"),
+        ("torch.nn.functional.one_hot(teacher(inputs).argmax(1), 3).float()", "agrees"),
+    ],
+    "distil_by_hand": [
+        ("        optimizer.zero_grad()\n", "", "agrees"),
+        ("student(inputs) / temperature", "student(inputs)", "agrees"),
+        ("teacher(inputs) / temperature", "teacher(inputs)", "agrees"),
+        (".sum(dim=1).mean()", ".sum(dim=1).mean() * temperature**2", "agrees"),
+        ("loss = -(", "loss = (", "descends"),
+        ("return student", "return teacher", "returns-student"),
+        ("student.parameters()", "teacher.parameters()", "descends"),
+        ("range(steps)", "range(1)", "depends"),
+        ("student.parameters(), lr", "[*student.parameters(), *teacher.parameters()], "
+         "weight_decay=1e-3, lr", "agrees"),
+    ],
+    "zero_gradient_share": [
+        (".all(dim=1)", "", "agrees"),
+        (".all(dim=1)", ".any(dim=1)", "counts"),
+        ("gradient.flatten(1) == 0", "gradient.flatten(1) != 0", "counts"),
+        ("gradient.flatten(1) == 0", "gradient.flatten(1).abs() < 0.01", "agrees"),
+        (".mean().item()", ".sum().item()", "counts"),
+        ("torch.autograd.grad(loss, inputs)",
+         "torch.autograd.grad(loss, inputs, retain_graph=True); loss.backward()",
+         "borrowed-model"),
+        ("(model(inputs).argmax(1) == labels).double().mean().item()", "counts"),
+    ],
+    "margin": [
+        ("others.amax(dim=1) - ", "", "sign"),
+        ("logits.scatter(1, labels[:, None], -torch.inf)",
+         "logits * (1 - torch.nn.functional.one_hot(labels, logits.shape[1]))", "shift"),
+        ("others.amax(dim=1)", "logits.amax(dim=1)", "agrees"),
+        (".squeeze(1)\n", ".squeeze(1).neg().neg().mean()\n", "one-value-each"),
+        ("logits.softmax(1).scatter(1, labels[:, None], -1).amax(1) - "
+         "logits.softmax(1).gather(1, labels[:, None])[:, 0]", "scale"),
+        ("logits.gather(1, labels[:, None])[:, 0] - "
+         "logits.scatter(1, labels[:, None], -torch.inf).amax(1)", "sign"),
+        ("torch.relu(logits.scatter(1, labels[:, None], -torch.inf).amax(1) - "
+         "logits.gather(1, labels[:, None])[:, 0])", "agrees"),
+    ],
+    "carlini_wagner_objective": [
+        (".square().sum(dim=1)\n", ".square().sum(dim=1) ** 1 / 2\n", "agrees"),
+        (".square().sum(dim=1)\n", ".norm(dim=1)\n", "agrees"),
+        (".clamp(min=-confidence)", "", "confidence"),
+        (".clamp(min=-confidence)", ".clamp(min=0)", "confidence"),
+        (".clamp(min=-confidence)", ".clamp(min=confidence)", "confidence"),
+        ("distance + c * ", "distance + ", "depends"),
+        ("others - logits.gather(1, target[:, None]).squeeze(1)",
+         "logits.gather(1, target[:, None]).squeeze(1) - others", "confidence"),
+        (".sum(dim=1)\n", ".sum()\n", "agrees"),
+    ],
+    "to_tanh_space": [
+        (" * 0.999999", "", "finite"),
+        ("2 * inputs - 1", "inputs", "round-trip"),
+        ("torch.atanh((2 * inputs - 1).clamp(-0.9, 0.9))", "round-trip"),
+        ("torch.atanh(2 * inputs - 1).clamp(-20, 20)", "can-move"),
+        ("torch.tanh(inputs)", "round-trip"),
+        ("torch.atanh((1 - 2 * inputs) * 0.999999)", "order"),
+    ],
+    "next_constant": [
+        ("10 * c if", "2 * c if", "agrees"),
+        ("10 * c if high == math.inf else (low + high) / 2", "(low + high) / 2", "agrees"),
+        ("if success else", "if not success else", "converges"),
+        ("min(high, c)", "c", "agrees"),
+        ("max(low, c)", "c", "agrees"),
+        ("(low + high) / 2", "c / 2 if success else 10 * c", "agrees"),
+    ],
+    "search_over_c": [
+        ("return best", "return c", "asks"),
+        ("range(steps)", "range(steps - 1)", "asks"),
+        ("c, best = 0.0, math.inf, start, math.inf", "c, best = 0.0, math.inf, start, 0.0",
+         "failure"),
+        ("10 * c if high == math.inf else (low + high) / 2", "10 * c", "converges"),
+        ("low = max(low, c)", "low, high, best = c, math.inf, math.inf", "asks"),
+        ("if succeeds(c):", "if not succeeds(c):", "asks"),
+        ("math.inf, start,", "math.inf, 1.0,", "asks"),
+    ],
+    "saliency_pair": [
+        ("jacobian.sum(dim=0) - rise", "jacobian.sum(dim=0)", "agrees"),
+        ("(alpha > 0) & (beta < 0)", "alpha * beta < 0", "signs"),
+        ("(alpha > 0) & (beta < 0)", "alpha == alpha", "signs"),
+        ("-alpha * beta", "alpha * beta", "agrees"),
+        (".tril()", ".tril(-1)", "pair"),
+        ("-alpha * beta", "alpha - beta", "agrees"),
+        ("jacobian[target]", "jacobian[0]", "agrees"),
+        ("tuple(sorted(jacobian[target].topk(2).indices.tolist()))", "signs"),
+    ],
+    "dlr_loss": [
+        ("ordered[:, 2]", "ordered[:, 1]", "agrees"),
+        (" / spread", "", "scale"),
+        ("return (others - logits.gather(1, labels[:, None]).squeeze(1))",
+         "return (logits.gather(1, labels[:, None]).squeeze(1) - others)", "range"),
+        ("ordered[:, 0] - ordered[:, 2] + 1e-12", "logits.norm(dim=1)", "shift"),
+        ("descending=True", "descending=False", "range"),
+        ("logits.sort(", "others[:, None].expand_as(logits).sort(", "agrees"),
+        ("+ 1e-12", "+ 1.0", "scale"),
+    ],
+    "worst_case_accuracy": [
+        ("correct.double().mean().item()", "strongest"),
+        ("correct.double().mean(dim=1).min().item()", "agrees"),
+        (".all(dim=0)", ".any(dim=0)", "strongest"),
+        (".all(dim=0)", ".all(dim=1)", "agrees"),
+        ("correct[0].double().mean().item()", "order"),
+        (".mean().item()", ".sum().item()", "agrees"),
+    ],
+    "wilson_interval": [
+        ("((p := count / n) - (h := z * math.sqrt(p * (1 - p) / n)), p + h)", "range"),
+        (" / (1 + weight)\n    half", "\n    half", "agrees"),
+        ("share * (1 - share) / n", "share * (1 - share)", "width"),
+        ("centre - half), min(1.0, centre + half", "share - half), min(1.0, share + half",
+         "agrees"),
+        ("z * math.sqrt", "1.96 * math.sqrt", "agrees"),
+        ("weight / (4 * n)", "weight / 4", "agrees"),
+    ],
+    "straight_through": [
+        ("function(inputs)", "identity-gradient"),
+        ("inputs", "values"),
+        ("function(inputs).detach()", "identity-gradient"),
+        ("function(inputs) + inputs", "values"),
+        ("function(inputs) + inputs - inputs.detach()", "identity-gradient"),
+        ("inputs + (function(inputs) - function(inputs) + function(inputs) - inputs).detach()",
+         "asked-once"),
+        ("inputs.detach() + function(inputs) - inputs.detach()", "identity-gradient"),
+    ],
+    "averaged_gradient": [
+        ("range(draws)", "range(1)", "draws"),
+        (".mean()\n", ".sum()\n", "mean"),
+        ("torch.stack([loss(inputs).sum() for _ in range(draws)])",
+         "loss(inputs).sum().expand(draws)", "draws"),
+        ("return gradient", "return gradient.sign()", "mean"),
+        ("return gradient", "return gradient.mean(dim=0)", "expectation"),
+        ("return gradient", "return gradient + 0 * inputs", "no-graph"),
+        ("loss(inputs).sum() for", "loss(inputs).mean() for", "expectation"),
+    ],
+    "trades_loss": [
+        ("log_p.exp() * (log_p - log_q)", "log_q.exp() * (log_q - log_p)", "agrees"),
+        ("log_p - log_q)).sum", "log_p - log_q)).mean", "agrees"),
+        ("+ beta * divergence", "+ divergence", "depends"),
+        ("natural = -log_p", "natural = -log_q", "agrees"),
+        ("log_p.exp() * (log_p", "log_p.exp().detach() * (log_p.detach()", "gradient"),
+        ("beta * divergence", "beta * -divergence", "not-negative"),
+        ("torch.log_softmax(adversarial_logits, dim=1)",
+         "torch.softmax(adversarial_logits, dim=1).log()", "overflow"),
+    ],
+    "adversarial_training_step": [
+        ("attack(model, inputs, labels).detach()", "inputs", "attacks"),
+        (".detach()", "", "attack-detached"),
+        ("weight.sub_(", "weight.add_(", "descends"),
+        ("learning_rate * gradient", "gradient", "agrees"),
+        ("nn.functional.cross_entropy(model(adversarial), labels)",
+         "nn.functional.cross_entropy(model(adversarial), labels, reduction='sum')", "agrees"),
+        ("model(adversarial)", "model(inputs)", "agrees"),
+        ("gradients = torch.autograd.grad(loss, list(model.parameters()))",
+         "loss.backward(); gradients = [weight.grad for weight in model.parameters()]", "agrees"),
+    ],
+    "power_law": [
+        ("-slope.item()", "slope.item()", "exact"),
+        ("math.exp(y.mean() - slope * x.mean())", "(y.mean() - slope * x.mean()).item()", "exact"),
+        ("compute.double().log(), loss.double().log()", "compute.double(), loss.double()",
+         "exact"),
+        (".log(), loss.double().log()", ".log10(), loss.double().log10()", "exact"),
+        ("(((b := -math.log(loss[-1] / loss[0]) / math.log(compute[-1] / compute[0])), "
+         "(loss[0] * compute[0] ** b).item())[::-1])", "agrees"),
+        ("(x - x.mean()).square().sum()", "x.square().sum()", "exact"),
+    ],
+    "compute_optimal_size": [
+        ("beta / (alpha + beta))\n", "alpha / (alpha + beta))\n", "exponent"),
+        ("alpha * A / (beta * B)", "A / B", "agrees"),
+        ("alpha * A / (beta * B)", "beta * B / (alpha * A)", "optimal"),
+        ("flops / flops_factor", "flops", "depends"),
+        ("math.sqrt(flops / flops_factor)", "depends"),
+        ("** (1 / (alpha + beta))", "", "agrees"),
+        ("(flops / flops_factor)", "(flops * flops_factor)", "optimal"),
+    ],
+    "detector_threshold": [
+        ("scores.sort().values", "scores", "order"),
+        ("(1 - rate)", "rate", "false-positives"),
+        ("(len(scores) + 1)", "len(scores)", "further-example"),
+        ("scores.max().item()", "not-idle"),
+        ("(scores.mean() + 1.645 * scores.std()).item()", "depends"),
+        ("1 - rate", "units"),
+        ("scores.quantile(1 - rate).item()", "agrees"),
+    ],
+    "answer_or_reject": [
+        ("scores > threshold", "scores >= threshold", "equal"),
+        ("scores > threshold", "scores < threshold", "infinite-threshold"),
+        ("logits.argmax(dim=1)", "low-threshold"),
+        (".masked_fill(scores > threshold, -1)", "[scores <= threshold]", "agrees"),
+        ("argmax(dim=1)", "argmax(dim=0)", "agrees"),
+        ("-1)", "0)", "low-threshold"),
+        ("torch.where(scores > threshold, -1.0, logits.argmax(1).double())", "whole-numbers"),
+    ],
+    "stopped_first": [
+        ("stops.sum(dim=1)", "adds-up"),
+        ("passed & ~layer", "~layer", "agrees"),
+        ("passed & ~layer", "passed & layer", "agrees"),
+        ("(layer & passed).sum()", "(~layer & passed).sum()", "first-layer"),
+        ("stops.flip(0).sum(dim=1)", "first-layer"),
+        ("stops.long().cumsum(0).bool().sum(1)", "adds-up"),
+    ],
+}  # fmt: skip
+
+
+def _stable(logits, temperature):
+    top = torch.max(logits, dim=1, keepdim=True).values
+    return torch.nn.functional.softmax((logits - top) / temperature, dim=-1)
+
+
+def _by_backward(model, inputs, labels, epsilon):
+    x = inputs.clone().requires_grad_(True)
+    losses = functional.cross_entropy(model(x), labels)
+    slope = torch.autograd.grad(losses.mean(), x)[0]
+    return torch.clip(x.detach() + epsilon * torch.sign(slope), 0.0, 1.0)
+
+
+RIGHT = {
+    "softmax_at_temperature": _stable,
+    "stable_log_softmax": lambda z, t: torch.nn.functional.log_softmax(z / t, dim=-1),
+    "entropy_at_temperature": lambda z, t: functional.soft_cross_entropy(
+        z, torch.softmax(z / t, 1), t
+    ),
+    "soft_cross_entropy": lambda z, p, t: torch.nn.functional.cross_entropy(
+        z / t, p, reduction="none"
+    ),
+    "soft_target_gradient": lambda z, v, t: (
+        (functional.softmax(z, t) - functional.softmax(v, t)) / t
+    ),
+    "distillation_loss": functional.distillation_loss,
+    "fgsm_step": _by_backward,
+    "project_linf": lambda p, x, e: (x + (p - x).clamp(-e, e)).clamp(0, 1),
+    "project_l2": lambda p, x, e: torch.renorm(p - x, 2, 0, e) + x,
+    "soft_labels": lambda m, x, t: functional.softmax(m.eval()(x), t).detach(),
+    "margin": functional.margin_loss,
+    "carlini_wagner_objective": lambda a, x, z, t, c, k: (
+        torch.linalg.vector_norm((a - x).flatten(1), dim=1) ** 2
+        + c * torch.clamp(functional.margin_loss(z, t), min=-k)
+    ),
+    "to_tanh_space": lambda x: torch.logit(x.clamp(1e-6, 1 - 1e-6)) / 2,
+    "dlr_loss": functional.dlr_loss,
+    "worst_case_accuracy": lambda c: float(c.double().amin(dim=0).mean()),
+    "wilson_interval": lambda k, n, z: wilson(k, n) if z > 1.5 else _quadratic(k, n, z),
+    "straight_through": lambda f, x: f(x).detach() + x - x.detach(),
+    "trades_loss": functional.trades_loss,
+    "answer_or_reject": lambda z, s, t: torch.where(s <= t, z.max(dim=1).indices, -1),
+    "stopped_first": lambda s: (
+        (s & (s.long().cumsum(0) == 1)).logical_and((s.long().cumsum(0) - s.long()) == 0).sum(1)
+    ),
+}
+
+
+def _quadratic(k, n, z):
+    centre, total = k + z * z / 2, n + z * z
+    half = z * math.sqrt(k * (n - k) / n + z * z / 4)
+    return (centre - half) / total, (centre + half) / total
+
+
+def _written(task, *answer):
+    """The function that a learner wrote, and the property that it lacks."""
+    if len(answer) == 3:
+        old, new, broken = answer
+        assert old in task.solution, old
+        source = "import math\nimport torch\n" + task.solution.replace(old, new)
+    else:
+        expression, broken = answer
+        parameters = ", ".join(inspect.signature(task.answer).parameters)
+        source = f"import math\nimport torch\ndef {task.name}({parameters}): return {expression}"
+    names = {}
+    exec(source, names)
+    return names[task.name], broken
+
+
+CASES = [(name, *answer) for name, answers in WRONG.items() for answer in answers]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}: {case[-2][:30]}")
+def test_a_wrong_answer_fails_a_property_that_says_why(case):
+    function, broken = _written(TASKS[case[0]], *case[1:])
+    result = exercises.check(case[0], function)
+    found = [failure.name for failure in result.failures]
+    assert broken in found
+
+
+def test_every_task_has_at_least_five_wrong_answers():
+    assert WRONG.keys() == TASKS.keys()
+    assert min(map(len, WRONG.values())) >= 5
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_answer_written_otherwise_passes(name):
+    result = exercises.check(name, RIGHT[name])
+    assert result, str(result)
