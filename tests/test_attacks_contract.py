@@ -365,9 +365,14 @@ def test_keeps_every_promise_that_users_can_test(case):
 
 
 def check_closed_form(halfspace: Halfspace, inputs: Tensor, labels: Tensor, case: Case) -> None:
-    # In l0 bounds so near that some examples take several values; else so far that none binds.
-    bounds = (0.3, 0.7) if case.norm.startswith("l0") else (-10.0, 10.0)
-    least = least_distance(halfspace, inputs, case.norm, *bounds)
+    bounds = (-10.0, 10.0)
+    if case.norm.startswith("l0"):
+        # How many it takes follows from the bounds, and here from how deep in its class one is.
+        signed = halfspace.signed_distance(inputs).detach().sign()[:, None]
+        depth = 0.02 * torch.arange(len(inputs), dtype=torch.float64)[:, None]
+        deeper = inputs.flatten(1) + depth * signed * halfspace.w.detach().sign()
+        inputs, bounds = deeper.clamp(0, 1).view_as(inputs), (0.0, 1.0)
+    least = least_distance(halfspace, inputs, case.norm)
     epsilon = least.quantile(0.5, interpolation="lower").item()
 
     adversarial = case(halfspace, inputs, labels, "strong", epsilon=epsilon, bounds=bounds)
@@ -395,7 +400,7 @@ def fewest(halfspace: Halfspace, inputs: Tensor, norm: str, low: float, high: fl
     """How many values, or pixels, must go to a bound before the sign changes: the best first."""
     signed = halfspace.signed_distance(inputs).detach()
     towards = -signed.sign()[:, None] * halfspace.w.detach()
-    room = torch.where(towards > 0, high - inputs.flatten(1), inputs.flatten(1) - low)
+    room = torch.where(towards > 0, 1 - inputs.flatten(1), inputs.flatten(1))
     gains = towards.abs() * room
     if norm == "l0_pixels" and inputs.ndim == 4:
         gains = gains.view(inputs.shape).sum(dim=1).flatten(1)
@@ -403,12 +408,10 @@ def fewest(halfspace: Halfspace, inputs: Tensor, norm: str, low: float, high: fl
     return (gains <= signed.abs()[:, None]).sum(dim=1) + 1
 
 
-def least_distance(
-    halfspace: Halfspace, inputs: Tensor, norm: str, low: float = 0.0, high: float = 1.0
-) -> Tensor:
-    """The closed form in every norm; what the bounds are matters in l0 alone."""
+def least_distance(halfspace: Halfspace, inputs: Tensor, norm: str) -> Tensor:
+    """The closed form in every norm."""
     if norm.startswith("l0"):
-        return fewest(halfspace, inputs, norm, low, high).double()
+        return fewest(halfspace, inputs, norm).double()
     return halfspace.least_epsilon(inputs, norm)
 
 
