@@ -396,7 +396,7 @@ def test_attacks_examples_of_any_number_of_axes(halfspace, examples, case, shape
     check_closed_form(halfspace, *examples(12, shape=shape), case)
 
 
-def fewest(halfspace: Halfspace, inputs: Tensor, norm: str, low: float, high: float) -> Tensor:
+def fewest(halfspace: Halfspace, inputs: Tensor, norm: str) -> Tensor:
     """How many values, or pixels, must go to a bound before the sign changes: the best first."""
     signed = halfspace.signed_distance(inputs).detach()
     towards = -signed.sign()[:, None] * halfspace.w.detach()
