@@ -221,14 +221,11 @@ class SparseSearch:
         """Exchange some places of the best point for as many others, in new colours."""
         free, chosen = self._free(state.examples), state.best_chosen
         rank, _ = self._drawn(state.examples, state.asked)
-        spare = free & ~chosen
         number = (self._share(state.asked) * self.epsilon).long().clamp(min=1)
-        number = torch.minimum(number, spare.sum(dim=1))
         left = _l0.highest(rank.masked_fill(~chosen, -1), number) & chosen
-        entered = _l0.highest(rank.masked_fill(~spare, -1), number) & spare
-        # Where every place is taken already, one gets another colour.
-        full = ~spare.any(dim=1, keepdim=True)
-        entered = entered | (full & _l0.highest(rank.masked_fill(~chosen, -1), 1) & chosen)
+        # What left may come back in another colour. The later digits rank it anew.
+        spare = free & (~chosen | left)
+        entered = _l0.highest((rank * 2**20 % 1).masked_fill(~spare, -1), number) & spare
         emptied = _l0.over_channels(left, state.best, self.norm)
         state = state._replace(
             current=torch.where(emptied, state.examples.inputs, state.best),
