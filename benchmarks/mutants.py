@@ -134,8 +134,8 @@ FAULTS = [
     Fault(
         "block starts all alike",
         "attacks/_pgd.py",
-        "examples.sample_blocks(run) if blocks",
-        "examples.sample_blocks(0 * run) if blocks",
+        "length * examples.sample_blocks(run)",
+        "length * examples.sample_blocks(0 * run)",
         ("test_pgd.py",),
     ),
     Fault(
@@ -361,23 +361,23 @@ FAULTS = [
     Fault(
         "projection forgotten",
         "_geometry.py",
-        "clamped(inputs + ball(norm).project(candidate - inputs, epsilon), low, high)",
+        "clamped(inputs + ball(lp(norm)).project(candidate - inputs, epsilon), low, high)",
         "clamped(candidate, low, high)",
         ("test_pgd.py", CONTRACT),
     ),
     Fault(
         "clamp forgotten",
         "_geometry.py",
-        "clamped(inputs + ball(norm).project(candidate - inputs, epsilon), low, high)",
-        "inputs + ball(norm).project(candidate - inputs, epsilon)",
+        "clamped(inputs + ball(lp(norm)).project(candidate - inputs, epsilon), low, high)",
+        "inputs + ball(lp(norm)).project(candidate - inputs, epsilon)",
         (CONTRACT,),
         only="bounds",
     ),
     Fault(
         "epsilon doubled",
         "_geometry.py",
-        "ball(norm).project(candidate - inputs, epsilon)",
-        "ball(norm).project(candidate - inputs, 2 * epsilon)",
+        "ball(lp(norm)).project(candidate - inputs, epsilon)",
+        "ball(lp(norm)).project(candidate - inputs, 2 * epsilon)",
         ("test_pgd.py", CONTRACT),
     ),
     Fault(

@@ -127,6 +127,33 @@ TABLE = [
         shortest={"steps": 1, "n_targets": 1},
         strong={"steps": 40},
     ),
+    Row(
+        "pgd-l0",
+        attacks.pgd,
+        {"steps": 8},
+        ("l0", "l0_pixels"),
+        losses=LOSSES,
+        draws=True,
+        strong={"steps": 40},
+        shortest={"steps": 1},
+    ),
+    Row(
+        "sparse_rs",
+        attacks.sparse_rs,
+        {"queries": 20},
+        ("l0", "l0_pixels"),
+        **BLIND,
+        strong={"queries": 300},
+    ),
+    Row(
+        "sigma_zero",
+        attacks.sigma_zero,
+        {"steps": 20},
+        ("l0", "l0_pixels"),
+        budget=False,
+        shortest={"steps": 1},
+        strong={"steps": 200},
+    ),
     Row("square-linf", attacks.square, SQUARE, ("linf",), **BLIND, strong={"queries": 100}),
     # Its l2 pattern has little to choose from on a dozen pixels, and stalls in local maxima.
     Row(
@@ -258,7 +285,7 @@ def contributed() -> Row:
 
 TABLE.append(contributed())
 
-EPSILON = {"linf": 0.1, "l2": 0.3, "l1": 0.7}
+EPSILON = {"linf": 0.1, "l2": 0.3, "l1": 0.7, "l0": 2, "l0_pixels": 2}
 """Budgets that fool the tangled network on some examples and not on others."""
 
 
@@ -338,13 +365,21 @@ def test_keeps_every_promise_that_users_can_test(case):
 
 
 def check_closed_form(halfspace: Halfspace, inputs: Tensor, labels: Tensor, case: Case) -> None:
-    least = halfspace.least_epsilon(inputs, case.norm)
-    epsilon = least.median().item()
+    bounds = (-10.0, 10.0)
+    if case.norm.startswith("l0"):
+        # How many it takes follows from the bounds, and here from how deep in its class one is.
+        signed = halfspace.signed_distance(inputs).detach().sign()[:, None]
+        depth = 0.02 * torch.arange(len(inputs), dtype=torch.float64)[:, None]
+        deeper = inputs.flatten(1) + depth * signed * halfspace.w.detach().sign()
+        inputs, bounds = deeper.clamp(0, 1).view_as(inputs), (0.0, 1.0)
+    least = least_distance(halfspace, inputs, case.norm)
+    epsilon = least.quantile(0.5, interpolation="lower").item()
 
-    adversarial = case(halfspace, inputs, labels, "strong", epsilon=epsilon, bounds=(-10.0, 10.0))
+    adversarial = case(halfspace, inputs, labels, "strong", epsilon=epsilon, bounds=bounds)
 
     fooled = halfspace(adversarial).argmax(dim=1) != labels
-    assert fooled[least < case.row.reach * epsilon].all()
+    reach = 1.0 if case.norm.startswith("l0") else case.row.reach
+    assert fooled[least <= reach * epsilon].all()
     assert not fooled[least > 1.001 * epsilon].any()
     assert fooled.any()
     assert not fooled.all()
@@ -361,23 +396,30 @@ def test_attacks_examples_of_any_number_of_axes(halfspace, examples, case, shape
     check_closed_form(halfspace, *examples(12, shape=shape), case)
 
 
-def fewest_pixels(halfspace: Halfspace, inputs: Tensor) -> Tensor:
-    """How many pixels must go to a bound before the sign changes: the best ones first."""
+def fewest(halfspace: Halfspace, inputs: Tensor, norm: str) -> Tensor:
+    """How many values, or pixels, must go to a bound before the sign changes: the best first."""
     signed = halfspace.signed_distance(inputs).detach()
     towards = -signed.sign()[:, None] * halfspace.w.detach()
     room = torch.where(towards > 0, 1 - inputs.flatten(1), inputs.flatten(1))
-    gains = (towards.abs() * room).sort(dim=1, descending=True).values.cumsum(dim=1)
+    gains = towards.abs() * room
+    if norm == "l0_pixels" and inputs.ndim == 4:
+        gains = gains.view(inputs.shape).sum(dim=1).flatten(1)
+    gains = gains.sort(dim=1, descending=True).values.cumsum(dim=1)
     return (gains <= signed.abs()[:, None]).sum(dim=1) + 1
+
+
+def least_distance(halfspace: Halfspace, inputs: Tensor, norm: str) -> Tensor:
+    """The closed form in every norm."""
+    if norm.startswith("l0"):
+        return fewest(halfspace, inputs, norm).double()
+    return halfspace.least_epsilon(inputs, norm)
 
 
 @pytest.mark.parametrize("case", cases(budget=False))
 @each_rank
 def test_finds_nearly_the_smallest_perturbation_and_none_smaller(halfspace, examples, case, shape):
     inputs, labels = examples(8, shape=shape)
-    if case.norm == "l0":
-        least = fewest_pixels(halfspace, inputs).double()
-    else:
-        least = halfspace.least_epsilon(inputs, case.norm)
+    least = least_distance(halfspace, inputs, case.norm)
 
     adversarial = case(halfspace, inputs, labels, "strong")
 
@@ -407,7 +449,8 @@ def test_stays_within_bounds_exactly_and_within_epsilon_up_to_rounding(tangled, 
     if case.row.budget:
         delta = adversarial.double() - inputs.double()
         # Each of the twelve pixels is rounded once, by half a unit in the last place of 1.
-        rounding = {"linf": 1.0, "l2": 12**0.5, "l1": 12.0}[case.norm] * torch.finfo(dtype).eps
+        share = {"linf": 1.0, "l2": 12**0.5, "l1": 12.0}.get(case.norm, 0.0)
+        rounding = share * torch.finfo(dtype).eps
         assert (lp_norm(delta, case.norm) <= EPSILON[case.norm] + rounding).all()
 
 
@@ -684,7 +727,8 @@ class Bytes(Tangled):
 def test_images_of_whole_numbers_are_attacked_within_their_own_bounds(case):
     model, inputs = Bytes(), (255 * pixels(8)).round()
     labels = model.decided(inputs)
-    more = {"epsilon": 255 * EPSILON[case.norm]} if case.row.budget else {}
+    units = 1 if case.norm.startswith("l0") else 255
+    more = {"epsilon": units * EPSILON[case.norm]} if case.row.budget else {}
     adversarial = case(model, inputs, labels, "strong", bounds=(0.0, 255.0), **more)
     assert ((adversarial >= 0) & (adversarial <= 255)).all()
     assert misclassified(model, adversarial, labels).any()
@@ -711,11 +755,8 @@ def test_targeting_the_other_of_two_classes_is_not_targeting_the_true_one(
     halfspace, examples, case
 ):
     inputs, labels = examples(8)
-    more = (
-        {"epsilon": halfspace.least_epsilon(inputs, case.norm).median().item()}
-        if (case.row.budget)
-        else {}
-    )
+    least = least_distance(halfspace, inputs, case.norm).median().item()
+    more = {"epsilon": least} if case.row.budget else {}
     away = case(halfspace, inputs, labels, **more)
     towards = case(halfspace, inputs, 1 - labels, targeted=True, **more)
     assert torch.equal(halfspace(away).argmax(dim=1), halfspace(towards).argmax(dim=1))

@@ -380,7 +380,11 @@ def test_a_plain_callable_and_one_example_are_enough():
     ("change", "error", "message"),
     [
         ({"epsilon": 0.0}, ValueError, "epsilon must be a finite number above 0, got 0.0"),
-        ({"norm": "l7"}, ValueError, "norm must be one of 'linf', 'l2', 'l1', got 'l7'"),
+        (
+            {"norm": "l7"},
+            ValueError,
+            "norm must be one of 'linf', 'l2', 'l1', 'l0', 'l0_pixels', got 'l7'",
+        ),
         (
             {"model": LogisticRegression().fit([[0.0], [1.0]], [0, 1])},
             TypeError,

@@ -256,7 +256,11 @@ def test_labels_that_are_no_classes_get_told_why(labels, error, message):
     [
         ({"epsilon": 0}, ValueError, "epsilon must be a finite number above 0, got 0"),
         ({"epsilon": "1"}, TypeError, "epsilon must be a number, got '1'"),
-        ({"norm": "l3"}, ValueError, "norm must be one of 'linf', 'l2', 'l1', got 'l3'"),
+        (
+            {"norm": "l3"},
+            ValueError,
+            "norm must be one of 'linf', 'l2', 'l1', 'l0', 'l0_pixels', got 'l3'",
+        ),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"steps": 1.5}, TypeError, "steps must be an integer, got 1.5"),
         ({"restarts": 0}, ValueError, "restarts must be at least 1, got 0"),

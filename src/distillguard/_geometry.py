@@ -10,9 +10,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from . import _l1
+from . import _l0, _l1
 from ._random import normal, uniform
 from ._typing import Distance, Norm
+
+COUNTS: tuple[Distance, ...] = ("l0", "l0_pixels")
+"""Distances that are whole numbers whatever the units of the inputs."""
 
 HAIR = 1e-6
 """How far inside the bounds gradients are asked for, as a share of the width."""
@@ -44,12 +47,15 @@ class Ball(NamedTuple):
 
 
 def lp_norm(delta: Tensor, norm: Distance) -> Tensor:
-    """Return each example's norm: (n, ...) to (n,). ``"l0"`` counts the coordinates moved."""
+    """Return each example's norm: (n, ...) to (n,).
+
+    ``"l0"`` counts the coordinates moved, ``"l0_pixels"`` the pixels, with all their channels.
+    """
     flat = delta.flatten(1)
     if flat.shape[1] == 0:
         return flat.new_zeros(len(flat))
-    if norm == "l0":
-        return (flat != 0).sum(dim=1).to(flat.dtype)
+    if norm in COUNTS:
+        return _l0.count(delta, norm).to(flat.dtype)
     length = torch.linalg.vector_norm(flat, ord=_ORDERS[norm], dim=1)
     return length if norm != "l2" or _squares_fit(length) else _scaled_length(flat)
 
@@ -77,10 +83,17 @@ def ball(norm: Norm) -> Ball:
     return _BALLS[norm]
 
 
+def lp(norm: Distance) -> Norm:
+    """A distance that is a norm."""
+    if norm == "l0" or norm == "l0_pixels":
+        raise ValueError(f"norm must be one of {', '.join(map(repr, _BALLS))}, got {norm!r}")
+    return norm
+
+
 def project_to_budget(
     candidate: Tensor,
     inputs: Tensor,
-    norm: Norm,
+    norm: Distance,
     epsilon: float,
     low: Tensor | float,
     high: Tensor | float,
@@ -88,15 +101,34 @@ def project_to_budget(
     """Come back into the ball and the bounds.
 
     In linf and l2 into the ball first; the bounds then move no coordinate away from its input. In
-    l1 that would leave a part of the budget unused: there it is the nearest point of both.
+    l1 and l0 that would leave a part of the budget unused: there it is the nearest point of both.
     """
-    if norm == "l1":
+    if norm in ("l1", *COUNTS):
         low, high = as_like(low, inputs), as_like(high, inputs)
-        return _l1.project(candidate, inputs, epsilon, low, high)
-    return clamped(inputs + ball(norm).project(candidate - inputs, epsilon), low, high)
+        if norm == "l1":
+            return _l1.project(candidate, inputs, epsilon, low, high)
+        return _l0.project(candidate, inputs, epsilon, low, high, norm)
+    return clamped(inputs + ball(lp(norm)).project(candidate - inputs, epsilon), low, high)
 
 
-def check_reach(epsilon: float, norm: Norm, low: Tensor, high: Tensor, like: Tensor) -> None:
+def random_point(
+    inputs: Tensor,
+    keys: Tensor,
+    counter: Tensor | int,
+    norm: Distance,
+    epsilon: float,
+    low: Tensor,
+    high: Tensor,
+) -> Tensor:
+    """Draw a point of the ball, put within the bounds: another for each ``counter``."""
+    if norm in COUNTS:
+        return _l0.draw(inputs, keys, counter, epsilon, low, high, norm)
+    return clamped(
+        inputs + epsilon * ball(lp(norm)).sample(inputs, keys, counter, low < high), low, high
+    )
+
+
+def check_reach(epsilon: float, norm: Distance, low: Tensor, high: Tensor, like: Tensor) -> None:
     """Refuse a radius beyond the distance of opposite corners: 8 where 8/255 was meant.
 
     ``low`` and ``high`` are broadcastable to ``like`` (n, ...).
@@ -105,10 +137,12 @@ def check_reach(epsilon: float, norm: Norm, low: Tensor, high: Tensor, like: Ten
         return
     reach = lp_norm((high - low).double().expand_as(like), norm).max().item()
     if 0 < reach * (1 + 1e-6) < epsilon:
+        units = "is in the units of the inputs, 8 / 255 for 8 grey levels of images in [0, 1]"
+        if norm in COUNTS:
+            units = f"counts the {'pixels' if norm == 'l0_pixels' else 'values'} that change"
         raise ValueError(
             f"epsilon must be at most {reach:.6g}, how far apart inputs within bounds can be in "
-            f"{norm}, got {epsilon!r}; it is in the units of the inputs, 8 / 255 for 8 grey levels "
-            "of images in [0, 1]"
+            f"{norm}, got {epsilon!r}; it {units}"
         )
 
 

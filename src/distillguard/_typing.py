@@ -18,7 +18,10 @@ NetworkFactory: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
 """From the shape of one input and the number of classes to a network."""
 
 Norm: TypeAlias = Literal["linf", "l2", "l1"]
-Distance: TypeAlias = Literal["linf", "l2", "l1", "l0"]
+Distance: TypeAlias = Literal["linf", "l2", "l1", "l0", "l0_pixels"]
+"""A norm, or a count: of the coordinates that move, or of the pixels with all their channels."""
+
+Count: TypeAlias = Literal["l0", "l0_pixels"]
 Range: TypeAlias = tuple[float, float]
 """Lowest and highest value, the same for all coordinates."""
 

@@ -8,16 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._typing import Norm
+from ._typing import Distance, Norm
 from ._words import described, written
 from .exceptions import NoGradientError
 
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 
-_NORM_WORDS: dict[str, Norm] = {
+DISTANCES: tuple[Distance, ...] = (*NORMS, "l0", "l0_pixels")
+
+_NORM_WORDS: dict[str, Distance] = {
     **dict.fromkeys(("linf", "inf", "linfinity", "infinity", "max", "l∞"), "linf"),
     **dict.fromkeys(("l2", "2", "2.0", "euclidean"), "l2"),
     **dict.fromkeys(("l1", "1", "1.0", "manhattan"), "l1"),
+    **dict.fromkeys(("l0", "0", "0.0", "sparse"), "l0"),
+    **dict.fromkeys(("l0pixels", "pixels"), "l0_pixels"),
 }
 """What else people call the norms."""
 
@@ -70,7 +74,7 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_norm(norm: Any, allowed: tuple[Norm, ...] = NORMS) -> None:
+def check_norm(norm: Any, allowed: tuple[Distance, ...] = NORMS) -> None:
     """Refuse a norm that the attack does not know."""
     try:
         check_choice("norm", norm, allowed)
@@ -79,6 +83,14 @@ def check_norm(norm: Any, allowed: tuple[Norm, ...] = NORMS) -> None:
         if meant is None or meant not in allowed:
             raise
         raise ValueError(f"{error}; write {meant!r}") from None
+
+
+def check_epsilon(epsilon: Any, norm: Distance, name: str = "epsilon") -> None:
+    """Refuse everything but a radius of the norm: a number above 0, in l0 a whole one."""
+    check_positive(name, epsilon)
+    if norm in ("l0", "l0_pixels") and epsilon != int(epsilon):
+        counted = "pixels" if norm == "l0_pixels" else "values"
+        raise ValueError(f"{name} must be a whole number of {counted} in {norm}, got {epsilon!r}")
 
 
 def check_random_state(random_state: Any) -> None:

@@ -13,6 +13,8 @@ from ._fab_targeted import fab_targeted
 from ._fgsm import fgsm
 from ._jsma import jsma
 from ._pgd import pgd
+from ._sigma_zero import sigma_zero
+from ._sparse_rs import sparse_rs
 from ._square import square
 from .carlini_wagner import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf
 
@@ -28,5 +30,7 @@ __all__ = [
     "fgsm",
     "jsma",
     "pgd",
+    "sigma_zero",
+    "sparse_rs",
     "square",
 ]

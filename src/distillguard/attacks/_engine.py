@@ -19,7 +19,7 @@ from .._model_kinds import check_model
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed, example_keys, key_of_copy
 from .._rejection import n_classes_of, opposed
-from .._typing import Bounds, Callback, Loss, Mask, Model, Norm
+from .._typing import Bounds, Callback, Distance, Loss, Mask, Model
 from .._validation import (
     check_at_least,
     check_differentiable,
@@ -122,7 +122,7 @@ def run(
     random_state: int | None,
     progress: bool,
     callback: Callback | None,
-    budget: tuple[Norm, float] | None = None,
+    budget: tuple[Distance, float] | None = None,
     gradients: bool = True,
 ) -> Tensor:
     """Check what the caller passed, run ``algorithm`` on every example, return like ``inputs``."""

@@ -6,14 +6,17 @@ import torch
 from torch import Tensor
 
 from .._geometry import (
+    COUNTS,
     ascent_step,
     ball,
     block_signs,
     clamped,
     feasible_gradient,
+    lp,
     lp_norm,
     per_example,
     project_to_budget,
+    random_point,
 )
 from .._typing import Distance, Norm
 
@@ -62,7 +65,7 @@ class Examples(NamedTuple):
         """Return the nearest points within the bounds."""
         return clamped(points, self.low, self.high)
 
-    def project(self, points: Tensor, norm: Norm, epsilon: float) -> Tensor:
+    def project(self, points: Tensor, norm: Distance, epsilon: float) -> Tensor:
         """Come back into the ball around the inputs and into the bounds."""
         return project_to_budget(points, self.inputs, norm, epsilon, self.low, self.high)
 
@@ -77,6 +80,13 @@ class Examples(NamedTuple):
     def sample(self, norm: Norm, counter: Tensor | int) -> Tensor:
         """Draw a perturbation of the unit ball, another for each ``counter``."""
         return ball(norm).sample(self.inputs, self.keys, counter, self.free)
+
+    def random_point(self, norm: Distance, epsilon: float, counter: Tensor | int) -> Tensor:
+        """Draw a point of the ball within the bounds, another for each ``counter``."""
+        if norm in COUNTS:
+            box = (self.low, self.high)
+            return random_point(self.inputs, self.keys, counter, norm, epsilon, *box)
+        return self.project(self.inputs + epsilon * self.sample(lp(norm), counter), norm, epsilon)
 
     def sample_blocks(self, counter: Tensor | int) -> Tensor:
         """Draw a perturbation of signs that are constant on blocks of an image."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import attacks
 from .._data import Chunk, Examples
+from .._geometry import COUNTS, lp
 from .._modes import device_of, dtype_of
 from .._processes import Processes
 from .._typing import Attack, Model
@@ -162,6 +163,9 @@ def climbs(subject: Subject) -> dict[str, Attack]:
     """Strong attacks that follow a gradient; no softmax saturates in their losses."""
     threat, budget = subject.run.threat, subject.budget()
     rescaled = {"loss": "rescaled_cross_entropy", "steps": 50, **budget}
+    if threat.norm in COUNTS:
+        counted: Attack = partial(attacks.pgd, loss="margin", steps=100, **budget)
+        return {"PGD margin": counted, "PGD cross-entropy": partial(attacks.pgd, **rescaled)}
     if threat.norm == "l1":
         margin: Attack = partial(attacks.apgd, loss="margin", steps=100, **budget)
         return {"APGD margin": margin, "APGD cross-entropy": partial(attacks.apgd, **rescaled)}
@@ -309,7 +313,9 @@ def examples_at_hand(subject: Subject) -> Tensor:
 def spread(subject: Subject) -> float:
     """Largest change of a coordinate by uniform noise that is about epsilon long."""
     threat, size = subject.run.threat, subject.few[0].numel()
-    return threat.epsilon * {"linf": 1.0, "l2": sqrt(3 / size), "l1": 2 / size}[threat.norm]
+    if threat.norm in COUNTS:
+        return threat.epsilon / size
+    return threat.epsilon * {"linf": 1.0, "l2": sqrt(3 / size), "l1": 2 / size}[lp(threat.norm)]
 
 
 class Jitter(nn.Module):

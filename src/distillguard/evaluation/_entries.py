@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 from torch import nn
 
 from .. import attacks
-from .._typing import Distance, Norm
+from .._typing import Distance
 from .._validation import check_choice
 from ._judge import ThreatModel
 from ._ours import Ours, completed, ours, unwrapped
@@ -225,7 +225,7 @@ def _check_settings(where: str, known: Ours) -> None:
         raise TypeError(f"{where} must have settings of {known.name}, got {name!r}{hint}")
 
 
-def _check_radius(where: str, known: Ours, norm: Norm) -> None:
+def _check_radius(where: str, known: Ours, norm: Distance) -> None:
     other = known.given.get("norm")
     if other not in (None, norm) and known.lacks("epsilon"):
         raise ValueError(

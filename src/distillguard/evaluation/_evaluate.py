@@ -19,12 +19,13 @@ from .._modes import dtype_of
 from .._processes import Processes, joined
 from .._random import draw_seed
 from .._rejection import rejects
-from .._typing import Bounds, Mask, Model, Norm
+from .._typing import Bounds, Distance, Mask, Model
 from .._validation import (
+    DISTANCES,
     check_at_least,
     check_choice,
+    check_epsilon,
     check_norm,
-    check_positive,
     check_random_state,
 )
 from .._version import __version__
@@ -59,7 +60,7 @@ def evaluate(
     X: Any,
     y: Any = None,
     *,
-    norm: Norm = "linf",
+    norm: Distance = "linf",
     epsilon: float,
     attacks: Any = "standard",
     survivors_only: bool = True,
@@ -102,10 +103,11 @@ def evaluate(
     y : Tensor or array of shape (n,), optional
         True classes: whole numbers from 0, or whatever the estimator was fitted with. Not given
         where ``X`` holds labels.
-    norm : {"linf", "l2", "l1"}, default="linf"
-        Norm of the threat model.
+    norm : {"linf", "l2", "l1", "l0", "l0_pixels"}, default="linf"
+        Norm of the threat model. ``"l0"`` counts the values that change, the three colours of a
+        pixel as three, ``"l0_pixels"`` the pixels with all their channels.
     epsilon : float
-        Radius of the threat model, in the units of ``X``.
+        Radius of the threat model, in the units of ``X``; in l0 a whole number.
     attacks : str, callable, list or mapping, default="standard"
         ``"standard"``, ``"quick"``, or ``"autoattack"``, the four attacks of AutoAttack [3]_ at
         their published budgets; a list of names of attacks of this package, callables
@@ -236,8 +238,8 @@ def evaluate(
     >>> report.clean_accuracy, report.robust_accuracy
     (1.0, 0.5)
     """
-    check_norm(norm)
-    check_positive("epsilon", epsilon)
+    check_norm(norm, DISTANCES)
+    check_epsilon(epsilon, norm)
     check_bounds(bounds)
     check_at_least("batch_size", batch_size, 1)
     check_at_least("chunk_size", chunk_size, 1)

@@ -8,16 +8,16 @@ from torch import Tensor
 from .._boxes import boxes
 from .._geometry import lp_norm, per_example
 from .._rejection import opposed, refused
-from .._typing import Bounds, Distance, Mask, Model, Norm
+from .._typing import Bounds, Distance, Mask, Model
 from ._query import logits_of
 
-_EXPONENTS = {"linf": 0.0, "l2": 0.5, "l1": 1.0}
+_EXPONENTS: dict[Distance, float] = {"linf": 0.0, "l2": 0.5, "l1": 1.0}
 
 
 class ThreatModel(NamedTuple):
     """What an adversary may do: move each input by at most ``epsilon`` inside ``bounds``."""
 
-    norm: Norm
+    norm: Distance
     epsilon: float
     bounds: Bounds
     mask: Mask | None = None
@@ -181,7 +181,9 @@ def is_within_epsilon(points: Tensor, inputs: Tensor, threat: ThreatModel) -> Te
 
 
 def _rounding(threat: ThreatModel, inputs: Tensor) -> float:
-    """One rounding of every coordinate, measured in the norm."""
+    """One rounding of every coordinate, measured in the norm; a count has none."""
+    if threat.norm not in _EXPONENTS:
+        return 0.0
     ends = [torch.as_tensor(bound).abs().max().item() for bound in threat.bounds]
     largest = max(*ends, threat.epsilon)
     coordinates = inputs[0].numel() if len(inputs) else 1

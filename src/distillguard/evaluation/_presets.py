@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from .. import attacks
+from .._geometry import COUNTS, lp
 from .._typing import Attack, Distance
 from .._validation import check_choice
 from ._hidden import hidden_boundary_l2
@@ -42,6 +43,9 @@ def preset(
         "random_state": random_state,
     }
     budget = {**common, "norm": threat.norm, "epsilon": threat.epsilon}
+    if threat.norm in COUNTS:
+        sparse = _sparse(name, threat, common, budget)
+        return {key: AttackSpec(attack, threat.norm) for key, attack in sparse.items()}
     if name == "autoattack":
         published = _autoattack(threat, common, budget)
         return {key: AttackSpec(attack, threat.norm) for key, attack in published.items()}
@@ -56,6 +60,29 @@ def preset(
             chosen["Carlini-Wagner L2"] = partial(hidden_boundary_l2, **common)
         chosen |= _strong(threat, common, budget)
     return {key: AttackSpec(attack, threat.norm) for key, attack in chosen.items()}
+
+
+def _sparse(
+    name: str, threat: ThreatModel, common: dict[str, Any], budget: dict[str, Any]
+) -> dict[str, Attack]:
+    """What changes few values: in the ball, for the least number of them, and by random search."""
+    if name == "autoattack":
+        raise ValueError(
+            f"attacks must be 'quick' or 'standard' in {threat.norm}, got 'autoattack', which "
+            "knows 'linf', 'l2' and 'l1'"
+        )
+    pgd = partial(attacks.pgd, loss="margin", **budget)
+    if name == "quick":
+        return {"PGD margin": partial(pgd, steps=20)}
+    told = {"norm": threat.norm, "stop_within": threat.epsilon, **common}
+    chosen: dict[str, Attack] = {
+        "PGD margin": partial(pgd, steps=40, restarts=2),
+        "sigma-zero": partial(attacks.sigma_zero, steps=100, **told),
+    }
+    if threat.norm == "l0":
+        chosen["Carlini-Wagner L0"] = partial(attacks.carlini_wagner_l0, **common)
+    chosen["Sparse-RS"] = partial(attacks.sparse_rs, queries=300, **budget)
+    return chosen
 
 
 def _ascent(threat: ThreatModel, budget: dict[str, Any]) -> dict[str, Attack]:
@@ -97,7 +124,7 @@ def _strong(
         "APGD targeted": partial(attacks.apgd_targeted, **targeted, **budget),
         "FAB targeted": partial(
             attacks.fab_targeted,
-            norm=threat.norm,
+            norm=lp(threat.norm),
             steps=60 if threat.norm == "l1" else 15,
             n_targets=3 if threat.norm == "l1" else 2,
             stop_within=threat.epsilon,
@@ -122,7 +149,7 @@ def _autoattack(
         "APGD targeted": partial(attacks.apgd_targeted, steps=100, n_targets=targets, **budget),
         "FAB targeted": partial(
             attacks.fab_targeted,
-            norm=threat.norm,
+            norm=lp(threat.norm),
             steps=100,
             n_targets=9,
             stop_within=threat.epsilon,

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..._geometry import ball, lp_norm, project_to_budget
+from ..._geometry import ball, lp, lp_norm, project_to_budget
 from ..._modes import dtype_of
 from ..._random import example_keys, normal
-from ..._typing import Model, Norm
+from ..._typing import Distance, Model
 from ...exceptions import NoGradientError
 from .._judge import ThreatModel, judge
 from .._ours import masked
@@ -148,7 +148,7 @@ def points(x: Tensor, keys: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor
     def drawn(number: int, radius: float, start: int) -> Tensor:
         rows = torch.arange(len(x), device=x.device).repeat_interleave(number)
         counters = start + torch.arange(number, device=x.device).repeat(len(x))
-        delta = radius * ball(threat.norm).sample(x[rows], keys[rows], counters, free[rows])
+        delta = radius * ball(lp(threat.norm)).sample(x[rows], keys[rows], counters, free[rows])
         return (x[rows] + delta).clamp(low[rows], high[rows]).view(len(x), number, *x.shape[1:])
 
     away = normal(keys, INNER + RANDOM, x[0].numel(), torch.float64).view_as(x).to(x)
@@ -248,7 +248,7 @@ class Rewired(nn.Module):
         layer: nn.Linear | None,
         readout: Readout,
         images: Tensor,
-        norm: Norm,
+        norm: Distance,
     ) -> None:
         super().__init__()
         self.model, self.layer, self.facts = model, layer, model.facts

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import attacks
+from ..._geometry import COUNTS
 from ..._processes import ALONE, Processes
 from ..._typing import Model
 from .._presets import AttackSpec, name_of
@@ -84,7 +85,9 @@ def diagnose(
         if size:
             probe = probe_of(run, size, steps, strayed, processes)
             seen |= full(probe, surrogate) if kind == "full" else brief(probe, surrogate)
-            if kind == "full" and (specs := within_budget(run)):
+            # A point on the edge of the l0-ball is many, and none is nearer than another.
+            edged = kind == "full" and run.threat.norm not in COUNTS
+            if edged and (specs := within_budget(run)):
                 # By one process, which picks the same images however many there are.
                 test = probe_of(run, min(FIRST, size), steps, strayed)
                 seen |= probe.once("active test", partial(active_test, test, specs))
@@ -151,7 +154,8 @@ def comparisons(
         seen = probe.measured("cross-entropy and margin", partial(losses, probe), chosen)
         if seen.compared is None:
             return seen  # Without it, nothing can be said to beat it.
-        seen |= probe.measured("one step", partial(one_step, probe), chosen)
+        if probe.threat.norm not in COUNTS:  # one step along a gradient has no l0 form
+            seen |= probe.measured("one step", partial(one_step, probe), chosen)
         seen |= probe.measured("budgets", partial(budgets, probe), chosen)
     else:
         # Attacks of our own have missed everything; one of the caller's on a stand-in may not.

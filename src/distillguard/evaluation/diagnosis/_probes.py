@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ... import attacks
-from ..._geometry import ball, per_example
+from ..._geometry import COUNTS, per_example, random_point
 from ..._modes import dtype_of
 from ..._random import example_keys
 from ..._rejection import opposed
@@ -123,18 +123,19 @@ def random_search(probe: Probe, chosen: Tensor) -> Observations:
     """What a random search finds among them, unless the caller's own has just looked."""
     left = chosen & probe.missed
     searched, found = torch.zeros_like(left), torch.zeros_like(left)
+    search = attacks.sparse_rs if probe.threat.norm in COUNTS else attacks.square
     known = name_of(
         probe.run.attacks,
         probe.threat,
-        attacks.square,
+        search,
         lambda settings: settings["queries"] >= ENOUGH_QUERIES,
     )
     if known is not None:
         index = probe.run.records.sample["index"][probe.places.cpu()]
         searched = probe.run.records.of(known, "attacked")[index].to(left.device)
         found = probe.run.records.of(known, "fooled")[index].to(left.device) & left
-    search = partial(attacks.square, queries=QUERIES, **probe.budget())
-    return Observations(only_black_box=count(found | probe.fools(search, left & ~searched)))
+    more = partial(search, queries=QUERIES, **probe.budget())
+    return Observations(only_black_box=count(found | probe.fools(more, left & ~searched)))
 
 
 def noise(run: Run, threat: ThreatModel, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -144,8 +145,7 @@ def noise(run: Run, threat: ThreatModel, model: Model, inputs: Tensor, labels: T
     best, rows = inputs.clone(), torch.arange(len(inputs), device=inputs.device)
     for draw in range(DRAWS):
         x, lowest, highest = inputs[rows], low[rows], high[rows]
-        delta = threat.epsilon * ball(threat.norm).sample(x, keys[rows], draw, lowest < highest)
-        points = (x + delta).clamp(lowest, highest)
+        points = random_point(x, keys[rows], draw, threat.norm, threat.epsilon, lowest, highest)
         logits = opposed(model, logits_of(model, points, dtype, run.batch_size), labels[rows])
         right = logits.argmax(dim=1) == labels[rows]
         best[rows] = torch.where(per_example(right, x), x, points)

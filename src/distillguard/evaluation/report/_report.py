@@ -14,7 +14,7 @@ from torch import Tensor
 from ..._files import write_atomically
 from ..._frames import data_frame
 from ..._json import json_from
-from ..._typing import Norm
+from ..._typing import Distance
 from .._records import Cost
 from .._statistics import wilson
 from ..diagnosis._findings import Finding
@@ -124,7 +124,7 @@ class RobustnessReport:
     """
 
     model: str
-    norm: Norm
+    norm: Distance
     epsilon: float
     bounds: tuple[Any, Any]
     mask: tuple[Any, ...] | None

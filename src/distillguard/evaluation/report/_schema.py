@@ -16,7 +16,7 @@ from ._rows import AttackRow, ClassRow
 
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _INTERVAL = {"type": "array", "items": _SHARE, "minItems": 2, "maxItems": 2}
-_NORM = {"enum": ["linf", "l2", "l1", "l0"]}
+_NORM = {"enum": ["linf", "l2", "l1", "l0", "l0_pixels"]}
 _CLASS = {"type": ["string", "integer"], "minimum": 0, "maximum": 2**53}
 _PLAIN: dict[Any, dict[str, Any]] = {
     NoneType: {"type": "null"},
