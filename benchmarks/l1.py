@@ -1,19 +1,21 @@
 """``evaluate(norm="l1")`` beside AutoAttack's and adv-lib's l1: robust accuracy and what it costs.
 
-Three networks (undefended, distilled at T=100, adversarially trained in linf) on MNIST-5k, each at
-a radius that leaves a part of the images standing. AutoAttack is pyautoattack's "standard" in L1,
+Three networks (undefended, distilled at T=100, adversarially trained in linf) on MNIST-5k and on
+Fashion-MNIST and, where their folder is given, two published robust networks for MNIST, each at a
+radius that leaves a part of the images standing. AutoAttack is pyautoattack's "standard" in L1,
 adv-lib's attack is its targeted l1-APGD through larger radii; both are judged by the same code on
 the same images. Evaluations are images sent forwards and backwards, per image, ours with the clean
-pass and the judging but without the diagnosis. Writes ``results/l1.json`` after every network.
-``make bench`` installs all three.
+pass and the judging but without the diagnosis. Writes ``results/l1.json`` after every network; a
+row that is there is kept. ``make bench`` installs both peers.
 
-    python -m benchmarks.l1 [--examples 100] [--cache FOLDER]
+    python -m benchmarks.l1 [--examples 100] [--networks TEXT] [--published FOLDER] [--cache FOLDER]
 """
 
 import argparse
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,19 @@ from torch import Tensor, nn
 
 from benchmarks._common import Counted, circumstances, load, save
 from benchmarks._peers import imported
+from benchmarks._published import NAMES, digits, published
 from benchmarks._robust import CACHE
-from benchmarks._small import TRAINED_ON, trained
+from benchmarks._small import LOADERS, TRAINED_ON, trained
+from benchmarks._small import RADII as TRAINED_AT
 from benchmarks.evaluation import totals
 from distillguard import evaluate
-from distillguard.datasets import load_mnist5k
 from distillguard.functional import margin_loss
 
-RADII = {"undefended": 8.0, "T=100": 8.0, "adversarially trained": 8.0}
-TRAINED_AT = 0.2
+KINDS = ("undefended", "T=100", "adversarially trained")
+RADII = {"MNIST-5k": 8.0, "Fashion-MNIST": 5.0, "MNIST": 12.0}
+"""The last is that of the published networks."""
 
+Subject = tuple[str, str, Callable[[], nn.Module], Tensor, Tensor]
 Run = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -97,26 +102,41 @@ def row(network: nn.Module, X: Tensor, y: Tensor, epsilon: float) -> dict[str, A
     }
 
 
+def subjects(examples: int, cache: Path, folder: Path | None) -> Iterator[Subject]:
+    """Every network: its data, its name, how to get it, the test images and their labels."""
+    for data in LOADERS:
+        train = tuple(part[:TRAINED_ON] for part in LOADERS[data]("train"))
+        X, y = (part[:examples] for part in LOADERS[data]("test"))
+        for kind in KINDS:
+            place = cache / f"{data} {kind}.pt"
+            yield data, kind, partial(trained, kind, *train, TRAINED_AT[data]["linf"], place), X, y
+    if folder is not None:
+        X, y = digits(folder, examples)
+        for name in NAMES:
+            build = partial(published, folder, name)
+            yield "MNIST", f"{name.upper()} (published)", build, X, y
+
+
 def main() -> None:
     """Measure every network."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--networks", default="", help="those with this in the name")
+    parser.add_argument("--published", type=Path)
     parser.add_argument("--cache", type=Path, default=CACHE / "evaluation")
-    arguments = parser.parse_args()
+    chosen = parser.parse_args()
     torch.set_num_threads(1)
-    arguments.cache.mkdir(parents=True, exist_ok=True)
+    chosen.cache.mkdir(parents=True, exist_ok=True)
 
-    about = circumstances("adv-lib", "pyautoattack") | {"examples": arguments.examples}
+    about = circumstances("adv-lib", "pyautoattack") | {"examples": chosen.examples}
     before = load("l1")
-    rows = before.get("rows", []) if before.get("examples") == arguments.examples else []
-    train = tuple(part[:TRAINED_ON] for part in load_mnist5k("train"))
-    X, y = (part[: arguments.examples] for part in load_mnist5k("test"))
-    for kind, epsilon in RADII.items():
-        found: dict[str, Any] = {"data": "MNIST-5k", "network": kind, "epsilon": epsilon}
-        if any(found.items() <= known.items() for known in rows):
+    rows = before.get("rows", []) if before.get("examples") == chosen.examples else []
+    for data, kind, build, X, y in subjects(chosen.examples, chosen.cache, chosen.published):
+        found: dict[str, Any] = {"data": data, "network": kind, "epsilon": RADII[data]}
+        kept = any(found.items() <= known.items() for known in rows)
+        if kept or chosen.networks not in f"{data} {kind}":
             continue
-        network = trained(kind, *train, TRAINED_AT, arguments.cache / f"MNIST-5k {kind}.pt")
-        found |= row(network, X, y, epsilon)
+        found |= row(build(), X, y, RADII[data])
         rows.append(found)
         save("l1", about | {"rows": rows})
         theirs = ", ".join(
@@ -124,8 +144,9 @@ def main() -> None:
             for name, peer in found["peers"].items()
         )
         print(
-            f"{kind}: {found['robust_accuracy']:.3f} at {found['evaluations']:.0f}, {theirs}; "
-            f"{found['share_of_autoattacks_evaluations']:.3f} of AutoAttack's {found['findings']}",
+            f"{data} {kind}: {found['robust_accuracy']:.3f} at {found['evaluations']:.0f}, "
+            f"{theirs}; {found['share_of_autoattacks_evaluations']:.3f} of AutoAttack's "
+            f"{found['findings']}",
             flush=True,
         )
 
