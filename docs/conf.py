@@ -113,6 +113,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(distillguard.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
 ).rstrip(os.pathsep)
 os.environ["MATPLOTLIBRC"] = str(_HERE / "course" / "matplotlibrc")
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's, without ipywidgets
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120  # seconds for a cell

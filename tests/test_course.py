@@ -58,7 +58,9 @@ def test_the_index_lists_nine_chapters_in_order():
 @chapters
 def test_a_chapter_opens_with_aims_minutes_notebook_and_ends_with_what_next(page):
     text = page.read_text()
-    opening = re.search(r":::\{admonition\} What you will be able to do\n(.*?)^:::", text, re.S | re.M)
+    opening = re.search(
+        r":::\{admonition\} What you will be able to do\n(.*?)^:::", text, re.S | re.M
+    )
     assert len(re.findall(r"^- ", opening[1], re.M)) == 3
     assert re.search(r"\*Minutes: \d+", opening[1])
     assert f"<_notebooks/{page.stem}.ipynb>" in opening[1]
@@ -81,22 +83,30 @@ def test_every_picture_says_in_words_what_it_shows(page):
 @chapters
 def test_a_word_of_the_glossary_is_a_link_where_it_is_first_used(page):
     text = prose(page.read_text())
-    used = {(target or word).lower() for word, target in re.findall(r"\{term\}`([^`<]*?)(?: <([^>]*)>)?`", text)}
+    used = {
+        (target or word).lower()
+        for word, target in re.findall(r"\{term\}`([^`<]*?)(?: <([^>]*)>)?`", text)
+    }
     assert used
     assert used <= TERMS
     text = re.sub(r"\s+", " ", text)
     for term in TERMS - PLAIN:
         first = re.search(rf"(?<![\w-]){re.escape(term)}(?![\w-])", text, re.IGNORECASE)
         if first:
-            assert re.search(r"(\{term\}`|<)$", text[: first.start()]), text[first.start() - 40 :][:80]
+            assert re.search(r"(\{term\}`|<)$", text[: first.start()]), text[first.start() - 40 :][
+                :80
+            ]
 
 
 @chapters
 def test_a_notebook_installs_the_library_and_then_has_the_code_of_its_page(page):
     book = notebooks().notebook(page)
     first, *code = [cell.source for cell in book.cells if cell.cell_type == "code"]
-    assert first.startswith("%pip install") and "distillguard" in first
-    assert code == [code for head, code in code_cells(page.read_text()) if "remove-cell" not in head]
+    assert first.startswith("%pip install")
+    assert "distillguard" in first
+    assert code == [
+        code for head, code in code_cells(page.read_text()) if "remove-cell" not in head
+    ]
 
 
 @chapters
