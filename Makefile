@@ -51,7 +51,7 @@ constraints: $(BENCH_INSTALLED)  ## Pin in constraints.txt what .venv holds now,
 	touch $(INSTALLED) $(BENCH_INSTALLED)
 
 clean:  ## Remove all that the targets made, except .venv
-	rm -rf build dist docs/_build docs/reference/generated benchmarks/.cache
+	rm -rf build dist docs/_build docs/course/_notebooks docs/reference/generated benchmarks/.cache
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 

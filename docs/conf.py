@@ -15,8 +15,8 @@ from sphinx.util import logging
 
 import distillguard
 
-sys.path.insert(0, str(Path(__file__).parent))
-import exercise_page
+_HERE = Path(__file__).parent
+sys.path.insert(0, str(_HERE))  # for the extensions beside this file
 
 project = "distillguard"
 author = "The distillguard developers"
@@ -24,15 +24,17 @@ copyright = author
 version = release = distillguard.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
+    "notebooks",
+    "exercise_page",
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_copybutton",
     "sphinx_design",
 ]
-source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
-exclude_patterns = ["_build"]
+source_suffix = {".rst": "restructuredtext", ".md": "myst-nb"}
+exclude_patterns = ["_build", "course/_notebooks"]
 templates_path = ["_templates"]
 
 nitpicky = True
@@ -61,7 +63,6 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the docstrings say more: shapes, ranges, units
 autosummary_imported_members = True
 # All pages by name: a page that is new since the last build would get no stubs otherwise.
-_HERE = Path(__file__).parent
 autosummary_generate = sorted(
     str(page.relative_to(_HERE))
     for page in _HERE.rglob("*.md")
@@ -108,6 +109,18 @@ toc_object_entries_show_parents = "hide"
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False  # the class template has the methods in full
 
+# Chapters of the course run in kernels of their own, which import the library documented here.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(distillguard.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+).rstrip(os.pathsep)
+os.environ["MATPLOTLIBRC"] = str(_HERE / "course" / "matplotlibrc")
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's, without ipywidgets
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120  # seconds for a cell
+nb_execution_excludepatterns = ["_notebooks/*"]
+nb_merge_streams = True
+
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 copybutton_exclude = ".linenos, .gp, .go"
@@ -137,7 +150,6 @@ def setup(app: Sphinx) -> None:
     """Formulas as MathML, which browsers show without a script; summaries without citations."""
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     app.add_directive("autosummary", Summary, override=True)
-    app.connect("source-read", exercise_page.write)
 
 
 class Summary(Autosummary):

@@ -5,6 +5,12 @@ from distillguard import exercises
 MARK = "<!-- exercises -->"
 
 
+def setup(app) -> dict[str, bool]:
+    """Have the tasks put into their page when Sphinx reads it."""
+    app.connect("source-read", write)
+    return {"parallel_read_safe": True}
+
+
 def write(app, docname: str, source: list[str]) -> None:
     """Sphinx's source-read: put the tasks where the page has its mark."""
     if docname == "exercises":
