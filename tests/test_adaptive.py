@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -84,6 +85,34 @@ def test_a_part_of_a_model_is_stepped_over(by_name):
     assert torch.equal(through(inputs.clone().requires_grad_()), model(inputs))
     # By the chain rule: the gradient of the rest, at the values that went into it.
     assert torch.equal(gradient_of(through, inputs), gradient_of(net, rounded))
+
+
+def test_the_gradient_of_a_part_that_halves_an_image_is_spread_over_the_pixels_of_each_block():
+    class Shrunk(nn.Module):
+        """The largest of each block of 2 x 2 pixels, by NumPy."""
+
+        def forward(self, images):
+            blocks = images.detach().numpy().reshape(len(images), 1, 14, 2, 14, 2)
+            return torch.from_numpy(blocks.max(axis=(3, 5)))
+
+    class Squares(nn.Module):
+        def forward(self, images):
+            return images.square()
+
+    torch.manual_seed(0)
+    inputs = torch.rand(2, 1, 28, 28)
+    through = straight_through(
+        nn.Sequential(Shrunk(), Squares()),
+        partial(nn.functional.avg_pool2d, kernel_size=2),
+        part="0",
+    )
+    largest = nn.functional.max_pool2d(inputs, 2)
+    assert torch.equal(through(inputs.clone().requires_grad_()), largest.square())
+    # Of squares: twice the value, at the values that went forwards; of a mean of four: a quarter.
+    attacked = inputs.clone().requires_grad_()
+    through(attacked).sum().backward()
+    by_hand = (2 * largest / 4).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    torch.testing.assert_close(attacked.grad, by_hand)
 
 
 def test_the_callers_model_has_no_hooks_and_no_graph_once_it_was_asked():

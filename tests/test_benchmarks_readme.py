@@ -440,3 +440,32 @@ def test_every_deliberate_fault_has_its_place_in_the_sources(fault):
     source = (ROOT / "src" / "distillguard" / fault.file).read_text()
     assert source.count(fault.old) == 1
     assert all((ROOT / "tests" / name).exists() for name in fault.tests)
+
+
+def test_the_page_on_swiss_cheese_says_what_the_slices_gave():
+    page = (ROOT / "docs/explanation/swiss-cheese.md").read_text()
+    results = json.loads((ROOT / "benchmarks/results/layers.json").read_text())
+    distilled, robust = results["rows"]
+    assert f"--attacks {results['attacks']}`" in page
+    assert f"linf {results['epsilon']}, {results['examples']} test images" in page
+
+    lines = re.findall(r"^\| (.+?) \| ([\d.]+) % \| ([\d.]+) % \|$", page, re.M)
+    printed = [[float(cell) for cell in cells] for _, *cells in lines]
+    for network, column in zip(results["rows"], zip(*printed, strict=True), strict=True):
+        kept = [*network["fooled"].values(), network["product"], network["truth"]]
+        assert list(column) == [round(100 * share, 1) for share in kept]
+
+    prose = " ".join(page.split())
+    for network in results["rows"]:
+        low, high = (100 * end for end in network["false_positive_interval"])
+        assert f"{network['false_positive_rate'] * 100:.1f} %" in prose
+        assert f"[{low:.1f}, {high:.1f}] %" in prose
+    low, high = robust["ratio_interval"]
+    assert f"ratio, {robust['ratio']:.2f} with a 95 % interval of [{low:.2f}, {high:.2f}]" in prose
+    rejected = [f"{100 * network['clean_rejected']:.1f} %" for network in results["rows"]]
+    assert f"{rejected[0]} and {rejected[1]} were rejected" in prose
+    dear = [f"{network['staged_and_joint_over_bare']:.1f}" for network in results["rows"]]
+    assert f"{dear[0]} and {dear[1]} times the passes" in prose
+    only = distilled["stopped"]["ReconstructionError"]
+    assert f"had stopped all {only} points" in prose
+    assert only == distilled["counted"]

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -60,6 +62,21 @@ def test_what_came_after_compares_four_networks(tmp_path, capsys):
         assert name in shown
         assert name in table
     assert len(list(tmp_path.glob("*.html"))) == 4
+
+
+def test_the_layers_print_the_product_of_their_holes_beside_what_passes(capsys):
+    run("layers.py", "--quick", "--epsilon", "0.12")
+    shown = capsys.readouterr().out
+    fooled = {
+        name: float(share) for name, share in re.findall(r"^(\S.*?) +([\d.]+) %", shown, re.M)
+    }
+    parts = ("BitDepth", "MedianFilter", "ReconstructionError", "FeatureSqueezing")
+    product = math.prod(min(fooled[part] / fooled["bare"], 1) for part in parts)
+    told = re.findall(r"^ +([\d.]+)% (would pass|passes)", shown, re.M)
+    printed = {verb: float(share) / 100 for share, verb in told}
+    assert printed["would pass"] == pytest.approx(product, abs=0.005)
+    assert printed["passes"] == pytest.approx(fooled["all together"] / fooled["bare"], abs=0.005)
+    assert all(re.search(rf"^  {part} +\d+ of \d+$", shown, re.M) for part in parts)
 
 
 def test_the_study_of_four_networks_three_attacks_and_three_seeds_takes_under_30_lines(
