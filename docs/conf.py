@@ -117,7 +117,7 @@ os.environ["MATPLOTLIBRC"] = str(_HERE / "course" / "matplotlibrc")
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's, without ipywidgets
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120  # seconds for a cell
+nb_execution_timeout = 300  # seconds for a cell
 nb_execution_excludepatterns = ["_notebooks/*"]
 nb_merge_streams = True
 
