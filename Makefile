@@ -39,7 +39,7 @@ dist: $(INSTALLED)  ## Build sdist and wheel, install the wheel beside .venv's p
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > "$$(build/installed/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
 	$(BIN)/python -m pip --python build/installed install -q --no-deps --no-index --force-reinstall dist/*.whl
-	build/installed/bin/python -P .ci/try_installed.py README.md
+	OMP_NUM_THREADS=1 build/installed/bin/python -P .ci/try_installed.py README.md
 
 bench: $(BENCH_INSTALLED)  ## Run every benchmark, or some: make bench BENCHMARKS="temperatures attacks"; takes hours
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks._attacks_readme import DATA, HOT, ROBUST, UNDEFENDED, matching
+from benchmarks._attacks_page import DATA, HOT, ROBUST, UNDEFENDED, matching
 from benchmarks._common import load
 from benchmarks._peers import BARE, OURS
 from benchmarks.papers._claim import check, shown, verdict

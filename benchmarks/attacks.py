@@ -4,7 +4,7 @@
     python -m benchmarks.attacks --data fashion
     python -m benchmarks.attacks --table --data mnist5k
     python -m benchmarks.attacks --checks
-    python -m benchmarks.attacks --readme
+    python -m benchmarks.attacks --page
 
 Attacks the networks of benchmarks.papers undefended, distilled at T = 20 and at T = 100, and one
 trained by TRADES, at the first test images that each classifies correctly. A row for each contender
@@ -15,7 +15,7 @@ seconds closely takes turns: three runs each, one after the other. A row that th
 for the same settings is not computed again, a network that the cache holds is not trained again,
 and a library that is not installed is left out. Training gives other weights on another machine:
 each row names them, and only rows of the same weights and machine are compared. The last three
-lines print all rows, judge them, and write what README.md says of them.
+lines print all rows, judge them, and write docs/benchmarks/attacks.md.
 """
 
 import argparse
@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import _attacks_checks, _attacks_readme
+from benchmarks import _attacks_checks, _attacks_page
 from benchmarks._common import Counted, circumstances, load, quick_precision, save, table
 from benchmarks._peers import BARE, MODULES, OURS, PACKAGES, imported, next_class
 from benchmarks._robust import CACHE, trades
@@ -227,7 +227,7 @@ def run(chosen: argparse.Namespace) -> None:
                     row |= together(turns) | {"turns": len(turns)}
                     rows = load(name, chosen.results).get("rows", [])
                     save(name, {**about, "rows": replaced(rows, row)}, chosen.results)
-                    print(_attacks_readme.line(row), flush=True)
+                    print(_attacks_page.line(row), flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -246,12 +246,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="print the rows, run nothing")
     parser.add_argument("--checks", action="store_true", help="judge the rows, run nothing")
-    parser.add_argument("--readme", action="store_true", help="write README.md, run nothing")
+    parser.add_argument("--page", action="store_true", help="write the page, run nothing")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
 
-    if chosen.readme:
-        _attacks_readme.write()
+    if chosen.page:
+        _attacks_page.write()
     elif chosen.checks:
         _attacks_checks.report()
     elif chosen.table:

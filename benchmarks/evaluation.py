@@ -8,13 +8,13 @@ the same code. Passes are examples sent forwards and backwards, seconds are the 
 the whole is counted: clean pass, attacks, judging, diagnosis.
 
     python -m benchmarks.evaluation [--examples 200] [--networks TEXT] [--norms linf l2]
-        [--published FOLDER] [--cache FOLDER] [--ours] [--readme]
+        [--published FOLDER] [--cache FOLDER] [--ours] [--page]
 
 Writes ``results/evaluation.json`` after every row; a row that is there is kept. ``--ours`` measures
 ours again beside AutoAttack's figures of an earlier run, whose date the row keeps. Prints the rows
 and whether each target holds: no robust accuracy above AutoAttack's, and on every row where it
 leaves 20 % at most an eighth of its passes and a sixth of its seconds; elsewhere at most 60 passes
-per image. ``--readme`` writes the rows into README.md. ``make bench`` installs pyautoattack.
+per image. ``--page`` writes docs/benchmarks/evaluation.md. ``make bench`` installs pyautoattack.
 """
 
 import argparse
@@ -28,8 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import _evaluation_page
 from benchmarks._architectures import ARCHITECTURES, robust
 from benchmarks._common import Counted, circumstances, load, save, table
+from benchmarks._evaluation_page import judged
 from benchmarks._published import NAMES, digits, published
 from benchmarks._robust import CACHE
 from benchmarks._small import LOADERS, RADII, TRAINED_ON, trained
@@ -38,7 +40,6 @@ from distillguard._geometry import lp_norm
 
 KINDS = ("undefended", "T=20", "T=100", "adversarially trained")
 PUBLISHED_RADII = {"linf": 0.3, "l2": 2.0}
-STANDING, PASSES, SECONDS, FEW = 0.2, 1 / 8, 1 / 6, 60.0
 
 EvaluatedModel = tuple[str, Callable[[], nn.Module], Tensor, Tensor, dict[str, float]]
 
@@ -124,54 +125,6 @@ def autoattack(model: nn.Module, X: Tensor, y: Tensor, norm: str, epsilon: float
     }
 
 
-def judged(found: dict[str, Any], examples: int) -> dict[str, Any]:
-    """What a row says of the targets."""
-    mine, theirs = found["distillguard"], found["AutoAttack"]
-    standing = theirs["robust_accuracy"] >= STANDING
-    passes, seconds = (mine[name] / theirs[name] for name in ("passes", "seconds"))
-    cheap = passes <= PASSES and seconds <= SECONDS if standing else mine["passes"] <= FEW
-    return {
-        "network": found["network"],
-        "radius": f"{found['norm']} {found['epsilon']:g}",
-        "robust, %": 100 * mine["robust_accuracy"],
-        "AutoAttack": 100 * theirs["robust_accuracy"],
-        "images above": round((mine["robust_accuracy"] - theirs["robust_accuracy"]) * examples),
-        "passes": round(mine["passes"]),
-        "of which diagnosis": round(mine["diagnosis_passes"]),
-        "AutoAttack's": round(theirs["passes"]),
-        "share": passes,
-        "share of seconds": seconds,
-        "cost holds": cheap,
-        "active test": " ".join(f"{n} {name}" for name, n in mine.get("active_test", {}).items()),
-    }
-
-
-README = Path(__file__).parents[1] / "README.md"
-MARKS = ("<!-- benchmarks.evaluation: begin -->", "<!-- benchmarks.evaluation: end -->")
-SHOWN = (
-    "network",
-    "radius",
-    "robust, %",
-    "AutoAttack",
-    "passes",
-    "of which diagnosis",
-    "AutoAttack's",
-    "share",
-    "share of seconds",
-)
-
-
-def with_table(text: str, result: dict[str, Any]) -> str:
-    """README's text with the table of the rows that were measured."""
-    rows = [judged(row, result["examples"]) for row in result["rows"]]
-    for row in rows:
-        row |= {name: f"{row[name]:.1f}" for name in ("robust, %", "AutoAttack")}
-        row |= {name: f"{row[name]:.3f}" for name in ("share", "share of seconds")}
-    before, rest = text.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    return f"{before}{MARKS[0]}\n\n{table(rows, list(SHOWN))}\n\n{MARKS[1]}{after}"
-
-
 def main() -> None:
     """Measure every network and norm."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -181,11 +134,10 @@ def main() -> None:
     parser.add_argument("--norms", nargs="+", choices=("linf", "l2"), default=["linf", "l2"])
     parser.add_argument("--published", type=Path)
     parser.add_argument("--ours", action="store_true", help="measure ours again")
-    parser.add_argument("--readme", action="store_true", help="write the rows into README.md")
+    parser.add_argument("--page", action="store_true", help="write the page, run nothing")
     chosen = parser.parse_args()
-    if chosen.readme:
-        text = README.read_text(encoding="utf-8")
-        README.write_text(with_table(text, load("evaluation")), encoding="utf-8")
+    if chosen.page:
+        _evaluation_page.write()
         return
     torch.set_num_threads(1)
     chosen.cache.mkdir(parents=True, exist_ok=True)

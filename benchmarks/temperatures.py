@@ -4,12 +4,14 @@
     python -m benchmarks.temperatures --data fashion [--epochs 20] [--precision 32-true]
     python -m benchmarks.temperatures --recipes [--precision 32-true]
     python -m benchmarks.temperatures --endings [--precision bf16-mixed]
+    python -m benchmarks.temperatures --page
 
 The first two train Papernot's MNIST network undefended and distilled at nine temperatures, as
 long each, and write student accuracy, mean |logit| and the share of zero cross-entropy gradients
 on the test images. The third trains two networks at T = 100 by the recipes that the decision
-record 0009 compares; the last trains at T = 1 on Fashion-MNIST with the three ways to end a
-training that record 0011 compares. Without options everything is at its defaults. Rows
+record 0009 compares; the fourth trains at T = 1 on Fashion-MNIST with the three ways to end a
+training that record 0011 compares; the last writes
+docs/benchmarks/temperatures.md. Without options everything is at its defaults. Rows
 that the result file holds already for the same settings are not computed again.
 """
 
@@ -23,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import _temperatures_page
 from benchmarks._common import circumstances, load, save, table
 from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, functional, networks
 from distillguard._data._batch import Batch
@@ -227,9 +230,12 @@ def main() -> None:
     parser.add_argument("--precision", default=DefensiveDistiller().precision)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--page", action="store_true", help="write the page, run nothing")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    if chosen.recipes:
+    if chosen.page:
+        _temperatures_page.write()
+    elif chosen.recipes:
         recipes(chosen.precision, chosen.seed)
     elif chosen.endings:
         endings(chosen.precision, chosen.seed)

@@ -1,4 +1,4 @@
-"""The benchmark of attacks measures what it says, and README.md says what it measured."""
+"""Benchmarks measure what they say; README.md and docs/benchmarks say what they measured."""
 
 import importlib
 import json
@@ -18,12 +18,12 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 bench = importlib.import_module("benchmarks.attacks")
 judge = importlib.import_module("benchmarks._attacks_checks")
-readme = importlib.import_module("benchmarks._attacks_readme")
+page = importlib.import_module("benchmarks._attacks_page")
 peers = importlib.import_module("benchmarks._peers")
 lists = importlib.import_module("benchmarks._roster")
 common = importlib.import_module("benchmarks._common")
 robust = importlib.import_module("benchmarks._robust")
-evaluation = importlib.import_module("benchmarks.evaluation")
+front = importlib.import_module("benchmarks.front_page")
 mutants = importlib.import_module("benchmarks.mutants")
 
 
@@ -52,15 +52,117 @@ def shift(by):
     return lambda model, inputs, labels: inputs + by
 
 
-def test_readme_is_what_its_generator_makes_of_the_committed_results():
-    text = (ROOT / "README.md").read_text()
-    assert readme.inserted(text, readme.section()) == text
+@pytest.mark.parametrize("name", ["attacks", "evaluation", "temperatures"])
+def test_a_page_of_benchmarks_is_what_its_generator_makes_of_the_committed_results(name):
+    generator = importlib.import_module(f"benchmarks._{name}_page")
+    written = (ROOT / "docs" / "benchmarks" / f"{name}.md").read_text(encoding="utf-8")
+    assert written == generator.page()
+
+
+def test_readme_has_what_its_code_printed_and_the_figures_of_the_committed_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert front.filled(text) == text
+    assert common.load("front-page")["code"] == front.code(text)
+
+
+def test_readme_is_one_page_and_shows_a_picture_at_once():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, _ = text.split("![", 1)
+    assert len(text.splitlines()) <= 110
+    assert len(text.split()) <= 900
+    assert len(before.split()) <= 110
+
+
+def results(name):
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def cells_below(title, text):
+    """The table's rows below a first line that starts so, cell by cell."""
+    lines = text[text.index(title) :].splitlines()[2:]
+    for line in lines[: next(i for i, each in enumerate(lines) if not each.startswith("|"))]:
+        yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def row_of(name, **wanted):
+    (found,) = (row for row in results(name)["rows"] if wanted.items() <= row.items())
+    return found
+
+
+def assert_figures(cells, known):
+    """The numbers in some cells are these, to the last digit that is shown."""
+    shown = [number for cell in cells for number in re.findall(r"[\d.]*\d", cell)]
+    for number, value in zip(shown, known, strict=True):
+        rounding = 0.501 * 10.0 ** -len(number.partition(".")[2])
+        assert abs(float(number) - value) <= rounding, (number, value)
+
+
+def test_each_of_the_readmes_five_rows_has_the_figures_of_a_committed_result():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [(ours, beside) for _, ours, beside, _ in cells_below("| task ", text)]
+    hot, plain = (row_of("temperatures-mnist5k", network=n) for n in ("T=100", "undefended"))
+    trained = row_of("evaluation", network="MNIST-5k adversarially trained", norm="linf")
+    photographs = row_of("photographs", network="ResNet-18, CIFAR-10", radius="8/255")
+    least = {"network": "T=100", "group": "l2"}
+    mine = row_of("attacks-mnist5k", attack="carlini_wagner_l2", setting="defaults", **least)
+    ddn = {"library": "adv-lib", "attack": "ddn", "setting": "1000 steps on logits / T"}
+    pgd = {"library": "distillguard", "attack": "pgd", "kind": "margin", "setting": "defaults"}
+    trades = row_of("robust-training-mnist5k", network="TRADES")
+    sides = [trained["distillguard"], trained["AutoAttack"]]
+    nearest = [mine, row_of("attacks-mnist5k", **least, **ddn)]
+    quick = [photographs["standard"], photographs["AutoAttack"]]
+    expected = [
+        [100 * hot["accuracy"], 100 * plain["accuracy"]],
+        [f for side in sides for f in (100 * side["robust_accuracy"], side["passes"])],
+        [f for side in nearest for f in (side["median"], side["forwards"], side["backwards"])],
+        [f for side in quick for f in (100 * side["robust_accuracy"], side["seconds"])],
+        [100 * trades["robust"], 100 * trades["clean"], 100.0],
+    ]
+    broken = row_of("attacks-mnist5k", network="T=100", **pgd)
+    expected[-1] += [100 * (1 - broken["success"])]
+    assert len(rows) == 5
+    for shown, known in zip(rows, expected, strict=True):
+        assert_figures(shown, known)
+
+
+def test_each_row_beside_autoattack_has_the_figures_of_its_result():
+    text = (ROOT / "docs" / "benchmarks" / "evaluation.md").read_text(encoding="utf-8")
+    shown = list(cells_below("| network | radius", text))
+    assert len(shown) == len(results("evaluation")["rows"])
+    for network, radius, *figures in shown:
+        norm, epsilon = radius.split()
+        row = row_of("evaluation", network=network, norm=norm, epsilon=float(epsilon))
+        mine, theirs = row["distillguard"], row["AutoAttack"]
+        known = [100 * side["robust_accuracy"] for side in (mine, theirs)]
+        known += [mine["passes"], mine["diagnosis_passes"], theirs["passes"]]
+        known += [mine[part] / theirs[part] for part in ("passes", "seconds")]
+        assert_figures(figures, known)
+
+
+def test_the_page_beside_autoattack_says_rightly_which_networks_raise_findings():
+    for row in results("evaluation")["rows"]:
+        if "published" not in row["network"]:
+            masked = ["margin-beats-cross-entropy", "saturated-softmax", "zero-gradients"]
+            expected = masked if " T=" in row["network"] else []
+            assert sorted(row["distillguard"]["findings"]) == expected
+
+
+def test_each_temperature_has_the_figures_of_its_results():
+    text = (ROOT / "docs" / "benchmarks" / "temperatures.md").read_text(encoding="utf-8")
+    shown = list(cells_below("| network | MNIST-5k", text))
+    assert len(shown) == len(results("temperatures-mnist5k")["rows"])
+    for network, *figures in shown:
+        name = network.replace(" ", "")
+        digits = row_of("temperatures-mnist5k", network=name)
+        known = [100 * digits["accuracy"], digits["mean_abs_logit"], 100 * digits["zero_gradients"]]
+        known += [100 * row_of("temperatures-fashion", network=name)["accuracy"]]
+        assert_figures(figures, known)
 
 
 def table_lines():
-    between = (ROOT / "README.md").read_text().split(readme.BEGIN)[1].split(readme.END)[0]
-    for part in re.split(r"^(?=MNIST-5k|Fashion-MNIST)", between.strip(), flags=re.MULTILINE):
-        data = {words: data for data, words in readme.DATA.items()}.get(part.split(",")[0])
+    text = (ROOT / "docs" / "benchmarks" / "attacks.md").read_text(encoding="utf-8")
+    for part in re.split(r"^(?=MNIST-5k|Fashion-MNIST)", text.strip(), flags=re.MULTILINE):
+        data = {words: data for data, words in page.DATA.items()}.get(part.split(",")[0])
         for line in part.splitlines():
             if line.startswith("|") and "`" in line:
                 yield data, [cell.strip() for cell in line.strip("|").split("|")]
@@ -83,12 +185,7 @@ def agrees(row, result, passes, seconds):
     )
 
 
-def test_the_table_beside_autoattack_is_that_of_the_committed_results():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text == evaluation.with_table(text, common.load("evaluation"))
-
-
-def test_each_figure_in_the_readme_stands_in_the_results():
+def test_each_figure_of_the_attacks_stands_in_the_results():
     for data, cells in table_lines():
         rows = json.loads((ROOT / f"benchmarks/results/attacks-{data}.json").read_text())["rows"]
         network, aim, images, *sides = cells
@@ -122,30 +219,30 @@ def test_the_strongest_peer_is_the_nearest_then_the_fastest_and_failures_are_far
     rows += [row("adv-lib", 0.5, 1.0, network="T=20"), row("adv-lib", 0.5, 1.0, kind="other")]
     rows += [ours | {"network": "T=20"}, row("adv-lib", 0.5, 1.0, examples=500)]
     rows += [row("adv-lib", 0.5, 1.0, weights="b"), row("adv-lib", 0.5, 1.0, processor="q")]
-    assert [(one["library"], two["library"]) for one, two in readme.comparisons(rows)] == [
+    assert [(one["library"], two["library"]) for one, two in page.comparisons(rows)] == [
         ("distillguard", "torchattacks")
     ]
 
 
-@pytest.mark.parametrize("network", readme.HEADLINES["pgd"])
+@pytest.mark.parametrize("network", page.HEADLINES["pgd"])
 def test_a_budget_is_judged_by_robust_accuracy_and_where_it_is_hard_beside_the_bare_loop(network):
     budget = {"group": "pgd", "epsilon": 0.3, "network": network}
     ours = row("distillguard", 0.1, 1.0, attack="pgd", **budget)
     weak = row("foolbox", 0.01, 1.0, success=0.5, **budget)
     strong = row("ART", 0.3, 9.0, success=0.9, **budget)
     bare = row("bare loop", 0.3, 9.0, success=1.0, **budget)
-    pairs = list(readme.comparisons([ours, weak, strong, bare]))
+    pairs = list(page.comparisons([ours, weak, strong, bare]))
     libraries = [theirs["library"] for _, theirs in pairs]
-    assert libraries == ["ART", *["bare loop"] * (network == readme.ROBUST)]
+    assert libraries == ["ART", *["bare loop"] * (network == page.ROBUST)]
 
 
 def test_headlines_stand_attack_by_attack_and_network_by_network():
-    shown = [(attack, net) for attack, nets in readme.HEADLINES.items() for net in nets]
+    shown = [(attack, net) for attack, nets in page.HEADLINES.items() for net in nets]
     given = [row("distillguard", 1.0, 1.0, attack=a, network=n) for a, n in reversed(shown)]
     given += [given[0] | {"network": "T=20"}, given[0] | {"attack": "ddn"}]
-    found = [(each["attack"], each["network"]) for each in readme.headlines(given)]
+    found = [(each["attack"], each["network"]) for each in page.headlines(given)]
     assert found == shown
-    assert not list(readme.headlines([given[-3] | {"setting": "1000 steps"}]))
+    assert not list(page.headlines([given[-3] | {"setting": "1000 steps"}]))
 
 
 def test_the_wrapper_counts_examples_and_every_gradient_drawn():
@@ -344,7 +441,7 @@ def test_every_aim_of_a_headline_has_a_peer_and_names_are_unique():
     assert {one.group for one in listed} == set(bench.GROUPS)
     aims = {(one.group, one.kind) for one in listed if one.library in peers.MODULES}
     ours = [one for one in listed if one.library == "distillguard"]
-    assert {one.attack for one in ours} >= set(readme.HEADLINES)
+    assert {one.attack for one in ours} >= set(page.HEADLINES)
     assert {(one.group, one.kind) for one in ours} - aims == {("fgsm", "margin")}
 
 

@@ -1,4 +1,4 @@
-"""The examples run, and the demo shows what the README says it shows."""
+"""The examples run, and the demo shows the defence look excellent and fall."""
 
 import ast
 import json

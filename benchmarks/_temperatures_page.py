@@ -1,0 +1,65 @@
+"""docs/benchmarks/temperatures.md: generated from results of ``benchmarks.temperatures``."""
+
+from pathlib import Path
+
+from benchmarks._common import load, table
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks" / "temperatures.md"
+TEXT = """\
+% Written by: python -m benchmarks.temperatures --page. Edit _temperatures_page.py instead.
+
+# Every temperature trains
+
+Papernot's network, undefended and distilled at each temperature with the defaults ({epochs} epochs,
+float32, one seed): the student's accuracy on the test images. 4,000 training digits of MNIST-5k,
+10,000 images of Fashion-MNIST.
+
+```
+python -m benchmarks.temperatures --data mnist5k
+python -m benchmarks.temperatures --data fashion
+python -m benchmarks.temperatures --page    # writes this page
+```
+
+{table}
+
+The mean absolute logit and the share of cross-entropy gradients that are exactly zero are those on
+MNIST-5k. The logits grow with the temperature, and the gradients vanish. The least accurate student
+is {below_digits} the undefended network on the digits, and {below_clothes} it on Fashion-MNIST.
+
+[Decision record 9](../adr/0009-every-temperature-trains.md) tells how that is done and what six
+other recipes give, and [record 11](../adr/0011-averaged-weights.md) why training ends with averaged
+weights.
+"""
+
+
+def write() -> None:
+    """Write the page anew."""
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """The whole page."""
+    digits, clothes = (load(f"temperatures-{data}") for data in ("mnist5k", "fashion"))
+    rows = [
+        {
+            "network": row["network"].replace("=", " = "),
+            "MNIST-5k": f"{100 * row['accuracy']:.1f} %",
+            "mean abs. logit": f"{row['mean_abs_logit']:.1f}",
+            "zero gradients": f"{100 * row['zero_gradients']:.0f} %",
+            "Fashion-MNIST": f"{100 * other['accuracy']:.1f} %",
+        }
+        for row, other in zip(digits["rows"], clothes["rows"], strict=True)
+    ]
+    return TEXT.format(
+        epochs=digits["epochs"],
+        table=table(rows, list(rows[0])),
+        below_digits=below(digits["rows"]),
+        below_clothes=below(clothes["rows"]),
+    )
+
+
+def below(rows: list[dict[str, float]]) -> str:
+    """The most that a student loses against the undefended network, in words."""
+    undefended, *students = (row["accuracy"] for row in rows)
+    points = 100 * (undefended - min(students))
+    return f"{points:.2f} points below" if points > 0 else f"{-points:.2f} points above"
