@@ -1,22 +1,37 @@
-"""Run the README's code and the demo with distillguard as it is installed, outside the checkout.
+"""Run the README's code and the command with distillguard as it is installed, outside the checkout.
 
 python .ci/try_installed.py README.md: data sets are cut to a few examples, to save time.
 """
 
 import os
 import re
+import signal
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import distillguard
 from distillguard import datasets
-from distillguard.__main__ import main
 
 EXAMPLES = 20
-DEMO = ["demo", "--epochs", "1", "--images", "10", "--train", "64", "--out", "demo"]
+SECONDS = 300
+"""For everything together; what takes longer is killed."""
+
+MODEL = """
+import torch
+
+def build():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+"""
+EVALUATE = "evaluate nets:build few.npz --epsilon 1/16 --preset quick --json few.json"
 
 
 def cut(load: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,13 +43,38 @@ def cut(load: Callable[..., Any]) -> Callable[..., Any]:
     return shortened
 
 
+def timed(name: str, act: Callable[[], Any]) -> None:
+    """Do it, and print how long it took."""
+    began = time.perf_counter()
+    act()
+    print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def run_readme(readme: Path) -> None:
+    """Run all its Python as one program."""
+    for name in datasets.__all__:
+        setattr(datasets, name, cut(getattr(datasets, name)))
+    blocks = re.findall(r"^```python\n(.*?)^```$", readme.read_text(), re.DOTALL | re.MULTILINE)
+    exec(compile("\n".join(blocks), str(readme), "exec"), {"__name__": "readme"})
+
+
+def run_command(*arguments: str) -> None:
+    """Run the command as the wheel installed it."""
+    command = Path(sys.executable).with_name("distillguard")
+    subprocess.run([command, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
 readme = Path(sys.argv[1]).resolve()
 home = Path(distillguard.__file__).resolve()
 if readme.parent / "src" in home.parents:
     sys.exit(f"distillguard must be the installed one, got {home}")
+signal.alarm(SECONDS)
 os.chdir(tempfile.mkdtemp())
-for name in datasets.__all__:
-    setattr(datasets, name, cut(getattr(datasets, name)))
-blocks = re.findall(r"^```python\n(.*?)^```$", readme.read_text(), re.DOTALL | re.MULTILINE)
-exec(compile("\n".join(blocks), str(readme), "exec"), {"__name__": "readme"})
-sys.exit(main(DEMO))
+Path("nets.py").write_text(MODEL)
+np.savez("few.npz", X=np.random.default_rng(0).random((10, 1, 2, 2)), y=np.arange(10) % 3)
+timed("README", lambda: run_readme(readme))
+commands = ["--help", EVALUATE]
+if find_spec("distillguard.exercises"):
+    commands.append("exercises")
+for line in commands:
+    timed(f"distillguard {line}", lambda line=line: run_command(*line.split()))
