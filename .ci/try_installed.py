@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,4 +78,4 @@ commands = ["--help", EVALUATE]
 if find_spec("distillguard.exercises"):
     commands.append("exercises")
 for line in commands:
-    timed(f"distillguard {line}", lambda line=line: run_command(*line.split()))
+    timed(f"distillguard {line}", partial(run_command, *line.split()))
