@@ -440,6 +440,18 @@ def test_traceback_shows_where_an_error_came_from(inside):
         main(["evaluate", "nets:broken", "data.npz", *QUICK, "--traceback"])
 
 
+def test_an_error_of_several_lines_is_one_line(inside, capsys, monkeypatch):
+    import distillguard.evaluation
+
+    def stop(*args, **settings):
+        raise RuntimeError("a\nb")
+
+    monkeypatch.setattr(distillguard.evaluation, "evaluate", stop)
+    code, _, said = run(capsys, "evaluate", "nets:build", "data.npz", *QUICK)
+    assert code == 2
+    assert said == "distillguard: error: RuntimeError: a b; --traceback shows where\n"
+
+
 def test_an_interruption_and_a_reader_that_left_end_without_a_word(inside, capsys, monkeypatch):
     import distillguard.evaluation
 

@@ -1817,3 +1817,11 @@ def test_logits_of_no_examples_need_no_model():
     logits = logits_of(None, torch.rand(0, 3, 4), torch.float16, 8)
     assert logits.dtype == torch.float32
     assert logits.argmax(dim=1).shape == (0,)
+
+
+def test_the_page_of_questions_quotes_twenty_sentences_word_for_word():
+    page = (Path(__file__).parents[1] / "docs/howto/faq.md").read_text()
+    quoted = re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    quoted = [" ".join(block.split()) for block in quoted]
+    assert len(set(quoted)) == len(quoted) >= 20
+    assert set(quoted) <= {row.values[2] for row in MISTAKES}

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("distillguard-demo"),
         help="folder (default: distillguard-demo)",
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything, about a minute")
+    parser.add_argument("--quick", action="store_true", help="less of all: 50 s of processor time")
     parser.add_argument("--epochs", type=count, help="of each network (default: 10)")
     parser.add_argument("--images", type=count, help="attacked, of the test digits (default: 500)")
     parser.add_argument("--train", type=count, help="training digits (default: 4000)")
