@@ -24,6 +24,7 @@ lists = importlib.import_module("benchmarks._roster")
 common = importlib.import_module("benchmarks._common")
 robust = importlib.import_module("benchmarks._robust")
 evaluation = importlib.import_module("benchmarks.evaluation")
+l0 = importlib.import_module("benchmarks.l0")
 mutants = importlib.import_module("benchmarks.mutants")
 
 
@@ -86,6 +87,11 @@ def agrees(row, result, passes, seconds):
 def test_the_table_beside_autoattack_is_that_of_the_committed_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text == evaluation.with_table(text, common.load("evaluation"))
+
+
+def test_the_table_of_counts_is_that_of_the_committed_results():
+    text = (ROOT / "docs/explanation/attacks.md").read_text(encoding="utf-8")
+    assert l0.table(common.load("l0")["rows"]) in text
 
 
 def test_each_figure_in_the_readme_stands_in_the_results():
