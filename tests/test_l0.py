@@ -47,11 +47,33 @@ def test_a_count_is_a_whole_number_and_at_most_what_can_change():
 
 
 def test_the_projection_keeps_the_changes_that_the_box_leaves_largest():
-    centre, points = torch.tensor([[0.9, 0.2, 0.2]]), torch.tensor([[1.2, 0.9, 0.4]])
+    centre, points = torch.tensor([[0.9, 0.2, 0.2]]), torch.tensor([[1.2, 0.9, 0.45]])
     low, high = torch.zeros(1, 3), torch.ones(1, 3)
-    # Gains: 0.09 - 0.04 = 0.05, 0.49, 0.04.
+    # Gains: 0.09 - 0.04 = 0.05, 0.49, 0.0625; without the box the first would be before the third.
     kept = project(points, centre, 2, low, high, "l0")
-    torch.testing.assert_close(kept, torch.tensor([[1.0, 0.9, 0.2]]))
+    torch.testing.assert_close(kept, torch.tensor([[0.9, 0.9, 0.45]]))
+    torch.testing.assert_close(
+        project(points, centre, 3, low, high, "l0"), torch.tensor([[1.0, 0.9, 0.45]])
+    )
+
+
+@pytest.mark.parametrize("norm", ["l0", "l0_pixels"])
+@pytest.mark.parametrize("attack", [attacks.pgd, attacks.sparse_rs])
+def test_no_more_than_the_count_changes_where_more_would_help(attack, norm):
+    # The sum never suffices, and grows with every value.
+    X, y = torch.rand(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
+    changed = (attack(Sum(99.0), X, y, norm=norm, epsilon=4, random_state=0) != X).flatten(2)
+    number = changed.sum(dim=(1, 2)) if norm == "l0" else changed.any(dim=1).sum(dim=1)
+    assert number.tolist() == [4, 4, 4]
+
+
+def test_sigma_zero_finds_the_two_values_that_are_needed():
+    # From 0 to above 8.5 along the weights 5, 4, 3, ..., 0: only 5 and 4 do it in two.
+    model = nn.Linear(6, 2)
+    model.weight.data = torch.stack([torch.zeros(6), torch.arange(5.0, -1, -1)])
+    model.bias.data = torch.tensor([8.5, 0.0])
+    found = attacks.sigma_zero(model, torch.zeros(1, 6), torch.tensor([0]))
+    assert found.nonzero()[:, 1].tolist() == [0, 1]
 
 
 def test_the_diagnosis_leaves_out_what_has_no_l0_form_and_fails_nowhere():
