@@ -24,6 +24,7 @@ lists = importlib.import_module("benchmarks._roster")
 common = importlib.import_module("benchmarks._common")
 robust = importlib.import_module("benchmarks._robust")
 front = importlib.import_module("benchmarks.front_page")
+l0 = importlib.import_module("benchmarks.l0")
 mutants = importlib.import_module("benchmarks.mutants")
 
 
@@ -183,6 +184,11 @@ def agrees(row, result, passes, seconds):
         and passes == f"{round(row['forwards'])} + {round(row['backwards'])}"
         and abs(float(seconds) - spent) <= (0.0501 if spent < 10 else 0.501)
     )
+
+
+def test_the_table_of_counts_is_that_of_the_committed_results():
+    text = (ROOT / "docs/explanation/attacks.md").read_text(encoding="utf-8")
+    assert l0.table(common.load("l0")["rows"]) in text
 
 
 def test_each_figure_of_the_attacks_stands_in_the_results():

@@ -261,7 +261,7 @@ MISTAKES = {
     ),
     "norm": (
         "evaluate nets:build data.npz --epsilon 0.1 --norm l3",
-        "argument --norm: must be one of 'linf', 'l2', 'l1', got 'l3'" + SEE,
+        "argument --norm: must be one of 'linf', 'l2', 'l1', 'l0', 'l0_pixels', got 'l3'" + SEE,
     ),
     "limit": (
         "evaluate nets:build data.npz --epsilon 0.1 --limit 0",

@@ -5,7 +5,11 @@ import torch
 from torch import nn
 
 from distillguard import attacks, evaluate
+from distillguard._geometry import lp_norm
 from distillguard._l0 import project
+from distillguard.defenses import Detector, LayeredNetwork
+from distillguard.evaluation import evaluate_layers, robustness_curve, transfer_matrix
+from distillguard.evaluation._selective import selective_pgd
 
 
 class Sum(nn.Module):
@@ -43,11 +47,33 @@ def test_a_count_is_a_whole_number_and_at_most_what_can_change():
 
 
 def test_the_projection_keeps_the_changes_that_the_box_leaves_largest():
-    centre, points = torch.tensor([[0.9, 0.2, 0.2]]), torch.tensor([[1.2, 0.9, 0.4]])
+    centre, points = torch.tensor([[0.9, 0.2, 0.2]]), torch.tensor([[1.2, 0.9, 0.45]])
     low, high = torch.zeros(1, 3), torch.ones(1, 3)
-    # Gains: 0.09 - 0.04 = 0.05, 0.49, 0.04.
+    # Gains: 0.09 - 0.04 = 0.05, 0.49, 0.0625; without the box the first would be before the third.
     kept = project(points, centre, 2, low, high, "l0")
-    torch.testing.assert_close(kept, torch.tensor([[1.0, 0.9, 0.2]]))
+    torch.testing.assert_close(kept, torch.tensor([[0.9, 0.9, 0.45]]))
+    torch.testing.assert_close(
+        project(points, centre, 3, low, high, "l0"), torch.tensor([[1.0, 0.9, 0.45]])
+    )
+
+
+@pytest.mark.parametrize("norm", ["l0", "l0_pixels"])
+@pytest.mark.parametrize("attack", [attacks.pgd, attacks.sparse_rs])
+def test_no_more_than_the_count_changes_where_more_would_help(attack, norm):
+    # The sum never suffices, and grows with every value.
+    X, y = torch.rand(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
+    changed = (attack(Sum(99.0), X, y, norm=norm, epsilon=4, random_state=0) != X).flatten(2)
+    number = changed.sum(dim=(1, 2)) if norm == "l0" else changed.any(dim=1).sum(dim=1)
+    assert number.tolist() == [4, 4, 4]
+
+
+def test_sigma_zero_finds_the_two_values_that_are_needed():
+    # From 0 to above 8.5 along the weights 5, 4, 3, ..., 0: only 5 and 4 do it in two.
+    model = nn.Linear(6, 2)
+    model.weight.data = torch.stack([torch.zeros(6), torch.arange(5.0, -1, -1)])
+    model.bias.data = torch.tensor([8.5, 0.0])
+    found = attacks.sigma_zero(model, torch.zeros(1, 6), torch.tensor([0]))
+    assert found.nonzero()[:, 1].tolist() == [0, 1]
 
 
 def test_the_diagnosis_leaves_out_what_has_no_l0_form_and_fails_nowhere():
@@ -59,3 +85,67 @@ def test_the_diagnosis_leaves_out_what_has_no_l0_form_and_fails_nowhere():
     assert report.observations.failed == {}
     assert report.observations.only_one_step is None
     assert report.observations.active_tested is None
+
+
+def level(total):
+    """Three black images of three channels, of which a sum above ``total`` makes class 1."""
+    return Sum(total), torch.zeros(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
+
+
+def four_values(model, inputs, labels):
+    """White in one pixel and in one channel of another."""
+    points = inputs.clone()
+    points[:, :, 0, 0] = 1.0
+    points[:, 0, 0, 1] = 1.0
+    return points
+
+
+@pytest.mark.parametrize(("norm", "least"), [("l0", 4), ("l0_pixels", 2)])
+def test_a_curve_of_counts_falls_where_the_count_suffices(norm, least):
+    model, X, y = level(3.5)
+    settings = {"norm": norm, "random_state": 0}
+    curve = robustness_curve(
+        model, X, y, budget=attacks.pgd, epsilons=[0, least - 1, least, least + 2], **settings
+    )
+    assert curve.robust_accuracy.tolist() == [1.0, 1.0, 0.0, 0.0]
+    curve = robustness_curve(model, X, y, minimum_distance=four_values, **settings)
+    assert (curve.epsilons.tolist(), curve.robust_accuracy.tolist()) == ([0.0, least], [1.0, 0.0])
+    assert f"epsilon in {'values' if norm == 'l0' else 'pixels'}" in str(curve)
+    with pytest.raises(ValueError, match=r"^epsilons must be a whole number of .*, got 1.5"):
+        robustness_curve(model, X, y, budget=attacks.pgd, epsilons=[1.5], **settings)
+
+
+@pytest.mark.parametrize(("norm", "least"), [("l0", 4), ("l0_pixels", 2)])
+def test_points_that_change_more_than_the_count_do_not_transfer(norm, least):
+    model, X, y = level(3.5)
+    matrices = [
+        transfer_matrix([model], four_values, X, y, norm=norm, epsilon=k)
+        for k in (least - 1, least)
+    ]
+    assert [matrix.matrix.item() for matrix in matrices] == [0.0, 1.0]
+    with pytest.raises(ValueError, match=r"^epsilon must be a whole number of "):
+        transfer_matrix([model], four_values, X, y, norm=norm, epsilon=1.5)
+
+
+class Corner(Detector):
+    """As suspicious as the first value is large."""
+
+    def score(self, model, inputs):
+        return inputs.flatten(1)[:, 0]
+
+
+@pytest.mark.parametrize(("norm", "least"), [("l0", 4), ("l0_pixels", 2)])
+def test_layers_are_attacked_within_the_count(norm, least):
+    # 3.05 is missing, and may not come from the first value, of which 0.5 raises the alarm.
+    model, X, y = level(3.5)
+    X[:, 0, 0, 0] = 0.45
+    network = LayeredNetwork(model, [], [Corner()])
+    network.thresholds = torch.tensor([0.5])
+    settings = {"norm": norm, "attacks": "quick", "random_state": 0}
+    reports = [
+        evaluate_layers(network.eval(), X, y, epsilon=k, **settings) for k in (least - 1, least)
+    ]
+    assert [report.robust_accuracy for report in reports] == [1.0, 0.0]
+    points = selective_pgd(network, X, y, norm=norm, epsilon=least)
+    assert (lp_norm(points - X, norm) <= least).all()
+    assert reports[1].fooled["staged"].all()

@@ -29,14 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=number,
         required=True,
         metavar="RADIUS",
-        help="such as 8/255, in the units of DATA",
+        help="such as 8/255, in the units of DATA; a whole number in l0 and l0_pixels",
     )
     threat.add_argument(
         "--norm",
         default="linf",
-        type=one_of("linf", "l2", "l1"),
+        type=one_of("linf", "l2", "l1", "l0", "l0_pixels"),
         metavar="NORM",
-        help="linf (default), l2 or l1",
+        help="linf (default), l2, l1, or l0 or l0_pixels: how many values or pixels change",
     )
     threat.add_argument(
         "--bounds",

@@ -124,8 +124,8 @@ def sigma_zero(
     Notes
     -----
     The paper has ``step_size=1.0`` and ``threshold_change=0.01``, Adam's first decay is 0.9 there
-    and 0.7 here: better in a hundred steps (:doc:`What our attacks change
-    </explanation/attacks>`).
+    and 0.7 here: in a hundred steps better on an adversarially trained network, a little worse on
+    others (:doc:`What our attacks change </explanation/attacks>`).
 
     References
     ----------

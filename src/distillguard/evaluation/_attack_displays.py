@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._plot import canvas, drawn
+from .._typing import Distance
 from .._validation import check_at_least, check_choice
 from ._traces import AttackTrace
 from .report._pictures import scaled
+from .report._text import units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,13 +108,13 @@ class AttackTraceDisplay:
             If matplotlib is not installed.
         """
         first = next(iter(self.traces.values()))
-        units = {
+        labels = {
             "standing": "examples that stand (%)",
             "cross_entropy": "cross-entropy (nats)",
             "margin": "margin of the best other class (logits)",
-            "distance": f"distance from the input ({first.norm}, input units)",
+            "distance": f"distance from the input ({first.norm}, {units(first.norm)})",
         }
-        check_choice("quantity", quantity, units)
+        check_choice("quantity", quantity, labels)
         self.figure_, self.ax_ = canvas(ax)
         self.lines_ = []
         for name, trace in self.traces.items():
@@ -124,7 +126,7 @@ class AttackTraceDisplay:
                 places, low, high, color=line.get_color(), alpha=0.2, linewidth=0, **stepped
             )
             self.lines_.append(line)
-        self.ax_.set(xlabel="forward passes about each example", ylabel=units[quantity])
+        self.ax_.set(xlabel="forward passes about each example", ylabel=labels[quantity])
         if quantity == "standing":
             self.ax_.set(xlim=(0, None), ylim=(0, 100))
         elif quantity == "margin":
@@ -161,7 +163,7 @@ class AdversarialExamplesDisplay:
     ----------
     examples : sequence of Example
         What to draw: images of shape (h, w), (1, h, w) or (3, h, w).
-    norm : {"linf", "l2", "l1", "l0"}
+    norm : {"linf", "l2", "l1", "l0", "l0_pixels"}
         Norm of their distances.
     bounds : tuple, default=(0.0, 1.0)
         Lowest and highest value of a pixel: two numbers, or nested tuples of them.
@@ -176,7 +178,9 @@ class AdversarialExamplesDisplay:
         By what the difference is multiplied, after :meth:`plot`, the same for all examples.
     """
 
-    def __init__(self, examples: Any, *, norm: str, bounds: tuple[Any, Any] = (0.0, 1.0)) -> None:
+    def __init__(
+        self, examples: Any, *, norm: Distance, bounds: tuple[Any, Any] = (0.0, 1.0)
+    ) -> None:
         self.examples: list[Example] = [
             example for example in examples if scaled(example.original, bounds) is not None
         ]
@@ -260,7 +264,7 @@ class AdversarialExamplesDisplay:
             ylim=(len(rows), 0),
             aspect="equal",
             xlabel="pixel values, from the lowest to the highest allowed",
-            ylabel=f"fooled examples ({self.norm} distance, input units)",
+            ylabel=f"fooled examples ({self.norm} distance, {units(self.norm)})",
         )
         return self
 

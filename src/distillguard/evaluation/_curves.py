@@ -15,9 +15,11 @@ from .._data import Chunk
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed
 from .._rejection import n_classes_of
-from .._typing import Bounds, Distance, Mask, Model, Norm
+from .._typing import Bounds, Distance, Mask, Model
 from .._validation import (
+    DISTANCES,
     check_at_least,
+    check_epsilon,
     check_label_range,
     check_logits,
     check_norm,
@@ -37,7 +39,7 @@ from ._reading import opened, read
 from ._statistics import intervals
 from ._tables import Rows, Table, few
 from .report._per_example import PerExample, called, named
-from .report._text import interval, percent
+from .report._text import interval, percent, units
 
 HEADERS = ("epsilon", "robust accuracy", "95 % interval")
 
@@ -52,7 +54,7 @@ class RobustnessCurve(Table):
         Radii, ascending from 0.
     robust_accuracy : ndarray of shape (m,)
         Share of the examples that withstand everything within each radius.
-    norm : {"linf", "l2", "l1", "l0"}
+    norm : {"linf", "l2", "l1", "l0", "l0_pixels"}
         Norm of the radii.
     n_examples : int
         Examples behind every point.
@@ -85,7 +87,7 @@ class RobustnessCurve(Table):
         radii : ndarray of shape (n,)
             The radius at which each example falls: 0 if it is misclassified anyway, infinity if
             it never fell.
-        norm : {"linf", "l2", "l1", "l0"}
+        norm : {"linf", "l2", "l1", "l0", "l0_pixels"}
             Norm of the radii.
         epsilons : iterable of float, optional
             Further points of the curve.
@@ -153,7 +155,7 @@ class RobustnessCurve(Table):
     def _title(self) -> str:
         return (
             f"Robust accuracy by {self.norm} radius, {self.n_examples} examples, epsilon in "
-            "units of the inputs"
+            f"{units(self.norm)}"
         )
 
     @property
@@ -173,7 +175,7 @@ def robustness_curve(
     minimum_distance: Any = None,
     budget: Any = None,
     epsilons: Any = (),
-    norm: Norm = "linf",
+    norm: Distance = "linf",
     bounds: Bounds = (0.0, 1.0),
     mask: Mask | None = None,
     batch_size: int = 256,
@@ -203,9 +205,9 @@ def robustness_curve(
         :func:`~distillguard.attacks.pgd`; run at each of ``epsilons`` on the examples that
         stand there.
     epsilons : float or sequence of float, optional
-        Radii for ``budget``, in the units of ``X``; 0 is allowed and asks for the clean
-        accuracy.
-    norm : {"linf", "l2", "l1"}, default="linf"
+        Radii for ``budget``, in the units of ``X``, in l0 whole numbers of values, in
+        ``"l0_pixels"`` of pixels; 0 is allowed and asks for the clean accuracy.
+    norm : {"linf", "l2", "l1", "l0", "l0_pixels"}, default="linf"
         Norm of the radii.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take: two numbers, or tensors broadcastable to
@@ -243,11 +245,11 @@ def robustness_curve(
     >>> curve.robust_accuracy.tolist()
     [1.0, 0.5, 0.0]
     """
-    check_norm(norm)
+    check_norm(norm, DISTANCES)
     check_bounds(bounds)
     check_at_least("batch_size", batch_size, 1)
     check_random_state(random_state)
-    places = _numbers("epsilons", epsilons)
+    places = _radii("epsilons", epsilons, norm)
     subject, seed = resolve_model(model), draw_seed(random_state)
     box = as_bounds(bounds)
     data = opened(subject, X, y, bounds=box)
@@ -288,14 +290,16 @@ def _table(columns: dict[str, Tensor], names: list[str], classes: Any | None) ->
     )
 
 
-def _numbers(name: str, given: Any) -> list[float]:
-    """Numbers of at least 0, from one or from a sequence, an array or a tensor, ascending."""
+def _radii(name: str, given: Any, norm: Distance) -> list[float]:
+    """Radii or 0, from one or from a sequence, an array or a tensor, ascending."""
     values = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(values, str) or not isinstance(values, Iterable):
         values = [values]
     values = list(values)
     for value in values:
         check_not_negative(name, value)
+        if value > 0:
+            check_epsilon(value, norm, name)
     return sorted(map(float, values))
 
 

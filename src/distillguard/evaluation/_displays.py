@@ -10,7 +10,7 @@ from .._typing import Distance
 from ._curves import RobustnessCurve, robustness_curve
 from ._histograms import Histogram
 from .report._compare import Comparison
-from .report._text import interval, percent
+from .report._text import interval, percent, units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ class RobustnessCurveDisplay:
         ----------
         radii : array of shape (n,)
             0 for an example that is misclassified anyway, infinity for one that never fell.
-        norm : {"linf", "l2", "l1", "l0"}
+        norm : {"linf", "l2", "l1", "l0", "l0_pixels"}
             Norm of the radii.
         name : str, optional
             Label of the curve.
@@ -147,7 +147,7 @@ class RobustnessCurveDisplay:
             linewidth=0,
         )
         self.ax_.set(
-            xlabel=f"epsilon ({self.curve.norm}, input units)",
+            xlabel=f"epsilon ({self.curve.norm}, {units(self.curve.norm)})",
             ylabel="robust accuracy (%)",
             ylim=(0, 100),
             xlim=(0, None),

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from .._modes import borrowed, dtype_of
 from .._plot import canvas, drawn
 from .._random import draw_seed
-from .._typing import Bounds, Norm
-from .._validation import check_at_least, check_choice, check_positive
+from .._typing import Bounds, Distance
+from .._validation import DISTANCES, check_at_least, check_choice, check_epsilon, check_norm
 from ..adaptive._averaged import averaged
 from ._evaluate import evaluate
 from ._model import resolve_model
@@ -66,7 +66,7 @@ class LayerReport(Table):
     passes : dict of str to float
         Examples that the classifier sent forwards and backwards for each attack, its judging
         included, per counted example: a layered one may be asked several times for an answer.
-    norm : {"linf", "l2", "l1"}
+    norm : {"linf", "l2", "l1", "l0", "l0_pixels"}
         Of the threat model.
     epsilon : float
         Its radius.
@@ -81,7 +81,7 @@ class LayerReport(Table):
     fooled: Mapping[str, np.ndarray]
     stopped: Mapping[tuple[str, ...], int]
     passes: Mapping[str, float]
-    norm: Norm
+    norm: Distance
     epsilon: float
     seed: int = field(repr=False)
 
@@ -205,7 +205,7 @@ def evaluate_layers(
     X: Any,
     y: Any = None,
     *,
-    norm: Norm = "linf",
+    norm: Distance = "linf",
     epsilon: float,
     attacks: str = "standard",
     draws: int = 1,
@@ -231,10 +231,10 @@ def evaluate_layers(
         Inputs within ``bounds``.
     y : array or tensor of shape (n,), optional
         True classes, if ``X`` does not hold them.
-    norm : {"linf", "l2", "l1"}, default="linf"
+    norm : {"linf", "l2", "l1", "l0", "l0_pixels"}, default="linf"
         Norm of the threat model.
     epsilon : float
-        Its radius, in the units of ``X``.
+        Its radius, in the units of ``X``; in l0 a whole number.
     attacks : {"standard", "quick"}, default="standard"
         The preset of :func:`~distillguard.evaluate` on the bare classifier, on each part and on the
         whole.
@@ -291,7 +291,8 @@ def evaluate_layers(
             f"{type(guard).__name__}; evaluate takes any model"
         )
     check_choice("attacks", attacks, PRESETS)
-    check_positive("epsilon", epsilon)
+    check_norm(norm, DISTANCES)
+    check_epsilon(epsilon, norm)
     check_at_least("draws", draws, 1)
     settings: dict[str, Any] = {
         "norm": norm,

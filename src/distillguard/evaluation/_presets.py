@@ -24,7 +24,7 @@ class AttackSpec(NamedTuple):
     ----------
     attack : callable
         From ``(model, inputs, labels)`` to adversarial inputs of the same shape.
-    norm : {"linf", "l2", "l1", "l0"}
+    norm : {"linf", "l2", "l1", "l0", "l0_pixels"}
         Norm of the distances in the report.
     """
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import attacks
+from .. import _l0, attacks
 from .._boxes import boxes
-from .._geometry import ball, per_example, project_to_budget
+from .._geometry import COUNTS, ball, lp, per_example, project_to_budget
 from .._modes import borrowed
-from .._typing import Bounds, Mask, Norm
+from .._typing import Bounds, Distance, Mask
 from ..adaptive._averaged import averaged
 from ..functional import margin_loss
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 STEPS, FIRST_STEP, LAST_STEP = 100, 0.25, 0.01
 """Steps, and the first and the last of them as shares of the radius."""
 
+L0_REACH = 10.0
+"""Widths of the bounds that stand for the radius where it is a count."""
+
 
 def selective_pgd(
     model: "LayeredNetwork",
@@ -26,7 +29,7 @@ def selective_pgd(
     labels: Tensor,
     *,
     epsilon: float,
-    norm: Norm = "linf",
+    norm: Distance = "linf",
     bounds: Bounds = (0.0, 1.0),
     mask: Mask | None = None,
     steps: int = STEPS,
@@ -71,7 +74,7 @@ def _descent(
     labels: Tensor,
     low: Tensor,
     high: Tensor,
-    norm: Norm,
+    norm: Distance,
     epsilon: float,
     steps: int,
     draws: int,
@@ -93,12 +96,20 @@ def _descent(
         if 2 * step < steps:
             ahead, back = _without(towards, away), _without(away, towards)
         direction = torch.where(fooled, back, ahead)
-        length = epsilon * FIRST_STEP * (LAST_STEP / FIRST_STEP) ** (step / steps)
-        farther = points.detach() + length * ball(norm).steepest(direction)
+        share = FIRST_STEP * (LAST_STEP / FIRST_STEP) ** (step / steps)
+        across = _across(direction, norm, epsilon, high - low)
+        farther = points.detach() + share * across
         points = project_to_budget(farther, inputs, norm, epsilon, low, high)[left]
         places, inputs, labels = places[left], inputs[left], labels[left]
         low, high = low[left], high[left]
     return found
+
+
+def _across(gradient: Tensor, norm: Distance, epsilon: float, width: Tensor) -> Tensor:
+    """Steepest step as long as the radius."""
+    if norm in COUNTS:
+        return L0_REACH * _l0.direction(gradient, width)
+    return epsilon * ball(lp(norm)).steepest(gradient)
 
 
 def margin_and_alarm(

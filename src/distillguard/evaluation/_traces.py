@@ -6,13 +6,12 @@ from torch import Tensor
 
 from .._geometry import lp_norm
 from .._typing import Distance
-from .._validation import check_choice, check_inputs, check_labels, check_positive
+from .._validation import DISTANCES, check_epsilon, check_inputs, check_labels, check_norm
 from ..functional import cross_entropy, margin_loss
 from ._statistics import intervals
 from ._tables import Rows, Table, few
 from .report._text import interval, percent
 
-DISTANCES: tuple[Distance, ...] = ("linf", "l2", "l1", "l0")
 ROUNDING = 1e-5
 """By what share a distance may exceed the budget and be within it."""
 
@@ -34,7 +33,7 @@ class AttackTrace(Table):
         The clean inputs, as they are passed to the attack.
     labels : Tensor of shape (n,), int64
         The labels, as they are passed to the attack: the aims of a targeted one.
-    norm : {"linf", "l2", "l1", "l0"}, default="linf"
+    norm : {"linf", "l2", "l1", "l0", "l0_pixels"}, default="linf"
         Norm of the distances.
     epsilon : float, optional
         How far a point may be from the input to count as a success; any distance if not given.
@@ -46,7 +45,8 @@ class AttackTrace(Table):
     TypeError
         If ``inputs`` is not a floating tensor, or ``labels`` not of int64.
     ValueError
-        If shapes disagree, ``norm`` is unknown, or ``epsilon`` is not a finite number above 0.
+        If shapes disagree, ``norm`` is unknown, or ``epsilon`` is not a finite number above 0, in
+        l0 a whole one.
 
     See Also
     --------
@@ -80,9 +80,9 @@ class AttackTrace(Table):
     ) -> None:
         check_inputs(inputs)
         check_labels(labels, inputs)
-        check_choice("norm", norm, DISTANCES)
+        check_norm(norm, DISTANCES)
         if epsilon is not None:
-            check_positive("epsilon", epsilon)
+            check_epsilon(epsilon, norm)
         self.inputs = inputs.detach().cpu()
         self.labels = labels.detach().cpu()
         self.norm = norm

@@ -12,13 +12,14 @@ from .._boxes import check_bounds
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed
 from .._rejection import n_classes_of
-from .._typing import Bounds, Mask, Norm
+from .._typing import Bounds, Distance, Mask
 from .._validation import (
+    DISTANCES,
     check_at_least,
+    check_epsilon,
     check_label_range,
     check_logits,
     check_norm,
-    check_positive,
     check_random_state,
 )
 from ._entries import complete, entries
@@ -98,7 +99,7 @@ def transfer_matrix(
     X: Any,
     y: Any = None,
     *,
-    norm: Norm = "linf",
+    norm: Distance = "linf",
     epsilon: float | None = None,
     bounds: Bounds = (0.0, 1.0),
     mask: Mask | None = None,
@@ -125,10 +126,10 @@ def transfer_matrix(
         (inputs, labels) is read once, in bounded memory.
     y : Tensor or array of shape (n,), optional
         True classes. Not with a Dataset or DataLoader.
-    norm : {"linf", "l2", "l1"}, default="linf"
+    norm : {"linf", "l2", "l1", "l0", "l0_pixels"}, default="linf"
         Norm of ``epsilon``, and of the attack where it can be chosen.
     epsilon : float, optional
-        Points farther away do not count; all points do if not given.
+        Points farther away do not count; all points do if not given. In l0 a whole number.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take: two numbers, or tensors broadcastable to
         one input. Points outside do not count.
@@ -169,10 +170,10 @@ def transfer_matrix(
     >>> np.asarray(transfer_matrix({"a": model, "b": model}, fgsm, X, y, epsilon=1.0)).shape
     (2, 2)
     """
-    check_norm(norm)
+    check_norm(norm, DISTANCES)
     check_bounds(bounds)
     if epsilon is not None:
-        check_positive("epsilon", epsilon)
+        check_epsilon(epsilon, norm)
     check_at_least("batch_size", batch_size, 1)
     check_random_state(random_state)
     subjects, seed = _subjects(models), draw_seed(random_state)

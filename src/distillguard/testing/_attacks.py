@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._geometry import lp_norm
+from .._geometry import COUNTS, lp_norm
 from .._typing import Distance
-from .._validation import check_choice, check_positive
+from .._validation import DISTANCES, check_norm, check_positive
 from ..functional import margin_loss
 from ._closed_forms import SHAPE, Ball, Halfspace, Lent
 from ._promises import BrokenPromise, Check, first, run
@@ -44,7 +44,7 @@ class AttackSubject(NamedTuple):
     def halfspace(self) -> tuple[Halfspace, Tensor, Tensor]:
         """Examples of which one half is well within the budget."""
         model, inputs = Halfspace().eval(), 0.35 + 0.3 * examples()
-        if self.epsilon is not None and self.norm != "l0":
+        if self.epsilon is not None and self.norm not in COUNTS:
             median = float(model.least(inputs, self.norm).median())
             inputs = 0.5 + (inputs - 0.5) * min(1.0, self.epsilon / median)
         return model, inputs, classes(model, inputs)
@@ -192,7 +192,7 @@ def budget_kept(subject: AttackSubject) -> Found:
         found = subject.call(model, inputs, labels)
         size = lp_norm(found.double() - inputs.double(), subject.norm)
         count = inputs[0].numel()
-        share = {"linf": 1.0, "l2": count**0.5, "l1": float(count), "l0": 0.0}[subject.norm]
+        share = {"linf": 1.0, "l2": count**0.5, "l1": float(count)}.get(subject.norm, 0.0)
         beyond = size > subject.epsilon + share * torch.finfo(inputs.dtype).eps
         if bool(beyond.any()):
             row = first(beyond)
@@ -206,7 +206,7 @@ def fools(subject: AttackSubject) -> Found:
     """What is easily fooled is fooled."""
     model, inputs, labels = subject.halfspace()
     easy = torch.ones(len(inputs), dtype=torch.bool)
-    if subject.epsilon is not None and subject.norm != "l0":
+    if subject.epsilon is not None and subject.norm not in COUNTS:
         easy = model.least(inputs, subject.norm) < 0.5 * subject.epsilon
     stands = easy & (classes(model, subject.call(model, inputs, labels)) == labels)
     if bool(stands.any()):
@@ -420,7 +420,7 @@ def check_attack(
     attack : callable
         Takes a model, inputs of shape (n, ...) and labels of shape (n,), and returns points like
         the inputs; settings are fixed by ``functools.partial``.
-    norm : {"linf", "l2", "l1", "l0"}, optional
+    norm : {"linf", "l2", "l1", "l0", "l0_pixels"}, optional
         Where its distances are measured. If not given, its own keyword ``norm``, else linf.
     epsilon : float, optional
         Its budget. If not given, its own keyword ``epsilon``; an attack without one is taken to
@@ -452,7 +452,7 @@ def check_attack(
         raise TypeError(f"attack must be a callable, got {type(attack).__name__}")
     own = inspect.signature(attack).parameters
     norm = _own(own, "norm", "linf") if norm is None else norm
-    check_choice("norm", norm, ("linf", "l2", "l1", "l0"))
+    check_norm(norm, DISTANCES)
     epsilon = _own(own, "epsilon", None) if epsilon is None else epsilon
     if epsilon is not None:
         check_positive("epsilon", epsilon)

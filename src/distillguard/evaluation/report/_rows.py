@@ -37,7 +37,7 @@ class AttackRow:
         Share of the attacked examples that are misclassified at whatever distance, within bounds.
     median_distance : float or None
         Median over the examples that it fooled at whatever distance, in ``distance_norm``.
-    distance_norm : {"linf", "l2", "l1", "l0"}
+    distance_norm : {"linf", "l2", "l1", "l0", "l0_pixels"}
         The norm that the attack itself works in.
     forwards, backwards : float or None
         Examples sent through the model and back, for each attacked example; through a stand-in

@@ -4,6 +4,7 @@ import re
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from ..._typing import Distance
 from .._statistics import wilson
 from ._rejection import rejected_counts
 
@@ -30,6 +31,11 @@ HEADERS = (
     "backwards",
     "seconds",
 )
+
+
+def units(norm: Distance) -> str:
+    """What a radius or a distance in this norm counts."""
+    return {"l0": "values", "l0_pixels": "pixels"}.get(norm, "input units")
 
 
 def headline(report: "RobustnessReport") -> str:
