@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 
 from distillguard import exercises, functional
 from distillguard.evaluation._statistics import wilson
@@ -346,6 +347,119 @@ def _by_backward(model, inputs, labels, epsilon):
     return torch.clip(x.detach() + epsilon * torch.sign(slope), 0.0, 1.0)
 
 
+def _step_in_closed_form(weight, inputs, soft_targets, temperature, learning_rate):
+    q = torch.softmax(inputs @ weight.detach().T / temperature, dim=1)
+    error = q * soft_targets.sum(dim=1, keepdim=True) - soft_targets
+    gradient = error.T @ inputs / (temperature * len(inputs))
+    return weight.detach() - learning_rate * gradient
+
+
+def _pgd_as_a_shift(model, inputs, labels, epsilon, step_size, steps):
+    shift = torch.zeros_like(inputs)
+    for _ in range(steps):
+        point = (inputs + shift).detach().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model(point), labels, reduction="sum")
+        shift = (shift + step_size * torch.autograd.grad(loss, point)[0].sign()).clamp(
+            -epsilon, epsilon
+        )
+        shift = (inputs + shift).clamp(0, 1) - inputs
+    return (inputs + shift).detach()
+
+
+def _distilled_without_an_optimizer(teacher, student, inputs, temperature, learning_rate, steps):
+    targets = torch.softmax(teacher(inputs).detach() / temperature, dim=1)
+    weights = [weight for weight in student.parameters() if weight.requires_grad]
+    for _ in range(steps):
+        loss = torch.nn.functional.cross_entropy(student(inputs) / temperature, targets)
+        for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+            weight.data -= learning_rate * gradient
+    return student
+
+
+def _zero_share_one_by_one(model, inputs, labels):
+    zeros = 0
+    for x, label in zip(inputs.detach(), labels, strict=True):
+        x = x[None].clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model(x), label[None])
+        zeros += not bool(torch.autograd.grad(loss, x)[0].abs().any())
+    return zeros / len(inputs)
+
+
+def _next_constant_by_cases(c, low, high, success):
+    if success:
+        if c < high:
+            high = c
+        return low + (high - low) / 2, low, high
+    if c > low:
+        low = c
+    return (c * 10 if math.isinf(high) else low + (high - low) / 2), low, high
+
+
+def _search_with_a_list(succeeds, start, steps):
+    c, low, good = start, 0.0, []
+    for _ in range(steps):
+        if succeeds(c):
+            good.append(c)
+        elif c > low:
+            low = c
+        c = (low + min(good)) / 2 if good else c * 10
+    return min(good, default=math.inf)
+
+
+def _pair_by_loops(jacobian, target):
+    table = jacobian.double().tolist()
+    others = [row for k, row in enumerate(table) if k != target]
+    scores = {}
+    for p in range(jacobian.shape[1]):
+        for q in range(p + 1, jacobian.shape[1]):
+            alpha = table[target][p] + table[target][q]
+            beta = sum(row[p] + row[q] for row in others)
+            if alpha > 0 > beta:
+                scores[p, q] = -alpha * beta
+    return max(scores, key=scores.get)
+
+
+def _gradients_averaged(loss, inputs, draws):
+    total = torch.zeros_like(inputs)
+    for _ in range(draws):
+        point = inputs.detach().clone().requires_grad_()
+        loss(point).sum().backward()
+        total += point.grad / draws
+    return total
+
+
+def _step_by_sgd(model, attack, inputs, labels, learning_rate):
+    adversarial = attack(model, inputs, labels).detach()
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(adversarial), labels).backward()
+    optimizer.step()
+
+
+def _line_by_lstsq(compute, loss):
+    x = compute.double().log()
+    columns = torch.stack([torch.ones_like(x), -x], dim=1)
+    offset, b = (
+        torch.linalg.lstsq(columns, loss.double().log()[:, None]).solution.flatten().tolist()
+    )
+    return math.exp(offset), b
+
+
+def _size_by_golden_section(flops, A, B, alpha, beta, flops_factor):
+    pairs = flops / flops_factor
+    result = minimize_scalar(
+        lambda n: A * math.exp(-alpha * n) + B * math.exp(-beta * (math.log(pairs) - n)),
+        bracket=(0.0, math.log(pairs)),
+        tol=1e-12,
+    )
+    return math.exp(result.x)
+
+
+def _threshold_by_counting(scores, rate):
+    place = min(math.ceil((1 - rate) * (len(scores) + 1)), len(scores))
+    return next(s for s in sorted(scores.tolist()) if sum(scores <= s) >= place)
+
+
 RIGHT = {
     "softmax_at_temperature": _stable,
     "stable_log_softmax": lambda z, t: torch.nn.functional.log_softmax(z / t, dim=-1),
@@ -378,6 +492,18 @@ RIGHT = {
     "stopped_first": lambda s: (
         (s & (s.long().cumsum(0) == 1)).logical_and((s.long().cumsum(0) - s.long()) == 0).sum(1)
     ),
+    "training_step": _step_in_closed_form,
+    "pgd_attack": _pgd_as_a_shift,
+    "distil_by_hand": _distilled_without_an_optimizer,
+    "zero_gradient_share": _zero_share_one_by_one,
+    "next_constant": _next_constant_by_cases,
+    "search_over_c": _search_with_a_list,
+    "saliency_pair": _pair_by_loops,
+    "averaged_gradient": _gradients_averaged,
+    "adversarial_training_step": _step_by_sgd,
+    "power_law": _line_by_lstsq,
+    "compute_optimal_size": _size_by_golden_section,
+    "detector_threshold": _threshold_by_counting,
 }
 
 
@@ -422,3 +548,7 @@ def test_every_task_has_at_least_five_wrong_answers():
 def test_a_right_answer_written_otherwise_passes(name):
     result = exercises.check(name, RIGHT[name])
     assert result, str(result)
+
+
+def test_every_task_has_a_right_answer_written_otherwise():
+    assert TASKS.keys() == RIGHT.keys()
