@@ -1376,7 +1376,7 @@ FAULTS = [
         "curve",
     ),
     Fault(
-        "staged steps as long as the count in l0",
+        "staged steps go nowhere in l0",
         "evaluation/_selective.py",
         "return L0_REACH * _l0.direction(gradient, width)",
         "return 0.0 * _l0.direction(gradient, width)",

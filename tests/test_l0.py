@@ -68,12 +68,12 @@ def test_no_more_than_the_count_changes_where_more_would_help(attack, norm):
 
 
 def test_sigma_zero_finds_the_two_values_that_are_needed():
-    # From 0 to above 8.5 along the weights 5, 4, 3, ..., 0: only 5 and 4 do it in two.
+    # From 0.5, each value adds half its weight, 5, 4, 3, ..., 0: 4.2 takes two, 5 and 4.
     model = nn.Linear(6, 2)
     model.weight.data = torch.stack([torch.zeros(6), torch.arange(5.0, -1, -1)])
-    model.bias.data = torch.tensor([8.5, 0.0])
-    found = attacks.sigma_zero(model, torch.zeros(1, 6), torch.tensor([0]))
-    assert found.nonzero()[:, 1].tolist() == [0, 1]
+    model.bias.data = torch.tensor([7.5 + 4.2, 0.0])
+    found = attacks.sigma_zero(model, torch.full((1, 6), 0.5), torch.tensor([0]))
+    assert (found != 0.5).nonzero()[:, 1].tolist() == [0, 1]
 
 
 def test_the_diagnosis_leaves_out_what_has_no_l0_form_and_fails_nowhere():
@@ -136,9 +136,11 @@ class Corner(Detector):
 
 @pytest.mark.parametrize(("norm", "least"), [("l0", 4), ("l0_pixels", 2)])
 def test_layers_are_attacked_within_the_count(norm, least):
-    # 3.05 is missing, and may not come from the first value, of which 0.5 raises the alarm.
-    model, X, y = level(3.5)
-    X[:, 0, 0, 0] = 0.45
+    # 1.9 more than now is needed, and may not come from the first value, which has most room (0.6,
+    # the others 0.5 each), but raises the alarm.
+    model, X, y = level(23.9 + 1.9)
+    X[:] = 0.5
+    X[:, 0, 0, 0] = 0.4
     network = LayeredNetwork(model, [], [Corner()])
     network.thresholds = torch.tensor([0.5])
     settings = {"norm": norm, "attacks": "quick", "random_state": 0}

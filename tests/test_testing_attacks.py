@@ -153,7 +153,11 @@ def test_promises_that_an_attack_does_not_make_are_skipped():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"norm": "l3"}, ValueError, "norm must be one of 'linf', 'l2', 'l1', 'l0', got 'l3'"),
+        (
+            {"norm": "l3"},
+            ValueError,
+            "norm must be one of 'linf', 'l2', 'l1', 'l0', 'l0_pixels', got 'l3'",
+        ),
         ({"epsilon": 0}, ValueError, "epsilon must be a finite number above 0, got 0"),
         ({"attack": 3}, TypeError, "attack must be a callable, got int"),
     ],

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from .._typing import Bounds, Callback, Loss, Mask, Model, Norm
+from .._validation import check_norm
 from ._pgd import pgd
 
 
@@ -105,6 +106,7 @@ def fgsm(
     >>> fgsm(model, torch.tensor([[0.7, 0.4]]), torch.tensor([0]), epsilon=0.2)
     tensor([[0.5000, 0.6000]])
     """
+    check_norm(norm)
     return pgd(
         model,
         inputs,
