@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from conftest import deaf, examples_of, query
 from distillguard import AdversarialTrainer, attacks, datasets, evaluate
-from distillguard._geometry import inside, lp_norm
+from distillguard._geometry import COUNTS, inside, lp_norm
 from distillguard.attacks._checks import ModelFacts
 from distillguard.attacks._engine import logits_and_gradient
 from distillguard.functional import margin_loss
@@ -350,7 +350,7 @@ def test_results_do_not_depend_on_units(tangled, case, shift, scale):
     )
     wrong = misclassified(tangled, (found - shift) / scale, labels)
     assert torch.equal(wrong, misclassified(tangled, expected, labels))
-    unit = 1 if case.norm == "l0" else scale
+    unit = 1 if case.norm in COUNTS else scale
     distance = lp_norm(found - scaled, case.norm)[wrong].mean().item() / unit
     known = lp_norm(expected - inputs, case.norm)[wrong].mean().item()
     assert distance == pytest.approx(known, rel=0.02)

@@ -1287,34 +1287,34 @@ MISTAKES = [
         "the norm as Linf",
         lambda: ask(norm="Linf"),
         ValueError,
-        "norm must be one of 'linf', 'l2', 'l1', got 'Linf'; write 'linf'",
+        "norm must be one of 'linf', 'l2', 'l1', 'l0', 'l0_pixels', got 'Linf'; write 'linf'",
         lambda: ask(norm="linf"),
     ),
     mistake(
         "the norm as 2",
         lambda: ask(norm=2, epsilon=0.5),
         ValueError,
-        "norm must be one of 'linf', 'l2', 'l1', got 2; write 'l2'",
+        "norm must be one of 'linf', 'l2', 'l1', 'l0', 'l0_pixels', got 2; write 'l2'",
         lambda: ask(norm="l2", epsilon=0.5),
     ),
     mistake(
         "the norm as infinity",
         lambda: ask(norm=np.inf),
         ValueError,
-        "norm must be one of 'linf', 'l2', 'l1', got inf; write 'linf'",
+        "norm must be one of 'linf', 'l2', 'l1', 'l0', 'l0_pixels', got inf; write 'linf'",
         lambda: ask(norm="linf"),
     ),
     mistake(
         "the norm as L_2",
         lambda: ask(norm="L_2"),
         ValueError,
-        "norm must be one of 'linf', 'l2', 'l1', got 'L_2'; write 'l2'",
+        "norm must be one of 'linf', 'l2', 'l1', 'l0', 'l0_pixels', got 'L_2'; write 'l2'",
     ),
     mistake(
         "a norm that is none",
         lambda: ask(norm="tv"),
         ValueError,
-        "norm must be one of 'linf', 'l2', 'l1', got 'tv'",
+        "norm must be one of 'linf', 'l2', 'l1', 'l0', 'l0_pixels', got 'tv'",
     ),
     mistake(
         "bounds exchanged",
@@ -1486,7 +1486,7 @@ MISTAKES = [
         "attack: the norm as Linf",
         lambda: attacks.pgd(NET, X, y, epsilon=0.1, norm="Linf"),
         ValueError,
-        "norm must be one of 'linf', 'l2', 'l1', got 'Linf'; write 'linf'",
+        "norm must be one of 'linf', 'l2', 'l1', 'l0', 'l0_pixels', got 'Linf'; write 'linf'",
     ),
     mistake(
         "curve: a class",
@@ -1777,7 +1777,8 @@ def test_no_attack_asks_a_model_about_an_empty_batch(name):
     model, inputs = NoEmptyBatch(), torch.rand(3, 3, 4)
     labels = model(inputs).argmax(dim=1)
     attack = getattr(attacks, name)
-    budget = {"epsilon": 0.6} if "epsilon" in inspect.signature(attack).parameters else {}
+    radius = 2 if name == "sparse_rs" else 0.6
+    budget = {"epsilon": radius} if "epsilon" in inspect.signature(attack).parameters else {}
     for n in (3, 0):
         found = attack(model, inputs[:n], labels[:n], batch_size=2, **budget)
         assert found.shape == inputs[:n].shape
