@@ -16,7 +16,8 @@ import nbformat
 HERE = Path(__file__).parent
 COURSE = HERE / "course"
 FOLDER = "_notebooks"
-INSTALL = '%pip install --quiet "distillguard[demo]"'
+INSTALL = """# distillguard is on no package index yet: give the path of its repository or wheel.
+%pip install --quiet "../distillguard[demo]\""""
 
 
 def setup(app: Any) -> dict[str, bool]:
