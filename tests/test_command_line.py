@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from distillguard import UndefendedClassifier, evaluate
+from distillguard import UndefendedClassifier, evaluate, exercises
 from distillguard.__main__ import main
 
 N_CLASSES, SHAPE = 3, (3, 4, 4)
@@ -494,7 +494,6 @@ def test_a_command_that_does_not_exist_is_told_those_that_do(capsys):
 
 
 def test_exercises_are_listed_shown_and_checked(tmp_path, capsys):
-    exercises = pytest.importorskip("distillguard.exercises")
     tasks = exercises.tasks()
     task = tasks["margin"]
     code, shown, _ = run(capsys, "exercises")
