@@ -127,6 +127,10 @@ def sigma_zero(
     and 0.7 here: in a hundred steps better on an adversarially trained network, a little worse on
     others (:doc:`What our attacks change </explanation/attacks>`).
 
+    Values whose slopes are exactly equal, as those of a sum of the inputs, move together: there it
+    changes far more of them than are needed, and ``pgd`` or ``carlini_wagner_l0`` are the attacks
+    to take.
+
     References
     ----------
     .. [1] A. E. Cina, F. Villani, M. Pintor, L. Schonherr, B. Biggio and M. Pelillo, "sigma-zero:
