@@ -27,6 +27,7 @@ extensions = [
     "myst_nb",
     "notebooks",
     "exercise_page",
+    "gates",
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -130,6 +131,7 @@ html_title = "distillguard"
 html_static_path = ["_static"]
 html_css_files = ["distillguard.css"]
 html_math_renderer = "mathml"
+html_domain_indices = False  # the reference lists the modules
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
@@ -141,6 +143,15 @@ html_theme_options = {
     "show_toc_level": 2,
     "footer_start": ["last-updated"],
     "footer_end": [],
+}
+
+# What a newcomer types, and a page that the search has to offer for it.
+gates_searches = {
+    "tutorial": "course/index",
+    "exercise": "exercises",
+    "temperature": "course/01-soft-labels",
+    "cw": "howto/which-attack",
+    "epsilon": "howto/which-attack",
 }
 
 logger = logging.getLogger(__name__)
