@@ -10,23 +10,12 @@ pytest.importorskip("jupytext")
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted((DOCS / "course").glob("0*.md"))
-GLOSSARY = (DOCS / "glossary.md").read_text()
-TERMS = {
-    term.strip().lower()
-    for line in re.findall(r"^(\w.*)\n    ", GLOSSARY, re.MULTILINE)
-    for term in line.split(", ")
-}
-# Words of everyday English, or of one page only where they are explained.
-PLAIN = {
-    "adversarial", "attack", "bounds", "box", "delta", "evaluation", "finding", "hair", "inputs",
-    "labels", "model", "norm", "restarts", "search steps", "step size", "steps", "targeted",
-    "transfer", "white box", "teacher", "student", "detector", "distillation",
-}  # fmt: skip
 chapters = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
-def notebooks():
-    spec = importlib.util.spec_from_file_location("notebooks", DOCS / "notebooks.py")
+def extension(name):
+    """A Sphinx extension beside the pages."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -37,16 +26,6 @@ def code_cells(text):
     for block in re.findall(r"^```\{code-cell\} ipython3\n(.*?)^```", text, re.M | re.S):
         head = re.match(r"(?:---\n.*?---\n|(?::\w+:.*\n)+)?", block, re.DOTALL)[0]
         yield head, block[len(head) :].strip()
-
-
-def prose(text):
-    """What a reader reads: no code, figures, headings or formulas."""
-    text = text.split("---\n", 2)[2]
-    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-    text = re.sub(r"^:::\{admonition.*?^:::$", "", text, flags=re.M | re.S)
-    text = re.sub(r"^#.*$|^:(alt|width):.*$|^:::.*$", "", text, flags=re.M)
-    text = re.sub(r"(\{term\}`[^`]*`)|(\{\w+\})?`[^`]*`", lambda found: found[1] or "", text)
-    return re.sub(r"\]\([^)]*\)", "]", text)
 
 
 def test_the_index_lists_nine_chapters_in_order():
@@ -82,25 +61,16 @@ def test_every_picture_says_in_words_what_it_shows(page):
 
 @chapters
 def test_a_word_of_the_glossary_is_a_link_where_it_is_first_used(page):
-    text = prose(page.read_text())
-    used = {
-        (target or word).lower()
-        for word, target in re.findall(r"\{term\}`([^`<]*?)(?: <([^>]*)>)?`", text)
-    }
-    assert used
-    assert used <= TERMS
-    text = re.sub(r"\s+", " ", text)
-    for term in TERMS - PLAIN:
-        first = re.search(rf"(?<![\w-]){re.escape(term)}(?![\w-])", text, re.IGNORECASE)
-        if first:
-            assert re.search(r"(\{term\}`|<)$", text[: first.start()]), text[first.start() - 40 :][
-                :80
-            ]
+    gates, text = extension("gates"), page.read_text()
+    terms = gates.terms((DOCS / "glossary.md").read_text())
+    assert gates.linked(text)
+    assert gates.linked(text) <= terms
+    assert gates.unlinked(text, terms) == []
 
 
 @chapters
 def test_a_notebook_installs_the_library_and_then_has_the_code_of_its_page(page):
-    book = notebooks().notebook(page)
+    book = extension("notebooks").notebook(page)
     first, *code = [cell.source for cell in book.cells if cell.cell_type == "code"]
     assert "\n%pip install" in first
     assert "distillguard" in first
@@ -111,7 +81,7 @@ def test_a_notebook_installs_the_library_and_then_has_the_code_of_its_page(page)
 
 @chapters
 def test_the_text_of_a_notebook_is_plain_markdown_with_its_pictures(page):
-    book = notebooks().notebook(page)
+    book = extension("notebooks").notebook(page)
     text = [cell for cell in book.cells if cell.cell_type == "markdown"]
     for cell in text:
         assert not re.search(r"\{[a-z]+\}`|^:::|^```\{", cell.source, re.M), cell.source

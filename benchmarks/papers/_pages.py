@@ -148,7 +148,8 @@ def gallery(found: dict[str, tuple[Claim, dict[str, Row]]]) -> str:
         holds = [one["holds"] for result in results.values() for one in result["checks"]]
         head = f":::{{grid-item-card}} {claim.title}\n:link: {name}\n:link-type: doc\n"
         kept = f"{sum(map(bool, holds))} of {len(holds)} checks hold."
-        parts.append(f"{head}:img-top: {name}-{data}.svg\n\n{kept}\n:::\n")
+        picture = f":img-top: {name}-{data}.svg\n:img-alt: {claim.title}, {DATA[data].title}\n"
+        parts.append(f"{head}{picture}\n{kept}\n:::\n")
     parts.append("::::\n")
     parts.append("```{toctree}\n:hidden:\n\n" + "\n".join(found) + "\n```\n")
     return "\n".join(parts)
