@@ -165,6 +165,11 @@ def test_all_is_sorted_and_complete(namespace):
         )
 
 
+@pytest.mark.parametrize("namespace", NAMESPACES, ids=lambda module: module.__name__)
+def test_dir_shows_the_public_names_alone(namespace):
+    assert {name for name in dir(namespace) if not name.startswith("_")} == set(namespace.__all__)
+
+
 def kind_and_name(name: str) -> tuple[int, str]:
     """Ruff's order: constants, classes, the rest."""
     return (0 if name.isupper() else 1 if name[0].isupper() else 2), name

@@ -14,6 +14,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class AttackError(RuntimeError):
     """Not one attack of an evaluation ran; the message names each with what it raised."""
 

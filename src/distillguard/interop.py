@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def from_foolbox(
     attack: Any, *, epsilon: float | None = None, bounds: Range = (0.0, 1.0)
 ) -> Attack:

@@ -34,3 +34,7 @@ __all__ = [
     "sparse_rs",
     "square",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

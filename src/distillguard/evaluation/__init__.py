@@ -64,3 +64,7 @@ __all__ = [
     "robustness_curve",
     "transfer_matrix",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
