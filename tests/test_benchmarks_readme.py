@@ -24,6 +24,7 @@ lists = importlib.import_module("benchmarks._roster")
 common = importlib.import_module("benchmarks._common")
 robust = importlib.import_module("benchmarks._robust")
 front = importlib.import_module("benchmarks.front_page")
+libraries = importlib.import_module("benchmarks._libraries_page")
 l0 = importlib.import_module("benchmarks.l0")
 mutants = importlib.import_module("benchmarks.mutants")
 
@@ -58,6 +59,19 @@ def test_a_page_of_benchmarks_is_what_its_generator_makes_of_the_committed_resul
     generator = importlib.import_module(f"benchmarks._{name}_page")
     written = (ROOT / "docs" / "benchmarks" / f"{name}.md").read_text(encoding="utf-8")
     assert written == generator.page()
+
+
+def test_the_comparison_of_libraries_has_the_figures_of_the_committed_results():
+    text = libraries.PAGE.read_text(encoding="utf-8")
+    assert libraries.filled(text) == text
+    rows = {task: cells for task, _, *cells in cells_below("| task ", text)}
+    least = {"network": "T=100", "group": "l2"}
+    ours = row_of("attacks-mnist5k", attack="carlini_wagner_l2", setting="defaults", **least)
+    ddn = {"library": "adv-lib", "attack": "ddn", "setting": "1000 steps on logits / T"}
+    for cell, row in zip(
+        rows["smallest l2"], [ours, row_of("attacks-mnist5k", **least, **ddn)], strict=False
+    ):
+        assert_figures([cell], [row["median"], row["forwards"], row["backwards"]])
 
 
 def test_readme_has_what_its_code_printed_and_the_figures_of_the_committed_results():

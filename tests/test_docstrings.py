@@ -166,6 +166,19 @@ def test_code_on_how_to_pages_runs(page, tmp_path, monkeypatch):
     exec(compile("\n".join(blocks), page.name, "exec"), {"__name__": page.stem})
 
 
+def test_the_whole_report_on_its_page_is_what_the_code_above_it_prints():
+    text = (DOCS / "howto" / "evaluation.md").read_text()
+    names: dict = {}
+    exec(re.search(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[1], names)
+    shown = re.search(r"^```text\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[1]
+    # Digits differ by machine; words, rows and findings do not.
+    shown, printed = (
+        re.sub(r"\s+", " ", re.sub(r"-{9,}|\d[\d.,+a-z]*", "#", each)).strip()
+        for each in (shown, str(names["report"]))
+    )
+    assert shown == printed
+
+
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "\n>>> " in page.read_text()]
 
 
