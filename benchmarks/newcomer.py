@@ -107,9 +107,7 @@ def words_before_a_picture(text: str) -> int:
 
 def stated_seconds(chapter: str) -> int:
     """Seconds of computing that a chapter's head states."""
-    found = re.search(
-        r"^\*Minutes: \d+, of which the computer takes (\d+) seconds\.", chapter, re.M
-    )
+    found = re.search(r"^\*Minutes: \d+, of which the computer takes (\d+) seconds", chapter, re.M)
     if not found:
         raise ValueError("a chapter must state its seconds of computing")
     return int(found[1])
@@ -121,6 +119,7 @@ def rounded(seconds: float) -> int:
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", help="measure these steps, keep the other rows")
     chosen = parser.parse_args().only

@@ -10,7 +10,7 @@ from torch import nn
 from ._words import described
 
 NETWORKS = ("model_",)
-"""Attributes that hold what predicts, in every estimator of ours."""
+"""Attributes that hold the predicting network, in every estimator here."""
 
 
 def check_model(model: Any, name: str = "model") -> None:

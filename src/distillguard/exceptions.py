@@ -45,7 +45,7 @@ class NoGradientError(RuntimeError):
 
 
 class DivergenceError(RuntimeError):
-    """Training left the finite numbers; the last good weights are kept.
+    """The loss or a weight became NaN or infinite in training; the last good weights are kept.
 
     Attributes
     ----------

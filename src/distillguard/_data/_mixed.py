@@ -14,7 +14,7 @@ from ._sources import TensorSource
 
 
 class MixedSource:
-    """Batches of which a share comes from a second source, which goes on where an epoch ends.
+    """Batches of which a share comes from a second source, which continues across epochs.
 
     Sources in memory are cut so that a mixed batch is as large as theirs were; loaders keep
     their own batches, and what is in memory is cut to the share beside them. Which of the second

@@ -22,7 +22,7 @@ from ._examples import Examples
 from ._losses import ascended_loss, success_margin
 
 MOMENTUM = 0.75
-"""Share of the new direction in a step; the rest goes on as before."""
+"""Share of the new direction in a step; the rest is momentum."""
 
 CHECKED_EVERY = 0.04
 """In l1: share of a stage between two checkpoints."""
@@ -106,7 +106,7 @@ def apgd(
         loss for the step size to stay.
     early_stop : bool, default=True
         Leave an example alone as soon as the model is fooled. Much cheaper, and the success
-        rate is the same; without it the margin goes on growing, which transfers better.
+        rate is the same; without it the margin keeps growing, which transfers better.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
@@ -447,7 +447,7 @@ class SparseAutoPGD(AutoPGD):
         return put(state, rows, self.enter_stage(take(state, rows))) if len(rows) else state
 
     def enter_stage(self, state: APGDState) -> APGDState:
-        """Go on in the next ball from the projection of the best point."""
+        """Continue in the next ball from the projection of the best point."""
         inputs, low, high = box(state)
         first = project(state.best_point, inputs, self.radius(state.step), low, high)
         support = lp_norm(first - inputs, "l0").to(state.support)

@@ -57,7 +57,7 @@ def fab_targeted(
         {\lVert\delta\rVert + \lVert\delta_0\rVert}, \alpha_{\max}\Bigr).
 
     From a point that fools the model the next step is taken a share :math:`1 - \beta` nearer to
-    the input. At last the segment from the input to the nearest such point is searched.
+    the input. Finally, a line search runs along the segment from the input to the nearest success.
 
     Parameters
     ----------

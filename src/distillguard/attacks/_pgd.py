@@ -105,7 +105,7 @@ def pgd(
         of other inputs. Patterns as large as Square's [5]_ cross plateaus in a few long steps.
     redraw : bool, default=True
         Where the gradient is exactly zero, as that of the cross-entropy is at most points of a
-        network distilled at a high temperature, go on from another random point with the steps
+        network distilled at a high temperature, continue from another random point with the steps
         that are left. False follows gradients alone, and so does a start that is not random: the
         run ends there, since the iterate would stay for good.
     momentum : float, default=0.0
@@ -113,7 +113,7 @@ def pgd(
         gradient is first divided by its l1 norm.
     early_stop : bool, default=True
         Leave an example alone as soon as the model is fooled. Much cheaper, and the success
-        rate is the same; without it the margin goes on growing, which transfers better.
+        rate is the same; without it the margin keeps growing, which transfers better.
     judge_last : bool, default=True
         Ask the model about the last iterate too. False saves that pass where the caller judges
         the result anyway: an example that no earlier iterate fooled comes back as its last one.

@@ -64,7 +64,7 @@ class FeatureSqueezing(Detector):
         model : callable
             From inputs to logits.
         inputs : Tensor of shape (n, ...)
-            What is asked about.
+            Inputs to score.
 
         Returns
         -------

@@ -49,7 +49,7 @@ class MaximumProbability(Detector):
         model : callable
             From inputs to logits.
         inputs : Tensor of shape (n, ...)
-            What is asked about.
+            Inputs to score.
 
         Returns
         -------

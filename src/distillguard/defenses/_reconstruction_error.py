@@ -130,7 +130,7 @@ class ReconstructionError(Detector):
         model : callable
             Not asked.
         inputs : Tensor of shape (n, ...)
-            What is asked about.
+            Inputs to score.
 
         Returns
         -------

@@ -87,7 +87,7 @@ class AdversarialTrainer(NetworkClassifier):
     callbacks : sequence of Callback, default=()
         Called after each epoch; see :class:`distillguard.callbacks.Callback`.
     checkpoint_dir : str or path-like, optional
-        Folder that receives the state after every epoch, and from which a killed run goes on.
+        Folder that receives the state after every epoch, and from which a killed run resumes.
     device : str, default="auto"
         Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
     precision : str, default="32-true"
@@ -95,7 +95,7 @@ class AdversarialTrainer(NetworkClassifier):
     compile : bool, default=False
         Train through :func:`torch.compile`.
     warm_start : bool, default=False
-        Go on from the network of the last ``fit`` rather than from a new one.
+        Continue training the network of the last ``fit`` instead of a new one.
     random_state : int, RandomState or None, default=None
         Seed of initial weights, dropout, attacks and the order of examples.
     verbose : bool, default=False
@@ -257,7 +257,7 @@ class AdversarialTrainer(NetworkClassifier):
             Examples to measure loss and accuracies on, under attack, after every epoch.
         extra : DataLoader, Dataset or pair (X, y), optional
             More labelled examples, such as synthetic ones, that make up ``extra_fraction`` of
-            every batch. An epoch is one pass over ``X``; the extra examples go on from epoch to
+            every batch. An epoch is one pass over ``X``; the extra examples continue from epoch to
             epoch. A DataLoader or Dataset keeps its own batches and what is in memory is cut to
             the fraction beside them; of two loaders the batch sizes decide.
 

@@ -323,7 +323,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         return bool(self.warm_start) and hasattr(self, "model_")
 
     def _check_same_kind(self, spec: Spec) -> None:
-        """Refuse examples that the networks of the last fit cannot go on with."""
+        """Refuse examples that the networks of the last fit cannot be trained on."""
         remedy = "set warm_start=False to start anew"
         if self.input_shape_ != spec.shape:
             raise ValueError(
@@ -345,7 +345,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         unit: float = 1.0,
         parameter: str = "module",
     ) -> nn.Module:
-        """A network of the run's own: that of the last fit where it goes on, or a new one.
+        """A network of the run's own: that of the last fit with `warm_start`, or a new one.
 
         The logits of a new one are multiplied by ``unit``; messages call it ``parameter``.
         """

@@ -95,7 +95,7 @@ class DefensiveDistiller(NetworkClassifier):
         :class:`distillguard.callbacks.Callback`.
     checkpoint_dir : str or path-like, optional
         Folder that receives the state after every epoch. A run that was killed at any moment
-        goes on from there when the same script is started again, and ends with the same bits;
+        resumes from there when the same script is started again, with bit-equal results;
         a finished run is loaded. One folder belongs to one run.
     device : str, default="auto"
         Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
@@ -105,7 +105,7 @@ class DefensiveDistiller(NetworkClassifier):
     compile : bool, default=False
         Train through :func:`torch.compile`.
     warm_start : bool, default=False
-        Go on from the networks of the last ``fit`` rather than from new ones.
+        Continue training the networks of the last ``fit`` instead of new ones.
     random_state : int, RandomState or None, default=None
         Seed of initial weights, dropout and the order of examples. Same seed, same result on
         the same machine. The global generators are left as they were.

@@ -95,7 +95,7 @@ def _check_packages() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter remarks on its own insides; what counts is checked afterwards."""
+    """Silence the exporter's internal warnings; the result is verified afterwards."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

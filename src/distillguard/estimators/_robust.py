@@ -99,7 +99,7 @@ class RobustDistiller(NetworkClassifier):
     callbacks : sequence of Callback, default=()
         Called after each epoch; see :class:`distillguard.callbacks.Callback`.
     checkpoint_dir : str or path-like, optional
-        Folder that receives the state after every epoch, and from which a killed run goes on.
+        Folder that receives the state after every epoch, and from which a killed run resumes.
     device : str, default="auto"
         Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
     precision : str, default="32-true"
@@ -107,7 +107,7 @@ class RobustDistiller(NetworkClassifier):
     compile : bool, default=False
         Train through :func:`torch.compile`.
     warm_start : bool, default=False
-        Go on from the networks of the last ``fit`` rather than from new ones.
+        Continue training the networks of the last ``fit`` instead of new ones.
     random_state : int, RandomState or None, default=None
         Seed of initial weights, dropout, attacks and the order of examples.
     verbose : bool, default=False

@@ -146,7 +146,7 @@ class TrainingRun:
     def _settings(
         self, networks: Mapping[str, nn.Module], prefit: nn.Module | None
     ) -> dict[str, Description]:
-        """What a run must have in common with the one whose checkpoints it goes on from."""
+        """What a run must have in common with the one whose checkpoints it resumes."""
         parameters = dict(self.parameters)
         if not isinstance(parameters["random_state"], Integral | None):
             parameters["random_state"] = f"a generator that draws {self.drawn}"

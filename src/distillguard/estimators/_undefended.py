@@ -54,7 +54,7 @@ class UndefendedClassifier(NetworkClassifier):
     callbacks : sequence of Callback, default=()
         Called after each epoch; see :class:`distillguard.callbacks.Callback`.
     checkpoint_dir : str or path-like, optional
-        Folder that receives the state after every epoch, and from which a killed run goes on.
+        Folder that receives the state after every epoch, and from which a killed run resumes.
     device : str, default="auto"
         Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
     precision : str, default="32-true"
@@ -62,7 +62,7 @@ class UndefendedClassifier(NetworkClassifier):
     compile : bool, default=False
         Train through :func:`torch.compile`.
     warm_start : bool, default=False
-        Go on from the network of the last ``fit`` rather than from a new one.
+        Continue training the network of the last ``fit`` instead of a new one.
     random_state : int, RandomState or None, default=None
         Seed of initial weights, dropout and the order of examples.
     verbose : bool, default=False

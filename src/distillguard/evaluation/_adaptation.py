@@ -196,7 +196,7 @@ def chunks_at_hand(subject: Subject, chosen: Tensor) -> Iterator[Chunk]:
     start = 0
     for chunk in all_at_hand(subject):
         rows = chosen[chunk.places].nonzero().squeeze(1)
-        # Every so-manieth of all, whatever the chunks.
+        # Round robin over all examples, independent of the chunks.
         mine = rows[(torch.arange(len(rows)) + start) % processes.count == processes.rank]
         start += len(rows)
         if len(mine):

@@ -31,7 +31,7 @@ class AttackTraceDisplay:
     figure_ : matplotlib.figure.Figure
         The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
-        Where it was drawn, after :meth:`plot`.
+        Axes of the drawing, after :meth:`plot`.
     lines_ : list of matplotlib.lines.Line2D
         One curve for each attack, after :meth:`plot`.
     """
@@ -91,7 +91,7 @@ class AttackTraceDisplay:
         ax : matplotlib.axes.Axes, optional
             Where to draw. Axes of its own if not given.
         quantity : {"standing", "cross_entropy", "margin", "distance"}, default="standing"
-            ``"standing"`` is the share of examples not fooled after so many questions about each,
+            ``"standing"`` is the share of examples not fooled after each number of queries,
             with its 95 % interval. The others are medians over the examples, with the range
             of the middle half; an example that is asked about no more keeps its last value.
 
@@ -173,7 +173,7 @@ class AdversarialExamplesDisplay:
     figure_ : matplotlib.figure.Figure
         The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
-        Where it was drawn, after :meth:`plot`: one row for each example.
+        Axes of the drawing, after :meth:`plot`: one row for each example.
     factor_ : float
         By what the difference is multiplied, after :meth:`plot`, the same for all examples.
     """

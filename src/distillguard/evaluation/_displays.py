@@ -31,7 +31,7 @@ class RobustnessCurveDisplay:
     figure_ : matplotlib.figure.Figure
         The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
-        Where it was drawn, after :meth:`plot`.
+        Axes of the drawing, after :meth:`plot`.
     line_ : matplotlib.lines.Line2D
         The curve, after :meth:`plot`.
     band_ : matplotlib.collections.PolyCollection
@@ -170,7 +170,7 @@ class HistogramDisplay:
     figure_ : matplotlib.figure.Figure
         The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
-        Where it was drawn, after :meth:`plot`.
+        Axes of the drawing, after :meth:`plot`.
     """
 
     def __init__(self, histogram: Histogram) -> None:
@@ -221,7 +221,7 @@ class TransferMatrixDisplay:
     figure_ : matplotlib.figure.Figure
         The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
-        Where it was drawn, after :meth:`plot`.
+        Axes of the drawing, after :meth:`plot`.
     """
 
     def __init__(self, matrix: Any, names: Sequence[str] | None = None) -> None:
@@ -271,7 +271,7 @@ class ComparisonDisplay:
     figure_ : matplotlib.figure.Figure
         The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
-        Where it was drawn, after :meth:`plot`.
+        Axes of the drawing, after :meth:`plot`.
     """
 
     def __init__(self, comparison: Comparison) -> None:

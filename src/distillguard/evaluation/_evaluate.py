@@ -155,7 +155,7 @@ def evaluate(
         Passes grow by as much.
     state_file : path-like, optional
         Where to write what is known after each chunk. If the file is there already, the
-        evaluation goes on where it was interrupted, with the same result as if it had not been;
+        evaluation resumes where it was interrupted, with the same result as without interruption;
         attacks that come after those of the file run alone, on what these left. The file must be
         of the same model, data, attacks and settings, told by what they do rather than by name;
         another device or version of PyTorch or Python is a warning. With several processes each

@@ -105,7 +105,7 @@ def in_colour(inputs: Tensor) -> Tensor:
 
 
 def squares(n_features: int) -> Iterator[Layout]:
-    """Square images of one or three channels with so many values."""
+    """Square images of one or three channels with this number of values."""
     for channels in (1, 3):
         side = isqrt(n_features // channels)
         if channels * side**2 == n_features:

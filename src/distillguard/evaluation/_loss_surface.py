@@ -92,7 +92,7 @@ class LossSurfaceDisplay:
     figure_ : matplotlib.figure.Figure
         The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
-        Where it was drawn, after :meth:`plot`.
+        Axes of the drawing, after :meth:`plot`.
     mesh_ : matplotlib.collections.QuadMesh
         The surface, after :meth:`plot`.
     """

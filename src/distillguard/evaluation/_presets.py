@@ -49,7 +49,7 @@ def preset(
     if name == "autoattack":
         published = _autoattack(threat, common, budget)
         return {key: AttackSpec(attack, threat.norm) for key, attack in published.items()}
-    # Whoever evaluates judges every result, so that a single step needs no judge of its own.
+    # `evaluate` judges every returned point, so FGSM can skip its own check.
     fgsm = partial(attacks.fgsm, loss="margin", judge_last=False, **budget)
     chosen: dict[str, Attack] = {"FGSM margin": fgsm}
     if name == "quick":
@@ -165,7 +165,7 @@ def name_of(
     attack: Callable[..., Tensor],
     suits: Callable[[dict[str, Any]], bool],
 ) -> str | None:
-    """The name of an untargeted attack of ours in this threat model, with suitable settings."""
+    """Name of a built-in untargeted attack for this threat model, with suitable settings."""
     within = {"norm": threat.norm, "epsilon": threat.epsilon, "targeted": False}
     for name, spec in specs.items():
         known = ours(spec.attack)

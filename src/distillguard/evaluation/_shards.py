@@ -1,4 +1,4 @@
-"""Several processes evaluate together: each takes every so-manieth example of each chunk."""
+"""Several processes share an evaluation: process r of n takes examples r, r + n, ... of a chunk."""
 
 from .._processes import Processes
 from ._records import Cost, Records

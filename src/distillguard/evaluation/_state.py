@@ -1,4 +1,4 @@
-"""An interrupted evaluation goes on where it was: everything known, in one file per process."""
+"""Resume file of an evaluation: all records so far, one file per process."""
 
 import os
 import platform
@@ -59,7 +59,7 @@ class StateFile:
 
     @property
     def seed(self) -> int | None:
-        """The seed of the interrupted run, if there is one to go on with."""
+        """The seed of the interrupted run, if there is one to resume."""
         return self.held.get("seed")
 
     def resume(

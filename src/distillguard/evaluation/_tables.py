@@ -9,7 +9,7 @@ Row = tuple[str, ...]
 Rows = list[Row]
 
 LONGEST = 12
-"""Rows of a printed table; of more, so many evenly spaced ones are shown."""
+"""Most rows of a printed table; of a longer one, this many evenly spaced ones are shown."""
 
 # The colours are the notebook's own, light or dark as that is.
 STYLE = """<style>

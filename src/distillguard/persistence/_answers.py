@@ -32,7 +32,7 @@ _NUMBERS = 2**12
 
 _SHARE = 1e-4
 _ROUNDINGS = 16
-"""By how much answers may differ: a share of the largest, or so many roundings of it."""
+"""Tolerance of answers: a share of the largest, or a number of roundings of it."""
 
 _SEED = 1503
 _INPUTS: dict[str, Callable[[np.random.RandomState, Sequence[int]], Any]] = {

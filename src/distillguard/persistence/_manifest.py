@@ -107,7 +107,7 @@ def _part_named(name: Any) -> Any:
 
 
 def _part(value: Any) -> Any:
-    """Tell an estimator, layer or detector of ours by its class and arguments."""
+    """Identify an estimator, layer or detector of this package by class and arguments."""
     kind = type(value)
     arguments = {
         name: _plain(list(held) if isinstance(held, nn.ModuleList) else held)

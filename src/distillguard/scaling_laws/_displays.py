@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Display:
-    """Where, of what and of which quality; how it is drawn is for its heirs to say."""
+    """Base of the displays: law, range of compute, data quality. Subclasses implement `plot`."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class LossDisplay(_Display):
     figure_ : matplotlib.figure.Figure
         The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
-        Where it was drawn, after :meth:`plot`.
+        Axes of the drawing, after :meth:`plot`.
     line_ : matplotlib.lines.Line2D
         The law, after :meth:`plot`.
     """
@@ -184,7 +184,7 @@ class SizeDisplay(_Display):
     figure_ : matplotlib.figure.Figure
         The figure of the axes, after :meth:`plot`.
     ax_ : matplotlib.axes.Axes
-        Where it was drawn, after :meth:`plot`.
+        Axes of the drawing, after :meth:`plot`.
     parameters_line_, data_line_ : matplotlib.lines.Line2D
         The two, after :meth:`plot`.
     """

@@ -193,7 +193,7 @@ class EnvelopeLaw(ScalingLaw):
         Raises
         ------
         TypeError
-            If ``runs`` is nothing that has columns.
+            If ``runs`` has no columns.
         ValueError
             If a column is missing, of another length or has impossible values, the runs are
             of several data qualities, no two points of an envelope can be had, or another

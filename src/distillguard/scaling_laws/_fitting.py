@@ -20,7 +20,7 @@ FACTOR = 2.0
 """An identified coefficient's interval reaches less than this factor either way."""
 
 FAR = 60.0
-"""Elements of theta beyond this are out of bounds, lest exponentials leave the numbers."""
+"""Bound on the elements of theta, to keep exponentials from overflowing."""
 
 SAME = 1.01
 """Objectives within this factor of the best count as the same."""

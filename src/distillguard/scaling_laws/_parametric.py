@@ -207,7 +207,7 @@ class ParametricLaw(ScalingLaw):
         Raises
         ------
         TypeError
-            If ``runs`` is nothing that has columns.
+            If ``runs`` has no columns.
         ValueError
             If a column is missing, of another length or has impossible values, there are no
             more runs than coefficients, or another argument is out of its range.

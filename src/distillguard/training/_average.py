@@ -51,7 +51,7 @@ class Average:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a stored average."""
+        """Resume from a stored average."""
         stored, self.updates = state["weights"], state["updates"]
         for average, value in zip(self.weights, stored, strict=True):
             average.copy_(value)

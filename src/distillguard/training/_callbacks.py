@@ -52,7 +52,7 @@ class Callback:
         network : nn.Module
             The network that the stage trains.
         history : list of dict
-            The stage's records so far: not empty where a run goes on from a checkpoint.
+            The stage's records so far: not empty when a run resumes from a checkpoint.
         """
 
     def on_epoch(self, record: Epoch, network: nn.Module) -> bool | None:
@@ -89,7 +89,7 @@ class Callback:
 class JSONLines(Callback):
     """Write the history as a text file with one JSON object per epoch.
 
-    A stage that is trained again, or goes on from a checkpoint, replaces what the file holds of
+    A stage that is trained again, or resumes from a checkpoint, replaces what the file holds of
     it and of what followed, so that no epoch appears twice: one file serves a run however often
     it starts again, and reads back as ``history_``.
 
@@ -154,7 +154,7 @@ class LoggerCallback(Callback):
 
     Notes
     -----
-    A run that goes on from a checkpoint first logs the epochs that were trained before, under the
+    A run that resumes from a checkpoint first logs the epochs that were trained before, under the
     steps that they had. So give it a logger that starts empty, and no step is written twice: a new
     version, which is the default of Fabric's loggers, a ``CSVLogger`` of a fixed version, which
     begins its file anew, or ``TensorBoardLogger(..., purge_step=0)``, which hides what the folder

@@ -64,7 +64,7 @@ class Stopping:
         return {"best": self.best, "waited": self.waited, "weights": self.weights}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from a stored state."""
+        """Resume from a stored state."""
         self.best, self.waited, self.weights = state["best"], state["waited"], state["weights"]
 
 
@@ -143,7 +143,7 @@ class _Stage:
         self.finished = False
 
     def one_epoch(self, number: int) -> None:
-        """Train, look, tell the callbacks, decide whether to go on, and store all that."""
+        """Train, validate, call the callbacks, decide whether to stop, and store the state."""
         plan, network = self.plan, self.network
         reseed(self.runtime.cuda, _seed(plan.seed, plan.stage, number))
         with self.averaged():
@@ -257,14 +257,14 @@ class _Stage:
         self.finished = True
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
+        """Resume from the last checkpoint, if there is one."""
         checkpoints = self.plan.checkpoints
         state = None if checkpoints is None else checkpoints.last(self.plan.stage)
         if state is None:
             return
         try:
             self.put_back(state)
-        except Exception as error:  # whatever somebody else's state makes of ours
+        except Exception as error:  # a foreign state can raise anything
             raise SaveError(
                 f"checkpoint_dir must hold states of this run, got one of the {self.plan.stage} "
                 f"that cannot be put back: {type(error).__name__}: {error}"

@@ -15,7 +15,7 @@ from .._files import hash_of
 from .._identity import Describer, Description, hash_of_weights
 
 _FREE = {"callbacks", "checkpoint_dir", "device", "module", "teacher", "verbose"}
-"""Parameters that may differ where a run goes on from its checkpoints."""
+"""Parameters that may differ when a run resumes from its checkpoints."""
 
 _CONSTANTS = (
     type(None), bool, int, float, complex, str, bytes, tuple, np.generic, np.ndarray, Tensor,
@@ -29,7 +29,7 @@ def settings_of(
     networks: Mapping[str, nn.Module],
     sources: Mapping[str, Source | None],
 ) -> dict[str, Description]:
-    """Describe what a run must have in common with the one whose checkpoints it goes on from.
+    """Describe what a run must have in common with the one whose checkpoints it resumes.
 
     Functions are told by code and arguments, arrays and tensors by their values, networks by
     their layers, code and constants, whatever their weights; data by inputs and labels where

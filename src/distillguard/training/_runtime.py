@@ -151,7 +151,7 @@ class _Unwrapped(nn.Module):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Fabric remarks on devices, precision and names that torch has since changed."""
+    """Silence Fabric's log and warnings on devices, precision and renamed functions."""
     logger = logging.getLogger("lightning_fabric")
     level = logger.level
     with warnings.catch_warnings():

@@ -22,7 +22,7 @@ from ..networks import Scaled
 
 # Factors that a head is tried with. The large one finds out what only looks linear near 0.
 _TRIED = (1.5, 1024.0)
-# A head further from the end than so many layers with weights is not looked for.
+# How many layers with weights, counted from the end, are searched for the head.
 _DEPTH = 16
 
 

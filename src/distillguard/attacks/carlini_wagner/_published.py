@@ -161,8 +161,8 @@ class Limit(Protocol):
 class ShrinkingConstraint:
     """The state machine: solve under a limit, tighten it, start again from the solution.
 
-    While there is no solution, c doubles and Adam goes on. It never goes down again, so that an
-    attack costs at most ``steps`` iterates for each value of c and for each limit.
+    While there is no solution, c doubles and Adam keeps its state. c never goes down again, so
+    that an attack costs at most ``steps`` iterates for each value of c and for each limit.
     """
 
     limit: Limit

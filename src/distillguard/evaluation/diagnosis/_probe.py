@@ -141,9 +141,9 @@ def count(chosen: Tensor) -> int:
 def probe_of(
     run: Run, size: int, steps: int, strayed: Tensor, processes: Processes = ALONE
 ) -> Probe:
-    """Every so-manieth of the first ``size`` sampled examples, on the model's device.
+    """The share of this process in the first ``size`` sampled examples, on the model's device.
 
-    ``strayed`` (n,) tells of every example evaluated what :class:`Probe` tells of its own.
+    ``strayed`` (n,) covers every evaluated example; :class:`Probe` holds the rows of its own.
     """
     sample, records = run.records.sample, run.records
     device = device_of(run.model, torch.device("cpu"))

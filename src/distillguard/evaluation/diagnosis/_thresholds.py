@@ -12,7 +12,7 @@ DISAGREEMENT_SHARE = 0.02
 differ on a few: small networks on digits show up to 0.02, masked ones 0.1 and more."""
 
 MIN_COUNT = 5
-"""So many of them it takes at least: few examples show nothing but that two attacks differ.
+"""Minimum count; fewer examples are within what any two attacks disagree on.
 Undefended networks on 8 to 40 digits show up to 3."""
 
 WIDE_GAP = 0.1
