@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def run(command: list[str], clone: Path, folder: Path) -> None:
         env=os.environ | settings,
         check=True,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -130,17 +132,18 @@ def main() -> None:
         words = words_before_a_picture((clone / "README.md").read_text(encoding="utf-8"))
         for step, most, command in steps(clone, folder):
             if not chosen or step in chosen:
-                processor, clock = timed(lambda c=command: run(c, clone, folder))  # type: ignore[misc]
+                processor, clock = timed(partial(run, command, clone, folder))
                 known[step] = {
                     "step": step,
                     "processor seconds": round(processor, 1),
                     "seconds": round(clock, 1),
                     "most, processor seconds": most,
                 }
+                found = {"words before the first picture": words, "rows": [*known.values()]}
+                save("newcomer", circumstances() | found)
                 print(table([known[step]], COLUMNS).splitlines()[-1], flush=True)
-    rows = list(known.values())
-    save("newcomer", circumstances() | {"words before the first picture": words, "rows": rows})
-    print(f"Words of README.md before its first picture: {words}\n\n{table(rows, COLUMNS)}")
+    print(f"Words of README.md before its first picture: {words}\n")
+    print(table(list(known.values()), COLUMNS))
 
 
 if __name__ == "__main__":

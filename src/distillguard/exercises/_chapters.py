@@ -1,6 +1,7 @@
 """All tasks in the order of the course: a new task is one entry in its chapter's file."""
 
 from . import (
+    _adapted_gradients,
     _adversarial_examples,
     _carlini_wagner,
     _defensive_distillation,
@@ -8,6 +9,7 @@ from . import (
     _numbers,
     _robust_training,
     _scaling_laws,
+    _search_and_saliency,
     _soft_labels,
     _swiss_cheese,
 )
@@ -18,7 +20,9 @@ _FILES = (
     _adversarial_examples,
     _defensive_distillation,
     _carlini_wagner,
+    _search_and_saliency,
     _numbers,
+    _adapted_gradients,
     _robust_training,
     _scaling_laws,
     _swiss_cheese,
