@@ -431,11 +431,11 @@ def legend(report: "RobustnessReport") -> list[tuple[str, str]]:
         f"share of all examples that are still classified correctly after this attack{before}",
         "where the robust accuracy of all such examples lies, with 95 % confidence (Wilson)",
         f"how many examples it was run on: {ran_on}",
-        "share of those that it changed into misclassified ones, at whatever distance",
-        "half of those needed no more change than this, in the norm that stands beside it",
-        "times the model was asked about an example, for each attacked one",
-        "times a gradient was asked for, for each attacked example",
-        "time on the clock for all of them",
+        "share of those that it got misclassified, at any distance",
+        "median size of the change over those, in the norm shown next to it",
+        "forward passes through the model, per attacked example",
+        "backward passes (gradients), per attacked example",
+        "wall-clock time for all of them",
     )
     return list(zip(HEADERS, meanings, strict=True))
 
