@@ -13,7 +13,6 @@ what else the machine does.
 
 import argparse
 import os
-import re
 import resource
 import runpy
 import subprocess
@@ -105,19 +104,6 @@ def run(command: list[str], clone: Path, folder: Path) -> None:
 def words_before_a_picture(text: str) -> int:
     """How many words of a page stand before its first picture."""
     return len(text.partition("![")[0].split())
-
-
-def stated_seconds(chapter: str) -> int:
-    """Seconds of computing that a chapter's head states."""
-    found = re.search(r"^\*Minutes: \d+, of which the computer takes (\d+) seconds", chapter, re.M)
-    if not found:
-        raise ValueError("a chapter must state its seconds of computing")
-    return int(found[1])
-
-
-def rounded(seconds: float) -> int:
-    """Seconds as a chapter states them: up to the next ten."""
-    return 10 * -int(-seconds // 10)
 
 
 def main() -> None:

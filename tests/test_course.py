@@ -1,6 +1,7 @@
 """Each chapter of the course is whole, links its words, and is its notebook."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 pytest.importorskip("jupytext")
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PAGES = sorted((DOCS / "course").glob("0*.md"))
 chapters = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -45,6 +47,15 @@ def test_a_chapter_opens_with_aims_minutes_notebook_and_ends_with_what_next(page
     assert f"<_notebooks/{page.stem}.ipynb>" in opening[1]
     assert text.rsplit("\n## ", 1)[1].startswith("What next")
     assert 450 < len(re.sub(r"^```.*?^```", "", text, flags=re.M | re.S).split()) < 1000
+
+
+@chapters
+def test_a_chapter_states_its_seconds_of_computing_as_measured_and_at_most_five_minutes(page):
+    stated = re.search(r"of which the computer takes (\d+) seconds\.", page.read_text())
+    rows = json.loads((ROOT / "benchmarks" / "results" / "newcomer.json").read_text())["rows"]
+    measured = [row["processor seconds"] for row in rows if row["step"] == page.stem]
+    assert int(stated[1]) <= 300
+    assert all(seconds / 2 <= int(stated[1]) for seconds in measured)  # on two cores
 
 
 @chapters
