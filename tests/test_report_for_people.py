@@ -106,7 +106,10 @@ def test_the_page_holds_every_word_and_none_of_their_markup(report):
         cells = page.cells[first : first + 4]
         assert cells[1] == str(row.n_examples)
         assert cells[3].startswith(f"{100 * row.robust_accuracy:.1f} % [")
-    for header, meaning in (("median distance", "median size of the change"), ("attacked", "earlier attack")):
+    for header, meaning in (
+        ("median distance", "median size of the change"),
+        ("attacked", "earlier attack"),
+    ):
         assert header in shown
         assert meaning in shown
 
