@@ -1,14 +1,12 @@
 """Promises about what an attack leaves as it was, and under what it works."""
 
-import random
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from ._attack_subject import AttackSubject, lent
 from ._promises import BrokenPromise
-from ._traces import generators, traces
+from ._traces import generators, stirred, traces
 
 Found = Iterator[BrokenPromise]
 
@@ -38,8 +36,7 @@ def model_kept(subject: AttackSubject) -> Found:
 def generators_kept(subject: AttackSubject) -> Found:
     """The global generators are where they were."""
     model, inputs, labels = subject.halfspace()
-    # From a state that no seed leads to, so that a seeding shows.
-    torch.rand(3), np.random.random(3), random.random()  # noqa: NPY002
+    stirred()
     before = generators()
     subject.call(model, inputs, labels)
     changed = [name for name, state in generators().items() if state != before[name]]

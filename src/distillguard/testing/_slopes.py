@@ -160,6 +160,7 @@ def gradient_at_bounds(subject: ModelSubject) -> Found:
     usual = (alive | ~within).all(dim=0) & within.any(dim=0)
     for at_bound, word, bound in ((at_low, "lowest", low), (at_high, "highest", high)):
         lost = usual & at_bound.any(dim=0) & ~(alive & at_bound).any(dim=0) & wide[0]
+        lost &= throughout(lost, usual, wide[0])
         if bool(lost.any()):
             place = int(lost.flatten().nonzero()[0, 0])
             row = first(at_bound.flatten(1)[:, place])
@@ -175,6 +176,17 @@ def gradient_at_bounds(subject: ModelSubject) -> Found:
             )
             return
     yield from hidden_at_bounds(subject)
+
+
+def throughout(lost: Tensor, usual: Tensor, wide: Tensor) -> Tensor:
+    """Where all of a channel is lost that is alive as a rule, which must be half of it at least.
+
+    A clamp takes the whole of a channel. Below a median, a value at its lowest is not the median
+    either, but the gradient in between is as patchy.
+    """
+    counts = [each.reshape(len(each), -1).sum(dim=1) for each in (lost, usual, wide)]
+    whole = (counts[0] == counts[1]) & (2 * counts[1] >= counts[2])
+    return whole.view(-1, *(1,) * (lost.ndim - 1))
 
 
 def hidden_at_bounds(subject: ModelSubject) -> Found:

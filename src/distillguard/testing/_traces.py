@@ -23,6 +23,11 @@ def traces(model: nn.Module) -> dict[str, Any]:
     }
 
 
+def stirred() -> None:
+    """Put the generators in a state that no seed leads to, so that a seeding shows."""
+    torch.rand(3), np.random.random(3), random.random()  # noqa: NPY002
+
+
 def generators() -> dict[str, Any]:
     """States of all of them."""
     return {
