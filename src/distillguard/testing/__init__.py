@@ -5,6 +5,7 @@ Each ``check_*`` is a plain function that returns nothing or raises
 """
 
 from ._attacks import check_attack
+from ._classifiers import check_classifier
 from ._defenses import check_defense
 from ._functions import check_loss, check_softmax
 from ._models import check_model
@@ -13,6 +14,7 @@ from ._promises import BrokenPromise
 __all__ = [
     "BrokenPromise",
     "check_attack",
+    "check_classifier",
     "check_defense",
     "check_loss",
     "check_model",
