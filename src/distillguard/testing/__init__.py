@@ -1,4 +1,4 @@
-"""Tests for networks, attacks and losses: whether they keep the promises that others rely on.
+"""Tests for networks, attacks, defences, estimators and losses: what others rely on.
 
 Each ``check_*`` is a plain function that returns nothing or raises
 :class:`~distillguard.exceptions.BrokenPromiseError`, so that it serves in any test.
@@ -10,6 +10,7 @@ from ._defenses import check_defense
 from ._functions import check_loss, check_softmax
 from ._models import check_model
 from ._promises import BrokenPromise
+from ._pytest import parametrize_with_promises, promises
 
 __all__ = [
     "BrokenPromise",
@@ -19,4 +20,6 @@ __all__ = [
     "check_loss",
     "check_model",
     "check_softmax",
+    "parametrize_with_promises",
+    "promises",
 ]
