@@ -134,7 +134,9 @@ def failures_unchanged(subject: AttackSubject) -> Found:
         found = subject.call(model, inputs, given)
         changed = (found != inputs).flatten(1).any(dim=1)
         if bool(changed.any()):
+            most = float((found - inputs).abs().max())
             got = f"{rule}{which}, got {int(changed.sum())} of {len(inputs)} changed"
+            got += f", by up to {most:.2g}"
             yield BrokenPromise("failures-unchanged", got, inputs[first(changed)][None])
 
 
@@ -180,8 +182,9 @@ def batch_independence(subject: AttackSubject) -> Found:
     for row in range(len(inputs)):
         alone = subject.call(model, inputs[row : row + 1], labels[row : row + 1])
         for other, where in ((alone[0], "alone"), (turned[row], "in another order and batch_size")):
-            if float((other - together[row]).abs().max()) > NEAR:
-                got = f"got another point {where}"
+            apart = float((other - together[row]).abs().max())
+            if apart > NEAR:
+                got = f"got another point {where}, by up to {apart:.2g}"
                 yield BrokenPromise("batch-independence", f"{rule}, {got}", inputs[row][None])
                 return
 
