@@ -19,6 +19,10 @@ so. A promise that is broken tells what a caller has to see to, or what a figure
 
 - Each is called as its library's examples call it, with the model in the mode that it comes in.
 - No seed, mask or target is passed on: `repeatable`, `mask` and `targeted` are not asked for.
+- Steps were cut short where `settings` in the results say so; `fools` is not asked for then. Of an
+  attack that draws random numbers `batch-independence` is not judged. Failures that come back
+  changed are marked by foolbox in a third value. A change of 1e-7 is rounding, and is one.
+- `alma` and, by its default loss, `apgd` of adv-lib take no fewer than three classes.
 - Whoever takes these attacks by {mod}`distillguard.interop` gets the model back as it was, and may
   call them under `torch.no_grad()`.
 
@@ -64,7 +68,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     """What each breaks, and how many it keeps."""
     lines = ["| library | attack | norm | broken | kept |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
-        broken = ", ".join(f"`{one['promise']}`" for one in row["broken"]) or "none"
+        names = dict.fromkeys(one["promise"] for one in row["broken"])
+        broken = ", ".join(f"`{name}`" for name in names) or "none"
         cells = [row["library"], f"`{row['attack']}`", row["norm"], broken, kept(row)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -61,8 +61,10 @@ def parametrize_with_promises(check: Callable[..., None], *subject: Any, **setti
     ----------
     check : callable
         One of the functions ``check_*`` of this module.
-    *subject, **settings : Any
-        What it is to be called with. A test that takes no part in ``skip`` is not made.
+    *subject : Any
+        What it is about.
+    **settings : Any
+        Its other arguments. Of a promise in ``skip`` no test is made.
 
     Returns
     -------
