@@ -5,11 +5,12 @@ import sys
 
 import pytest
 import torch
-from hypothesis import find, given
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from distillguard.functional import softmax
-from distillguard.testing import strategies
+from distillguard.testing import check_model, strategies
 
 
 @given(strategies.logits(), strategies.temperatures())
@@ -77,3 +78,49 @@ def test_without_hypothesis_the_checks_work_and_strategies_name_the_extra():
     assert run.stdout == (
         "strategies need hypothesis; install it with: pip install 'distillguard[testing]'\n"
     )
+
+
+@given(strategies.networks(), strategies.inputs())
+def test_networks_return_logits_and_lead_back_to_their_inputs(network, inputs):
+    asked = inputs.requires_grad_()
+    logits = network.eval()(asked)
+    assert logits.shape == (len(inputs), 3)
+    assert logits.isfinite().all()
+    logits.sum().backward()
+    assert asked.grad.isfinite().all()
+
+
+@given(strategies.networks((5,), n_classes=2, max_layers=3))
+def test_networks_of_rows_of_numbers_have_no_layers_for_images(network):
+    assert network.eval()(torch.zeros(2, 5)).shape == (2, 2)
+
+
+def test_the_simplest_network_is_one_layer():
+    assert str(find(strategies.networks(), lambda network: True)) == str(
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    )
+
+
+@pytest.mark.parametrize("table", [strategies._image_layers, strategies._flat_layers])
+def test_each_kind_of_layer_keeps_the_number_of_channels(table):
+    shape = (2, 3, 5, 5) if table is strategies._image_layers else (2, 3)
+    for name, make in table(3).items():
+        layer = make().eval()
+        assert type(layer).__name__ == name
+        assert layer(torch.rand(shape)).shape[:2] == shape[:2]
+
+
+def test_the_weights_of_a_network_come_from_its_own_seed():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    one, other = (find(strategies.networks(), lambda network: True) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one[1].weight, other[1].weight)
+
+
+@settings(max_examples=10)
+@given(strategies.networks(max_layers=2))
+def test_networks_keep_the_promises_of_models_that_do_not_depend_on_chance(network):
+    # Units of a network of two may all be dead.
+    skip = {"live-coordinates", "no-stairs", "true-gradient", "gradient-at-bounds"}
+    check_model(network, torch.rand(2, 1, 4, 4), skip=skip)

@@ -29,15 +29,19 @@ class BrokenPromiseError(AssertionError):
     ----------
     broken : tuple of distillguard.testing.BrokenPromise
         Each promise with what was found and the smallest example that shows it.
+    unjudged : tuple of str
+        Promises that could not be judged because of those.
     """
 
-    def __init__(self, message: str, broken: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, message: str, broken: Sequence[Any] = (), unjudged: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
-        self.broken = tuple(broken)
+        self.broken, self.unjudged = tuple(broken), tuple(unjudged)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with what broke: errors travel between processes."""
-        return type(self), (str(self), self.broken)
+        return type(self), (str(self), self.broken, self.unjudged)
 
 
 class NoGradientError(RuntimeError):

@@ -45,7 +45,8 @@ def check_model(
 
     The model is borrowed: in eval mode, with frozen parameters, and given back as it was. It is
     asked about the examples, about the extremes of what the bounds allow, and about points in
-    between: some hundred rows, and as many gradients.
+    between: some 500 rows and 160 gradients, of which a copy in float64 answers 50 and 16. A small
+    network takes a second, a ResNet-18 on images of 32 x 32 some 15 s of one core.
 
     ======================  ====================================================================
     promise                 kept by a model that

@@ -67,7 +67,7 @@ def run(checks: Sequence[Check[Subject]], subject: Subject, name: str, skip: Any
             continue
         broken += found_by(check, subject)
     if broken:
-        raise BrokenPromiseError(_message(name, broken, unjudged, len(checks)), broken)
+        raise BrokenPromiseError(_message(name, broken, unjudged, len(checks)), broken, unjudged)
 
 
 def found_by(check: Check[Subject], subject: Subject) -> Iterator[BrokenPromise]:

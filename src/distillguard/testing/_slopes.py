@@ -17,18 +17,20 @@ from ._subject import ModelSubject, coordinate
 
 Found = Iterator[BrokenPromise]
 
-LINES = 12
+LINES = 10
 """Points around which stairs are looked for."""
-STAIRS = 33
+STAIRS = 9
 """Inputs in a row around each."""
 LINE = 1e-4
 """From the first to the last of them, as a share of the width of the bounds."""
-FEW = 4
+FEW = 3
 """Different answers on a line that make it a staircase."""
 STEPS = {torch.float64: 1e-6, torch.float32: 1e-3}
 """Changes by which slopes are measured, as a share of the width."""
 COARSE = 5e-2
 """The same in half precision."""
+PROBES = 16
+"""Points at which slopes are measured, three times as many where few of them tell."""
 ENOUGH = 6
 """Points from which something is concluded."""
 APART = 1 / 3
@@ -39,18 +41,15 @@ ROUNDINGS = 64
 
 def steady(subject: ModelSubject) -> Found:
     """Small changes of an input change the answer a little: no stairs."""
-    answers = [subject.answer(part) for part in subject.points.split(16)]
-    answers.append(subject.answer(subject.rows))
-    if len(torch.cat(answers).unique(dim=0)) == 1:
+    parts = torch.cat([subject.rows, subject.points]).split(len(subject.rows))
+    expected = subject.answer(subject.rows)[0]
+    if all(torch.equal(row, expected) for part in parts for row in subject.answer(part)):
         return  # A constant has no stairs.
-    subject = subject.in_double() or subject
-    points = subject.interior[:LINES]
-    directions, told = ways(subject, points)
-    rows = torch.arange(-(STAIRS // 2), STAIRS // 2 + 1, device=points.device).to(points)
-    offsets = (LINE / STAIRS * rows).view(-1, *(1,) * (points.ndim - 1))
-    lines = [subject.answer(x + offsets * way) for x, way in zip(points, directions, strict=True)]
-    steps = torch.tensor([len(line.unique(dim=0)) for line in lines], device=told.device)
-    flat = told & (steps <= FEW)
+    lines = Lines.of(subject)
+    if int(lines.told.sum()) < ENOUGH:  # Its own dtype rounds what a step changes.
+        double = subject.in_double()
+        lines = lines if double is None else Lines.of(double)
+    told, flat = lines.told, lines.told & (lines.answers <= FEW)
     if int(told.sum()) < ENOUGH or 2 * int(flat.sum()) <= int(told.sum()):
         return
     yield BrokenPromise(
@@ -59,8 +58,32 @@ def steady(subject: ModelSubject) -> Found:
         f"{STAIRS} inputs in a row, {LINE / STAIRS:.1g} of the width of the bounds apart, around "
         f"{int(flat.sum())} of {int(told.sum())} points; look for argmax, round, sign, "
         "quantisation or a narrower dtype",
-        points[first(flat)][None],
+        lines.points[first(flat)][None],
     )
+
+
+class Lines(NamedTuple):
+    """How many different answers there are along short lines."""
+
+    points: Tensor
+    """In the middle of each, (n, ...)."""
+    answers: Tensor
+    """Different ones, (n,)."""
+    told: Tensor
+    """Whether a step on the line would show, (n,)."""
+
+    @classmethod
+    def of(cls, subject: ModelSubject) -> "Lines":
+        """Ask along each line in one batch."""
+        points = subject.interior[:LINES]
+        directions, told = ways(subject, points)
+        rows = torch.arange(-(STAIRS // 2), STAIRS // 2 + 1, device=points.device).to(points)
+        offsets = (LINE / STAIRS * rows).view(-1, *(1,) * (points.ndim - 1))
+        lines = [
+            subject.answer(x + offsets * way) for x, way in zip(points, directions, strict=True)
+        ]
+        answers = torch.tensor([len(line.unique(dim=0)) for line in lines], device=told.device)
+        return cls(points, answers, told)
 
 
 def ways(subject: ModelSubject, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,13 +126,12 @@ def differentiable(subject: ModelSubject) -> Found:
 
 def true_gradient(subject: ModelSubject) -> Found:
     """The gradient is that of the answers."""
-    probes = Probes.of(subject)
-    mixture = torch.arange(1, probes.change.shape[1] + 1, device=probes.change.device).cos()
-    measured = (probes.change * mixture.to(probes.change)).sum(dim=1) / probes.width
-    gradient = torch.cat([slopes(probes.subject.ask, part) for part in probes.points.split(16)])
-    given = gradient.flatten(1).gather(1, probes.places[:, None]).squeeze(1)
+    double = subject.in_double() or subject
+    probes = Probes.of(double, PROBES)
+    if int(probes.told.sum()) < ENOUGH:
+        probes = Probes.of(double, len(double.interior))
+    told, given, measured = probes.told, probes.given, probes.measured
     larger = torch.maximum(measured.abs(), given.nan_to_num(0, 0, 0).abs())
-    told = larger > probes.noise / probes.width
     wrong = told & ~((measured - given).abs() <= APART * larger)
     if int(told.sum()) < ENOUGH or 2 * int(wrong.sum()) <= int(told.sum()):
         return
@@ -121,7 +143,7 @@ def true_gradient(subject: ModelSubject) -> Found:
         f"answers have a slope of {measured[row].item():.4g} (at {place} of the example), and "
         f"{int(wrong.sum())} of {int(told.sum())} like it; look for detach(), a backward of its "
         "own, or a function that autograd takes for the identity",
-        probes.row(row),
+        probes.points[row][None],
     )
 
 
@@ -138,6 +160,7 @@ def gradient_at_bounds(subject: ModelSubject) -> Found:
     usual = (alive | ~within).all(dim=0) & within.any(dim=0)
     for at_bound, word, bound in ((at_low, "lowest", low), (at_high, "highest", high)):
         lost = usual & at_bound.any(dim=0) & ~(alive & at_bound).any(dim=0) & wide[0]
+        lost &= throughout(lost, usual, wide[0])
         if bool(lost.any()):
             place = int(lost.flatten().nonzero()[0, 0])
             row = first(at_bound.flatten(1)[:, place])
@@ -153,6 +176,17 @@ def gradient_at_bounds(subject: ModelSubject) -> Found:
             )
             return
     yield from hidden_at_bounds(subject)
+
+
+def throughout(lost: Tensor, usual: Tensor, wide: Tensor) -> Tensor:
+    """Where all of a channel is lost that is alive as a rule, which must be half of it at least.
+
+    A clamp takes the whole of a channel. Below a median, a value at its lowest is not the median
+    either, but the gradient in between is as patchy.
+    """
+    counts = [each.reshape(len(each), -1).sum(dim=1) for each in (lost, usual, wide)]
+    whole = (counts[0] == counts[1]) & (2 * counts[1] >= counts[2])
+    return whole.view(-1, *(1,) * (lost.ndim - 1))
 
 
 def hidden_at_bounds(subject: ModelSubject) -> Found:
@@ -199,39 +233,33 @@ def live_coordinates(subject: ModelSubject) -> Found:
 
 
 class Probes(NamedTuple):
-    """Answers around points of which one coordinate each is changed."""
+    """Slopes of the answers around points, along one coordinate each, and those that are given."""
 
-    subject: ModelSubject
-    """What was asked: the model in float64 where it has such a copy."""
     points: Tensor
     places: Tensor
     """Which coordinate, (n,)."""
-    change: Tensor
-    """Difference of the logits on both sides of a point, (n, n_classes)."""
-    width: Tensor
-    """How far apart both sides are, (n,)."""
-    noise: float
+    measured: Tensor
+    """Slope of a mixture of the answers, (n,)."""
+    given: Tensor
+    """The gradient there, (n,)."""
+    told: Tensor
+    """Whether one of both is above the rounding of the answers, (n,)."""
 
     @classmethod
-    def of(cls, subject: ModelSubject) -> "Probes":
-        """Change coordinates that have room, in turn."""
-        subject = subject.in_double() or subject
-        points = subject.interior
-        places = drawn_places(subject, len(points))
+    def of(cls, subject: ModelSubject, count: int) -> "Probes":
+        """Change coordinates that have room, in turn, at so many points."""
+        points = subject.interior[:count]
+        places = drawn_places(subject, count)
         width = (subject.high - subject.low).flatten()[places]
         unit = torch.zeros_like(points).flatten(1).scatter(1, places[:, None], width[:, None])
         step = STEPS.get(points.dtype, COARSE)
         aside = step * unit.view_as(points)
-        change = torch.cat(
-            [
-                subject.answer(x + way) - subject.answer(x - way)
-                for x, way in zip(points.split(16), aside.split(16), strict=True)
-            ]
-        )
-        eps = torch.finfo(points.dtype).eps
-        noise = ROUNDINGS * eps * float(subject.answer(points[:16]).abs().amax())
-        return cls(subject, points, places, change, 2 * step * width, noise)
-
-    def row(self, place: int) -> Tensor:
-        """The point as a batch of one."""
-        return self.points[place][None]
+        parts = list(zip(points.split(PROBES), aside.split(PROBES), strict=True))
+        change = torch.cat([subject.answer(x + way) - subject.answer(x - way) for x, way in parts])
+        mixture = torch.arange(1, change.shape[1] + 1, device=change.device).cos().to(change)
+        measured = (change * mixture).sum(dim=1) / (2 * step * width)
+        gradient = torch.cat([slopes(subject.ask, x) for x, _ in parts])
+        given = gradient.flatten(1).gather(1, places[:, None]).squeeze(1)
+        noise = ROUNDINGS * torch.finfo(points.dtype).eps * subject.answer(points[:1]).abs().amax()
+        seen = torch.maximum(measured.abs(), given.nan_to_num(0, 0, 0).abs())
+        return cls(points, places, measured, given, seen > noise / (2 * step * width))

@@ -1,6 +1,7 @@
 """A model under test: what it is asked, and where."""
 
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ class ModelSubject:
         slack = (KERNELS if coarse else TOLERANCE) * float(other.nan_to_num(0, 0, 0).abs().amax())
         return torch.allclose(one, other, rtol=0, atol=slack, equal_nan=True)
 
-    def in_double(self) -> "ModelSubject | None":
+    def in_double(self) -> Self | None:
         """A copy that computes in float64; None where the model has none."""
         module = self.model
         if not isinstance(module, nn.Module):
@@ -81,7 +82,7 @@ class ModelSubject:
         try:
             twin = copied(unwrapped(module)).double()
             parts = (part.double() for part in (self.examples, self.low, self.high))
-            subject = ModelSubject(twin, *parts)
+            subject = type(self)(twin, *parts)
             found = subject.answer(subject.interior[:2])
         except Exception:
             return None  # A module never promised another dtype.

@@ -1,13 +1,14 @@
-"""Hypothesis strategies for logits, labels, inputs and threat models, in tensors.
+"""Hypothesis strategies for logits, labels, inputs, threat models and small networks.
 
 They need the extra ``testing``. Whatever they draw shrinks to few examples, few classes and whole
 numbers.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._typing import Norm
 from ..exceptions import MissingPackageError
@@ -26,6 +27,7 @@ __all__ = [
     "labels",
     "logits",
     "masks",
+    "networks",
     "norm_balls",
     "soft_labels",
     "temperatures",
@@ -206,3 +208,107 @@ def norm_balls(max_epsilon: float = 1.0) -> st.SearchStrategy[NormBall]:
     norms: st.SearchStrategy[Norm] = st.sampled_from(["linf", "l2", "l1"])
     radii = st.just(max_epsilon) | st.floats(1e-3 * max_epsilon, max_epsilon)
     return st.builds(NormBall, norms, radii)
+
+
+class Residual(nn.Module):
+    """Adds what a network makes of its input to it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Both together."""
+        added: Tensor = inputs + self.network(inputs)
+        return added
+
+
+def _image_layers(channels: int) -> dict[str, Callable[[], nn.Module]]:
+    """Layers that keep the number of channels and, but for pooling, the sides."""
+    return {
+        "ReLU": nn.ReLU,
+        "Tanh": nn.Tanh,
+        "GELU": nn.GELU,
+        "SiLU": nn.SiLU,
+        "LeakyReLU": nn.LeakyReLU,
+        "Dropout": nn.Dropout,
+        "BatchNorm2d": lambda: nn.BatchNorm2d(channels),
+        "GroupNorm": lambda: nn.GroupNorm(1, channels),
+        "Conv2d": lambda: nn.Conv2d(channels, channels, 3, padding=1),
+        "AvgPool2d": lambda: nn.AvgPool2d(2, stride=1),
+        "MaxPool2d": lambda: nn.MaxPool2d(2, stride=1),
+        "Residual": lambda: Residual(nn.Conv2d(channels, channels, 3, padding=1)),
+    }
+
+
+def _flat_layers(width: int) -> dict[str, Callable[[], nn.Module]]:
+    """Layers that keep the width."""
+    return {
+        "ReLU": nn.ReLU,
+        "Tanh": nn.Tanh,
+        "GELU": nn.GELU,
+        "ELU": nn.ELU,
+        "Dropout": nn.Dropout,
+        "BatchNorm1d": lambda: nn.BatchNorm1d(width),
+        "LayerNorm": lambda: nn.LayerNorm(width),
+        "Linear": lambda: nn.Linear(width, width),
+        "Residual": lambda: Residual(nn.Linear(width, width)),
+    }
+
+
+def networks(
+    shape: tuple[int, ...] = (1, 4, 4), n_classes: int = 3, max_layers: int = 4
+) -> st.SearchStrategy[nn.Module]:
+    r"""Draw small networks that return logits, with layers of every usual kind.
+
+    They shrink to a flatten and one linear layer. The weights are drawn from a seed that shrinks
+    to 0, apart from the global generator; modes are those of training, as after construction.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=(1, 4, 4)
+        Of one example: layers for images come first where it has three axes.
+    n_classes : int, default=3
+        Logits.
+    max_layers : int, default=4
+        Most layers of either kind between the first and the last.
+
+    Returns
+    -------
+    SearchStrategy
+        Of ``nn.Sequential``, from (n, \*shape) to (n, n_classes).
+    """
+    # A pooling layer takes one off each side.
+    room = min(max_layers, min(shape[1:]) - 1) if len(shape) == 3 else 0
+    of_images = st.lists(st.sampled_from([*_image_layers(1)]), max_size=room)
+    flat = st.lists(st.sampled_from([*_flat_layers(1)]), max_size=max_layers)
+    sizes = st.tuples(st.integers(2, 6), st.integers(0, 2**16))
+    return st.builds(
+        lambda images, flat, size: _built(shape, n_classes, images, flat, *size),
+        of_images,
+        flat,
+        sizes,
+    )
+
+
+def _built(
+    shape: tuple[int, ...],
+    n_classes: int,
+    images: list[str],
+    flat: list[str],
+    width: int,
+    seed: int,
+) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers: list[nn.Module] = []
+        if images:
+            layers = [nn.Conv2d(shape[0], width, 3, padding=1)]
+            layers += [_image_layers(width)[name]() for name in images]
+        layers.append(nn.Flatten())
+        with torch.no_grad():
+            size = nn.Sequential(*layers).eval()(torch.zeros(1, *shape)).shape[1]
+        if flat:
+            layers += [nn.Linear(size, width), *(_flat_layers(width)[name]() for name in flat)]
+        layers.append(nn.Linear(width if flat else size, n_classes))
+        return nn.Sequential(*layers).train()

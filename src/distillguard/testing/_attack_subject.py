@@ -1,0 +1,59 @@
+"""An attack under test, and the examples that it is run on."""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .._geometry import COUNTS
+from .._typing import Distance
+from ._closed_forms import SHAPE, Halfspace, Lent
+from ._subject import shares
+
+ROWS = 8
+
+
+class AttackSubject(NamedTuple):
+    """An attack, and what it is known to take."""
+
+    attack: Callable[..., Tensor]
+    norm: Distance
+    epsilon: float | None
+    """The budget; None for an attack that looks for the nearest point."""
+    takes: Collection[str]
+    """Keywords."""
+
+    def call(self, model: nn.Module, inputs: Tensor, labels: Tensor, **more: Any) -> Tensor:
+        """Attack with a seed, and with what else it takes."""
+        given = {"random_state": 0, **more}
+        kept = {name: value for name, value in given.items() if name in self.takes}
+        return self.attack(model, inputs, labels, **kept)
+
+    def halfspace(self) -> tuple[Halfspace, Tensor, Tensor]:
+        """Examples of which one half is well within the budget."""
+        model, inputs = Halfspace().eval(), 0.35 + 0.3 * examples()
+        if self.epsilon is not None and self.norm not in COUNTS:
+            median = float(model.least(inputs, self.norm).median())
+            inputs = 0.5 + (inputs - 0.5) * min(1.0, self.epsilon / median)
+        return model, inputs, classes(model, inputs)
+
+
+def examples() -> Tensor:
+    """Images of every grey, with one black, one white, and one of black and white pixels."""
+    images = shares(ROWS + 1, torch.zeros(1, *SHAPE))[1:].clone()
+    images[1], images[2], images[3] = images[1].round(), 0, 1
+    return images
+
+
+def classes(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The model's own classes."""
+    with torch.no_grad():
+        return model(inputs).argmax(dim=1)
+
+
+def lent() -> tuple[Lent, Tensor, Tensor]:
+    """The model to be given back, in the modes that it is lent in, and its classes in eval mode."""
+    model, inputs = Lent(), examples()
+    labels = classes(Lent().eval(), inputs)
+    return model, inputs, labels
