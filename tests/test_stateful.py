@@ -176,6 +176,12 @@ class Estimators(RuleBasedStateMachine):
             assert self.estimator.fit(*DATA[data]) is self.estimator
             self.fits = after
 
+    @precondition(lambda self: self.fits)
+    @rule(data=st.sampled_from(["the same", *DATA]))
+    def warm_fit(self, data: str) -> None:
+        self.set_params(("warm_start", True))
+        self.fit(self.fits[-1].data if data == "the same" else data)
+
     @rule(what=st.sampled_from(sorted(REFUSED)))
     def refused_fit(self, what: str) -> None:
         with pytest.raises((ValueError, TypeError), match=r" must | minimum|inconsistent"):
@@ -415,6 +421,11 @@ class Evaluations(RuleBasedStateMachine):
     def go_on_with_further_attacks(self, more: int) -> None:
         attacks = min(self.owner.attacks + more, len(ORDER))
         self.ask(self.owner._replace(attacks=attacks))
+
+    @precondition(lambda self: self.owner)
+    @rule(examples=st.sampled_from(sorted(EXAMPLES)))
+    def evaluate_other_data(self, examples: str) -> None:
+        self.ask(self.owner._replace(examples=examples))
 
     def ask(self, asked: Asked) -> None:
         if not self.fits(asked):
