@@ -25,7 +25,7 @@ test: $(INSTALLED)  ## Run the tests and the docstrings' examples (slow ones: ma
 	$(BIN)/python -m pytest -q -n 2 $(PYTEST)
 
 test-oldest: $(OLDEST)/.installed  ## Run the tests on the oldest versions that pyproject.toml allows
-	$(OLDEST)/bin/python -m pytest -q -n 2 $(PYTEST)
+	$(OLDEST)/bin/python -m pytest -q -n 2 -o filterwarnings=default $(PYTEST)
 
 surface: $(INSTALLED)  ## Write the snapshot of the public names, signatures and schemas anew
 	$(BIN)/python -m tests.surface

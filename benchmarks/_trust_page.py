@@ -1,0 +1,111 @@
+"""Write docs/explanation/trust.md from what ``benchmarks.mutants`` and ``benchmarks.faults`` found.
+
+python -m benchmarks._trust_page
+"""
+
+from collections import Counter
+from typing import Any
+
+from benchmarks._common import RESULTS, load, table
+
+PAGE = RESULTS.parents[1] / "docs" / "explanation" / "trust.md"
+TEXT = """\
+# Trust: what is promised and how it is tested
+
+A figure of robustness is worth what the code behind it is worth. This page lists what distillguard promises, with the test or the command
+that would tell if it were not so, and what the commands gave last. It is written by `python -m benchmarks._trust_page`.
+
+## Promises of the attacks
+
+{{func}}`distillguard.testing.check_attack` tests the first eight on any attack; {{func}}`distillguard.testing.check_model` tests what a network has to do for
+them. {{doc}}`../howto/testing` shows both.
+
+| promise | tested by |
+| --- | --- |
+| Adversarial examples lie within `bounds` exactly and within `epsilon` up to one rounding. | `tests/test_attacks_contract.py`, `tests/test_numerics.py` |
+| The result of an example depends neither on its neighbours, nor on `batch_size`, nor on order. | `tests/test_attacks_contract.py`, `tests/test_engine.py` |
+| Every point that an attack reaches is judged, the last too, and the best by margin is kept. | `tests/test_pgd.py`, `tests/test_attacks_contract.py` |
+| A model is borrowed: modes, gradients, statistics and global random numbers are as before, from several threads too. | `tests/test_modes.py`, `tests/test_threads.py` |
+| Values at the bounds can move; one step, one example, two classes and no example work. | `tests/test_attacks_contract.py`, `tests/test_carlini_wagner.py` |
+| A gradient of zero gives a step of zero, never NaN, and is counted. | `tests/test_numerics.py`, `tests/test_masking.py` |
+| The same `random_state` gives the same result on the same machine. | `tests/test_random.py`, `tests/test_attacks_contract.py` |
+| A model that returns probabilities is refused, with the remedy. | `tests/test_usual_mistakes.py` |
+| A function in front of the network that changes no value changes no verdict. | `tests/test_any_model.py`, `python -m benchmarks.fronts` |
+| Results do not depend on the units of the inputs. | `tests/test_numerics.py` |
+| A success holds when the model is asked again, alone or in any batch. | `tests/test_evaluation.py`, `tests/test_models.py` |
+| A model is asked only for batches of at least one example, in the caller's layout and dtype. | `tests/test_any_model.py`, `tests/test_models.py` |
+
+## Promises of training, saves and evaluation
+
+| promise | tested by |
+| --- | --- |
+| `softmax` sums to 1, keeps the order, ignores shifts and does not overflow. | `tests/test_functional.py`, `tests/test_properties.py` |
+| Fits, refused fits, warm starts, clones, pickles, saves and interrupts in any order leave what the completed fits alone would have taught. | `tests/test_stateful.py` |
+| A killed fit, resumed, ends with the bits of an unbroken one. | `tests/test_long_runs.py`, `python -m benchmarks.faults --only kills` |
+| A killed evaluation, resumed, gives the same report; other data, settings, models or attacks are refused. | `tests/test_state.py`, `tests/test_stateful.py` |
+| A damaged save, checkpoint, state file or report is read right or refused. | `tests/test_persistence.py`, `tests/test_state.py`, `python -m benchmarks.faults --only damage` |
+| No file runs code, nothing is written outside the folders given, and no socket is opened. | `tests/test_persistence.py`, `tests/test_surface.py` |
+| The public names, signatures, defaults and schemas change only knowingly. | `tests/test_surface.py` |
+| Two processes train the network that one trains. | `tests/test_processes.py` |
+| Errors say what must be given instead. | `tests/test_usual_mistakes.py`, `tests/test_validation.py` |
+
+`HYPOTHESIS_PROFILE=many` runs the properties and the state machines at greater length, `make test-oldest` runs the suite on the oldest versions
+allowed, and `make audit` looks up known vulnerabilities of the pinned ones.
+
+## Deliberate faults in the code
+
+`python -m benchmarks.mutants` exchanges one piece of the source at a time and runs the tests most likely to notice. {mutants}
+
+## Deliberate faults around it
+
+`python -m benchmarks.faults` kills, fills the disk, damages files and works in several threads at once. *Right* is bit for bit what an
+undisturbed run gives, *refused* the documented error with everything else as it was, and *lost* neither of them.
+
+{faults}
+
+{load}
+
+The figures are of {date}, with PyTorch {torch} on {cores} cores.
+"""
+
+
+def main() -> None:
+    """Write the page anew."""
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """The whole page."""
+    found = load("faults")
+    rows = [row for part in found["parts"].values() for row in part]
+    return TEXT.format(
+        mutants=told_of_mutants(load("mutants")["faults"]),
+        faults=table(rows, ["fault", "trials", "right", "refused", "lost"]),
+        load=told_of_load(found["load"]),
+        date=found["date"],
+        torch=found["versions"]["torch"],
+        cores=found["cores"],
+    )
+
+
+def told_of_mutants(faults: list[dict[str, Any]]) -> str:
+    """How many were killed, and which were not."""
+    verdicts = Counter(fault["verdict"] for fault in faults)
+    rest = [fault["fault"] for fault in faults if fault["verdict"] != "killed"]
+    killed = f"Of {len(faults)} faults the tests killed {verdicts['killed']}"
+    return f"{killed}; there survived: {', '.join(rest)}." if rest else f"{killed}."
+
+
+def told_of_load(found: dict[str, Any]) -> str:
+    """What the memory did under mixed load."""
+    return (
+        f"Under {found['minutes']:g} minutes of mixed load (`--only load --minutes "
+        f"{found['minutes']:g}`: {found['rounds']} rounds of fit, save, load, evaluate and resume) "
+        f"the process held {found['MiB after a quarter']} MiB after a quarter of the time and "
+        f"{found['MiB at the end']} MiB at the end, {found['KiB for each round']} KiB more for "
+        "each round by a line through all."
+    )
+
+
+if __name__ == "__main__":
+    main()
