@@ -120,7 +120,8 @@ def main() -> None:
 def page() -> str:
     """The whole page."""
     found = load("faults")
-    rows = [row for part in found["parts"].values() for row in part]
+    names = ("kills", "disks", "givens", "damage", "threads")
+    rows = [row for name in names for row in found["parts"][name]]
     return TEXT.format(
         attacks=promises(ATTACKS),
         rest=promises(REST),

@@ -547,21 +547,24 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the other rows of the results")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    before = load("faults") if options.keep else {}
-    parts, mixed = before.get("parts", {}), before.get("load")
+    if not options.keep:
+        save("faults", {"parts": {}, "load": None, **circumstances()})
     for name in options.only:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
             if name == "load":
-                mixed = loaded(options.minutes, folder)
+                found = loaded(options.minutes, Path(place))
             else:
-                parts[name] = [row.told() for row in PARTS[name](options, folder)]
+                found = [row.told() for row in PARTS[name](options, Path(place))]
+        held = load("faults")  # what is known is kept, whatever becomes of the other parts
+        held = held | {"load": found} if name == "load" else held
+        parts = held["parts"] if name == "load" else held["parts"] | {name: found}
+        save("faults", {**held, "parts": parts, **circumstances()})
         print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    rows = [row for name in PARTS for row in parts.get(name, [])]
-    save("faults", {"parts": parts, "load": mixed, **circumstances()})
+    held = load("faults")
+    rows = [row for name in PARTS for row in held["parts"].get(name, [])]
     print(table(rows, ["fault", "trials", "right", "refused", "lost"]))
-    print(mixed)
+    print(held["load"])
     if any(row["lost"] for row in rows):
         sys.exit("something was lost")
 
