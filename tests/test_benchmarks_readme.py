@@ -74,6 +74,16 @@ def test_the_comparison_of_libraries_has_the_figures_of_the_committed_results():
         assert_figures([cell], [row["median"], row["forwards"], row["backwards"]])
 
 
+def test_the_page_on_trust_has_todays_figures_and_names_what_there_is():
+    generator = importlib.import_module("benchmarks._trust_page")
+    written = generator.PAGE.read_text(encoding="utf-8")
+    assert written == generator.page()
+    for path in re.findall(r"`(tests/\w+\.py)`", written):
+        assert (ROOT / path).exists(), path
+    for module in re.findall(r"python -m benchmarks\.(\w+)", written):
+        assert (ROOT / "benchmarks" / f"{module}.py").exists(), module
+
+
 def test_readme_has_what_its_code_printed_and_the_figures_of_the_committed_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert front.filled(text) == text

@@ -165,6 +165,14 @@ def test_a_further_attack_runs_alone_on_what_stands(path, attacked, survivors_on
             evaluate(Plug(NET), X, Y, state_file=path, **settings | {"attacks": other})
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_state_of_two_examples_is_read_back_whatever_their_keys(path, seed):
+    # Keys are 64 bits: a quarter of all pairs lie further apart than int64 can say.
+    settings = SETTINGS | {"epsilon": 1.0, "attacks": {"fgsm": attacks.fgsm}, "random_state": seed}
+    first = evaluate(NET, X[:2], Y[:2], state_file=path, **settings)
+    assert told(evaluate(NET, X[:2], Y[:2], state_file=path, **settings)) == told(first)
+
+
 def test_what_a_killed_write_left_is_swept_up(path):
     stray = path.with_name("state.distillguard-0123abcd")
     stray.write_bytes(b"half")
