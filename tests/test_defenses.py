@@ -17,6 +17,7 @@ from torch import nn
 
 from distillguard import (
     DefensiveDistiller,
+    ExtendedDistiller,
     LayeredDefense,
     UndefendedClassifier,
     attacks,
@@ -42,6 +43,7 @@ from distillguard.defenses import (
 from distillguard.defenses._calibration import joint_thresholds
 from distillguard.exceptions import SaveError
 from distillguard.functional import margin_loss, merge_rejection
+from distillguard.networks import Rejecting
 
 LAYERS = {
     "BitDepth": BitDepth,
@@ -497,11 +499,23 @@ def test_an_evaluation_counts_a_rejected_clean_example_as_an_error(digits, guard
         ({"detectors": MaximumProbability}, TypeError, "detectors must be a list or tuple of in"),
         ({"estimator": "svm"}, TypeError, "estimator must be None, an estimator of distillguard"),
         ({"rejected_label": 3}, ValueError, "rejected_label must be none of the classes, got 3"),
+        ({"estimator": ExtendedDistiller()}, TypeError, "one that may reject by itself"),
+        ({"estimator": Rejecting(nn.Linear(4, 3))}, TypeError, "one that may reject by itself"),
     ],
 )
 def test_a_wrong_parameter_is_refused(digits, classifier, settings, kind, message):
     with pytest.raises(kind, match=message):
         LayeredDefense(**{"estimator": classifier, **settings}).fit(*digits[0])
+
+
+def test_detectors_and_layers_take_the_precision_of_the_classifier(digits, tmp_path):
+    X, y = (part[:100] for part in digits[0])
+    inner = UndefendedClassifier(max_epochs=1, precision="64-true", random_state=0)
+    parts = [BitDepth(4)], [MaximumProbability(), ReconstructionError(max_epochs=1)]
+    guard = LayeredDefense(inner, *parts, random_state=0).fit(X, y)
+    assert guard.decision_function(X).dtype == np.float64
+    guard.save(tmp_path)
+    assert np.array_equal(load(tmp_path).decision_function(X), guard.decision_function(X))
 
 
 def test_calibrate_wants_everything_fitted(digits, classifier):

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from .._clopper_pearson import clopper_pearson
 from .._copies import copied
 from .._data import Spec, examples
-from .._modes import borrowed, fitted_to, isolated_random_state
+from .._modes import borrowed, dtype_of, fitted_to, isolated_random_state
+from .._processes import joined as processes
 from .._random import draw_seed
+from .._rejection import rejects
 from .._validation import check_in_unit_interval
 from .._words import described
 from ..estimators import UndefendedClassifier
@@ -195,7 +197,7 @@ class LayeredDefense(RejectingClassifier):
             for detector in detectors:
                 if not detector.fitted:
                     detector.fit(inputs[~held].float())
-            model = LayeredNetwork(network, _copies(self.layers), detectors)
+            model = _whole(network, _copies(self.layers), detectors)
             rate = self._calibrated(model, inputs[held] if bool(held.any()) else inputs)
         self._keep_learned(model, classes, tuple(inputs.shape[1:]), rate)
         self.__dict__.pop("feature_names_in_", None)
@@ -243,7 +245,7 @@ class LayeredDefense(RejectingClassifier):
                     )
             network, classes = self._trained(inputs, None, 0)
             self._check_rejected_label(classes)
-            model = LayeredNetwork(network, _copies(self.layers), _copies(self.detectors))
+            model = _whole(network, _copies(self.layers), _copies(self.detectors))
         with isolated_random_state([], self._seed()):
             rate = self._calibrated(model, inputs)
         self._keep_learned(model, classes, tuple(inputs.shape[1:]), rate)
@@ -290,9 +292,12 @@ class LayeredDefense(RejectingClassifier):
         return self.model_
 
     def _seed(self) -> int:
+        """The first process's, in all of them."""
         if self.random_state is None:
-            return draw_seed(None) % 2**31
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+            seed = draw_seed(None) % 2**31
+        else:
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        return int(processes().broadcast(seed))
 
     def _check(self) -> None:
         for name in ("false_positive_rate", "calibration_fraction"):
@@ -309,6 +314,11 @@ class LayeredDefense(RejectingClassifier):
                         f"{described(each)}"
                     )
         inner = self.estimator
+        if isinstance(inner, RejectingClassifier) or rejects(inner):
+            raise TypeError(
+                "estimator must answer every input by a class, got one that may reject by itself, "
+                f"{described(inner)}; let the detectors reject"
+            )
         if not (inner is None or isinstance(inner, nn.Module | NetworkClassifier)):
             raise TypeError(
                 "estimator must be None, an estimator of distillguard or a module, got "
@@ -373,6 +383,14 @@ class LayeredDefense(RejectingClassifier):
 
 def _copies(parts: Sequence[nn.Module]) -> list[Any]:
     return [deepcopy(part) for part in parts]
+
+
+def _whole(network: nn.Module, layers: list[Any], detectors: list[Any]) -> LayeredNetwork:
+    """All of it, in the dtype of the classifier."""
+    dtype = dtype_of(network, torch.get_default_dtype())
+    return LayeredNetwork(
+        network, *([part.to(dtype) for part in each] for each in (layers, detectors))
+    )
 
 
 def _is_fitted(estimator: Any) -> bool:
