@@ -88,14 +88,7 @@ def _descent(
         found[places] = points.detach()
         if step == steps or not bool(left.any()):
             break
-        (towards,) = torch.autograd.grad(margin.sum(), asked, retain_graph=True)
-        (away,) = torch.autograd.grad(alarm.sum(), asked, allow_unused=True)
-        away = torch.zeros_like(points) if away is None else -away
-        fooled = per_example(margin > 0, points)
-        ahead, back = towards, away
-        if 2 * step < steps:
-            ahead, back = _without(towards, away), _without(away, towards)
-        direction = torch.where(fooled, back, ahead)
+        direction = _direction(margin, alarm, asked, selective=2 * step < steps)
         share = FIRST_STEP * (LAST_STEP / FIRST_STEP) ** (step / steps)
         across = _across(direction, norm, epsilon, high - low)
         farther = points.detach() + share * across
@@ -103,6 +96,19 @@ def _descent(
         places, inputs, labels = places[left], inputs[left], labels[left]
         low, high = low[left], high[left]
     return found
+
+
+def _direction(margin: Tensor, alarm: Tensor, asked: Tensor, *, selective: bool) -> Tensor:
+    """What fools more, or alarms less where that is done: all of it, or what does no other harm."""
+    fooled = margin > 0
+    if not selective:
+        (direction,) = torch.autograd.grad(torch.where(fooled, -alarm, margin).sum(), asked)
+        return direction
+    (towards,) = torch.autograd.grad(margin.sum(), asked, retain_graph=True)
+    (away,) = torch.autograd.grad(alarm.sum(), asked, allow_unused=True)
+    away = torch.zeros_like(asked) if away is None else -away
+    back, ahead = _without(away, towards), _without(towards, away)
+    return torch.where(per_example(fooled, asked), back, ahead)
 
 
 def _across(gradient: Tensor, norm: Distance, epsilon: float, width: Tensor) -> Tensor:
