@@ -542,3 +542,21 @@ def test_a_layer_that_changes_the_shape_is_refused():
 
     with pytest.raises(ValueError, match="transform must return a tensor of the shape of its inp"):
         Halved()(images())
+
+
+def test_the_gradient_of_an_alarm_is_that_of_the_maximum_and_asks_no_other_detector():
+    network = LayeredNetwork(nn.Linear(2, 2), [], [MaximumProbability(), MaximumProbability()])
+    network.thresholds, network.spreads = torch.tensor([0.5, 1.0]), torch.tensor([2.0, 0.5])
+    scores = [torch.tensor([3.0, 1.0, 0.0]), torch.tensor([1.0, 2.0, 4.0])]
+    ours, theirs = ([each.clone().requires_grad_() for each in scores] for _ in range(2))
+    alarm = network.alarm(ours)
+    excess = (torch.stack(theirs, dim=1) - network.thresholds) / network.spreads
+    assert torch.equal(alarm, excess.amax(dim=1))
+    assert torch.equal(network.alarm(scores), alarm)
+    alarm.sum().backward()
+    excess.amax(dim=1).sum().backward()
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))
+    lone = [each[:1].clone().requires_grad_() for each in scores]
+    (only, other) = torch.autograd.grad(network.alarm(lone).sum(), lone, allow_unused=True)
+    assert only.tolist() == [0.5]
+    assert other is None

@@ -203,7 +203,8 @@ class LayerReport(Table):
             share = each.mean() if len(each) else float("nan")
             spent = self.passes.get(name)
             told = "" if spent is None else f"{spent:.0f}"
-            rows.append((name, percent(share), f"[{100 * low:.1f}, {100 * high:.1f}]", told))
+            shown = f"{name}, on the rest" if name == JOINT else name
+            rows.append((shown, percent(share), f"[{100 * low:.1f}, {100 * high:.1f}]", told))
         return rows
 
 

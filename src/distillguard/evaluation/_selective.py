@@ -122,10 +122,12 @@ def margin_and_alarm(
     model: "LayeredNetwork", points: Tensor, labels: Tensor, draws: int
 ) -> tuple[Tensor, Tensor]:
     """Lead of another class over the true one, and the largest excess over a threshold: (n,)."""
-    parts = [model.parts(points) for _ in range(draws)]
-    logits, scores = (torch.stack(each).mean(dim=0) for each in zip(*parts, strict=True))
-    excess = (scores - model.thresholds.to(scores)) / model.spreads.to(scores)
-    return margin_loss(logits, labels), excess.amax(dim=1)
+    asked = [model.answers(points) for _ in range(draws)]
+    logits = torch.stack([answers for answers, _ in asked]).mean(dim=0)
+    scores = [
+        torch.stack(each).mean(dim=0) for each in zip(*(own for _, own in asked), strict=True)
+    ]
+    return margin_loss(logits, labels), model.alarm(scores)
 
 
 def _without(gradient: Tensor, other: Tensor) -> Tensor:
