@@ -17,6 +17,7 @@ from torch import nn
 
 from distillguard import (
     DefensiveDistiller,
+    ExtendedDistiller,
     LayeredDefense,
     UndefendedClassifier,
     attacks,
@@ -43,6 +44,7 @@ from distillguard.defenses._calibration import joint_thresholds
 from distillguard.exceptions import SaveError
 from distillguard.functional import margin_loss, merge_rejection
 from distillguard.testing import check_defense
+from distillguard.networks import Rejecting
 
 LAYERS = {
     "BitDepth": BitDepth,
@@ -472,11 +474,23 @@ def test_an_evaluation_counts_a_rejected_clean_example_as_an_error(digits, guard
         ({"detectors": MaximumProbability}, TypeError, "detectors must be a list or tuple of in"),
         ({"estimator": "svm"}, TypeError, "estimator must be None, an estimator of distillguard"),
         ({"rejected_label": 3}, ValueError, "rejected_label must be none of the classes, got 3"),
+        ({"estimator": ExtendedDistiller()}, TypeError, "one that may reject by itself"),
+        ({"estimator": Rejecting(nn.Linear(4, 3))}, TypeError, "one that may reject by itself"),
     ],
 )
 def test_a_wrong_parameter_is_refused(digits, classifier, settings, kind, message):
     with pytest.raises(kind, match=message):
         LayeredDefense(**{"estimator": classifier, **settings}).fit(*digits[0])
+
+
+def test_detectors_and_layers_take_the_precision_of_the_classifier(digits, tmp_path):
+    X, y = (part[:100] for part in digits[0])
+    inner = UndefendedClassifier(max_epochs=1, precision="64-true", random_state=0)
+    parts = [BitDepth(4)], [MaximumProbability(), ReconstructionError(max_epochs=1)]
+    guard = LayeredDefense(inner, *parts, random_state=0).fit(X, y)
+    assert guard.decision_function(X).dtype == np.float64
+    guard.save(tmp_path)
+    assert np.array_equal(load(tmp_path).decision_function(X), guard.decision_function(X))
 
 
 def test_calibrate_wants_everything_fitted(digits, classifier):
@@ -503,3 +517,21 @@ def test_a_layer_that_changes_the_shape_is_refused():
 
     with pytest.raises(ValueError, match="transform must return a tensor of the shape of its inp"):
         Halved()(images())
+
+
+def test_the_gradient_of_an_alarm_is_that_of_the_maximum_and_asks_no_other_detector():
+    network = LayeredNetwork(nn.Linear(2, 2), [], [MaximumProbability(), MaximumProbability()])
+    network.thresholds, network.spreads = torch.tensor([0.5, 1.0]), torch.tensor([2.0, 0.5])
+    scores = [torch.tensor([3.0, 1.0, 0.0]), torch.tensor([1.0, 2.0, 4.0])]
+    ours, theirs = ([each.clone().requires_grad_() for each in scores] for _ in range(2))
+    alarm = network.alarm(ours)
+    excess = (torch.stack(theirs, dim=1) - network.thresholds) / network.spreads
+    assert torch.equal(alarm, excess.amax(dim=1))
+    assert torch.equal(network.alarm(scores), alarm)
+    alarm.sum().backward()
+    excess.amax(dim=1).sum().backward()
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))
+    lone = [each[:1].clone().requires_grad_() for each in scores]
+    (only, other) = torch.autograd.grad(network.alarm(lone).sum(), lone, allow_unused=True)
+    assert only.tolist() == [0.5]
+    assert other is None

@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -317,8 +318,22 @@ def test_every_card_shows_its_rows_figures(result):
             one["twin"]["robust_accuracy"],
         ]
         assert figures == pytest.approx([100 * share for share in wanted], abs=0.051)
-        assert one["hole"] in part
+        assert one["hole"] in re.sub(r"\[([^]]+ \d{4})\]\([^)]+\)", r"\1", part)
         assert one["claim"] in part
+
+
+def test_every_claim_and_every_hole_that_names_somebody_has_a_link_to_him(result):
+    for one in result["rows"]:
+        assert one["link"].startswith("https://")
+        for name in re.findall(r"[A-Z]\w+(?: et al\.| and [A-Z]\w+) \d{4}", one["hole"]):
+            assert f"[{name}](https://" in cards.linked(one["hole"]), name
+
+
+def test_every_finding_on_a_card_has_its_page(result):
+    page = (ROOT / "docs" / "museum.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"\]\((findings/[^)]+)\)", page))
+    assert targets
+    assert all((ROOT / "docs" / target).is_file() for target in targets)
 
 
 def test_the_results_are_of_the_defences_as_they_are_described(result):

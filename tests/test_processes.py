@@ -22,9 +22,10 @@ SCRIPT = """
     from torch import nn
     from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
     from distillguard import (
-        AdversarialTrainer, DefensiveDistiller, RobustDistiller, UndefendedClassifier, datasets,
-        evaluate,
+        AdversarialTrainer, DefensiveDistiller, ExtendedDistiller, LayeredDefense, RobustDistiller,
+        UndefendedClassifier, datasets, evaluate,
     )
+    from distillguard.defenses import BitDepth, MaximumProbability, ReconstructionError
     from lightning_fabric.loggers import CSVLogger
     from distillguard.callbacks import JSONLines, LoggerCallback
     from distillguard.exceptions import AttackError
@@ -68,6 +69,20 @@ SCRIPT = """
     tell("robust", RobustDistiller(**attack, **settings).fit(X, y))
     fresh = UndefendedClassifier(**settings | {"random_state": None}).fit(X, y)
     tell("unseeded", fresh)
+    tell("extended", ExtendedDistiller(early_stopping=True, **settings).fit(X, y))
+
+    def guard(seed):
+        inner = UndefendedClassifier(**settings | {"random_state": seed})
+        detectors = [MaximumProbability(), ReconstructionError(max_epochs=2)]
+        guard = LayeredDefense(inner, [BitDepth(4)], detectors, random_state=seed).fit(X, y)
+        return {
+            "thresholds": guard.thresholds_.tolist(),
+            "alarms": guard.false_alarms_,
+            "predictions": guard.predict(Xt[:100]).tolist(),
+            "again": guard.calibrate(Xt[100:200]).thresholds_.tolist(),
+        }
+
+    told["guard"], told["unseeded guard"] = guard(0), guard(None)
 
     class Recording(nn.Module):
         seen = []
@@ -161,10 +176,31 @@ def test_two_processes_train_the_network_that_one_trains(told, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["distiller", "loaded", "loader", "divided", "batch-norm", "adversarial", "robust"]
+    "name",
+    [
+        "distiller",
+        "loaded",
+        "loader",
+        "divided",
+        "batch-norm",
+        "adversarial",
+        "robust",
+        "extended",
+        "guard",
+        "unseeded guard",
+    ],
 )
 def test_all_processes_end_with_the_same_network(told, name):
     assert told[1][name] == told[2][name]
+
+
+def test_two_processes_calibrate_the_layered_defence_that_one_calibrates(told):
+    one, two = told[0]["guard"], told[1]["guard"]
+    assert one["alarms"] == two["alarms"]
+    assert one["predictions"] == two["predictions"]
+    assert -1 in one["predictions"]
+    for name in ("thresholds", "again"):
+        assert two[name] == pytest.approx(one[name], rel=1e-4)
 
 
 def test_without_a_seed_the_first_process_draws_it_for_all(told):

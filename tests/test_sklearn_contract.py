@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import (
 from distillguard import (
     AdversarialTrainer,
     DefensiveDistiller,
+    ExtendedDistiller,
     LayeredDefense,
     RobustDistiller,
     UndefendedClassifier,
@@ -68,6 +69,13 @@ def rejecting(estimator):
     expected_failed_checks=rejecting,
 )
 def test_a_layered_defence_is_held_to_what_a_rejecting_classifier_can_do(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_checks(
+    [ExtendedDistiller(max_epochs=15)], expected_failed_checks=lambda e: known(e) | rejecting(e)
+)
+def test_extended_distillation_is_held_to_the_same(estimator, check):
     check(estimator)
 
 

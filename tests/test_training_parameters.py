@@ -12,15 +12,26 @@ from torch import nn
 from distillguard import (
     AdversarialTrainer,
     DefensiveDistiller,
+    ExtendedDistiller,
     RobustDistiller,
     UndefendedClassifier,
     functional,
 )
 
-KINDS = (DefensiveDistiller, UndefendedClassifier, AdversarialTrainer, RobustDistiller)
+KINDS = (
+    DefensiveDistiller,
+    UndefendedClassifier,
+    AdversarialTrainer,
+    RobustDistiller,
+    ExtendedDistiller,
+)
 generator = np.random.default_rng(0)
 X = generator.random((90, 4), dtype=np.float32)
 y = np.repeat([0, 1, 2], [60, 20, 10])
+
+
+def dropping(shape, n_classes):
+    return nn.Sequential(nn.Dropout(0.2), nn.Linear(4, n_classes))
 
 
 def frozen(kind=UndefendedClassifier, **settings):
@@ -69,9 +80,10 @@ def test_an_example_of_weight_zero_is_as_if_it_were_not_there(kind):
     if kind in (AdversarialTrainer, RobustDistiller):
         settings["attack"] = lambda network, inputs, labels: inputs + 0.01
         settings["bounds"] = (0.0, 1.0)
-    one = kind(nn.Linear(4, 3), **settings).fit(X, y + (y == 2), sample_weight=weights)
+    module = dropping if kind is ExtendedDistiller else nn.Linear(4, 3)
+    one = kind(module, **settings).fit(X, y + (y == 2), sample_weight=weights)
     kept = weights > 0
-    other = kind(nn.Linear(4, 3), **settings)
+    other = kind(module, **settings)
     module = one.module
     assert len(one.classes_) == 3
     other.set_params(module=module)

@@ -8,6 +8,15 @@ GENERATED = "% Written by: python -m benchmarks.museum --pages. Edit benchmarks/
 POINTS = 0.05
 """How far above the best adaptive attack's a figure may stand, and above the twin's."""
 
+BROKEN_BY = {
+    "Athalye et al. 2018": "https://arxiv.org/abs/1802.00420",
+    "Carlini and Wagner 2017": "https://arxiv.org/abs/1711.08478",
+    "He et al. 2017": "https://arxiv.org/abs/1706.04701",
+    "Mosbach et al. 2018": "https://arxiv.org/abs/1810.12042",
+    "Tramer et al. 2020": "https://arxiv.org/abs/2002.08347",
+}
+"""Where those whom a card names say how they broke the defence."""
+
 Row = dict[str, Any]
 
 
@@ -80,6 +89,13 @@ be real.
 """
 
 
+def linked(hole: str) -> str:
+    """The words about a hole, with links to who found it."""
+    for name, address in BROKEN_BY.items():
+        hole = hole.replace(name, f"[{name}]({address})")
+    return hole
+
+
 def card(row: Row) -> str:
     """One defence."""
     shown = summary(row)
@@ -93,7 +109,7 @@ def card(row: Row) -> str:
         "",
         f"*Claim.* {row['claim']}",
         "",
-        f"*Hole.* {row['hole']}",
+        f"*Hole.* {linked(row['hole'])}",
         "",
         "| accuracy left, % | |",
         "| --- | ---: |",

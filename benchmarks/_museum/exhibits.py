@@ -33,7 +33,7 @@ from benchmarks._museum.transformations import (
     TotalVariation,
 )
 from benchmarks._small import LOADERS, RADII, TRAINED_ON, convolutional, network, trained
-from distillguard import AdversarialTrainer
+from distillguard import AdversarialTrainer, ExtendedDistiller, networks
 from distillguard.adaptive import averaged, straight_through
 
 StandIns = dict[str, nn.Module]
@@ -165,6 +165,34 @@ def distilled(temperature: int) -> Exhibit:
         causes=("margin-beats-cross-entropy", "zero-gradients", "saturated-softmax"),
     )
 
+
+def dropping(_: object, width: int) -> nn.Module:
+    """The small network with dropout in front of its last layer, of so many outputs."""
+    *layers, last = network().children()
+    assert isinstance(last, nn.Linear)
+    return nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(last.in_features, width))
+
+
+def extended(model: nn.Module, studio: Studio) -> nn.Module:
+    """Distil by the library with the paper's class of outliers."""
+    distiller = ExtendedDistiller(dropping, max_epochs=training.EPOCHS, random_state=0)
+    return distiller.fit(*studio.examples()).model_
+
+
+EXTENDED = Exhibit(
+    name="extended-distillation",
+    title="Extended defensive distillation",
+    paper="Papernot and McDaniel 2017",
+    link="https://arxiv.org/abs/1705.05264",
+    claim="A class of outliers, learned from the teacher's uncertainty, addresses some of the "
+    "attacks that broke defensive distillation.",
+    hole="The outlier class is one more logit. A margin that counts it as an obstacle goes around "
+    "it, to another class.",
+    make=lambda: networks.Rejecting(dropping((1, 28, 28), 11)),
+    train=extended,
+    oblivious=lambda model: model.get_submodule("network"),
+    rejects=True,
+)
 
 LABEL_SMOOTHING = Exhibit(
     name="label-smoothing",
@@ -546,6 +574,7 @@ PGD_TRAINING = Exhibit(
 EXHIBITS = (
     distilled(20),
     distilled(100),
+    EXTENDED,
     LABEL_SMOOTHING,
     LOGIT_SQUEEZING,
     THERMOMETER,

@@ -24,6 +24,7 @@ _HOMES = {
     "estimators": "",
     "AdversarialTrainer": "estimators",
     "DefensiveDistiller": "estimators",
+    "ExtendedDistiller": "estimators",
     "LayeredDefense": "defenses",
     "RobustDistiller": "estimators",
     "UndefendedClassifier": "estimators",
@@ -35,6 +36,7 @@ _HOMES = {
 __all__ = [
     "AdversarialTrainer",
     "DefensiveDistiller",
+    "ExtendedDistiller",
     "LayeredDefense",
     "RobustDistiller",
     "RobustnessReport",
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from .estimators import (
         AdversarialTrainer,
         DefensiveDistiller,
+        ExtendedDistiller,
         RobustDistiller,
         UndefendedClassifier,
     )

@@ -13,17 +13,19 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from .. import functional
 from .._clopper_pearson import clopper_pearson
 from .._copies import copied
 from .._data import Spec, examples
-from .._modes import borrowed, fitted_to, isolated_random_state
+from .._modes import borrowed, dtype_of, fitted_to, isolated_random_state
+from .._processes import joined as processes
 from .._random import draw_seed
+from .._rejection import rejects
 from .._validation import check_in_unit_interval
 from .._words import described
 from ..estimators import UndefendedClassifier
 from ..estimators._classifier import NetworkClassifier
 from ..estimators._logits import logits_of
+from ..estimators._rejecting import RejectingClassifier
 from ..estimators._training_data import feature_names, held_out
 from ..networks._wrappers import scaled_as_saved
 from ..persistence._networks import no_larger_than
@@ -34,7 +36,7 @@ from ._network import LayeredNetwork
 _BATCH = 256
 
 
-class LayeredDefense(NetworkClassifier):
+class LayeredDefense(RejectingClassifier):
     """Classifier behind layers, with detectors beside it: a class or a refusal.
 
     Inputs pass through the layers, one after the other, before they are classified; each detector
@@ -121,7 +123,6 @@ class LayeredDefense(NetworkClassifier):
     layers: Sequence[nn.Module]
     detectors: Sequence[Detector]
     false_positive_rate: float
-    rejected_label: Any
     calibration_fraction: float
     random_state: Any
 
@@ -196,7 +197,7 @@ class LayeredDefense(NetworkClassifier):
             for detector in detectors:
                 if not detector.fitted:
                     detector.fit(inputs[~held].float())
-            model = LayeredNetwork(network, _copies(self.layers), detectors)
+            model = _whole(network, _copies(self.layers), detectors)
             rate = self._calibrated(model, inputs[held] if bool(held.any()) else inputs)
         self._keep_learned(model, classes, tuple(inputs.shape[1:]), rate)
         self.__dict__.pop("feature_names_in_", None)
@@ -244,62 +245,11 @@ class LayeredDefense(NetworkClassifier):
                     )
             network, classes = self._trained(inputs, None, 0)
             self._check_rejected_label(classes)
-            model = LayeredNetwork(network, _copies(self.layers), _copies(self.detectors))
+            model = _whole(network, _copies(self.layers), _copies(self.detectors))
         with isolated_random_state([], self._seed()):
             rate = self._calibrated(model, inputs)
         self._keep_learned(model, classes, tuple(inputs.shape[1:]), rate)
         return self
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Predict classes, or refuse.
-
-        Parameters
-        ----------
-        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
-            Examples like those of ``fit``. Of pairs (inputs, labels) the inputs are used.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Members of ``classes_``, or ``rejected_label``.
-        """
-        winners = self._gathered(X, lambda logits: logits.argmax(dim=1))
-        rejected = winners == len(self.classes_)
-        if not rejected.any():
-            return self.classes_[winners]
-        label = str(self.rejected_label) if _is_text(self.classes_) else self.rejected_label
-        return np.append(self.classes_, np.array([label]))[winners]
-
-    def predict_proba(self, X: Any) -> NDArray[Any]:
-        """Return the softmax of ``decision_function``.
-
-        Parameters
-        ----------
-        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
-            Examples like those of ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes + 1), float64
-            Rows that sum to 1, the last column for rejection. That one is no probability of
-            anything: it is the largest where ``predict`` refuses.
-        """
-        return self._gathered(X, lambda logits: functional.softmax(logits.double()))
-
-    def decision_function(self, X: Any) -> NDArray[Any]:
-        """Return the logits with a last column for rejection.
-
-        Parameters
-        ----------
-        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
-            Examples like those of ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes + 1)
-            Logits in the order of ``classes_``, then rejection; for two classes three columns.
-        """
-        return self._gathered(X, lambda logits: logits)
 
     def suspicion(self, X: Any) -> NDArray[Any]:
         """Return the scores of the detectors, to be compared with ``thresholds_``.
@@ -342,9 +292,12 @@ class LayeredDefense(NetworkClassifier):
         return self.model_
 
     def _seed(self) -> int:
+        """The first process's, in all of them."""
         if self.random_state is None:
-            return draw_seed(None) % 2**31
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+            seed = draw_seed(None) % 2**31
+        else:
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        return int(processes().broadcast(seed))
 
     def _check(self) -> None:
         for name in ("false_positive_rate", "calibration_fraction"):
@@ -361,18 +314,15 @@ class LayeredDefense(NetworkClassifier):
                         f"{described(each)}"
                     )
         inner = self.estimator
+        if isinstance(inner, RejectingClassifier) or rejects(inner):
+            raise TypeError(
+                "estimator must answer every input by a class, got one that may reject by itself, "
+                f"{described(inner)}; let the detectors reject"
+            )
         if not (inner is None or isinstance(inner, nn.Module | NetworkClassifier)):
             raise TypeError(
                 "estimator must be None, an estimator of distillguard or a module, got "
                 f"{described(inner)}"
-            )
-
-    def _check_rejected_label(self, classes: Any) -> None:
-        known = [str(each) if _is_text(classes) else each for each in classes.tolist()]
-        label = str(self.rejected_label) if _is_text(classes) else self.rejected_label
-        if label in known:
-            raise ValueError(
-                f"rejected_label must be none of the classes, got {self.rejected_label!r}"
             )
 
     def _held_out(self, labels: Tensor) -> Tensor:
@@ -418,7 +368,9 @@ class LayeredDefense(NetworkClassifier):
         self.n_features_in_ = int(np.prod(shape))
         self.false_alarms_ = rate
 
-    def _assembled(self, network: nn.Module, saved: Mapping[str, Tensor]) -> nn.Module:
+    def _assembled(
+        self, attribute: str, network: nn.Module, saved: Mapping[str, Tensor]
+    ) -> nn.Module:
         """The whole around a classifier's network, as it was saved."""
         prefix = "network."
         inside = [name.removeprefix(prefix) for name in saved if name.startswith(prefix)]
@@ -433,12 +385,16 @@ def _copies(parts: Sequence[nn.Module]) -> list[Any]:
     return [deepcopy(part) for part in parts]
 
 
+def _whole(network: nn.Module, layers: list[Any], detectors: list[Any]) -> LayeredNetwork:
+    """All of it, in the dtype of the classifier."""
+    dtype = dtype_of(network, torch.get_default_dtype())
+    return LayeredNetwork(
+        network, *([part.to(dtype) for part in each] for each in (layers, detectors))
+    )
+
+
 def _is_fitted(estimator: Any) -> bool:
     return isinstance(estimator, nn.Module) or hasattr(estimator, "model_")
-
-
-def _is_text(classes: NDArray[Any]) -> bool:
-    return any(isinstance(each, str) for each in classes.tolist())
 
 
 def _parts(model: LayeredNetwork, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -83,10 +83,9 @@ class LayeredNetwork(nn.Module):
         Tensor of shape (n, n_classes + 1)
             Logits, the last column for rejection.
         """
-        logits, scores = self.parts(inputs)
+        logits, scores = self.answers(inputs)
         best = logits.amax(dim=1)
-        excess = (scores - self.thresholds.to(scores)) / self.spreads.to(scores)
-        alarm = excess.amax(dim=1) if len(self.detectors) else -torch.ones_like(best)
+        alarm = self.alarm(scores) if scores else -torch.ones_like(best)
         rejection = best + self.unit.to(best) * alarm.to(best)
         return torch.cat([logits, rejection[:, None]], dim=1)
 
@@ -123,6 +122,51 @@ class LayeredNetwork(nn.Module):
         scores : Tensor of shape (n, n_detectors)
             The detectors'.
         """
+        logits, scores = self.answers(inputs)
+        return logits, torch.stack(scores, dim=1) if scores else logits.new_zeros(
+            logits.shape[0], 0
+        )
+
+    def alarm(self, scores: Sequence[Tensor]) -> Tensor:
+        """Return the largest excess over a threshold, in units of the spread of clean scores.
+
+        Its gradient asks only the detectors that are the most alarmed about some input.
+
+        Parameters
+        ----------
+        scores : sequence of Tensor of shape (n,)
+            Of each detector.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Above 0 where the input is rejected.
+        """
+        limits, spreads = (each.to(scores[0]) for each in (self.thresholds, self.spreads))
+        excess = [(own - limits[k]) / spreads[k] for k, own in enumerate(scores)]
+        if not any(each.requires_grad for each in excess):
+            return torch.stack(excess).amax(dim=0)
+        first = torch.stack([each.detach() for each in excess]).argmax(dim=0)
+        alarm = excess[0].new_zeros(len(excess[0]))
+        for place in first.unique().tolist():
+            alarm = torch.where(first == place, excess[place], alarm)
+        return alarm
+
+    def answers(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return what the classifier and each detector say, detector by detector.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+            What the first layer takes.
+
+        Returns
+        -------
+        logits : Tensor of shape (n, n_classes)
+            The classifier's.
+        scores : list of Tensor of shape (n,)
+            Each detector's.
+        """
         logits = self.classify(inputs)
         model = self._remembering(inputs, logits)
         detectors = [cast(Detector, each) for each in self.detectors]
@@ -134,9 +178,7 @@ class LayeredNetwork(nn.Module):
                     f"score of {type(detector).__name__} must return one number for each input, "
                     f"shape ({len(inputs)},), got {got}"
                 )
-        return logits, torch.stack(scores, dim=1) if scores else logits.new_zeros(
-            logits.shape[0], 0
-        )
+        return logits, scores
 
     def calibrate(self, thresholds: Tensor, logits: Tensor, scores: Tensor) -> None:
         """Set thresholds, and the units in which alarms are told.

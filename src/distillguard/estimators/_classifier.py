@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from .._data import Examples, Spec, examples
 from .._data._batch import PREDICTION_BATCH, Source
 from .._modes import borrowed, isolated_random_state, one_at_a_time
 from .._processes import joined as processes
+from .._typing import NetworkFactory
 from ..exceptions import DivergenceError
+from ..networks import mlp
 from ..networks._builders import built
 from ..networks._wrappers import scaled_as_saved
 from ..persistence._saving import save
@@ -44,6 +46,11 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     input_shape_: tuple[int, ...]
     n_features_in_: int
     history_: list[Epoch]
+
+    _default_module: ClassVar[NetworkFactory] = staticmethod(mlp)
+    """What None makes for ``module``."""
+    _EXTRA_COLUMNS: ClassVar[Mapping[str, int]] = {}
+    """Logits beyond one for each class, by the attribute of a network that has some."""
 
     def _keep(self, given: dict[str, Any]) -> None:
         """Store the arguments of ``__init__``, as they are, under their own names."""
@@ -262,7 +269,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         plain, nested = split(params, self.get_params(deep=False))
         super().set_params(**plain)
         for parameter, keywords in nested.items():
-            setattr(self, parameter, with_keywords(parameter, getattr(self, parameter), keywords))
+            held = getattr(self, parameter)
+            if parameter == "module" and held is None:
+                held = self._default_module
+            setattr(self, parameter, with_keywords(parameter, held, keywords))
         return self
 
     @contextmanager
@@ -352,18 +362,22 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         if self._goes_on():
             network: nn.Module = copied(getattr(self, attribute))
         else:
-            network = built(parameter, module, run.input_shape, len(run.classes))
+            extra = self._EXTRA_COLUMNS.get(attribute, 0)
+            builder = self._default_module if module is None else module
+            network = built(parameter, builder, run.input_shape, len(run.classes) + extra)
             width = logits_of(network, run.inputs, parameter).shape[1]
-            if width != len(run.classes):
+            if width != len(run.classes) + extra:
                 raise ValueError(
                     f"{parameter} must return one logit for each of the {len(run.classes)} "
-                    f"classes, got {width}"
+                    f"classes{' and one for rejection' * extra}, got {width}"
                 )
             network = multiply_logits(network, run.inputs, unit, parameter)
         run.networks[attribute] = network
         return network
 
-    def _assembled(self, network: nn.Module, saved: Mapping[str, Tensor]) -> nn.Module:
+    def _assembled(
+        self, attribute: str, network: nn.Module, saved: Mapping[str, Tensor]
+    ) -> nn.Module:
         """What the tensors of a save belong to, around a network as ``module`` makes it."""
         return scaled_as_saved(network, saved)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from .. import networks
 from ..training import OPTIMIZERS, SCHEDULERS
 
 _NAMED: dict[str, dict[str, Any]] = {"optimizer": OPTIMIZERS, "lr_scheduler": SCHEDULERS}
@@ -42,8 +41,6 @@ def with_keywords(parameter: str, factory: Any, keywords: dict[str, Any]) -> Any
     """Return the factory with keywords; an estimator's own parameters are set in place."""
     if hasattr(factory, "set_params"):
         return factory.set_params(**keywords)
-    if parameter == "module" and factory is None:
-        factory = networks.mlp
     if isinstance(factory, str) and factory in _NAMED.get(parameter, ()):
         factory = _NAMED[parameter][factory]
     _check_keywords(parameter, factory, keywords)

@@ -47,7 +47,8 @@ def training_data(
     shape = tuple(source.first().inputs.shape[1:])
     classes = opened.spec.classes
     if classes is None:
-        classes = np.arange(_n_classes(source, estimator.module))
+        extra = sum(estimator._EXTRA_COLUMNS.values())
+        classes = np.arange(_n_classes(source, estimator.module, extra))
         source = source.held_to(replace(opened.spec, classes=classes))
         if isinstance(source, TensorSource):
             classes_in(source)
@@ -79,10 +80,10 @@ def feature_names(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[Any] | No
     return getattr(scratch, "feature_names_in_", None)
 
 
-def _n_classes(source: TensorSource | StreamSource, module: Any) -> int:
-    """A module's width, or by a pass over the labels without one."""
+def _n_classes(source: TensorSource | StreamSource, module: Any, extra: int) -> int:
+    """A module's width less columns that are no classes, or by a pass over the labels."""
     if isinstance(module, nn.Module):
-        return logits_of(copied(module), source.first().inputs[:2]).shape[1]
+        return logits_of(copied(module), source.first().inputs[:2]).shape[1] - extra
     return int(classes_in(source).max()) + 1
 
 

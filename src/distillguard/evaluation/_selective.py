@@ -88,14 +88,7 @@ def _descent(
         found[places] = points.detach()
         if step == steps or not bool(left.any()):
             break
-        (towards,) = torch.autograd.grad(margin.sum(), asked, retain_graph=True)
-        (away,) = torch.autograd.grad(alarm.sum(), asked, allow_unused=True)
-        away = torch.zeros_like(points) if away is None else -away
-        fooled = per_example(margin > 0, points)
-        ahead, back = towards, away
-        if 2 * step < steps:
-            ahead, back = _without(towards, away), _without(away, towards)
-        direction = torch.where(fooled, back, ahead)
+        direction = _direction(margin, alarm, asked, selective=2 * step < steps)
         share = FIRST_STEP * (LAST_STEP / FIRST_STEP) ** (step / steps)
         across = _across(direction, norm, epsilon, high - low)
         farther = points.detach() + share * across
@@ -103,6 +96,19 @@ def _descent(
         places, inputs, labels = places[left], inputs[left], labels[left]
         low, high = low[left], high[left]
     return found
+
+
+def _direction(margin: Tensor, alarm: Tensor, asked: Tensor, *, selective: bool) -> Tensor:
+    """What fools more, or alarms less where that is done: all of it, or what does no other harm."""
+    fooled = margin > 0
+    if not selective:
+        (direction,) = torch.autograd.grad(torch.where(fooled, -alarm, margin).sum(), asked)
+        return direction
+    (towards,) = torch.autograd.grad(margin.sum(), asked, retain_graph=True)
+    (away,) = torch.autograd.grad(alarm.sum(), asked, allow_unused=True)
+    away = torch.zeros_like(asked) if away is None else -away
+    back, ahead = _without(away, towards), _without(towards, away)
+    return torch.where(per_example(fooled, asked), back, ahead)
 
 
 def _across(gradient: Tensor, norm: Distance, epsilon: float, width: Tensor) -> Tensor:
@@ -116,10 +122,12 @@ def margin_and_alarm(
     model: "LayeredNetwork", points: Tensor, labels: Tensor, draws: int
 ) -> tuple[Tensor, Tensor]:
     """Lead of another class over the true one, and the largest excess over a threshold: (n,)."""
-    parts = [model.parts(points) for _ in range(draws)]
-    logits, scores = (torch.stack(each).mean(dim=0) for each in zip(*parts, strict=True))
-    excess = (scores - model.thresholds.to(scores)) / model.spreads.to(scores)
-    return margin_loss(logits, labels), excess.amax(dim=1)
+    asked = [model.answers(points) for _ in range(draws)]
+    logits = torch.stack([answers for answers, _ in asked]).mean(dim=0)
+    scores = [
+        torch.stack(each).mean(dim=0) for each in zip(*(own for _, own in asked), strict=True)
+    ]
+    return margin_loss(logits, labels), model.alarm(scores)
 
 
 def _without(gradient: Tensor, other: Tensor) -> Tensor:

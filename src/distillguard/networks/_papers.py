@@ -10,6 +10,7 @@ from torch import nn
 from .._validation import check_at_least
 from ._layers import (
     PreActivationResNet,
+    check_dropout,
     check_image,
     check_shape,
     check_sizes,
@@ -154,7 +155,11 @@ def papernot_cifar10(
 
 
 def mlp(
-    input_shape: Sequence[int], n_classes: int = 10, *, hidden: Sequence[int] = (256, 128)
+    input_shape: Sequence[int],
+    n_classes: int = 10,
+    *,
+    hidden: Sequence[int] = (256, 128),
+    dropout: float = 0.0,
 ) -> nn.Module:
     """Build a fully connected network for tables and small images.
 
@@ -169,6 +174,8 @@ def mlp(
         Logits to return, at least 2.
     hidden : sequence of int, default=(256, 128)
         Width of each hidden layer. Empty for a linear model.
+    dropout : float, default=0.0
+        Share of the hidden units zeroed in training, in [0, 1), after each hidden layer.
 
     Returns
     -------
@@ -178,9 +185,11 @@ def mlp(
     Raises
     ------
     TypeError
-        If ``input_shape``, ``n_classes`` or ``hidden`` is not made of integers.
+        If ``input_shape``, ``n_classes`` or ``hidden`` is not made of integers, or ``dropout`` is
+        no number.
     ValueError
-        If ``input_shape`` is empty, a width or an axis is below 1 or ``n_classes`` is below 2.
+        If ``input_shape`` is empty, a width or an axis is below 1, ``n_classes`` is below 2 or
+        ``dropout`` is outside [0, 1).
 
     See Also
     --------
@@ -202,11 +211,12 @@ def mlp(
     shape = check_shape(input_shape)
     check_at_least("n_classes", n_classes, 2)
     check_sizes("hidden", hidden)
+    share, _ = check_dropout(dropout)
 
     layers: list[nn.Module] = [nn.Flatten()]
     widths = [math.prod(shape), *hidden]
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [nn.Linear(before, after), nn.ReLU(), *([nn.Dropout(share)] if share else [])]
     layers.append(nn.Linear(widths[-1], n_classes))
     return he_initialised(nn.Sequential(*layers))
 

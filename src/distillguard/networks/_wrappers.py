@@ -216,6 +216,71 @@ class Logits(nn.Module):
         return found
 
 
+class Rejecting(nn.Module):
+    """A network whose last column is no class but the refusal to name one.
+
+    Attacks and :func:`~distillguard.evaluate` then count a refused adversarial example as
+    withstood and a refused clean one as an error, and look for another class.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Takes inputs of shape (n, ...) and returns logits of shape (n, n_classes + 1). Shared, not
+        copied.
+
+    Attributes
+    ----------
+    network : nn.Module
+        The network inside.
+    rejects : bool
+        True: the last column is rejection.
+
+    Raises
+    ------
+    TypeError
+        If ``network`` is no module.
+
+    See Also
+    --------
+    distillguard.ExtendedDistiller : Trains such a network.
+    distillguard.LayeredDefense : Rejects by detectors beside a network.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distillguard import attacks
+    >>> from distillguard.networks import Rejecting
+    >>> model = Rejecting(torch.nn.Linear(4, 3))  # two classes and rejection
+    >>> inputs, labels = torch.rand(2, 4), torch.tensor([0, 1])
+    >>> attacks.fgsm(model, inputs, labels, epsilon=0.1).shape
+    torch.Size([2, 4])
+    """
+
+    rejects = True
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"network must be a module, got {described(network)}")
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Ask the network.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+            What the network takes.
+
+        Returns
+        -------
+        Tensor of shape (n, n_classes + 1)
+            Logits, the last column for rejection.
+        """
+        logits: Tensor = self.network(inputs)
+        return logits
+
+
 class Scaled(nn.Module):
     """A network whose logits are multiplied by a constant.
 

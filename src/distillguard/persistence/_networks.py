@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
-from .. import networks
 from .._copies import copied
 from .._modes import dtype_of, isolated_random_state
 from .._rejection import rejects
@@ -57,18 +56,21 @@ def is_channels_last(network: nn.Module) -> bool:
     )
 
 
-def built(parameter: str, builder: Any, estimator: Any, state: Mapping[str, Tensor]) -> nn.Module:
+def built(
+    parameter: str, builder: Any, estimator: Any, state: Mapping[str, Tensor], attribute: str
+) -> nn.Module:
     """Build a network for the weights; stopped as soon as it gets larger than they are."""
     # A fitted estimator stands for the network that predicts.
     builder = getattr(builder, "model_", builder)
     if isinstance(builder, nn.Module):
         return copied(builder)
-    factory: Callable[..., Any] = networks.mlp if builder is None else builder
+    factory: Callable[..., Any] = estimator._default_module if builder is None else builder
     if not callable(factory):
         raise TypeError(
             f"{parameter} must be an nn.Module or a callable, got {type(factory).__name__}"
         )
-    shape, n_classes = estimator.input_shape_, len(estimator.classes_)
+    shape = estimator.input_shape_
+    n_classes = len(estimator.classes_) + estimator._EXTRA_COLUMNS.get(attribute, 0)
     try:
         with isolated_random_state([], None), no_larger_than(state):
             network = called(parameter, factory, shape, n_classes)

@@ -98,8 +98,8 @@ def load(
     expect(manifest["answers"].keys() <= {*names}, "answers", "networks", [*manifest["answers"]])
     for (attribute, parameter), name in zip(attributes.items(), names, strict=True):
         chosen = parameter if getattr(estimator, parameter) is not None else "module"
-        network = built(chosen, getattr(estimator, chosen), estimator, states[name])
-        network = estimator._assembled(network, states[name])
+        network = built(chosen, getattr(estimator, chosen), estimator, states[name], attribute)
+        network = estimator._assembled(attribute, network, states[name])
         fill(network, chosen, name, states[name])
         if name in manifest["channels_last"]:
             network.to(memory_format=torch.channels_last)
