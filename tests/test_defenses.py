@@ -43,8 +43,8 @@ from distillguard.defenses import (
 from distillguard.defenses._calibration import joint_thresholds
 from distillguard.exceptions import SaveError
 from distillguard.functional import margin_loss, merge_rejection
-from distillguard.testing import check_defense
 from distillguard.networks import Rejecting
+from distillguard.testing import check_defense
 
 LAYERS = {
     "BitDepth": BitDepth,

@@ -231,7 +231,7 @@ def copies(subject: DefenseSubject) -> Found:
 
 def pickles(subject: DefenseSubject) -> Found:
     """What a pickle brings back answers alike."""
-    yield from second_of(subject, "pickle", lambda part: pickle.loads(pickle.dumps(part)))
+    yield from second_of(subject, "pickle", pickled)
 
 
 def second_of(subject: DefenseSubject, name: str, route: Callable[[nn.Module], nn.Module]) -> Found:
@@ -245,3 +245,9 @@ def second_of(subject: DefenseSubject, name: str, route: Callable[[nn.Module], n
     if shared:
         rule = f"layer or detector must share no weights with its {name}"
         yield BrokenPromise(name, f"{rule}, got {len(shared)} shared")
+
+
+def pickled(part: nn.Module) -> nn.Module:
+    """Another one, from a pickle."""
+    again: nn.Module = pickle.loads(pickle.dumps(part))  # noqa: S301 - made in this very line
+    return again

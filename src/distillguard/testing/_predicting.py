@@ -153,7 +153,7 @@ def labels(subject: ClassifierSubject) -> Found:
 
 def pickles(subject: ClassifierSubject) -> Found:
     """A pickle answers alike."""
-    yield from alike("pickle", subject, lambda fitted: pickle.loads(pickle.dumps(fitted)))
+    yield from alike("pickle", subject, pickled)
 
 
 def saves(subject: ClassifierSubject) -> Found:
@@ -178,3 +178,8 @@ def alike(promise: str, subject: ClassifierSubject, route: Callable[[Any], Any])
         got = f"got other values of {name} for {int(bad.sum())} of {len(bad)}"
         yield BrokenPromise(promise, f"{rule}, {got}", subject.rows(bad))
         return
+
+
+def pickled(fitted: Any) -> Any:
+    """Another one, from a pickle."""
+    return pickle.loads(pickle.dumps(fitted))  # noqa: S301 - made in this very line
