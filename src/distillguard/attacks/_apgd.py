@@ -454,11 +454,16 @@ class SparseAutoPGD(AutoPGD):
         return self.placed(state, first)._replace(support=support)
 
     def start_run(self, state: APGDState) -> APGDState:
-        """Forget the run before and start from a random point of the largest ball."""
+        """Forget the run before and start from normal noise, projected, as the authors' code does.
+
+        Noise as wide as the box comes down to few coordinates, to others in every run; a point
+        drawn evenly from the ball moves all of them by next to nothing.
+        """
         whole, (inputs, low, high) = torch.zeros_like(state.step), box(state)
         radius = self.radius(whole)
-        delta = per_example(radius, inputs) * state.examples.sample("l1", state.run)
-        first = project(inputs + delta.to(inputs), inputs, radius, low, high)
+        width = torch.minimum(high - low, per_example(radius, inputs))
+        noise = width.to(inputs) * state.examples.sample_normal(state.run)
+        first = project(inputs + noise, inputs, radius, low, high)
         free = state.examples.free.expand_as(inputs).flatten(1).sum(dim=1)
         support = (FIRST_SUPPORT * free).to(state.support)
         return self.placed(state._replace(step=whole), first)._replace(support=support)

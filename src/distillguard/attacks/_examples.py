@@ -18,6 +18,7 @@ from .._geometry import (
     project_to_budget,
     random_point,
 )
+from .._random import normal
 from .._typing import Distance, Norm
 
 
@@ -87,6 +88,11 @@ class Examples(NamedTuple):
             box = (self.low, self.high)
             return random_point(self.inputs, self.keys, counter, norm, epsilon, *box)
         return self.project(self.inputs + epsilon * self.sample(lp(norm), counter), norm, epsilon)
+
+    def sample_normal(self, counter: Tensor | int) -> Tensor:
+        """Draw a standard normal number for each free coordinate, others for each ``counter``."""
+        drawn = normal(self.keys, counter, self.inputs[0].numel(), self.inputs.dtype)
+        return torch.where(self.free, drawn.view_as(self.inputs), 0)
 
     def sample_blocks(self, counter: Tensor | int) -> Tensor:
         """Draw a perturbation of signs that are constant on blocks of an image."""
