@@ -64,36 +64,39 @@ def least_distance(
     ``known`` is the distance of a point that errs; ``seconds`` the limit for one class.
     """
     started = time.perf_counter()
-    high, unknown = known, False
-    others = [other for other in range(len(network[-1][1])) if other != label]
-    while others:
-        within = closer(high, norm)
-        region = Region(network, x, within, norm)
-        left = []
-        for other in others:
-            point, certain = region.erring(label, other, seconds)
-            if point is not None:
-                high = min(within, region.closest(point, label, other))
-                left = others[others.index(other) :]
-                break
-            unknown |= not certain
-        others = left
-    low = 0.0 if unknown else closer(high, norm)
-    return Least(low, high, not unknown, time.perf_counter() - started)
+    low, high = 0.0, known
+    within, certain = closer(high, norm), True
+    while certain and low < closer(high, norm):
+        found, certain = _nearer(network, x, label, norm, within, seconds)
+        if found is not None:
+            high = found
+        elif certain:
+            low = within
+        stuck = found is None or found == within
+        within = (low + high) / 2 if stuck and norm == "linf" else closer(high, norm)
+    return Least(low, high, certain, time.perf_counter() - started)
 
 
 def robust(
     network: list[Layer], x: Array, label: int, norm: str, radius: float, seconds: float
 ) -> bool | None:
     """Whether no point errs within a radius; None where the time did not suffice."""
-    region, unknown = Region(network, x, radius, norm), False
+    found, certain = _nearer(network, x, label, norm, radius, seconds)
+    return found is None if certain else None
+
+
+def _nearer(
+    network: list[Layer], x: Array, label: int, norm: str, within: float, seconds: float
+) -> tuple[float | None, bool]:
+    """Distance of a point that errs within a distance, or None; and whether that is certain."""
+    region, certain = Region(network, x, within, norm), True
     for other in range(len(network[-1][1])):
         if other != label:
-            point, certain = region.erring(label, other, seconds)
+            point, sure = region.erring(label, other, seconds)
             if point is not None:
-                return False
-            unknown |= not certain
-    return None if unknown else True
+                return min(within, region.closest(point, label, other)), True
+            certain &= sure
+    return None, certain
 
 
 def closer(distance: float, norm: str) -> float:

@@ -33,8 +33,6 @@ def interval(
     """95 % interval of the difference in local optimality, from paired resamples of the images."""
     n = len(envelope)
     drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
-    mine, other = (
-        local_optimality(found[drawn], envelope[drawn]) for found in (ours, theirs)
-    )
+    mine, other = (local_optimality(found[drawn], envelope[drawn]) for found in (ours, theirs))
     low, high = np.nanpercentile(mine - other, [2.5, 97.5])
     return float(low), float(high)

@@ -10,8 +10,8 @@ MNIST. A clamp with a straight-through gradient stands before each. An attack's 
 least of all misclassified points that it asked about, as AttackBench has it; it is stopped once it
 has made as many passes, forwards and backwards together, as its budget allows an image on average.
 
-A pilot on the first {PILOT} test images at a budget of {PILOT_BUDGET} keeps the three best peers of
-a norm and a network. The images that count follow from number {FIRST} on. A row, that is an attack
+A pilot on the first 20 test images at a budget of 200 keeps the three best peers of a norm and a
+network. The images that count follow from number 200 on. A row, that is an attack
 on a network at a budget, is written to ``results/attackbench.json`` when it is there, and kept: run
 it again, with more budgets, to go on. --minutes stops after the row that exceeds it; --page writes
 ``docs/benchmarks/attackbench.md`` and its pictures from what is there. ``make bench`` installs
@@ -195,7 +195,8 @@ class Record:
         same = before.get("images") == images
         self.rows: list[dict[str, Any]] = before.get("rows", []) if same else []
         self.pilots: list[dict[str, Any]] = before.get("pilots", [])
-        self.about = circumstances("adv-lib", "foolbox", "attackbenchlib") | {"images": images}
+        self.about = circumstances("adv-lib", "foolbox", "attackbenchlib")
+        self.about |= {"images": images, "pilot_budget": PILOT_BUDGET}
 
     def save(self) -> None:
         """Write everything."""
