@@ -90,7 +90,7 @@ def page() -> str:
         behind_text=behind_text(behind),
         pilot_images=len(parsed(result["pilots"][0]["rows"][0])),
         pilot_budget=result["pilot_budget"],
-        pilots=table(pilots(result["pilots"]), ["norm", "network", "ours", "peers"]),
+        pilots=table(pilots(result["pilots"]), ["norm", "network", "peers"]),
     )
 
 
@@ -180,20 +180,19 @@ def behind_text(behind: list[dict[str, Any]]) -> str:
 
 
 def pilots(kept: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The pilot's rows; the peers that take part are in bold."""
+    """The peers of every pilot, the best first; those that take part are in bold."""
     rows = []
-    for each in kept:
-        ranked = sorted(each["rows"], key=lambda row: -row["local_optimality"])
-        cells_ = {"ours": [], "peers": []}  # type: dict[str, list[str]]
-        for row in ranked:
-            mine = row["library"] == OURS
-            name = row["attack"] if mine else f"{row['library']} {row['attack']}"
-            text = f"{name} {row['local_optimality']:.3f}"
+    for each in sorted(kept, key=lambda pilot: NORMS.index(pilot["norm"])):
+        names = []
+        for row in sorted(each["rows"], key=lambda row: -row["local_optimality"]):
+            if row["library"] == OURS:
+                continue
+            name = f"{row['library']} {row['attack']} {row['local_optimality']:.3f}"
             chosen = [row["library"], row["attack"]] in each["kept"]
-            cells_["ours" if mine else "peers"].append(f"**{text}**" if chosen else text)
+            names.append(f"**{name}**" if chosen else name)
         about = {"norm": each["norm"], "network": f"{each['data']} {each['network']}"}
-        rows.append(about | {side: ", ".join(names) for side, names in cells_.items()})
-    return sorted(rows, key=lambda row: NORMS.index(row["norm"]))
+        rows.append(about | {"peers": ", ".join(names)})
+    return rows
 
 
 def command(result: dict[str, Any], found: list[dict[str, Any]]) -> str:

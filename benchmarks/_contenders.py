@@ -43,11 +43,15 @@ def _ours(norm: str) -> list[Contender]:
         return Contender(name, "distillguard", build)
 
     fab = Contender("fab_targeted", "distillguard", partial(_our_fab, norm))
+    radii = [
+        Contender(name, "distillguard", partial(_our_radii, name, norm))
+        for name in ("apgd", "apgd_targeted")
+    ]
     return {
         "l0": [of("sigma_zero"), of("carlini_wagner_l0")],
-        "l1": [fab],
-        "l2": [of("carlini_wagner_l2"), of("ddn"), fab],
-        "linf": [of("carlini_wagner_linf"), fab],
+        "l1": [fab, *radii],
+        "l2": [of("carlini_wagner_l2"), of("ddn"), fab, *radii],
+        "linf": [of("carlini_wagner_linf"), fab, *radii],
     }[norm]
 
 
@@ -156,18 +160,42 @@ def _carlini_wagner_linf(budget: int) -> Run:
 
 
 def _radii(name: str, norm: str, budget: int) -> Run:
-    """Make an attack that has a radius minimal, by bisection over it, as AttackBench does."""
+    """Make an attack of adv-lib's that has a radius minimal, as AttackBench does."""
     search = 10 if budget >= 1000 else 6 if budget >= 200 else 4
     settings: dict[str, Any] = {"n_iter": max(2, (budget - search) // (2 * search) - 1)}
     if name == "apgd_targeted":
         settings["num_targets"] = 1 if budget < 1000 else 3
         settings["n_iter"] = max(2, settings["n_iter"] // settings["num_targets"])
-    attack = partial(
-        getattr(imported("adv-lib"), name),
-        norm=ORDER[norm],
-        use_large_reps=norm == "l1",
-        **settings,
-    )
+    settings |= {"norm": ORDER[norm], "use_large_reps": norm == "l1"}
+    return _bisected(partial(getattr(imported("adv-lib"), name), **settings), norm, search)
+
+
+def _our_radii(name: str, norm: str, budget: int) -> Run:
+    """Make an attack of ours that has a radius minimal, likewise."""
+    search = 10 if budget >= 1000 else 6 if budget >= 200 else 3
+    steps = max(2, (budget // search - OVERHEAD) // 2)
+    settings: dict[str, Any] = {"steps": steps, "norm": norm}
+    if name == "apgd_targeted":
+        settings["n_targets"] = 1 if budget < 1000 else 3
+        settings["steps"] = max(2, steps // settings["n_targets"])
+    else:
+        settings["loss"] = "margin"
+
+    def attack(
+        model: nn.Module, inputs: Tensor, labels: Tensor, eps: Tensor, targeted: bool
+    ) -> Tensor:
+        points = inputs.clone()
+        for epsilon in eps.unique().tolist():
+            some = eps == epsilon
+            run = ours(name, epsilon=epsilon, **settings)
+            points[some] = run(model, inputs[some], labels[some])
+        return points
+
+    return _bisected(attack, norm, search)
+
+
+def _bisected(attack: Callable[..., Tensor], norm: str, search_steps: int) -> Run:
+    """Search each image's least radius at which an attack succeeds."""
 
     def run(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         made: Tensor = imported("attackbench").adv_lib_minimal_wrapper(
@@ -177,7 +205,7 @@ def _radii(name: str, norm: str, budget: int) -> Run:
             attack,
             init_eps=FIRST_RADIUS[norm],
             max_eps=1.0 if norm == "linf" else None,
-            search_steps=search,
+            search_steps=search_steps,
         )
         return made
 

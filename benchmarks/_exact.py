@@ -1,11 +1,12 @@
 """The least distance at which a dense ReLU network errs, by mixed-integer linear programming.
 
-A ReLU whose argument can have both signs gets a binary variable, with the bounds of its argument as
-the constants that switch it (Tjeng, Xiao and Tedrake 2019, https://arxiv.org/abs/1711.07356); linear
-programs over the layers before make the bounds narrow. There is one program for each other class,
-solved by HiGHS through :func:`scipy.optimize.milp`. It asks whether a point errs that is closer than
-any known; one that does becomes the known one, moved to the closest point at which the ReLUs are on
-and off as they are there, until none is left.
+A ReLU whose argument can have both signs gets a binary variable, with the bounds of its argument
+as the constants that switch it (Tjeng, Xiao and Tedrake 2019, https://arxiv.org/abs/1711.07356);
+linear programs over the layers before make the bounds narrow. There is one program for each other
+class, solved by HiGHS through :func:`scipy.optimize.milp`. It asks whether a point errs that is
+closer than any known; one that does becomes the known one, moved to the closest point at which the
+ReLUs are on and off as they are there, until none is left. Where rounding leaves no such point, the
+distance is bisected.
 """
 
 import time

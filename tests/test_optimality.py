@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def network_of(features, seed):
     """A tiny random network whose classes meet at the centre of the box."""
     torch.manual_seed(seed)
     sizes = (features, 4, 4, 3)
-    modules = [nn.Linear(m, n) for m, n in zip(sizes[:-1], sizes[1:], strict=True)]
+    modules = [nn.Linear(m, n) for m, n in pairwise(sizes)]
     network = [(3 * weight, bias) for weight, bias in exact.layers(nn.Sequential(*modules))]
     network[-1][1][:] -= exact.logits(network, np.full(features, 0.5))
     return network
@@ -72,7 +73,7 @@ def test_the_exact_count_in_l0_is_that_of_a_fine_grid(seed):
 
 
 def test_local_optimality_is_the_share_of_the_area_that_the_envelope_takes_away():
-    # Radius 4. Taken away: the envelope 3 + 2 + 0, the attack 2 + 0 + 0; the first was wrong before.
+    # Radius 4, the first wrong before. Taken away: envelope 3 + 2 + 0, attack 2 + 0 + 0.
     envelope = np.array([0.0, 1.0, 2.0, 4.0])
     attack = np.array([0.0, 2.0, 5.0, NONE])
     assert optimality.local_optimality(attack, envelope) == pytest.approx(2 / 5)
