@@ -12,6 +12,8 @@ from benchmarks._optimality import Distances, interval, local_optimality
 OURS, NAME = "distillguard", "attackbench"
 NORMS = ("l0", "l1", "l2", "linf")
 PLANNED = (50, 100, 200, 400, 1000, 2000)
+CELLS = 5 * len(NORMS) * len(PLANNED)
+"""A cell is a network, a norm and a budget."""
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
 TEXT = """\
 % Written by: python -m benchmarks.attackbench --page. Edit benchmarks/_attackbench_page.py instead.
@@ -45,8 +47,9 @@ The best of ours and the best peer, by budget.
 
 ## The best of ours beside the best peer
 
-{covered} Of the {n} cells, ours is ahead in {ahead} with the interval above 0, the peer in {behind}
-with the interval below 0, and {undecided} are undecided.
+{covered}
+Ours is ahead in {ahead} of the {n} with the whole interval, the peer in {behind}; {undecided} are
+undecided.
 
 {table}
 
@@ -160,10 +163,12 @@ def shown(cell: dict[str, Any]) -> dict[str, Any]:
 def covered(found: list[dict[str, Any]]) -> str:
     """What of the plan is measured."""
     budgets = sorted({each["budget"] for each in found})
-    networks = {(each["data"], each["network"]) for each in found}
-    full = len(networks) * len(NORMS) * len(PLANNED)
-    part = "" if len(found) == full else f" This is a part: {full} cells are planned."
-    return f"Measured at budgets {', '.join(map(str, budgets))}.{part}"
+    text = f"Measured: {len(found)} of {CELLS} cells, at {', '.join(map(str, budgets))} passes."
+    if len(found) < CELLS:
+        text += (
+            "\nUntil the rest is there the envelope is farther away, and optimality looks better."
+        )
+    return text
 
 
 def behind_text(behind: list[dict[str, Any]]) -> str:
@@ -175,7 +180,7 @@ def behind_text(behind: list[dict[str, Any]]) -> str:
         some = [each for each in behind if each["norm"] == norm]
         most = max(each["its optimality"] - each["our optimality"] for each in some)
         peers = ", ".join(sorted({each["peer"] for each in some}))
-        lines.append(f"- {norm}: {peers}, in {len(some)} cells by at most {most:.3f}")
+        lines.append(f"- {norm}: {peers}; cells: {len(some)}, by at most {most:.3f}")
     return "\n".join(lines)
 
 
