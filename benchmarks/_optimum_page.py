@@ -60,7 +60,7 @@ def page() -> str:
         processor=result["processor"],
         scipy=result["versions"]["scipy"],
         date=result["date"],
-        seconds=rows[0]["seconds"],
+        seconds=max(each["limit"] for row in rows for each in row["images"]),
         images=max(len(row["images"]) for row in rows),
         ratios=table([line for row in rows for line in ratios(row)], list(ratios(rows[0])[0])),
         truth=table([line for row in rows for line in truth(row)], list(truth(rows[0])[0])),
