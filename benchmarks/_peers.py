@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from distillguard import attacks
 
 OURS, BARE, ART = "distillguard", "bare loop", "ART"
+ATTACKBENCH = "attackbench"
 MODULES = {
     "adv-lib": "adv_lib.attacks",
     "foolbox": "foolbox",
     "torchattacks": "torchattacks",
     ART: "art.attacks.evasion",
+    ATTACKBENCH: "attackbench.attacks.adv_lib.wrapper",
 }
 PACKAGES = ("adv-lib", "foolbox", "torchattacks", "adversarial-robustness-toolbox")
 
@@ -30,10 +32,11 @@ Run = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 def imported(library: str) -> Any:
     """Import a library's attacks; ImportError where it is not installed."""
-    if library == "adv-lib" and "visdom" not in sys.modules:
-        # Its plotting client is imported even where nothing is plotted.
-        sys.modules["visdom"] = types.ModuleType("visdom")
-        sys.modules["visdom"].Visdom = object  # type: ignore[attr-defined]
+    # Clients of servers, imported by adv-lib and attackbenchlib even where they are not asked.
+    for client, name in (("visdom", "Visdom"), ("wandb", "Api")):
+        if client not in sys.modules and library in ("adv-lib", ATTACKBENCH):
+            sys.modules[client] = types.ModuleType(client)
+            setattr(sys.modules[client], name, object)
     return importlib.import_module(MODULES[library]) if library in MODULES else None
 
 

@@ -54,7 +54,10 @@ def shift(by):
     return lambda model, inputs, labels: inputs + by
 
 
-@pytest.mark.parametrize("name", ["attacks", "evaluation", "promises", "temperatures"])
+PAGES = ["attackbench", "attacks", "evaluation", "optimum", "promises", "temperatures"]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_of_benchmarks_is_what_its_generator_makes_of_the_committed_results(name):
     generator = importlib.import_module(f"benchmarks._{name}_page")
     written = (ROOT / "docs" / "benchmarks" / f"{name}.md").read_text(encoding="utf-8")
