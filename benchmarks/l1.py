@@ -6,9 +6,11 @@ radius that leaves a part of the images standing. AutoAttack is pyautoattack's "
 adv-lib's attack is its targeted l1-APGD through larger radii; both are judged by the same code on
 the same images. Evaluations are images sent forwards and backwards, per image, ours with the clean
 pass and the judging but without the diagnosis. Writes ``results/l1.json`` after every network; a
-row that is there is kept. ``make bench`` installs both peers.
+row that is there is kept, and with ``--ours`` the peers' half of it. ``make bench`` installs both
+peers.
 
     python -m benchmarks.l1 [--examples 100] [--networks TEXT] [--published FOLDER] [--cache FOLDER]
+    python -m benchmarks.l1 --ours ...
 """
 
 import argparse
@@ -84,12 +86,15 @@ def judged(attack: Run, network: nn.Module, X: Tensor, y: Tensor, epsilon: float
     }
 
 
-def row(network: nn.Module, X: Tensor, y: Tensor, epsilon: float) -> dict[str, Any]:
-    """Evaluate by ours and both peers."""
+def row(
+    network: nn.Module, X: Tensor, y: Tensor, epsilon: float, theirs: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Evaluate by ours and both peers, whose results may be known."""
     report = evaluate(network, X, y, norm="l1", epsilon=epsilon, random_state=0)
     evaluations, seconds = totals(report)
-    peers = {"AutoAttack": autoattack(epsilon), "adv-lib APGD-T": targeted_apgd(epsilon)}
-    theirs = {name: judged(attack, network, X, y, epsilon) for name, attack in peers.items()}
+    if theirs is None:
+        peers = {"AutoAttack": autoattack(epsilon), "adv-lib APGD-T": targeted_apgd(epsilon)}
+        theirs = {name: judged(attack, network, X, y, epsilon) for name, attack in peers.items()}
     return {
         "clean_accuracy": report.clean_accuracy,
         "robust_accuracy": report.robust_accuracy,
@@ -122,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--networks", default="", help="those with this in the name")
+    parser.add_argument("--ours", action="store_true", help="keep what the peers found")
     parser.add_argument("--published", type=Path)
     parser.add_argument("--cache", type=Path, default=CACHE / "evaluation")
     chosen = parser.parse_args()
@@ -133,11 +139,11 @@ def main() -> None:
     rows = before.get("rows", []) if before.get("examples") == chosen.examples else []
     for data, kind, build, X, y in subjects(chosen.examples, chosen.cache, chosen.published):
         found: dict[str, Any] = {"data": data, "network": kind, "epsilon": RADII[data]}
-        kept = any(found.items() <= known.items() for known in rows)
-        if kept or chosen.networks not in f"{data} {kind}":
+        known = next((row for row in rows if found.items() <= row.items()), None)
+        if (known and not chosen.ours) or chosen.networks not in f"{data} {kind}":
             continue
-        found |= row(build(), X, y, RADII[data])
-        rows.append(found)
+        found |= row(build(), X, y, RADII[data], known and known["peers"])
+        rows = [found if row is known else row for row in rows] + ([] if known else [found])
         save("l1", about | {"rows": rows})
         theirs = ", ".join(
             f"{name} {peer['robust_accuracy']:.3f} at {peer['evaluations']:.0f}"

@@ -153,6 +153,29 @@ def test_each_of_the_readmes_five_rows_has_the_figures_of_a_committed_result():
         assert_figures(shown, known)
 
 
+def test_the_students_of_robust_training_have_the_figures_of_their_results():
+    text = (ROOT / "docs" / "explanation" / "robust-training.md").read_text(encoding="utf-8")
+    names = {
+        "TRADES": "TRADES, half width",
+        "RSLAD": "RSLAD, half width",
+        "RSLAD, small radius first": "RSLAD, half width, small radius first",
+        "RSLAD and IGDM": "IGDM on RSLAD, half width",
+    }
+    lines = re.findall(
+        r"^\| ([\w-]*) *\| ([\w ,]+) \| [^|]+ \| ([\d.]+) ± ([\d.]+) % \|$", text, re.M
+    )
+    data, compared = "", 0
+    for named, student, robust, deviation in lines:
+        data = named or data
+        means = results(
+            {"MNIST-5k": "robust-training-mnist5k"}.get(data, "robust-training-fashion")
+        )
+        (known,) = [row for row in means["means"] if row["network"] == names[student]]
+        assert_figures([robust, deviation], [100 * known["robust"], 100 * known["deviation"]])
+        compared += 1
+    assert compared == 5
+
+
 def test_each_row_beside_autoattack_has_the_figures_of_its_result():
     text = (ROOT / "docs" / "benchmarks" / "evaluation.md").read_text(encoding="utf-8")
     shown = list(cells_below("| network | radius", text))
