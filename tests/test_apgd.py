@@ -382,6 +382,41 @@ def test_l1_iterates_lie_in_their_stages_balls_and_bounds(tangled):
     assert whole >= 2
 
 
+def test_an_l1_run_starts_from_few_coordinates_and_each_run_from_others():
+    inputs, labels = torch.full((1, 400), 0.5), torch.tensor([0])
+    moved = []
+    for seed in range(4):
+        model = Recording(nn.Linear(400, 2))
+        settings = {"norm": "l1", "epsilon": 2.0, "steps": 1, "random_state": seed}
+        apgd(model, inputs, labels, early_stop=False, **settings)
+        moved.append((model.points[0] != inputs).flatten())
+    # Of 400 coordinates as good as all move where the start is drawn evenly from the ball.
+    assert all(0 < int(each.sum()) < 100 for each in moved)
+    assert len({tuple(each.tolist()) for each in moved}) == 4
+
+
+def test_a_later_l1_run_goes_on_near_the_widest_margin_and_asks_for_seven_tenths(tangled):
+    inputs = greys(6)
+    labels = tangled.decided(inputs)
+    settings = {"norm": "l1", "epsilon": 0.3, "steps": 20, "random_state": 0, "restarts": 2}
+    near = 0
+    for x, label in zip(inputs.split(1), labels.split(1), strict=True):
+        model = Recording(tangled.eval())
+        apgd(model, x, label, early_stop=False, **settings)
+        points = torch.cat(model.points)
+        if len(points) != 21 + 15:  # a stage came to rest
+            continue
+        logits = tangled(points)
+        lead = logits.masked_fill(torch.nn.functional.one_hot(label, logits.shape[1]).bool(), -1e9)
+        margin = lead.amax(dim=1) - logits[:, label.item()]
+        first = points[12:21]  # the iterates of the first run within the budget
+        best = first[margin[12:21].argmax()]
+        begun = points[21]
+        assert (begun - x).abs().sum() <= 0.6 * (1 + 1e-6)
+        near += int((begun - best).abs().sum() < (begun - x).abs().sum())
+    assert near >= 2
+
+
 def test_a_point_of_a_larger_ball_is_no_success_in_l1(halfspace, examples):
     inputs, labels = examples(12)
     least = halfspace.least_epsilon(inputs, "l1")

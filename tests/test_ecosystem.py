@@ -204,9 +204,9 @@ def test_an_optimisers_keywords_are_reached_the_same_way(digits):
 @pytest.mark.parametrize(
     ("module", "keyword", "message"),
     [
-        (networks.mlp, "module__hiden", r"keyword of mlp \(hidden\), got 'hiden'"),
+        (networks.mlp, "module__hiden", r"keyword of mlp \(hidden, dropout\), got 'hiden'"),
         (networks.preact_resnet18, "module__width", "preact_resnet18 .it has none., got 'width'"),
-        (networks.mlp, "module__input_shape", r"\(hidden\), got 'input_shape'"),
+        (networks.mlp, "module__input_shape", r"\(hidden, dropout\), got 'input_shape'"),
         (nn.Linear(4, 2), "module__bias", "module must be a function for module__bias .*Linear"),
         (networks.mlp, "teacher__hidden", "teacher must be a function .* got NoneType"),
         (networks.mlp, "modul__hidden", "Invalid parameter 'modul'"),

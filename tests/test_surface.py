@@ -128,7 +128,8 @@ def test_no_socket_is_opened_and_no_file_outside_the_folders_given(tmp_path):
         path.mkdir()
     environment = os.environ | {
         "HOME": str(home), "TMPDIR": str(temporary), "MPLCONFIGDIR": str(temporary),
-        "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     command = [sys.executable, "-c", WATCHED, str(given)]
     ended = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)

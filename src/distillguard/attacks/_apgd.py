@@ -1,5 +1,6 @@
 """Auto-PGD: projected gradient descent that sets its own step sizes (Croce and Hein 2020)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from .._validation import (
     check_norm,
     check_positive,
 )
-from ._checkpoints import checkpoint_periods, stages
+from ._checkpoints import STAGES, checkpoint_periods, stages
 from ._engine import Query, logits_and_gradient, put, run, select, take
 from ._examples import Examples
 from ._losses import ascended_loss, success_margin
@@ -35,6 +36,9 @@ SPARSER = 3.0
 
 SETTLED = 0.95
 """In l1: share of the moved coordinates below which a peak has lost some."""
+
+STIRRED = 0.3
+"""In l1: width of the noise on the best point so far, from which a later run begins."""
 
 SHORTER, SHORTEST = 1.5, 100.0
 """In l1: what a step size is divided by at a checkpoint at least, and the radius at most."""
@@ -77,7 +81,9 @@ def apgd(
     In l1 [2]_ the steps move few coordinates: a third as many as the highest point has moved.
     A run spends 30 % of its steps in the ball of radius :math:`3\varepsilon`, 30 % in that of
     :math:`2\varepsilon` and the others within the budget, each stage from the projection of the
-    last one's highest point. There is no momentum, and :math:`\rho` has no part in it.
+    last one's highest point. There is no momentum, and :math:`\rho` has no part in it. The first
+    run starts from normal noise, projected; each later one from the best point so far with noise
+    on it, in the ball of radius :math:`2\varepsilon`, so that it takes 70 % of the steps.
 
     Parameters
     ----------
@@ -397,8 +403,9 @@ class AutoPGD:
 class SparseAutoPGD(AutoPGD):
     """Auto-PGD in l1 (Croce and Hein 2021, algorithm 1), where steps move few coordinates.
 
-    A run begins in a ball three times as large, goes on in one twice as large from the projection
-    of what it found there, and ends in that of the budget.
+    The first run begins in a ball three times as large, goes on in one twice as large from the
+    projection of what it found there, and ends in that of the budget. The others leave out the
+    first ball.
     """
 
     def keep_widest(self, state: APGDState, logits: Tensor) -> APGDState:
@@ -454,19 +461,25 @@ class SparseAutoPGD(AutoPGD):
         return self.placed(state, first)._replace(support=support)
 
     def start_run(self, state: APGDState) -> APGDState:
-        """Forget the run before and start from normal noise, projected, as the authors' code does.
+        """Start from normal noise, projected, as the authors' code does; later from the best point.
 
         Noise as wide as the box comes down to few coordinates, to others in every run; a point
-        drawn evenly from the ball moves all of them by next to nothing.
+        drawn evenly from the ball moves all of them by next to nothing. Later runs put some of
+        it on the best point so far and begin with the second ball.
         """
-        whole, (inputs, low, high) = torch.zeros_like(state.step), box(state)
-        radius = self.radius(whole)
-        width = torch.minimum(high - low, per_example(radius, inputs))
-        noise = width.to(inputs) * state.examples.sample_normal(state.run)
-        first = project(inputs + noise, inputs, radius, low, high)
+        inputs, low, high = box(state)
+        later = state.run > 0
+        begun = torch.where(later, math.floor(STAGES[0] * self.steps), 0)
+        radius = self.radius(begun)
+        share = per_example(torch.where(later, STIRRED, 1.0).to(inputs), inputs)
+        width = share * torch.minimum(high - low, per_example(radius, inputs)).to(inputs)
+        noise = width * state.examples.sample_normal(state.run)
+        first = project(select(later, state.best, inputs) + noise, inputs, radius, low, high)
+
         free = state.examples.free.expand_as(inputs).flatten(1).sum(dim=1)
-        support = (FIRST_SUPPORT * free).to(state.support)
-        return self.placed(state._replace(step=whole), first)._replace(support=support)
+        support = lp_norm(first - inputs, "l0").to(state.support)
+        support = torch.where(later, support, (FIRST_SUPPORT * free).to(support))
+        return self.placed(state._replace(step=begun), first)._replace(support=support)
 
     def placed(self, state: APGDState, first: Tensor) -> APGDState:
         """Climb from a first point on, with steps as long as the ball's radius."""

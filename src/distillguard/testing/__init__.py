@@ -23,3 +23,7 @@ __all__ = [
     "parametrize_with_promises",
     "promises",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
