@@ -9,8 +9,8 @@ from .._plot import canvas, drawn
 from .._typing import Distance
 from .._validation import check_at_least, check_choice
 from ._traces import AttackTrace
+from .report._numbers import units
 from .report._pictures import scaled
-from .report._text import units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

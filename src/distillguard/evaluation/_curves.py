@@ -38,8 +38,8 @@ from ._query import logits_of
 from ._reading import opened, read
 from ._statistics import intervals
 from ._tables import Rows, Table, few
+from .report._numbers import interval, percent, units
 from .report._per_example import PerExample, called, named
-from .report._text import interval, percent, units
 
 HEADERS = ("epsilon", "robust accuracy", "95 % interval")
 

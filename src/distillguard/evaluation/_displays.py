@@ -10,7 +10,7 @@ from .._typing import Distance
 from ._curves import RobustnessCurve, robustness_curve
 from ._histograms import Histogram
 from .report._compare import Comparison
-from .report._text import interval, percent, units
+from .report._numbers import interval, percent, units
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

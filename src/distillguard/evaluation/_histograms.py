@@ -25,7 +25,7 @@ from ._query import logits_of, with_gradients
 from ._reading import read_inputs
 from ._statistics import intervals
 from ._tables import Rows, Table
-from .report._text import interval, percent
+from .report._numbers import interval, percent
 
 HEADERS = ("from, to", "examples", "share", "95 % interval")
 

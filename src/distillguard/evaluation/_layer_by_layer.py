@@ -26,7 +26,7 @@ from ._reading import opened
 from ._selective import selective_pgd
 from ._statistics import wilson
 from ._tables import Rows, Table
-from .report._text import percent
+from .report._numbers import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -28,7 +28,7 @@ from ._model import resolve_model
 from ._query import logits_of, with_gradients
 from ._reading import opened, read
 from ._tables import Rows, Table
-from .report._text import percent
+from .report._numbers import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

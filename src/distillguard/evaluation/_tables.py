@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from .report._text import aligned
+from .report._table import aligned
 
 Row = tuple[str, ...]
 Rows = list[Row]

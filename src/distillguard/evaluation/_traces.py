@@ -10,7 +10,7 @@ from .._validation import DISTANCES, check_epsilon, check_inputs, check_labels, 
 from ..functional import cross_entropy, margin_loss
 from ._statistics import intervals
 from ._tables import Rows, Table, few
-from .report._text import interval, percent
+from .report._numbers import interval, percent
 
 ROUNDING = 1e-5
 """By what share a distance may exceed the budget and be within it."""

@@ -33,7 +33,7 @@ from ._query import logits_of
 from ._reading import opened, read
 from ._statistics import intervals
 from ._tables import Rows, Table
-from .report._text import interval, percent
+from .report._numbers import interval, percent
 
 TITLE = "Share of adversarial examples that fool, with 95 % intervals, of what both models know"
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..._frames import data_frame
 from .._tables import html_table, paragraph, shown
 from ._export import to_csv, to_latex, to_markdown, written
+from ._numbers import Interval, interval, percent
 from ._paired import PairedDifference, check_same_threat_model, paired_difference
 from ._report import RobustnessReport
-from ._text import TO_QUOTE, WORST_CASE, Interval, aligned, interval, percent
+from ._table import TO_QUOTE, WORST_CASE, aligned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,24 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from .._records import SHOWN
+from ._notes import aspects, notes
+from ._numbers import interval, percent
 from ._pictures import data_url
-from ._text import (
-    HEADERS,
-    REJECTION_HEADERS,
-    aspects,
-    bars,
-    heading,
-    interval,
-    legend,
-    no_findings,
-    notes,
-    percent,
-    rejection_rows,
-    result,
-    sections,
-    subject,
-    summary,
-)
+from ._sentences import heading, no_findings, result, subject, summary
+from ._table import HEADERS, REJECTION_HEADERS, bars, legend, rejection_rows, sections
 
 if TYPE_CHECKING:
     from ._report import Example, RobustnessReport

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..._plot import drawn, pyplot
-from ._text import bars
+from ._table import bars
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -195,7 +195,7 @@ class RobustnessReport:
         attacks passed left more examples than the diagnosis did, or failed for a reason other
         than robustness. Every figure in it stands in the table.
         """
-        from ._text import headline
+        from ._sentences import headline
 
         return headline(self)
 
@@ -348,7 +348,7 @@ class RobustnessReport:
             and the figure to quote below the attacks.
         """
         from ._export import to_latex, written
-        from ._text import HEADERS, adapted_rows, sections
+        from ._table import HEADERS, adapted_rows, sections
 
         parts = sections(self)
         quoted = parts[-1][1] if self.observations.diagnosed else []

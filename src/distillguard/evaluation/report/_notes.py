@@ -1,0 +1,101 @@
+"""The small print below the table, and the texts of a finding."""
+
+from typing import TYPE_CHECKING
+
+from ._numbers import percent
+from ._sentences import subject
+from ._table import outcome
+
+if TYPE_CHECKING:
+    from ..diagnosis._findings import Finding
+    from ._adaptation import Adaptation
+    from ._report import RobustnessReport
+
+
+def notes(report: "RobustnessReport") -> list[str]:
+    """What the columns mean, and what was spent besides."""
+    on = (
+        "Each attack ran on the examples that the earlier ones had not fooled."
+        if report.survivors_only
+        else "Each attack ran on all examples that the model classifies correctly."
+    )
+    others = ", ".join(
+        f"{part} {cost.forwards} forwards {cost.backwards} backwards {cost.seconds:.1f} s"
+        for part, cost in report.costs.items()
+    )
+    lines = [
+        f"{on} Success is misclassification at any distance; forwards and backwards are per "
+        "attacked example, seconds for all of them.",
+        f"Besides: {others}.",
+        f"Evaluated: {', '.join(subject(report))}.",
+        f"Seed {report.random_state}; "
+        + ", ".join(f"{name} {version}" for name, version in report.versions.items())
+        + ".",
+    ]
+    lines += adapted(report)
+    if report.adaptation is not None:
+        lines += adaptation_notes(report, report.adaptation)
+    if report.observations.failed:
+        lines.append(
+            "The diagnosis is incomplete, and findings may be missing. It could not measure "
+            + "; ".join(f"{name} ({why})" for name, why in report.observations.failed.items())
+            + "."
+        )
+    for row in (*report.attacks, *(report.adaptation.attacks if report.adaptation else ())):
+        if row.error:
+            lines.append(f"{row.name} {outcome(row)}: {row.error}")
+        if row.illegal:
+            lines.append(
+                f"{row.name} returned {row.illegal} points outside the bounds, which do not count."
+            )
+    return lines
+
+
+def adaptation_notes(report: "RobustnessReport", adaptation: "Adaptation") -> list[str]:
+    """What was done about the findings, what it found, and what could not be done."""
+    lines = []
+    if adaptation.findings:
+        lines.append(
+            f"Attacked again because of {', '.join(adaptation.findings)}. The model was followed "
+            f"by {'; then by '.join(adaptation.remedies) or 'nothing'}. Verdicts are the model's "
+            f"own. The attacks passed left {percent(report.robust_accuracy)}; after all that was "
+            f"tried {percent(report.quoted_accuracy)} are left."
+        )
+    if adaptation.attacked < adaptation.standing and adaptation.attacks:
+        lines.append(
+            f"Of {adaptation.standing} examples left, {adaptation.attacked} were attacked again: "
+            "the examples of the diagnosis's sample, as the data are read once."
+        )
+    if adaptation.failed:
+        lines.append(f"Could not be adapted to: {'; '.join(adaptation.failed)}.")
+    return lines
+
+
+def adapted(report: "RobustnessReport") -> list[str]:
+    """How the model was adapted for attacks, or what attacks asked in its place."""
+    seen, lines = report.observations, []
+    if seen.adaptations:
+        lines.append(
+            f"Adapted: the model answers with {'; '.join(seen.adaptations)}. What it asks inside "
+            "is counted."
+        )
+    if seen.stand_ins:
+        lines.append(
+            f"Asked in place of the model: {'; '.join(seen.stand_ins)}. These passes are counted "
+            "as the attack's; every verdict is the model's own."
+        )
+    if seen.unseen:
+        lines.append(
+            f"{', '.join(seen.unseen)} asked the model nothing: passes through anything else are "
+            "not seen, and not known."
+        )
+    return lines
+
+
+def aspects(finding: "Finding") -> tuple[tuple[str, str], ...]:
+    """The three texts of a finding, with their names."""
+    return (
+        ("evidence", finding.evidence),
+        ("meaning", finding.meaning),
+        ("remedy", finding.remedy),
+    )
