@@ -617,8 +617,11 @@ def test_the_page_on_swiss_cheese_says_what_the_slices_gave():
     assert f"ratio, {robust['ratio']:.2f} with a 95 % interval of [{low:.2f}, {high:.2f}]" in prose
     rejected = [f"{100 * network['clean_rejected']:.1f} %" for network in results["rows"]]
     assert f"{rejected[0]} and {rejected[1]} were rejected" in prose
-    dear = [f"{network['staged_and_joint_over_bare']:.1f}" for network in results["rows"]]
+    dear = [f"{network['staged_and_joint_over_standard']:.1f}" for network in results["rows"]]
     assert f"{dear[0]} and {dear[1]} times the passes" in prose
+    for layer in robust["added"].values():
+        shown = [100 * share for share in (layer["robust"], *layer["interval"])]
+        assert "{:.1f} [{:.1f}, {:.1f}]".format(*shown).replace("-", "−") in prose
     only = distilled["stopped"]["ReconstructionError"]
     assert f"had stopped all {only} points" in prose
     assert only == distilled["counted"]
