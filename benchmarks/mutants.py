@@ -1060,7 +1060,7 @@ FAULTS = [
         "limit = limit.minimum(state.examples.scale)",
         "limit = limit * 1",
         ("test_carlini_wagner.py",),
-        "face_each_other",
+        "nothing_is_found",
     ),
     Fault(
         "optimal size without the exponents' ratio",

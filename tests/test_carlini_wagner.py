@@ -1,6 +1,7 @@
 """What only the Carlini-Wagner attacks promise."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from conftest import Halfspace, examples_of
 from distillguard._geometry import lp_norm, per_example
 from distillguard.attacks import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf
+from distillguard.attacks._examples import Examples
+from distillguard.attacks.carlini_wagner._linf import SignsWithinALimit
 from distillguard.attacks.carlini_wagner._prune import Pruning, Trial
 
 each_attack = pytest.mark.parametrize(
@@ -384,3 +387,24 @@ def test_an_example_that_nothing_reaches_costs_what_was_asked_for(attack, target
     attack(model, torch.full((1, 16), 0.5), labels, targeted=targeted, steps=steps)
     # Beside the steps one for the last iterate, and some that every attack asks for at first.
     assert 0.9 * steps <= len(gradients) <= steps + 4
+
+
+class Wandering(NamedTuple):
+    """What a step of the descent in linf reads and writes."""
+
+    examples: Examples
+    current: Tensor
+    mean: Tensor
+    boundary_distance: Tensor
+    misses: Tensor
+
+
+def test_while_nothing_is_found_the_limit_grows_to_the_width_of_the_bounds_and_no_further():
+    inputs = torch.full((2, 3), 0.25)
+    state = Wandering(
+        examples_of(inputs), inputs, torch.zeros(2, 3), torch.tensor([0.1, 0.9]), torch.ones(2)
+    )
+    for _ in range(60):
+        delta = state.current - inputs
+        state = SignsWithinALimit().moved(state, delta, torch.ones(2, 3), torch.full((2,), 0.5))
+    assert state.boundary_distance.tolist() == [1, 1]
