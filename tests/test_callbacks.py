@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, functional
 from distillguard._data._sources import TensorSource
 from distillguard.callbacks import Callback, JSONLines, LoggerCallback
-from distillguard.estimators._training_data import _held_out
+from distillguard.estimators._run import _held_out
 from distillguard.training import Average
 
 

@@ -26,7 +26,7 @@ from ..estimators import UndefendedClassifier
 from ..estimators._classifier import NetworkClassifier
 from ..estimators._logits import logits_of
 from ..estimators._rejecting import RejectingClassifier
-from ..estimators._training_data import feature_names, held_out
+from ..estimators._run import feature_names, held_out
 from ..networks._wrappers import scaled_as_saved
 from ..persistence._networks import no_larger_than
 from ._calibration import joint_thresholds

@@ -28,9 +28,8 @@ from ..training import Checkpoints, Epoch, Runtime, multiply_logits
 from ._keywords import keywords_of, split, with_keywords
 from ._logits import batch_logits, logits_of
 from ._onnx import export
-from ._run import TrainingRun
+from ._run import TrainingRun, other_source, training_data
 from ._settings import TrainingSettings
-from ._training_data import other_source, training_data
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):

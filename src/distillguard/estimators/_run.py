@@ -1,15 +1,24 @@
 """One fit of an estimator: its data, its runtime, and the stages that train its networks."""
 
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import replace
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import compute_class_weight
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 from torch import Tensor, nn
 
 from .. import functional
+from .._copies import copied
+from .._data import Spec, examples
 from .._data._batch import Batch, Source
+from .._data._sources import StreamSource, TensorSource, classes_in, source_of
 from .._identity import Description
 from ..exceptions import DivergenceError
 from ..training import (
@@ -27,8 +36,19 @@ from ..training import (
     train,
     weights_of,
 )
+from ._logits import logits_of
 from ._settings import TrainingSettings
-from ._training_data import TrainingData
+
+
+class TrainingData(NamedTuple):
+    """Training examples and those to validate with, and what they have in common."""
+
+    source: Source
+    validation: Source | None
+    spec: Spec
+    """Classes and shape, to which all other data is held."""
+
+    feature_names: NDArray[Any] | None
 
 
 class TrainingRun:
@@ -172,3 +192,126 @@ def hard_label_objective(temperature: float, smoothing: float = 0.0) -> Objectiv
         return BatchLosses(losses, logits)
 
     return objective
+
+
+def training_data(
+    estimator: BaseEstimator,
+    X: Any,
+    y: Any,
+    validation: Any,
+    sample_weight: Any,
+    settings: TrainingSettings,
+    seed: int,
+) -> TrainingData:
+    """Open and check everything before any work; nothing is written on the estimator."""
+    names = feature_names(estimator, X, y)
+    opened = examples(X, y, learn_classes=True)
+    source = source_of(opened, settings.batch_size, seed)
+    shape = tuple(source.first().inputs.shape[1:])
+    classes = opened.spec.classes
+    if classes is None:
+        extra = sum(estimator._EXTRA_COLUMNS.values())
+        classes = np.arange(_n_classes(source, estimator.module, extra))
+        source = source.held_to(replace(opened.spec, classes=classes))
+        if isinstance(source, TensorSource):
+            classes_in(source)
+    spec = Spec(classes, shape)
+    source = _weighted(source, sample_weight, settings.class_weight, classes)
+    if validation is None:
+        held: Source | None = None
+        if settings.early_stopping:
+            source, held = _held_out(source, settings)
+    else:
+        held = other_source("validation", validation, spec, settings.batch_size, seed)
+    return TrainingData(source, held, spec, names)
+
+
+def other_source(name: str, data: Any, spec: Spec, batch_size: int, seed: int) -> Source:
+    """More labelled examples, held to the classes and the shape of the training examples."""
+    opened = examples(data, name=name, label_name=f"labels in {name}", spec=spec)
+    return source_of(opened, batch_size, seed)
+
+
+def feature_names(estimator: BaseEstimator, X: Any, y: Any) -> NDArray[Any] | None:
+    """The names of a table's columns; scikit-learn's own words where ``y`` is missing."""
+    if isinstance(X, Tensor) or not hasattr(X, "shape"):
+        return None
+    if y is not None and np.ndim(y) == 2 and np.shape(y)[1] == 1:
+        column_or_1d(y, warn=True)
+    scratch = copy(estimator)  # it is written on
+    validate_data(scratch, X, y, skip_check_array=True)
+    return getattr(scratch, "feature_names_in_", None)
+
+
+def _n_classes(source: TensorSource | StreamSource, module: Any, extra: int) -> int:
+    """A module's width less columns that are no classes, or by a pass over the labels."""
+    if isinstance(module, nn.Module):
+        return logits_of(copied(module), source.first().inputs[:2]).shape[1] - extra
+    return int(classes_in(source).max()) + 1
+
+
+def _weighted(
+    source: TensorSource | StreamSource, sample_weight: Any, class_weight: Any, classes: Any
+) -> TensorSource | StreamSource:
+    """The same examples, with what each counts in the loss."""
+    if sample_weight is None and class_weight is None:
+        return source
+    if not isinstance(source, TensorSource):
+        name = "class_weight" if sample_weight is None else "sample_weight"
+        raise ValueError(
+            f"{name} must be None for a stream of batches, got one; pass X and y in memory, or "
+            "let a torch.utils.data.WeightedRandomSampler draw the examples"
+        )
+    labels = source.labels.numpy()
+    weights = np.ones(len(labels))
+    if sample_weight is not None:
+        weights = _check_sample_weight(
+            sample_weight, labels, dtype=np.float64, ensure_non_negative=True
+        )
+    if class_weight is not None:
+        names = np.asarray(classes)
+        by_class = compute_class_weight(class_weight, classes=names, y=names[labels])
+        weights = weights * by_class[labels]
+    if bool((weights < 0).any()) or not weights.any():
+        raise ValueError(
+            "class_weight must hold weights of 0 or more, and leave an example above 0, got "
+            f"{class_weight!r}"
+        )
+    weights = weights / weights[weights > 0].mean()
+    return source.weighted(torch.from_numpy(weights))
+
+
+def _held_out(
+    source: TensorSource | StreamSource, settings: TrainingSettings
+) -> tuple[TensorSource, TensorSource]:
+    """Split off the validation examples for early stopping, the same share of every class."""
+    if not isinstance(source, TensorSource):
+        raise ValueError(
+            "early_stopping must be False with a DataLoader and no validation, got "
+            f"{settings.early_stopping!r}"
+        )
+    n = source.n_examples
+    held = max(1, round(settings.validation_fraction * n))
+    if held >= n:
+        raise ValueError(
+            "validation_fraction must leave examples to train on, got "
+            f"{settings.validation_fraction} of {n} examples"
+        )
+    chosen = held_out(source.own_labels(), held)
+    rows = torch.arange(n)
+    return source.subset(rows[~chosen]), source.subset(rows[chosen])
+
+
+def held_out(labels: Tensor, count: int) -> Tensor:
+    """Choose about ``count`` examples at random, the same share of every class: (n,) bool.
+
+    Classes come one after another, at random within each, and evenly spaced examples of these are
+    chosen; one that is alone in its class stays to be learned.
+    """
+    order = torch.randperm(len(labels))
+    order = order[labels.bincount()[labels[order]] > 1]
+    order = order[labels[order].argsort(stable=True)]
+    count = min(count, len(order))
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[order[((torch.arange(count) + 0.5) * len(order) / max(count, 1)).long()]] = True
+    return chosen
