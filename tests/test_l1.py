@@ -173,3 +173,12 @@ def test_the_next_step_is_spread_over_a_third_of_what_has_moved():
         delta[example].view(-1)[:moved] = 0.1
     # One at least, and a twentieth of all 400 at most.
     assert _l1.adapted_spread(delta).tolist() == [1.0, 2.0, 10.0, 20.0]
+
+
+def test_a_projection_leaves_its_own_result_alone_to_the_last_bit():
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.rand(100, 784, generator=generator, dtype=torch.float64)
+    points = centre + torch.randn(100, 784, generator=generator, dtype=torch.float64)
+    low, high = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    once = project(points, centre, 8.0, low, high)
+    assert torch.equal(project(once, centre, 8.0, low, high), once)

@@ -14,6 +14,9 @@ SHRINKAGE = 3.0
 WIDEST = 0.05
 """Share of the coordinates that one step moves at most."""
 
+ROUNDING = 1e-12
+"""Relative error of a sum of sizes in double precision."""
+
 
 def project(
     points: Tensor, centre: Tensor, radius: Tensor | float, low: Tensor, high: Tensor
@@ -107,7 +110,9 @@ def _level(size: Tensor, kept: Tensor, radius: Tensor) -> Tensor:
     piece = torch.searchsorted(left, radius.expand(len(size), 1).contiguous())
     before = (piece - 1).clamp(min=0, max=2 * moved - 1)
     level = (total.gather(1, before) - radius) / count.gather(1, before).clamp(min=1)
-    return torch.where(kept.sum(dim=1, keepdim=True) > radius, level.clamp(min=0), 0)
+    # A projection must not move its own result, whose sum is the radius up to rounding.
+    beyond = kept.sum(dim=1, keepdim=True) > radius * (1 + ROUNDING)
+    return torch.where(beyond, level.clamp(min=0), 0)
 
 
 def _placed(centre: Tensor, delta: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def check_classifier(
     >>> class Careless(LogisticRegression):
     ...     def predict_proba(self, X):
     ...         return self.decision_function(X)
-    >>> check_classifier(Careless())
+    >>> check_classifier(Careless(), skip=("pickle",))
     Traceback (most recent call last):
     distillguard.exceptions.BrokenPromiseError: estimator must keep its promises, got 1 of 19 broken
       probabilities: estimator must return rows that sum to 1 from predict_proba, none below 0...

@@ -126,7 +126,7 @@ def check_defense(
     >>> class Centred(Layer):
     ...     def transform(self, inputs):
     ...         return inputs - inputs.mean(dim=0) + 0.5
-    >>> check_defense(Centred())
+    >>> check_defense(Centred(), skip=("pickle",))
     Traceback (most recent call last):
     distillguard.exceptions.BrokenPromiseError: layer must keep its promises, got 1 of 21 broken
       batch-independence: layer must answer an example alone as in any batch, got other logits...
