@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +59,7 @@ def warn_of_pages(app: Any, exception: Exception | None) -> None:
     """Warn of dead links, pictures without text and searches without an answer in the output."""
     if exception or app.builder.name != "html":
         return
-    for fault in faults(Path(app.outdir)):
+    for fault in faults(Path(app.outdir), app.env.found_docs):
         logger.warning("%s", fault)
     for word, page in unfound(Path(app.outdir), app.config.gates_searches):
         logger.warning("the search does not find %s for %r", page, word)
@@ -147,12 +147,16 @@ class Page(HTMLParser):
             self.pictures.append((named.get("src") or "", named.get("alt") or ""))
 
 
-def faults(folder: Path) -> list[str]:
-    """Return the dead links and the pictures without text in a folder of written pages."""
+def faults(folder: Path, documents: Collection[str]) -> list[str]:
+    """Return the dead links and the pictures without text in the pages of these documents.
+
+    Pages of an earlier build that are no documents any more may lie beside them.
+    """
     pages = {path: Page(path.read_text()) for path in sorted(folder.rglob("*.html"))}
     return [
         f"{path.relative_to(folder)}: {fault}"
         for path, page in pages.items()
+        if str(path.relative_to(folder).with_suffix("")) in documents
         for fault in [
             *(f"picture without alternative text: {src[:60]}" for src in untold(page)),
             *(f"dead link: {link}" for link in page.links if dead(path, link, pages)),

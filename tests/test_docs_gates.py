@@ -73,6 +73,12 @@ def test_a_sound_site_is_built(tmp_path):
     assert build(tmp_path, []) == (0, "")
 
 
+def test_a_page_left_by_an_earlier_build_is_no_fault(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "gone.html").write_text('<a href="nowhere.html">x</a><img src="a.png">')
+    assert build(tmp_path, []) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("changed", "warning"),
     [
