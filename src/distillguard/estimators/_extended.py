@@ -138,6 +138,11 @@ class ExtendedDistiller(RejectingClassifier):
     :math:`\gamma \max(\max_j z_j - z_y, \kappa)` with :math:`\kappa = 40` to the loss, which has no
     gradient before a wrong logit leads by 40; neither is done here. There is no temperature.
 
+    Nothing bounds how many clean inputs are rejected. After a short training, or where the
+    teacher's dropout makes it doubt much, that can be most of them: compare ``predict`` with
+    ``rejected_label`` on held-out examples, and train longer or lower ``outlier_weight`` until few
+    are.
+
     The outlier class is one logit more. An attack that maximises a wrong class over both the true
     class and that logit goes around it, and every attack of this package does.
 
