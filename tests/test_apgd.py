@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from conftest import examples_of
 from distillguard.attacks import apgd, apgd_targeted
-from distillguard.attacks._apgd import AutoPGD
-from distillguard.attacks._apgd_targeted import targeted_dlr
-from distillguard.attacks._checkpoints import checkpoint_periods, stages
 from distillguard.attacks._checks import ModelFacts
 from distillguard.attacks._targets import likeliest_targets, target_of_run
+from distillguard.attacks.auto_pgd._checkpoints import checkpoint_periods, stages
+from distillguard.attacks.auto_pgd._machine import AutoPGD
+from distillguard.attacks.auto_pgd._targeted import targeted_dlr
 from distillguard.functional import cross_entropy, dlr_loss, margin_loss
 
 

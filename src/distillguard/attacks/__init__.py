@@ -5,8 +5,6 @@ perturbation and return the input unchanged where they find none. Configure an a
 :func:`functools.partial`.
 """
 
-from ._apgd import apgd
-from ._apgd_targeted import apgd_targeted
 from ._ddn import ddn
 from ._deepfool import deepfool
 from ._fab_targeted import fab_targeted
@@ -16,6 +14,7 @@ from ._pgd import pgd
 from ._sigma_zero import sigma_zero
 from ._sparse_rs import sparse_rs
 from ._square import square
+from .auto_pgd import apgd, apgd_targeted
 from .carlini_wagner import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf
 
 __all__ = [

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._typing import Bounds, Callback, Mask, Model, Norm
-from .._validation import check_at_least, check_in_unit_interval, check_norm, check_positive
-from ._apgd import APGDState, AutoPGD, SparseAutoPGD
-from ._engine import run, select
-from ._examples import Examples
-from ._targets import likeliest_targets, logit_gap, target_of_run
+from ..._typing import Bounds, Callback, Mask, Model, Norm
+from ..._validation import check_at_least, check_in_unit_interval, check_norm, check_positive
+from .._engine import run, select
+from .._examples import Examples
+from .._targets import likeliest_targets, logit_gap, target_of_run
+from ._machine import APGDState, AutoPGD
+from ._sparse import SparseAutoPGD
 
 
 def apgd_targeted(
