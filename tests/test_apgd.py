@@ -1,15 +1,16 @@
 """What Auto-PGD and its targeted form promise beyond the contract of every attack."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import examples_of
-from distillguard.attacks import apgd, apgd_targeted
+from conftest import examples_of, query
+from distillguard.attacks import apgd, apgd_targeted, fab_targeted
 from distillguard.attacks._checks import ModelFacts
-from distillguard.attacks._targets import likeliest_targets, target_of_run
+from distillguard.attacks._targets import TargetChoice, likeliest_targets, target_of_run
 from distillguard.attacks.auto_pgd._checkpoints import checkpoint_periods, stages
 from distillguard.attacks.auto_pgd._machine import AutoPGD
 from distillguard.attacks.auto_pgd._targeted import targeted_dlr
@@ -305,6 +306,51 @@ def test_aims_are_the_likeliest_wrong_classes_by_hand(n_targets, expected):
     assert aims[:, :count].tolist() == expected
     turns = [target_of_run(aims, torch.full((2,), run), torch.tensor(count)) for run in range(4)]
     assert [aim[0].item() for aim in turns] == [expected[0][run % count] for run in range(4)]
+
+
+@pytest.mark.parametrize("attack", [partial(apgd_targeted, epsilon=0.3), fab_targeted])
+def test_the_nearest_class_is_found_where_the_likeliest_is_far(attack):
+    # Leads 1, 2 and 8 over slopes 1, 10 and 5: distances 1, 0.2 and 1.6.
+    model = nn.Linear(50, 4)
+    model.bias.data = torch.tensor([0.0, -1.0, -2.0, -8.0])
+    model.weight.data = torch.zeros(4, 50)
+    model.weight.data[1, 0], model.weight.data[2, 1] = 1.0, 10.0
+    model.weight.data[3, 2:4] = torch.tensor([3.0, 4.0])
+    told = {"n_targets": 1, "steps": 20, "norm": "l2", "bounds": (-9.0, 9.0), "random_state": 0}
+    inputs, labels = torch.zeros(1, 50), torch.tensor([0])
+    near = attack(model, inputs, labels, target_order="nearest", **told)
+    far = attack(model, inputs, labels, target_order="likeliest", **told)
+    assert model(near).argmax() == 2
+    assert model(far).argmax() == (1 if attack is fab_targeted else 0)
+
+
+@pytest.mark.parametrize("n_targets", [1, 3, 20])
+def test_nearest_first_is_the_order_of_an_exact_gradient_in_the_dual_norm(n_targets):
+    torch.manual_seed(0)
+    weight = torch.randn(16, 6, dtype=torch.float64) * torch.rand(16, 1).double()
+    model = lambda inputs: inputs @ weight.T  # noqa: E731
+    inputs = torch.rand(7, 6, dtype=torch.float64)
+    labels = model(inputs).argmax(dim=1)
+    examples = examples_of(inputs, labels)
+    for norm, dual in (("linf", 1), ("l2", 2), ("l1", torch.inf)):
+        choose = TargetChoice(n_targets, "nearest", norm, targeted=False)
+        logits, targets, count = choose(query(model, inputs, labels), examples)
+        assert torch.equal(logits, model(inputs))
+        assert count == min(n_targets, 15)
+        assert targets.shape == (7, n_targets)
+        for row, label in enumerate(labels.tolist()):
+            lead = logits[row, label] - logits[row]
+            likeliest = lead.argsort()[1 : 1 + max(12, n_targets)]
+            slope = (weight - weight[label]).norm(p=dual, dim=1)
+            distance = (lead / slope)[likeliest]
+            expected = likeliest[distance.argsort()][:count]
+            assert targets[row, :count].tolist() == expected.tolist()
+
+
+def test_an_unknown_order_of_targets_is_refused(tangled):
+    for attack in (partial(apgd_targeted, epsilon=0.1), fab_targeted):
+        with pytest.raises(ValueError, match="target_order must be one of 'likeliest', 'nearest'"):
+            attack(tangled, greys(1), torch.tensor([0]), target_order="closest")
 
 
 def test_the_targeted_loss_by_hand():

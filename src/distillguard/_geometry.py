@@ -17,6 +17,9 @@ from ._typing import Distance, Norm
 COUNTS: tuple[Distance, ...] = ("l0", "l0_pixels")
 """Distances that are whole numbers whatever the units of the inputs."""
 
+DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}
+"""The norm of a gradient that tells how fast a step of length 1 climbs."""
+
 HAIR = 1e-6
 """How far inside the bounds gradients are asked for, as a share of the width."""
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .._geometry import ball, lp_norm, per_example
+from .._geometry import DUAL, ball, lp_norm, per_example
 from .._typing import Bounds, Callback, Mask, Model, Norm
 from .._validation import check_at_least, check_norm, check_not_negative
 from ._engine import Query, logits_and_jacobian, logits_at, run, select
@@ -20,8 +20,6 @@ Without it a point on the boundary itself, where the linear distance is 0, stays
 does one whose step half precision swallows, or that ties there. The authors' code adds 1e-4 to
 every step to that end.
 """
-
-DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1"}
 
 
 def deepfool(

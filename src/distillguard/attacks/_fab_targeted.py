@@ -13,7 +13,13 @@ from ._box_projection import step_to_hyperplane
 from ._engine import Query, logits_and_gradient, logits_at, put, run, select, take
 from ._examples import Examples
 from ._losses import success_margin
-from ._targets import likeliest_targets, logit_gap, target_of_run
+from ._targets import (
+    TargetChoice,
+    TargetOrder,
+    check_target_order,
+    logit_gap,
+    target_of_run,
+)
 
 SEARCH_STEPS = 3
 """Evaluations of the final search on the segment between the input and the result."""
@@ -29,6 +35,7 @@ def fab_targeted(
     *,
     norm: Norm = "linf",
     n_targets: int = 9,
+    target_order: TargetOrder = "likeliest",
     steps: int = 100,
     restarts: int = 1,
     alpha_max: float = 0.1,
@@ -46,10 +53,10 @@ def fab_targeted(
     r"""Attack by stepping to linearised class boundaries, close to the input [1]_.
 
     The ``n_targets`` wrong classes that the model finds likeliest at the input are tried one
-    after another. Towards a class :math:`t` each step linearises :math:`z_t - z_y` at
-    :math:`x_k`, finds within ``bounds`` the smallest steps :math:`\delta` from :math:`x_k` and
-    :math:`\delta_0` from the input :math:`x` to the hyperplane where it vanishes, exactly, and
-    goes to
+    after another, or those whose boundaries are nearest. Towards a class :math:`t` each
+    step linearises :math:`z_t - z_y` at :math:`x_k`, finds within ``bounds`` the smallest steps
+    :math:`\delta` from :math:`x_k` and :math:`\delta_0` from the input :math:`x` to the
+    hyperplane where it vanishes, exactly, and goes to
 
     .. math::
         x_{k+1} = (1 - \alpha)(x_k + \eta\delta) + \alpha(x + \eta\delta_0),
@@ -72,6 +79,11 @@ def fab_targeted(
         Norm of the perturbation to make small.
     n_targets : int, default=9
         Wrong classes to try; all of them where the model has fewer.
+    target_order : {"likeliest", "nearest"}, default="likeliest"
+        In which order wrong classes are tried: by their logits, as the authors have it, or by the
+        distance to their boundaries of the model linearised at the input [2]_. That looks at the
+        12 likeliest wrong classes, or at ``n_targets`` if they are more, one backward pass each,
+        and few of them find what many of the likeliest find.
     steps : int, default=100
         Steps towards each class, one or two model evaluations each.
     restarts : int, default=1
@@ -119,8 +131,8 @@ def fab_targeted(
         If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
         in the batch, ``alpha_max`` or ``beta`` is outside
         [0, 1], ``eta`` is below 1, ``stop_within`` is not a finite number above 0,
-        ``n_targets``, ``steps`` or ``restarts`` is below 1, ``norm`` is unknown, or ``model``
-        returns something else than logits.
+        ``n_targets``, ``steps`` or ``restarts`` is below 1, ``norm`` or ``target_order`` is
+        unknown, or ``model`` returns something else than logits.
     NoGradientError
         If autograd cannot trace the model's output back to its input.
 
@@ -137,6 +149,8 @@ def fab_targeted(
     ----------
     .. [1] F. Croce and M. Hein, "Minimally distorted Adversarial Examples with a Fast Adaptive
        Boundary Attack", ICML 2020, algorithm 1. https://arxiv.org/abs/1907.02044
+    .. [2] O. Melamed, G. Yehudai and A. Shamir, "MALT Powers Up Adversarial Attacks",
+       NeurIPS 2024. https://arxiv.org/abs/2407.02240
 
     Examples
     --------
@@ -150,6 +164,7 @@ def fab_targeted(
     """
     check_norm(norm)
     check_at_least("n_targets", n_targets, 1)
+    check_target_order(target_order)
     check_at_least("steps", steps, 1)
     check_at_least("restarts", restarts, 1)
     check_in_unit_interval("alpha_max", alpha_max)
@@ -162,7 +177,7 @@ def fab_targeted(
 
     algorithm = FastAdaptiveBoundary(
         norm=norm,
-        n_targets=n_targets,
+        choose=TargetChoice(n_targets, target_order, norm, targeted),
         steps=steps,
         restarts=restarts,
         alpha_max=alpha_max,
@@ -216,7 +231,7 @@ class FastAdaptiveBoundary:
     """The state machine behind :func:`fab_targeted`, in the order of algorithm 1."""
 
     norm: Norm
-    n_targets: int
+    choose: TargetChoice
     steps: int
     restarts: int
     alpha_max: float
@@ -231,10 +246,10 @@ class FastAdaptiveBoundary:
         whole, real = torch.zeros_like(labels), inputs.new_zeros(len(inputs))
         return FABState(
             examples=examples,
-            targets=labels.new_zeros(len(labels), self.n_targets),
+            targets=labels.new_zeros(len(labels), self.choose.n_targets),
             runs=whole + self.restarts,
             run=whole - 1,
-            step=whole + self.steps,
+            step=whole + self.steps + 1,
             retreated=whole.bool(),
             forward_only=~whole.bool(),
             current=inputs,
@@ -246,8 +261,13 @@ class FastAdaptiveBoundary:
         )
 
     def step(self, model: Query, state: FABState) -> FABState:
-        """Only judge some points, step from the others."""
-        ways = ((state.forward_only, self._judge_only), (~state.forward_only, self._take_step))
+        """Look at the inputs, only judge some points, step from the others."""
+        first = state.run < 0
+        ways = (
+            (first, self._first_look),
+            (state.forward_only & ~first, self._judge_only),
+            (~state.forward_only & ~first, self._take_step),
+        )
         for chosen, move in ways:
             rows = chosen.nonzero().squeeze(1)
             if len(rows) == len(chosen):
@@ -266,10 +286,16 @@ class FastAdaptiveBoundary:
         """Return the nearest success, or the input."""
         return state.best
 
+    def _first_look(self, model: Query, state: FABState) -> FABState:
+        """Judge the input and choose the targets."""
+        logits, targets, count = self.choose(model, state.examples)
+        runs = torch.full_like(state.runs, count * self.restarts)
+        return self._keep_nearest(state._replace(targets=targets, runs=runs), logits)[0]
+
     def _judge_only(self, model: Query, state: FABState) -> FABState:
-        """Judge the current point: the input, one that has probably fooled, or a run's last."""
+        """Judge the current point: one that has probably fooled, or a run's last."""
         logits = logits_at(model, state.examples, state.current)
-        state, margin = self._keep_nearest(self._choose_targets(state, logits), logits)
+        state, margin = self._keep_nearest(state, logits)
         searching, last = state.run == state.runs, state.step >= self.steps
         retreat = (margin > 0) & ~searching & ~last
         following = select(retreat, self._retreat(state), state.current)
@@ -306,19 +332,6 @@ class FastAdaptiveBoundary:
         """What is linearised: positive across the boundary to the target. (n,)."""
         target = target_of_run(state.targets, state.run, state.runs // self.restarts)
         return logit_gap(logits, state.examples.labels, target, self.targeted)
-
-    def _choose_targets(self, state: FABState, logits: Tensor) -> FABState:
-        """At the first look choose the targets."""
-        first = state.run < 0
-        if not bool(first.any()):
-            return state
-        targets, count = likeliest_targets(
-            logits, state.examples.labels, self.n_targets, self.targeted
-        )
-        return state._replace(
-            targets=select(first, targets, state.targets),
-            runs=torch.where(first, count * self.restarts, state.runs),
-        )
 
     def _keep_nearest(self, state: FABState, logits: Tensor) -> tuple[FABState, Tensor]:
         """Keep the nearest success, and on the way to it the furthest failure; also the margin."""

@@ -7,9 +7,15 @@ from torch import Tensor
 
 from ..._typing import Bounds, Callback, Mask, Model, Norm
 from ..._validation import check_at_least, check_in_unit_interval, check_norm, check_positive
-from .._engine import run, select
+from .._engine import Query, put, run, take
 from .._examples import Examples
-from .._targets import likeliest_targets, logit_gap, target_of_run
+from .._targets import (
+    TargetChoice,
+    TargetOrder,
+    check_target_order,
+    logit_gap,
+    target_of_run,
+)
 from ._machine import APGDState, AutoPGD
 from ._sparse import SparseAutoPGD
 
@@ -22,6 +28,7 @@ def apgd_targeted(
     epsilon: float,
     norm: Norm = "linf",
     n_targets: int = 9,
+    target_order: TargetOrder = "likeliest",
     steps: int = 100,
     restarts: int = 1,
     rho: float = 0.75,
@@ -36,8 +43,8 @@ def apgd_targeted(
 ) -> Tensor:
     r"""Attack with Auto-PGD towards each likely wrong class in turn [1]_.
 
-    The ``n_targets`` wrong classes that the model finds likeliest at the clean input are tried
-    one after another, each by a run of :func:`apgd` that ascends
+    The ``n_targets`` wrong classes that the model finds likeliest at the clean input, or whose
+    boundaries are nearest, are tried one after another, each by a run of :func:`apgd` that ascends
 
     .. math:: -\frac{z_y - z_t}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2 + 10^{-12}}
 
@@ -59,6 +66,11 @@ def apgd_targeted(
         Norm of the ball.
     n_targets : int, default=9
         Wrong classes to try; all of them where the model has fewer.
+    target_order : {"likeliest", "nearest"}, default="likeliest"
+        In which order wrong classes are tried: by their logits, as the authors have it, or by the
+        distance to their boundaries of the model linearised at the input [2]_. That looks at the
+        12 likeliest wrong classes, or at ``n_targets`` if they are more, one backward pass each,
+        and few of them find what many of the likeliest find.
     steps : int, default=100
         Gradient steps towards each class.
     restarts : int, default=1
@@ -103,7 +115,7 @@ def apgd_targeted(
         If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
         in the batch, ``epsilon`` is not a finite number
         above 0, ``rho`` is outside [0, 1], ``n_targets``, ``steps`` or ``restarts`` is below 1,
-        ``norm`` is unknown, or ``model`` returns something else than logits.
+        ``norm`` or ``target_order`` is unknown, or ``model`` returns something else than logits.
     NoGradientError
         If autograd cannot trace the model's output back to its input.
 
@@ -120,6 +132,8 @@ def apgd_targeted(
     .. [1] F. Croce and M. Hein, "Reliable Evaluation of Adversarial Robustness with an
        Ensemble of Diverse Parameter-free Attacks", ICML 2020, algorithm 1 and equation 7.
        https://arxiv.org/abs/2003.01690
+    .. [2] O. Melamed, G. Yehudai and A. Shamir, "MALT Powers Up Adversarial Attacks",
+       NeurIPS 2024. https://arxiv.org/abs/2407.02240
 
     Examples
     --------
@@ -134,6 +148,7 @@ def apgd_targeted(
     check_positive("epsilon", epsilon)
     check_norm(norm)
     check_at_least("n_targets", n_targets, 1)
+    check_target_order(target_order)
     check_at_least("steps", steps, 1)
     check_at_least("restarts", restarts, 1)
     check_in_unit_interval("rho", rho)
@@ -151,7 +166,7 @@ def apgd_targeted(
         rho=rho,
         early_stop=early_stop,
         targeted=targeted,
-        n_targets=n_targets,
+        choose=TargetChoice(n_targets, target_order, norm, targeted),
     )
     return run(
         algorithm,
@@ -173,31 +188,35 @@ def apgd_targeted(
 class TargetedAutoPGD(AutoPGD):
     """Auto-PGD whose runs have a target each, chosen by a first look at the clean example."""
 
-    n_targets: int
+    choose: TargetChoice
 
     def start(self, examples: Examples) -> APGDState:
         """Place every example at itself, as if a run before the first had ended there."""
         state, labels = super().start(examples), examples.labels
         return state._replace(
-            targets=labels.new_zeros(len(labels), self.n_targets),
+            targets=labels.new_zeros(len(labels), self.choose.n_targets),
             run=torch.full_like(labels, -1),
-            step=torch.full_like(labels, self.steps),
+            step=torch.full_like(labels, self.steps + 1),
             current=examples.inputs,
         )
 
-    def keep_widest(self, state: APGDState, logits: Tensor) -> APGDState:
-        """At the first look choose the targets."""
-        state = super().keep_widest(state, logits)
+    def step(self, model: Query, state: APGDState) -> APGDState:
+        """At the first look choose the targets; later move towards them."""
         first = state.run < 0
-        if not bool(first.any()):
-            return state
-        targets, count = likeliest_targets(
-            logits, state.examples.labels, self.n_targets, self.targeted
-        )
-        return state._replace(
-            targets=select(first, targets, state.targets),
-            runs=torch.where(first, count * self.restarts, state.runs),
-        )
+        for chosen, move in ((first, self.first_look), (~first, super().step)):
+            rows = chosen.nonzero().squeeze(1)
+            if len(rows) == len(chosen):
+                return move(model, state)
+            if len(rows):
+                state = put(state, rows, move(model, take(state, rows)))
+        return state
+
+    def first_look(self, model: Query, state: APGDState) -> APGDState:
+        """Judge the input, choose the targets and go to the first run's start."""
+        logits, targets, count = self.choose(model, state.examples)
+        state = self.keep_widest(state, logits)
+        runs = torch.full_like(state.runs, count * self.restarts)
+        return self.restart(state._replace(targets=targets, runs=runs))
 
 
 @dataclass(frozen=True)
