@@ -229,6 +229,20 @@ def test_a_network_without_findings_is_not_attacked_again_and_pays_nothing(netwo
     assert "adaptation" not in report.costs
 
 
+@pytest.mark.parametrize(("loss", "again"), [("margin", False), ("cross_entropy", True)])
+def test_a_saturated_softmax_is_attacked_again_only_where_no_attack_climbed_the_margin(
+    loss, again, network, data
+):
+    saturated = nn.Sequential(network, Hundredfold(), Hundredfold())
+    pgd = {"PGD": partial(attacks.pgd, loss=loss, steps=10)}
+    settings = SETTINGS | {"attacks": pgd, "epsilon": 0.05, "diagnosis": "full", "adapt": True}
+    report = evaluate(saturated, *data, **settings)
+    assert {"saturated-softmax", "zero-gradients"} <= {each.code for each in report.findings}
+    assert 0 < report.quoted_accuracy < 1
+    names = [row.name for row in report.adaptation.attacks]
+    assert ("PGD margin, again" in names) == again
+
+
 @pytest.mark.parametrize(("attack", "adapts"), [("standard", True), ("quick", False)])
 def test_only_standard_attacks_are_adapted_unless_asked(attack, adapts, monkeypatch):
     monkeypatch.setattr(_adapted_forms, "QUESTIONS", 100)

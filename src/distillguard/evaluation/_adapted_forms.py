@@ -165,10 +165,16 @@ def climbs(subject: Subject) -> dict[str, Attack]:
     rescaled = {"loss": "rescaled_cross_entropy", "steps": 50, **budget}
     if threat.norm in COUNTS:
         counted: Attack = partial(attacks.pgd, loss="margin", steps=100, **budget)
-        return {"PGD margin": counted, "PGD cross-entropy": partial(attacks.pgd, **rescaled)}
+        return {
+            "PGD margin": counted,
+            "PGD rescaled cross-entropy": partial(attacks.pgd, **rescaled),
+        }
     if threat.norm == "l1":
         margin: Attack = partial(attacks.apgd, loss="margin", steps=100, **budget)
-        return {"APGD margin": margin, "APGD cross-entropy": partial(attacks.apgd, **rescaled)}
+        return {
+            "APGD margin": margin,
+            "APGD rescaled cross-entropy": partial(attacks.apgd, **rescaled),
+        }
     # A point that fools one mean may not fool the next: of a random model the best one counts.
     runs: dict[str, Any] = {"restarts": 3, "steps": 40}
     if subject.random:
@@ -183,7 +189,7 @@ def climbs(subject: Subject) -> dict[str, Attack]:
         **runs,
         **budget,
     )
-    return {"PGD margin": pgd, "APGD cross-entropy": partial(attacks.apgd, **rescaled)}
+    return {"PGD margin": pgd, "APGD rescaled cross-entropy": partial(attacks.apgd, **rescaled)}
 
 
 def searches(subject: Subject) -> dict[str, Attack]:
@@ -254,6 +260,10 @@ REMEDIES: dict[str, tuple[Form, ...]] = {
 """By the code of a finding, the forms in which the model is attacked again."""
 
 
+SATURATION = ("saturated-softmax", "margin-beats-cross-entropy", "zero-gradients")
+"""What an attack on the margin does not mind."""
+
+
 def forms_for(finding: Finding, run: Run) -> tuple[Form, ...]:
     """What is to be tried; nothing where the attacks passed have done it, or nothing helps."""
     forms, figures = REMEDIES.get(finding.code, ()), finding.figures
@@ -264,9 +274,9 @@ def forms_for(finding: Finding, run: Run) -> tuple[Form, ...]:
     ):
         return ()  # They ask for gradients a hair inside the bounds.
     if finding.code == "zero-gradients" and figures["share_scaled"] < figures["share"] / 2:
-        return (PLAIN,)  # The logits have a gradient.
-    if finding.code == "margin-beats-cross-entropy" and climbs_margin(run):
-        return ()
+        forms = (PLAIN,)  # The logits have a gradient.
+    if finding.code in SATURATION and climbs_margin(run):
+        return tuple(form for form in forms if form is not PLAIN)
     return forms
 
 
