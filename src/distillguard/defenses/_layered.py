@@ -29,7 +29,7 @@ from ..estimators._rejecting import RejectingClassifier
 from ..estimators._run import feature_names, held_out
 from ..networks._wrappers import scaled_as_saved
 from ..persistence._networks import no_larger_than
-from ._calibration import joint_thresholds
+from ..estimators._calibration import joint_thresholds
 from ._detector import Detector
 from ._network import LayeredNetwork
 
