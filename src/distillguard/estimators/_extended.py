@@ -384,11 +384,11 @@ class ExtendedDistiller(RejectingClassifier):
                 "the training examples have set what is rejected, and of others it may be more; "
                 "pass validation, or call calibrate"
             )
-        share = counts[0] / counts[1]
-        if rate is not None or share <= MANY:
+        alarms, shown = counts
+        if rate is not None or alarms <= MANY * shown:
             return ""
         return (
-            f"the student rejects {100 * share:.0f} % of the "
+            f"the student rejects {100 * alarms / shown:.0f} % of the "
             f"{'training' if held is None else 'held-out'} examples, which are clean; set "
             "false_positive_rate, train longer or lower outlier_weight"
         )
