@@ -274,7 +274,7 @@ FAULTS = [
     ),
     Fault(
         "thresholds without the correction for a finite sample",
-        "defenses/_calibration.py",
+        "estimators/_calibration.py",
         "math.ceil((1 - rate) * (n + 1))",
         "math.ceil((1 - rate) * n - 1)",
         ("test_defenses.py",),

@@ -103,6 +103,7 @@ def defences(network):
         "in forward": Front(network),
         "a function": lambda x: network(torch.from_numpy((x.detach().numpy() * 4).round() / 4)),
         "noisy and rounded": nn.Sequential(Noisy(), Rounded(), network),
+        "labels alone": lambda x: 5.0 * nn.functional.one_hot(network(x).argmax(dim=1), 10),
         "saturated": nn.Sequential(network, Hundredfold(), nn.Softmax(dim=1)),
     }
 

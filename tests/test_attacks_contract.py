@@ -155,6 +155,16 @@ TABLE = [
         strong={"steps": 200},
     ),
     Row("square-linf", attacks.square, SQUARE, ("linf",), **BLIND, strong={"queries": 100}),
+    Row(
+        "rays",
+        attacks.rays,
+        {"queries": 40},
+        ("linf",),
+        takes_norm=False,
+        gradients=False,
+        shortest={"queries": 3},
+        strong={"queries": 300},
+    ),
     # Its l2 pattern has little to choose from on a dozen pixels, and stalls in local maxima.
     Row(
         "square-l2",

@@ -40,7 +40,7 @@ from distillguard.defenses import (
     ReconstructionError,
     TotalVariation,
 )
-from distillguard.defenses._calibration import joint_thresholds
+from distillguard.estimators._calibration import joint_thresholds
 from distillguard.exceptions import SaveError
 from distillguard.functional import margin_loss, merge_rejection
 from distillguard.networks import Rejecting

@@ -1,16 +1,21 @@
 """Extended distillation: labels with a class of outliers, and a classifier that may refuse."""
 
 import pickle
+import warnings
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.base import clone
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from distillguard import ExtendedDistiller, UndefendedClassifier, attacks, datasets, evaluate, load
 from distillguard._rejection import rejects
+from distillguard.estimators._calibration import calibrate_offset
 from distillguard.estimators._extended import logit_variance, moved_to_outliers
 from distillguard.networks import Rejecting, mlp
 
@@ -81,8 +86,15 @@ def test_the_students_loss_is_the_cross_entropy_with_the_labels_of_its_definitio
     teacher = nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 10))
     settings = {"learning_rate": 1e-30, "max_epochs": 1, "batch_size": 50}
     found = ExtendedDistiller(
-        nn.Linear(64, 11), teacher=teacher, prefit_teacher=True, outlier_weight=0.8, **settings
-    ).fit(X, y)
+        nn.Linear(64, 11),
+        teacher=teacher,
+        prefit_teacher=True,
+        outlier_weight=0.8,
+        false_positive_rate=None,
+        **settings,
+    )
+    with warnings.catch_warnings(action="ignore"):  # of what nobody has learned to reject
+        found.fit(X, y)
     doubt = torch.from_numpy(found.uncertainty(X))
     moved = 0.8 * doubt / doubt.max()
     with torch.no_grad():
@@ -103,8 +115,14 @@ def test_outliers_are_what_the_teacher_is_unsure_of():
         teacher[1].weight.copy_(torch.tensor([[-1.0, 1.0], [1.0, -1.0]]))
     settings = {"max_epochs": 60, "learning_rate": 1e-2, "random_state": 0}
     found = ExtendedDistiller(
-        mlp((2,), 3, hidden=(16,)), teacher=teacher, prefit_teacher=True, **settings
-    ).fit(X, y)
+        mlp((2,), 3, hidden=(16,)),
+        teacher=teacher,
+        prefit_teacher=True,
+        false_positive_rate=None,
+        **settings,
+    )
+    with pytest.warns(UserWarning, match="rejects 2. % of the training examples"):
+        found.fit(X, y)
     rejected = torch.from_numpy(found.predict(X) == -1)
     assert (rejected == marked).double().mean() > 0.97
 
@@ -139,7 +157,9 @@ def test_the_rejected_label_may_be_text_and_no_class(digits):
 def test_saves_pickles_and_clones_answer_alike(fitted, digits, tmp_path):
     fitted.save(tmp_path / "saved")
     expected, doubt = fitted.decision_function(digits[0]), fitted.uncertainty(digits[0])
+    assert fitted.student_.offset < 0
     for again in (load(tmp_path / "saved"), pickle.loads(pickle.dumps(fitted))):
+        assert again.false_alarms_ == fitted.false_alarms_
         assert np.array_equal(again.decision_function(digits[0]), expected)
         assert np.array_equal(again.uncertainty(digits[0]), doubt)
     assert clone(fitted).fit(*digits).decision_function(digits[0]).tolist() == expected.tolist()
@@ -167,9 +187,114 @@ def test_an_attack_fools_only_by_another_class(fitted, digits):
     assert report.rejection.clean == int((clean == -1).sum())
 
 
+# --- how much is rejected -----------------------------------------------------------------------
+
+
+class Scores(nn.Module):
+    """Two classes that get 0, and outliers that get the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs):
+        return torch.cat([torch.zeros_like(inputs).expand(-1, 2), self.scale * inputs], dim=1)
+
+
+@given(st.integers(20, 200), st.floats(0.05, 0.5), st.integers(0, 1000))
+def test_at_most_the_wanted_share_of_the_half_that_sets_the_offset_is_rejected(n, rate, seed):
+    torch.manual_seed(seed)
+    inputs, network = torch.randn(n, 1), Rejecting(Scores())
+    alarms, shown = calibrate_offset(network, [inputs], rate, seed)
+    answers = network(inputs).argmax(dim=1) == 2
+    assert shown == n // 2
+    assert int(answers.sum()) - alarms <= rate * (n - shown)
+    # Not lower than it takes: the next example above the threshold is rejected.
+    assert int(answers.sum()) - alarms >= rate * (n - shown) - 2 or network.offset == 0
+
+
+def test_the_offset_is_hand_worked():
+    # Of 20 leads 1, 2, ..., 20 the quantile at 10 % with its correction is the 19th of 20.
+    network = Rejecting(Scores())
+    leads = torch.arange(1.0, 21.0)[:, None]
+    calibrate_offset(network, [leads, leads], 0.1, 0)
+    alone = Rejecting(Scores())
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:20] % 20 + 1
+    assert network.offset.item() == pytest.approx(-order.sort().values[18].item(), rel=1e-5)
+    assert calibrate_offset(alone, [-leads], 0.1, 0) == (0, 10)
+    assert alone.offset == 0
+
+
+@pytest.fixture(scope="module")
+def unsure():
+    """Epochs after which the paper's rule still rejects most digits."""
+    return {"max_epochs": 8, "learning_rate": 5e-3, "random_state": 0}
+
+
+def test_no_more_clean_examples_are_rejected_than_was_asked_for(digits, unsure):
+    X, y = datasets.load_digits("train")
+    with pytest.warns(UserWarning, match="set false_positive_rate, train longer or lower outlier"):
+        published = ExtendedDistiller(SMALL, false_positive_rate=None, **unsure).fit(X, y)
+    found = ExtendedDistiller(SMALL, validation_fraction=0.3, **unsure).fit(X, y)
+    X_test, y_test = datasets.load_digits("test")
+    assert (published.predict(X_test) == -1).mean() > 0.2
+    assert (found.predict(X_test) == -1).mean() < 0.12
+    assert found.score(X_test, y_test) > published.score(X_test, y_test)
+    low, high = found.false_positive_interval_
+    assert low <= found.false_positive_rate_ <= high
+    assert low <= 0.08
+    assert found.false_alarms_[1] == round(0.3 * len(X)) // 2
+
+
+def test_the_examples_of_validation_set_the_offset_where_there_are_any(digits, unsure):
+    X, y = digits
+    held = (X[300:], y[300:])
+    found = ExtendedDistiller(SMALL, **unsure).fit(X[:300], y[:300], validation=held)
+    again = ExtendedDistiller(SMALL, false_positive_rate=None, **unsure)
+    with pytest.warns(UserWarning, match="of the held-out examples, which are clean"):
+        again.fit(X[:300], y[:300], validation=held)
+    assert found.false_alarms_[1] == 50
+    assert again.false_alarms_[1] == 100
+    # Both are of one training: what differs is the last column, by one number.
+    difference = again.decision_function(X) - found.decision_function(X)
+    assert not difference[:, :-1].any()
+    assert difference[:, -1] == pytest.approx(-found.student_.offset.item(), rel=1e-4)
+    assert again.set_params(false_positive_rate=0.05).calibrate(held[0]) is again
+    assert again.false_alarms_[1] == 50
+    assert (again.predict(X[300:]) == -1).mean() <= 0.1
+
+
+def test_a_stream_without_validation_says_that_training_examples_had_to_do(digits):
+    pairs = DataLoader(TensorDataset(*digits), batch_size=100)
+    with pytest.warns(UserWarning, match="needs clean examples that are kept from training"):
+        found = ExtendedDistiller(SMALL, max_epochs=1, random_state=0).fit(pairs)
+    assert np.isnan(found.false_positive_rate_)
+    assert (found.predict(digits[0]) == -1).mean() <= 0.05
+
+
+def test_a_warm_start_trains_without_the_offset_of_the_last_fit(digits, unsure):
+    found = ExtendedDistiller(SMALL, warm_start=True, **unsure).fit(*digits)
+    expected = found.history_[-1]["validation_loss"]
+    assert found.student_.offset < 0
+    # Nothing is learned the second time: the loss is that of the networks as they were.
+    found.set_params(learning_rate=1e-30, weight_averaging=None).fit(*digits)
+    assert found.history_[-1]["validation_loss"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_onnx_graph_rejects_what_the_estimator_rejects(digits, unsure, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    found = ExtendedDistiller(SMALL, **unsure).fit(*digits)
+    found.export_onnx(tmp_path / "extended.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "extended.onnx")
+    (logits,) = session.run(["logits"], {"inputs": digits[0].numpy()})
+    assert found.student_.offset < 0
+    assert logits == pytest.approx(found.decision_function(digits[0]), abs=1e-4)
+
+
 def test_a_loader_that_augments_gets_the_same_kind_of_labels(digits):
     pairs = [(digits[0][i : i + 100], digits[1][i : i + 100]) for i in range(0, 400, 100)]
-    found = ExtendedDistiller(SMALL, max_epochs=1, random_state=0).fit(pairs)
+    found = ExtendedDistiller(SMALL, max_epochs=1, random_state=0)
+    found.fit(pairs, validation=digits)
     assert found.decision_function(digits[0]).shape == (400, 11)
 
 
@@ -187,6 +312,7 @@ def test_a_loader_that_augments_gets_the_same_kind_of_labels(digits):
         ({"prefit_teacher": True}, TypeError, "teacher must be a trained nn.Module"),
         ({"outlier_weight": 1.5}, ValueError, r"outlier_weight must be in \[0, 1\]"),
         ({"dropout_passes": 1}, ValueError, "dropout_passes must be at least 2"),
+        ({"false_positive_rate": 1.0}, ValueError, "false_positive_rate must be above 0 and below"),
     ],
 )
 def test_what_it_could_not_do_is_refused_in_a_sentence(digits, settings, error, message):
@@ -200,6 +326,8 @@ def test_a_network_around_which_rejecting_stands_says_that_it_rejects():
     assert torch.equal(Rejecting(inner)(inputs), inner(inputs))
     assert rejects(Rejecting(inner))
     assert not rejects(inner)
+    lower = Rejecting(inner, offset=-2.5)(inputs) - inner(inputs)
+    torch.testing.assert_close(lower, torch.tensor([[0.0, 0.0, -2.5]]).expand(2, 3))
     with pytest.raises(TypeError, match="network must be a module, got"):
         Rejecting("a name")
 

@@ -165,12 +165,14 @@ def test_the_joint_attack_looks_for_what_the_staged_one_left(monkeypatch):
     attacked = _layer_by_layer._Trial.attacked
 
     def half(model, x, y, **_):  # moved to the other class by a point that the detector lets pass
-        return torch.where((torch.arange(len(x)) % 2 == 0)[:, None], found[: len(x)], x)
+        places = (x[:, None] == X).all(dim=2).int().argmax(dim=1)
+        return torch.where((places % 2 == 0)[:, None], found[places], x)
 
     def listening(trial, model, attacks=None):
         if attacks:
             told.append((len(trial.inputs), [*attacks]))
-        return attacked(trial, model, attacks)
+            return attacked(trial, model, attacks)
+        return attacked(trial, model)[0], trial.inputs  # nothing to begin with on the whole
 
     found = _layer_by_layer.selective_pgd(
         whole, X, y, norm="linf", epsilon=TOLD["epsilon"], bounds=(0.0, 1.0), random_state=0
@@ -203,6 +205,23 @@ def test_passes_are_counted_forwards_and_backwards():
     assert passes == {"a": 3 + 3 + 5}
 
 
+def test_what_was_found_against_a_part_is_tried_on_the_whole(monkeypatch):
+    X, y = points()
+    X[:, 1] = 0.6
+    whole, asked = guard([BitDepth(6)], [Sum()], [1.0]), []
+    descent = _layer_by_layer.selective_pgd
+
+    def counted(model, x, y, **told):
+        asked.append((len(model.layers) + len(model.detectors), len(x)))
+        return x if len(model.layers) + len(model.detectors) == 2 else descent(model, x, y, **told)
+
+    monkeypatch.setattr(_layer_by_layer, "selective_pgd", counted)
+    report = evaluate_layers(whole, X, y, **TOLD)
+    # The descent on the whole, which is blunt here, is run on what no known point fools.
+    left = sum(n for parts, n in asked if parts == 2)
+    assert report.fooled["staged"].sum() == report.n_counted - left > 0
+
+
 @pytest.mark.parametrize("blunt", ["staged", "joint"])
 def test_all_together_is_the_worst_case_of_both_attacks_that_know_the_whole(monkeypatch, blunt):
     X, y = points()
@@ -217,7 +236,8 @@ def test_all_together_is_the_worst_case_of_both_attacks_that_know_the_whole(monk
 
         monkeypatch.setattr(_layer_by_layer._Trial, "attacked", nobody)
     report = evaluate_layers(whole, X, y, **TOLD)
-    assert not report.fooled[blunt].any()
+    if blunt == "joint":
+        assert not report.fooled["joint"].any()
     assert not report.fooled["oblivious"].any()
     for name in ("all together", *report.parts):
         assert report.fooled[name].all(), name
@@ -257,4 +277,4 @@ def test_random_layers_are_attacked_and_judged_by_their_mean():
     once = evaluate_layers(noisy, X, y, draws=1, **TOLD)
     # One question to a noisy line is right by luck at 0.3 to 0.45.
     assert once.n_counted < report.n_counted
-    assert report.passes["staged"] > 10 * once.passes["staged"]
+    assert report.passes["staged"] > 5 * once.passes["staged"]

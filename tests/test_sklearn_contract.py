@@ -72,8 +72,10 @@ def test_a_layered_defence_is_held_to_what_a_rejecting_classifier_can_do(estimat
     check(estimator)
 
 
+# Some checks leave 2 examples to bound by what is rejected: there the weight has to.
 @parametrize_with_checks(
-    [ExtendedDistiller(max_epochs=15)], expected_failed_checks=lambda e: known(e) | rejecting(e)
+    [ExtendedDistiller(max_epochs=15, outlier_weight=0.6)],
+    expected_failed_checks=lambda e: known(e) | rejecting(e),
 )
 def test_extended_distillation_is_held_to_the_same(estimator, check):
     check(estimator)

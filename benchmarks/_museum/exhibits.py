@@ -174,8 +174,10 @@ def dropping(_: object, width: int) -> nn.Module:
 
 
 def extended(model: nn.Module, studio: Studio) -> nn.Module:
-    """Distil by the library with the paper's class of outliers."""
-    distiller = ExtendedDistiller(dropping, max_epochs=training.EPOCHS, random_state=0)
+    """Distil by the library with the paper's class of outliers, and by the paper's rule."""
+    distiller = ExtendedDistiller(
+        dropping, false_positive_rate=None, max_epochs=training.EPOCHS, random_state=0
+    )
     return distiller.fit(*studio.examples()).model_
 
 

@@ -54,6 +54,13 @@ def check_in_unit_interval(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be in [0, 1], got {value!r}")
 
 
+def check_share(name: str, value: Any) -> None:
+    """Refuse everything but a number in (0, 1)."""
+    check_in_unit_interval(name, value)
+    if value in (0, 1):
+        raise ValueError(f"{name} must be above 0 and below 1, got {value!r}")
+
+
 def check_not_negative(name: str, value: Any) -> None:
     """Refuse everything but a finite number of at least 0."""
     _check_real(name, value)

@@ -11,6 +11,7 @@ from ._fab_targeted import fab_targeted
 from ._fgsm import fgsm
 from ._jsma import jsma
 from ._pgd import pgd
+from ._rays import rays
 from ._sigma_zero import sigma_zero
 from ._sparse_rs import sparse_rs
 from ._square import square
@@ -29,6 +30,7 @@ __all__ = [
     "fgsm",
     "jsma",
     "pgd",
+    "rays",
     "sigma_zero",
     "sparse_rs",
     "square",

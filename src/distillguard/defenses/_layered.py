@@ -13,23 +13,22 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from .._clopper_pearson import clopper_pearson
 from .._copies import copied
 from .._data import Spec, examples
 from .._modes import borrowed, dtype_of, fitted_to, isolated_random_state
 from .._processes import joined as processes
 from .._random import draw_seed
 from .._rejection import rejects
-from .._validation import check_in_unit_interval
+from .._validation import check_share
 from .._words import described
 from ..estimators import UndefendedClassifier
+from ..estimators._calibration import joint_thresholds
 from ..estimators._classifier import NetworkClassifier
 from ..estimators._logits import logits_of
 from ..estimators._rejecting import RejectingClassifier
 from ..estimators._run import feature_names, held_out
 from ..networks._wrappers import scaled_as_saved
 from ..persistence._networks import no_larger_than
-from ._calibration import joint_thresholds
 from ._detector import Detector
 from ._network import LayeredNetwork
 
@@ -118,7 +117,6 @@ class LayeredDefense(RejectingClassifier):
     """Parameters without which a save would be of something else."""
 
     model_: nn.Module
-    false_alarms_: tuple[int, int]
     estimator: Any
     layers: Sequence[nn.Module]
     detectors: Sequence[Detector]
@@ -144,19 +142,6 @@ class LayeredDefense(RejectingClassifier):
         """A score above is an alarm: (n_detectors,)."""
         thresholds: Tensor = self._layered().thresholds
         return thresholds.cpu().numpy()
-
-    @property
-    def false_positive_rate_(self) -> float:
-        """Share rejected of the clean examples that set no threshold; NaN if there were none."""
-        check_is_fitted(self)
-        alarms, shown = self.false_alarms_
-        return alarms / shown if shown else float("nan")
-
-    @property
-    def false_positive_interval_(self) -> tuple[float, float]:
-        """Its 95 % Clopper-Pearson interval."""
-        check_is_fitted(self)
-        return clopper_pearson(*self.false_alarms_)
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train what is not fitted, and calibrate on examples kept from that.
@@ -301,10 +286,7 @@ class LayeredDefense(RejectingClassifier):
 
     def _check(self) -> None:
         for name in ("false_positive_rate", "calibration_fraction"):
-            value = getattr(self, name)
-            check_in_unit_interval(name, value)
-            if value in (0, 1):
-                raise ValueError(f"{name} must be above 0 and below 1, got {value!r}")
+            check_share(name, getattr(self, name))
         for name, kind, what in (("layers", nn.Module, "modules"), ("detectors", Detector, "")):
             held = getattr(self, name)
             for each in held if isinstance(held, list | tuple) else [held]:

@@ -26,7 +26,7 @@ from ..networks._wrappers import scaled_as_saved
 from ..persistence._saving import save
 from ..training import Checkpoints, Epoch, Runtime, multiply_logits
 from ._keywords import keywords_of, split, with_keywords
-from ._logits import batch_logits, logits_of
+from ._logits import batch_logits, filled, logits_of
 from ._onnx import export
 from ._run import TrainingRun, other_source, training_data
 from ._settings import TrainingSettings
@@ -315,6 +315,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         """Refuse parameters of the subclass's own."""
 
+    def _keeps_aside(self) -> bool:
+        """Whether some examples are kept from training where early stopping needs none."""
+        return False
+
     def _learn(self, run: TrainingRun) -> None:
         """Write down what a run has learned: the only place that does."""
         self.classes_, self.input_shape_ = np.asarray(run.spec.classes), run.input_shape
@@ -322,8 +326,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         self.__dict__.pop("feature_names_in_", None)
         if run.feature_names is not None:
             self.feature_names_in_ = run.feature_names
-        for attribute, network in run.networks.items():
-            setattr(self, attribute, network)
+        for attribute, value in (run.networks | run.learned).items():
+            setattr(self, attribute, value)
         self.history_ = run.history
         self.n_iter_ = sum(record["stage"] == run.stage for record in run.history)
 
@@ -383,12 +387,6 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     def _other_source(self, run: TrainingRun, name: str, data: Any) -> Source:
         """More labelled examples for a run."""
         return other_source(name, data, run.spec, run.settings.batch_size, run.seed)
-
-
-def filled(inputs: Tensor, size: int) -> Tensor:
-    """Inputs with zeros below, up to ``size`` rows."""
-    missing = max(0, size - len(inputs))
-    return torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing else inputs
 
 
 def joined(parts: Iterable[Tensor], n: int | None = None) -> NDArray[Any]:

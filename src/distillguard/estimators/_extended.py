@@ -1,9 +1,10 @@
 """Extended defensive distillation: what the teacher is unsure of becomes a class of outliers."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from numpy.typing import NDArray
@@ -11,11 +12,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from .. import functional
+from .._copies import copied
 from .._data import Spec, examples
 from .._data._batch import PREDICTION_BATCH, Batch, Source
 from .._modes import borrowed, fitted_to
+from .._processes import joined as processes
 from .._typing import NetworkFactory
-from .._validation import check_at_least, check_in_unit_interval
+from .._validation import check_at_least, check_in_unit_interval, check_share
 from ..networks import Rejecting, mlp
 from ..networks._wrappers import scaled_as_saved
 from ..training import (
@@ -26,9 +29,14 @@ from ..training import (
     Runtime,
     SchedulerFactory,
 )
+from ._calibration import calibrate_offset
 from ._classifier import joined
 from ._rejecting import RejectingClassifier
 from ._run import TrainingRun, hard_label_objective
+from ._settings import TrainingSettings
+
+MANY = 0.1
+"""Share of clean examples above which the paper's rule rejects so many that users should know."""
 
 
 class ExtendedDistiller(RejectingClassifier):
@@ -60,6 +68,11 @@ class ExtendedDistiller(RejectingClassifier):
         [0, 1].
     dropout_passes : int, default=20
         :math:`K`, at least 2.
+    false_positive_rate : float or None, default=0.05
+        Largest share of clean examples to be rejected, in (0, 1). The logit of the outliers is
+        lowered until no more are, of examples kept from training: those of ``validation``, or
+        ``validation_fraction`` of all. None is the paper's own rule, the largest logit, whatever it
+        rejects.
     rejected_label : int or str, default=-1
         What ``predict`` answers for an outlier: no class. Where classes are text, it is text too.
     max_epochs : int, default=20
@@ -76,8 +89,8 @@ class ExtendedDistiller(RejectingClassifier):
         Stop a stage when the loss (True or "loss") or the accuracy of the validation examples
         has not improved for ``patience`` epochs, and keep the best weights.
     validation_fraction : float, default=0.1
-        Share of the examples held out for early stopping, in (0, 1), where ``fit`` is given no
-        ``validation``.
+        Share of the examples held out for early stopping and for ``false_positive_rate``, in
+        (0, 1), where ``fit`` is given no ``validation``.
     patience : int, default=10
         Epochs without a better validation figure before a stage stops.
     gradient_clip : float, optional
@@ -111,7 +124,15 @@ class ExtendedDistiller(RejectingClassifier):
         The trained teacher, in eval mode.
     student_ : Rejecting
         The trained student, in eval mode: the network behind every prediction, which returns a
-        last column for rejection and says so by ``rejects``.
+        last column for rejection and says so by ``rejects``; its ``offset`` is what that column is
+        lowered by.
+    false_alarms_ : (int, int)
+        How many of the held-out clean examples that did not set the offset are rejected, and how
+        many there are.
+    false_positive_rate_ : float
+        The one over the other; NaN if there were none.
+    false_positive_interval_ : tuple of float
+        Its 95 % Clopper-Pearson interval.
     classes_ : ndarray of shape (n_classes,)
         The classes, in the order of the logits.
     history_ : list of dict
@@ -138,10 +159,11 @@ class ExtendedDistiller(RejectingClassifier):
     :math:`\gamma \max(\max_j z_j - z_y, \kappa)` with :math:`\kappa = 40` to the loss, which has no
     gradient before a wrong logit leads by 40; neither is done here. There is no temperature.
 
-    Nothing bounds how many clean inputs are rejected. After a short training, or where the
-    teacher's dropout makes it doubt much, that can be most of them: compare ``predict`` with
-    ``rejected_label`` on held-out examples, and train longer or lower ``outlier_weight`` until few
-    are.
+    By the paper's rule nothing bounds how many clean inputs are rejected: after a short training,
+    or where the teacher's dropout makes it doubt much, that can be most of them. One half of the
+    held-out examples, at random, sets the offset, which is never above 0, and the other half tells
+    the rate, so that its interval holds for examples that set nothing. With ``early_stopping``
+    the same examples have chosen the epoch; :meth:`calibrate` takes others.
 
     The outlier class is one logit more. An attack that maximises a wrong class over both the true
     class and that logit goes around it, and every attack of this package does.
@@ -156,11 +178,11 @@ class ExtendedDistiller(RejectingClassifier):
     --------
     >>> from distillguard import ExtendedDistiller, datasets
     >>> X, y = datasets.load_digits("train")
-    >>> distiller = ExtendedDistiller(outlier_weight=0.6, max_epochs=20, random_state=0).fit(X, y)
+    >>> distiller = ExtendedDistiller(max_epochs=20, random_state=0).fit(X, y)
     >>> X_test, y_test = datasets.load_digits("test")
     >>> distiller.decision_function(X_test).shape
     (355, 11)
-    >>> bool(distiller.score(X_test, y_test) > 0.9)
+    >>> bool((distiller.predict(X_test) == -1).mean() < 0.15)
     True
     """
 
@@ -171,6 +193,7 @@ class ExtendedDistiller(RejectingClassifier):
     prefit_teacher: bool
     outlier_weight: float
     dropout_passes: int
+    false_positive_rate: float | None
 
     _default_module: ClassVar[NetworkFactory] = partial(mlp, dropout=0.5)
     _EXTRA_COLUMNS: ClassVar[Mapping[str, int]] = {"student_": 1}
@@ -183,6 +206,7 @@ class ExtendedDistiller(RejectingClassifier):
         prefit_teacher: bool = False,
         outlier_weight: float = 0.9,
         dropout_passes: int = 20,
+        false_positive_rate: float | None = 0.05,
         rejected_label: Any = -1,
         max_epochs: int = 20,
         batch_size: int = 128,
@@ -241,8 +265,16 @@ class ExtendedDistiller(RejectingClassifier):
         DivergenceError
             If the loss or a weight becomes NaN or infinite; the networks keep their last good
             weights.
+
+        Warns
+        -----
+        UserWarning
+            If ``false_positive_rate`` is None and more than a tenth of the held-out clean examples
+            is rejected, or is a number and no example was held out: of a stream without
+            ``validation`` the training examples have to do, on which the rate may be another.
         """
         with self._run(X, y, validation, sample_weight) as run:
+            run.learned["false_alarms_"] = 0, 0
             self._check_rejected_label(run.classes)
             teacher, student = self._networks(run)
             run.begin(teacher if self.prefit_teacher else None, teacher=teacher, student=student)
@@ -250,7 +282,44 @@ class ExtendedDistiller(RejectingClassifier):
                 run.train("teacher", teacher, hard_label_objective(1.0))
             teacher.to(run.runtime.device).eval()
             doubts = Doubts(teacher, run.source, run.runtime, self.dropout_passes)
+            student.offset.zero_()
             run.train("student", student, self._student_objective(doubts))
+            doubtful = self._calibrated(run, student)
+        if doubtful:
+            warnings.warn(doubtful, UserWarning, stacklevel=2)
+        return self
+
+    def calibrate(self, X: Any) -> Self:
+        """Bound what is rejected by other clean examples, and train nothing.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
+            Clean examples that nothing was trained on. Labels are not looked at. One half sets the
+            offset of ``student_`` for ``false_positive_rate``, the other tells the rate of false
+            alarms; with None the offset is 0, and all of them tell it.
+
+        Returns
+        -------
+        ExtendedDistiller
+            The estimator itself.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If ``false_positive_rate`` is out of its range, or the data is empty or not finite.
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        opened = examples(X, labelled=False, spec=Spec(shape=self.input_shape_))
+        student = cast(Rejecting, copied(self.student_))
+        settings = TrainingSettings.of(self.get_params(deep=False))
+        seed = processes().broadcast(settings.seed())
+        chunks = (chunk.inputs for chunk in opened.chunks(PREDICTION_BATCH))
+        self.false_alarms_ = calibrate_offset(student, chunks, self.false_positive_rate, seed)
+        self.student_ = student
         return self
 
     @property
@@ -283,6 +352,8 @@ class ExtendedDistiller(RejectingClassifier):
     def _check_parameters(self) -> None:
         check_in_unit_interval("outlier_weight", self.outlier_weight)
         check_at_least("dropout_passes", self.dropout_passes, 2)
+        if self.false_positive_rate is not None:
+            check_share("false_positive_rate", self.false_positive_rate)
         if self.prefit_teacher and not isinstance(self.teacher, nn.Module):
             raise TypeError(
                 "teacher must be a trained nn.Module with prefit_teacher=True, "
@@ -294,7 +365,35 @@ class ExtendedDistiller(RejectingClassifier):
                 f"student differ in width, got {type(self.module).__name__}; pass a teacher too"
             )
 
-    def _networks(self, run: TrainingRun) -> tuple[nn.Module, nn.Module]:
+    def _keeps_aside(self) -> bool:
+        return self.false_positive_rate is not None
+
+    def _calibrated(self, run: TrainingRun, student: Rejecting) -> str:
+        """Bound what the student rejects; return what a user should know of it, if anything."""
+        rate, held = self.false_positive_rate, run.validation
+        batches = (batch.inputs for batch in (held or run.source).in_order())
+        counts = calibrate_offset(student, batches, rate, run.seed)
+        # Of examples that are divided among processes each has seen its own.
+        counts, offset = run.runtime.processes.broadcast((counts, student.offset.item()))
+        student.offset.fill_(offset)
+        if held is not None:
+            run.learned["false_alarms_"] = counts
+        elif rate is not None:
+            return (
+                "false_positive_rate needs clean examples that are kept from training, got none: "
+                "the training examples have set what is rejected, and of others it may be more; "
+                "pass validation, or call calibrate"
+            )
+        alarms, shown = counts
+        if rate is not None or alarms <= MANY * shown:
+            return ""
+        return (
+            f"the student rejects {100 * alarms / shown:.0f} % of the "
+            f"{'training' if held is None else 'held-out'} examples, which are clean; set "
+            "false_positive_rate, train longer or lower outlier_weight"
+        )
+
+    def _networks(self, run: TrainingRun) -> tuple[nn.Module, Rejecting]:
         """The teacher, which has dropout, and the student, which says that it rejects."""
         given = self.teacher is not None
         name = "teacher" if given else "module"
@@ -323,7 +422,9 @@ class ExtendedDistiller(RejectingClassifier):
     def _assembled(
         self, attribute: str, network: nn.Module, saved: Mapping[str, Tensor]
     ) -> nn.Module:
-        return Rejecting(network) if attribute == "student_" else scaled_as_saved(network, saved)
+        if attribute != "student_":
+            return scaled_as_saved(network, saved)
+        return network if isinstance(network, Rejecting) else Rejecting(network)
 
 
 class Doubts:

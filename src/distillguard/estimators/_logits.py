@@ -18,3 +18,9 @@ def batch_logits(network: nn.Module, inputs: Tensor, name: str = "module") -> Te
     logits = network(fitted_to(network, inputs))
     check_logits(logits, len(inputs), name)
     return logits.to("cpu", torch.promote_types(logits.dtype, torch.float32), copy=True)
+
+
+def filled(inputs: Tensor, size: int) -> Tensor:
+    """Inputs with zeros below, up to ``size`` rows."""
+    missing = max(0, size - len(inputs))
+    return torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing else inputs

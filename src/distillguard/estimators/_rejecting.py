@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from .. import functional
+from .._clopper_pearson import clopper_pearson
 from ._classifier import NetworkClassifier
 
 
@@ -13,6 +15,20 @@ class RejectingClassifier(NetworkClassifier):
     """A classifier whose ``model_`` has a last column for rejection, and says so by ``rejects``."""
 
     rejected_label: Any
+    false_alarms_: tuple[int, int]
+
+    @property
+    def false_positive_rate_(self) -> float:
+        """Share rejected of the clean examples that set no threshold; NaN if there were none."""
+        check_is_fitted(self)
+        alarms, shown = self.false_alarms_
+        return alarms / shown if shown else float("nan")
+
+    @property
+    def false_positive_interval_(self) -> tuple[float, float]:
+        """Its 95 % Clopper-Pearson interval."""
+        check_is_fitted(self)
+        return clopper_pearson(*self.false_alarms_)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict classes, or refuse.

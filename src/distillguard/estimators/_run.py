@@ -72,6 +72,8 @@ class TrainingRun:
         self.seed, self.drawn = seed, drawn
         self.networks: dict[str, nn.Module] = {}
         """The estimator's networks by attribute, once they are there."""
+        self.learned: dict[str, Any] = {}
+        """What else the estimator learns, by attribute."""
         self.history: list[Epoch] = []
         self.stage = ""
         """The last one that was trained."""
@@ -219,8 +221,12 @@ def training_data(
     source = _weighted(source, sample_weight, settings.class_weight, classes)
     if validation is None:
         held: Source | None = None
-        if settings.early_stopping:
-            source, held = _held_out(source, settings)
+        aside = estimator._keeps_aside() and isinstance(source, TensorSource)
+        if settings.early_stopping or aside:
+            rest, few = _held_out(source, settings)
+            # Where every class has one example, all of them are there to be learned.
+            if settings.early_stopping or few.n_examples:
+                source, held = rest, few
     else:
         held = other_source("validation", validation, spec, settings.batch_size, seed)
     return TrainingData(source, held, spec, names)

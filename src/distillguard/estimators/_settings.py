@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from .._random import draw_seed
-from .._validation import check_at_least, check_in_unit_interval, check_positive
+from .._validation import check_at_least, check_in_unit_interval, check_positive, check_share
 from ..training import Callback, Stopping
 
 
@@ -48,11 +48,7 @@ class TrainingSettings:
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("patience", self.patience, 1)
         check_positive("learning_rate", self.learning_rate)
-        check_in_unit_interval("validation_fraction", self.validation_fraction)
-        if self.validation_fraction in (0, 1):
-            raise ValueError(
-                f"validation_fraction must be above 0 and below 1, got {self.validation_fraction!r}"
-            )
+        check_share("validation_fraction", self.validation_fraction)
         if self.early_stopping not in (True, False, "loss", "accuracy"):
             raise ValueError(
                 "early_stopping must be True, False, 'loss' or 'accuracy', got "

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import attacks
+from .._boxes import boxes
 from .._data import Chunk, Examples
 from .._geometry import COUNTS, lp
 from .._modes import device_of, dtype_of
@@ -26,7 +27,7 @@ from ..networks._wrappers import Logits
 from ._hidden import hidden_boundary_l2
 from ._ours import ours
 from ._presets import name_of
-from ._query import QueryCounter, logarithm
+from ._query import QueryCounter, logarithm, logits_of
 from ._run import Run
 from ._stand_ins import before_head, is_live, over_front, over_parts
 from .diagnosis._findings import Finding
@@ -134,6 +135,20 @@ def smoothed(subject: Subject) -> Model | None:
     return gradient_from(subject.base, averaged(around, DRAWS))
 
 
+def labelled(subject: Subject) -> Model | None:
+    """The model itself, where its answers tell the class and nothing else."""
+    if subject.random or subject.run.threat.norm != "linf":
+        return None
+    model, few = subject.counted(subject.base), subject.few
+    low, high = boxes(few, subject.run.threat.bounds, None)
+    # Between examples, and on the way to the bounds, a model that has margins tells others.
+    ways = [few, (few + few.flip(0)) / 2, (few + low) / 2, (few + high) / 2]
+    with subject.run.accounted(PART):
+        logits = logits_of(model, torch.cat(ways), few.dtype, subject.run.batch_size)
+    ranked = logits.sort(dim=1).values
+    return subject.base if bool((ranked == ranked[:1]).all()) else None
+
+
 def along_surrogate(subject: Subject) -> Model | None:
     """The gradient of the surrogate that the caller gave."""
     return subject.surrogate and gradient_from(subject.base, subject.surrogate)
@@ -197,6 +212,12 @@ def searches(subject: Subject) -> dict[str, Attack]:
     return {"Square": partial(attacks.square, queries=QUERIES, **subject.budget())}
 
 
+def by_labels(subject: Subject) -> dict[str, Attack]:
+    """What needs no more than to know whether a point fools."""
+    told = {name: value for name, value in subject.budget().items() if name != "norm"}
+    return {"RayS": partial(attacks.rays, queries=QUERIES, **told)}
+
+
 def from_the_boundary(subject: Subject) -> dict[str, Attack]:
     """The search behind a rise of the margin, in l2; none elsewhere."""
     if subject.run.threat.norm != "l2":
@@ -227,14 +248,20 @@ SMOOTH = Form("smoothed", smoothed)
 SURROGATE = Form("along the surrogate", along_surrogate)
 STUDENT = Form("along a student", along_student, least=5)
 SEARCH = Form("again", whole, searches, own=f"a random search of {QUERIES} queries")
+LABELS = Form(
+    "by labels",
+    labelled,
+    by_labels,
+    own=f"a search of {QUERIES} queries that asks for nothing but the class",
+)
 BOUNDARY = Form(
     "again", climbed, from_the_boundary, own="a search for the least distance, behind the margin"
 )
 
-HIDDEN = (HEAD, PARTS, FRONT, SURROGATE, STUDENT, SEARCH)
+HIDDEN = (HEAD, PARTS, FRONT, LABELS, SURROGATE, STUDENT, SEARCH)
 """For a gradient that is not there."""
 
-MISLEADING = (HEAD, PARTS, FRONT, SMOOTH, SURROGATE, STUDENT, SEARCH)
+MISLEADING = (HEAD, PARTS, FRONT, SMOOTH, LABELS, SURROGATE, STUDENT, SEARCH)
 """For one that leads astray."""
 
 FORMS = (PLAIN, BOUNDARY, *MISLEADING)

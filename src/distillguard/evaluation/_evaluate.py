@@ -128,10 +128,11 @@ def evaluate(
     adapt : bool or "auto", default="auto"
         Whether to do what findings name and attack again: where the diagnosis finds that the
         gradient is hidden, misleading or random, attacks follow the model past the modules that
-        hide it (BPDA), its mean over draws (EOT), its mean over points nearby, or a student
-        distilled from its answers on ``X``. Verdicts stay the model's own. What is found has rows
-        and costs of its own, ``report.adaptation``, and is taken off ``quoted_accuracy``; without
-        such a finding nothing is asked. ``"auto"`` adapts the attacks of ``"standard"`` alone.
+        hide it (BPDA), its mean over draws (EOT), its mean over points nearby, its labels alone, or
+        a student distilled from its answers on ``X``. Verdicts stay the model's own. What is found
+        has rows and costs of its own, ``report.adaptation``, and is taken off ``quoted_accuracy``;
+        without such a finding nothing is asked. ``"auto"`` adapts the attacks of ``"standard"``
+        alone.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take: two numbers, or tensors broadcastable to
         one input, such as one bound for each feature or channel. Inputs that exceed them by
@@ -156,6 +157,7 @@ def evaluate(
     state_file : path-like, optional
         Where to write what is known after each chunk. If the file is there already, the
         evaluation resumes where it was interrupted, with the same result as without interruption;
+        the diagnosis and ``adapt``, which come after all chunks, begin anew;
         attacks that come after those of the file run alone, on what these left. The file must be
         of the same model, data, attacks and settings, told by what they do rather than by name;
         another device or version of PyTorch or Python is a warning. With several processes each

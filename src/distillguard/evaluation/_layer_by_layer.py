@@ -61,7 +61,8 @@ class LayerReport(Table):
         Which of the counted examples each attack fools: ``"bare"`` the classifier alone;
         ``"oblivious"`` the whole, by the points that fool the classifier alone; each part's name
         the classifier with that part alone, by both attacks that know it; ``"staged"`` and
-        ``"joint"`` the whole, by attacks that know all of it, the second of what the first left;
+        ``"joint"`` the whole, by attacks that know all of it, the second of what the first left,
+        the first begun with the points that were found against the parts;
         ``"all together"`` what any of these finds on the whole.
     clean : dict of str to float
         Share of all examples that the bare classifier, and each part with it, answers rightly
@@ -224,13 +225,12 @@ def evaluate_layers(
     r"""Attack a layered defence part by part and as a whole.
 
     Five kinds of attack: one that knows nothing of the layers, one on each part alone, one that
-    fools the classifier behind its layers and then silences the detectors from there ("staged",
-    selective gradients [1]_), one on all columns of the whole at once, of the examples that this
-    left ("joint"), and the worst case of those that know the whole. What is rejected is not
-    fooled. Beside them stands what would pass
-    if the holes of the parts were independent, :math:`\prod_i p_i` with :math:`p_i` the success
-    against part :math:`i` alone over that on the bare classifier: slices with holes in the same
-    place stop less.
+    tries on the whole what it found against the parts, fools the classifier behind its layers and
+    then silences the detectors from there ("staged", selective gradients [1]_), one on all columns
+    of the whole at once, of the examples that this left ("joint"), and the worst case of those that
+    know the whole. What is rejected is not fooled. Beside them stands what would pass if the holes
+    of the parts were independent, :math:`\prod_i p_i` with :math:`p_i` the success against part
+    :math:`i` alone over that on the bare classifier: slices with holes in the same place stop less.
 
     Parameters
     ----------
@@ -351,12 +351,15 @@ class _Trial:
         with counting(whole.network, passes, BARE):
             fooled[BARE], points = few.attacked(bare)
         fooled[OBLIVIOUS] = fooled[BARE] & few.fools(whole, points)
+        tried: list[Tensor] = []
         for name, piece in pieces.items():
             with counting(whole.network, passes, name):
-                fooled[name], _ = few.attacked(piece)
-                fooled[name] |= few.fools(piece, few.staged(piece))
+                fooled[name], found = few.attacked(piece)
+                staged = few.staged(piece)
+                fooled[name] |= few.fools(piece, staged)
+            tried += [found, staged]
         with counting(whole.network, passes, STAGED):
-            fooled[STAGED] = few.fools(whole, few.staged(whole))
+            fooled[STAGED] = few.in_stages(whole, tried[::-1])
         with counting(whole.network, passes, JOINT):
             fooled[JOINT] = few.jointly(whole, ~fooled[STAGED])
         fooled[WHOLE] = fooled[OBLIVIOUS] | fooled[STAGED] | fooled[JOINT]
@@ -422,6 +425,22 @@ class _Trial:
         assert report.per_example is not None
         fooled = np.array([by is not None for by in report.per_example.fooled_by])
         return fooled, report.adversarial.to(self.inputs)
+
+    def in_stages(self, model: "LayeredNetwork", known: Sequence[Tensor]) -> np.ndarray:
+        """Which examples fall to points that are known, or to a descent of their own.
+
+        A point that gets past one part may get past all: asking costs one answer of the whole,
+        searching costs dozens.
+        """
+        fooled = np.zeros(len(self.labels), dtype=bool)
+        for points in (*known, None):
+            left = ~fooled
+            if not left.any():
+                break
+            rows = torch.from_numpy(left).to(self.inputs.device)
+            few = replace(self, inputs=self.inputs[rows], labels=self.labels[rows])
+            fooled[left] = few.fools(model, few.staged(model) if points is None else points[rows])
+        return fooled
 
     def staged(self, model: "LayeredNetwork") -> Tensor:
         """Points that fool the classifier first, and then silence the detectors."""

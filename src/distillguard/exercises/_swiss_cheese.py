@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..defenses._calibration import joint_thresholds
+from ..estimators._calibration import joint_thresholds
 from ._properties import agrees, depends, differ, points
 from ._task import Function, Property, Task
 

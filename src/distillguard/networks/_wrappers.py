@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .._modes import device_of, dtype_of
 from .._rejection import rejects
-from .._validation import check_positive
+from .._validation import check_finite, check_positive
 from .._words import described
 
 
@@ -227,18 +227,24 @@ class Rejecting(nn.Module):
     network : nn.Module
         Takes inputs of shape (n, ...) and returns logits of shape (n, n_classes + 1). Shared, not
         copied.
+    offset : float, default=0.0
+        What to add to the last column: below 0 the network refuses less.
 
     Attributes
     ----------
     network : nn.Module
         The network inside.
+    offset : Tensor of shape ()
+        A buffer in the dtype and on the device of the network.
     rejects : bool
         True: the last column is rejection.
 
     Raises
     ------
     TypeError
-        If ``network`` is no module.
+        If ``network`` is no module or ``offset`` no number.
+    ValueError
+        If ``offset`` is not finite.
 
     See Also
     --------
@@ -257,15 +263,20 @@ class Rejecting(nn.Module):
     """
 
     rejects = True
+    offset: Tensor
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, offset: float = 0.0) -> None:
         super().__init__()
         if not isinstance(network, nn.Module):
             raise TypeError(f"network must be a module, got {described(network)}")
+        check_finite("offset", offset)
         self.network = network
+        kind = dtype_of(network, torch.get_default_dtype())
+        device = device_of(network, torch.device("cpu"))
+        self.register_buffer("offset", torch.tensor(float(offset), dtype=kind, device=device))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Ask the network.
+        """Ask the network, and move its last column.
 
         Parameters
         ----------
@@ -278,7 +289,17 @@ class Rejecting(nn.Module):
             Logits, the last column for rejection.
         """
         logits: Tensor = self.network(inputs)
-        return logits
+        return torch.cat([logits[:, :-1], logits[:, -1:] + self.offset.to(logits)], dim=1)
+
+    def extra_repr(self) -> str:
+        """Return what stands between the brackets of the module's ``repr``.
+
+        Returns
+        -------
+        str
+            The offset.
+        """
+        return f"offset={self.offset.item():g}"
 
 
 class Scaled(nn.Module):
