@@ -121,7 +121,7 @@ class AdversarialTrainer(NetworkClassifier):
     See Also
     --------
     RobustDistiller : Learns the robustness of a teacher.
-    distillguard.evaluate : What the classifier is worth under stronger attacks than training's.
+    distillguard.evaluate : Measure the robustness of the classifier under stronger attacks.
 
     References
     ----------
