@@ -20,18 +20,19 @@ TEXT = """\
 
 # Minimum-distance attacks, by budget
 
-How near an attack comes to the least distances that any attack finds, when it may make so many
-passes: [AttackBench](https://attackbench.github.io/)'s measure, at six budgets instead of one.
-{images} test images, one seed; {processor}, torch {torch}, adv-lib {adv_lib}, {date}.
+This page measures how close an attack comes to the least distances found by any attack, with a
+given number of passes. It is the measure of [AttackBench](https://attackbench.github.io/), at six
+budgets instead of one. {images} test images, one seed; {processor}, torch {torch}, adv-lib
+{adv_lib}, {date}.
 
-- *Budget*: forward and backward passes together, an image on average. An attack is stopped when
-  they are spent. Each is told as many steps as its budget pays for.
-- *Optimality*: AttackBench's local optimality. 1: the distances are those of the envelope, which
-  is the least of all attacks here at all budgets. 0: nothing was found. An attack's distance is the
-  least of all misclassified points that it asked about.
-- *Difference*: ours less the peer's, with the 95 % interval of paired resamples of the images.
-- A clamp stands before each network whose gradient is 1 everywhere. AttackBench's own is 0 at the
-  bounds in PyTorch 2.14 and later, where most pixels of these images are.
+- *Budget*: forward plus backward passes, per image on average. An attack is stopped when they are
+  spent; it is configured for as many steps as its budget allows.
+- *Optimality*: AttackBench's local optimality. It is 1 if the distances equal the envelope, the
+  least distances of all attacks here at all budgets, and 0 if nothing was found. An attack's
+  distance is the least over all misclassified points at which it evaluated the model.
+- *Difference*: ours minus the peer's, with a 95 % interval from paired resamples of the images.
+- In front of each network is a clamp whose gradient is 1 everywhere. The gradient of AttackBench's
+  own clamp is 0 at the bounds since PyTorch 2.14, and most pixels of these images are at a bound.
 
 ```
 {command}
@@ -41,24 +42,25 @@ python -m benchmarks.attackbench --page
 ```{{figure}} attackbench.svg
 :alt: {alt}
 :width: 100%
+:figclass: wide
 
 The best of ours and the best peer, by budget.
 ```
 
-## The best of ours beside the best peer
+## The best of ours compared with the best peer
 
 {covered}
-Ours is ahead in {ahead} of the {n} with the whole interval, the peer in {behind}; {undecided} are
-undecided.
+The whole interval is in our favour in {ahead} of the {n}, and in the peer's favour in {behind};
+{undecided} are undecided.
 
 {table}
 
 {behind_text}
 
-## Who takes part
+## Attacks compared
 
-All of ours, and the three best peers of a pilot on {pilot_images} other images at
-{pilot_budget} passes; the optimality there:
+All of our attacks take part, and the three best peers of a pilot on {pilot_images} other images
+with {pilot_budget} passes. Their optimality in the pilot:
 
 {pilots}
 """

@@ -27,16 +27,16 @@ JSMA at every setting."""
 PAGE_TEXT = """\
 % Written by: python -m benchmarks.attacks --page. Edit benchmarks/_attacks_page.py instead.
 
-# Attacks, beside other libraries
+# Attacks compared with other libraries
 
-The same networks, images and budgets, attacked by distillguard, adv-lib, foolbox, torchattacks and
-ART, most of them at their defaults and at a stronger setting. Each row compares with the strongest
-peer on the same task; ties go to the faster one. PGD on a robust network is also
-compared with a bare loop.
+The same networks and images are attacked, within the same budgets, by distillguard, adv-lib,
+foolbox, torchattacks and ART, mostly at their defaults and at a stronger setting. Each row
+compares distillguard with the strongest peer on the same task; ties go to the faster one. PGD on a
+robust network is also compared with a bare loop.
 
 - *Images*: the first test images that the network classifies correctly.
 - *Passes*: forward and backward passes per example, counted by a wrapper around the model.
-- *s*: seconds of one processor core. Of PGD, results are means and seconds medians of three turns.
+- *s*: seconds on one CPU core. For PGD, results are means and seconds medians of three runs.
 - JSMA has to reach each of the nine other classes.
 
 ```
@@ -47,18 +47,18 @@ python -m benchmarks.attacks --page            # writes this page
 
 TABLES
 
-All rows, also the weaker peers', are in `benchmarks/results/attacks-mnist5k.json` and
+All rows, including those of weaker peers, are in `benchmarks/results/attacks-mnist5k.json` and
 `attacks-fashion.json`. Each names the weights that it attacked, and only rows of the same weights,
 images and machine are compared.
 
-`python -m benchmarks.attacks --checks` judges the rows against our targets. All hold, among them
-that of `carlini_wagner_l2`: in 200 steps within 1 % of the nearest of all peers, on both networks
-of both data sets, whatever the peers cost.
+`python -m benchmarks.attacks --checks` compares the rows with our targets. All are met, including
+that of `carlini_wagner_l2`: with 200 steps it is within 1 % of the nearest distance of any peer,
+on both networks of both data sets, whatever the peers cost.
 
-Not all rows are of one day. `python -m benchmarks.between_commits` shows that since the commit of
-the oldest `carlini_wagner_l0`, `jsma`, `apgd`, `apgd_targeted` and `square` return the same points,
-bit for bit. The others were measured again when they changed, except `carlini_wagner_linf` on the
-undefended network of Fashion-MNIST.
+Not all rows were measured on the same day. `python -m benchmarks.between_commits` shows that since
+the commit of the oldest row `carlini_wagner_l0`, `jsma`, `apgd`, `apgd_targeted` and `square`
+return the same points, bit for bit. The others were measured again when they changed, except
+`carlini_wagner_linf` on the undefended network of Fashion-MNIST.
 """
 
 Row = dict[str, Any]

@@ -21,16 +21,17 @@ SHOWN = (
 TEXT = """\
 % Written by: python -m benchmarks.evaluation --page. Edit benchmarks/_evaluation_page.py instead.
 
-# The standard evaluation, beside AutoAttack
+# The standard evaluation compared with AutoAttack
 
-`evaluate(attacks="standard")` and the published AutoAttack (pyautoattack's "standard": 100 steps,
-9 targets, 5,000 queries) on the same {examples} test images, one seed; {machine}.
+This page compares `evaluate(attacks="standard")` with the published AutoAttack (pyautoattack's
+"standard": 100 steps, 9 targets, 5,000 queries) on the same {examples} test images, with one seed;
+{machine}.
 
-- *Passes*: images sent forwards and backwards, per image. Ours include everything: clean pass,
-  attacks, judging and the diagnosis behind the findings.
-- *Share*: our passes, or seconds of one processor core, divided by AutoAttack's. Ours were measured
-  again after "standard" had changed, on a machine with other work: the seconds are rough, the
-  passes exact.
+- *Passes*: forward and backward passes per image. Ours include everything: the clean pass, the
+  attacks, the verdicts and the diagnosis behind the findings.
+- *Share*: our passes, or seconds on one CPU core, divided by AutoAttack's. Ours were measured again
+  after "standard" had changed, on a machine with other work: the seconds are rough, the passes
+  exact.
 
 ```
 python -m benchmarks.evaluation           # --published FOLDER adds the published networks
@@ -39,26 +40,28 @@ python -m benchmarks.evaluation --page    # writes this page
 
 {table}
 
-Of the {n_trained} rows of networks trained here, it leaves more than AutoAttack on {n_above} and
-less on {n_below}. Its steps and targets were chosen on other images, except 20 steps of APGD on
-the cross-entropy, which one image of these asked for.
+In the {n_trained} rows for networks trained here, `evaluate` leaves more images than AutoAttack in
+{n_above} and fewer in {n_below}. Its steps and targets were chosen on other images, except for 20
+steps of APGD on the cross-entropy, which were added because of one image of these.
 
-Of the {n_published} rows of published networks, it leaves more on {n_published_above}, by at most
-{most_above} of {examples} images. On the TRADES network in l2 the margin rises on the way to the
-boundary; there it finds more than AutoAttack, because it runs Carlini and Wagner's attack where the
-first steps of that reach no class. That alone was chosen on these networks. Attacks that lack it
-raise [minimum-distance-beats-pgd](../findings/minimum-distance-beats-pgd.md).
+In the {n_published} rows for published networks, it leaves more in {n_published_above}, by at most
+{most_above} of {examples} images. On the TRADES network in l2 the lead of the right class does not
+shrink steadily towards the boundary. `evaluate` finds more than AutoAttack there, because it runs
+Carlini and Wagner's attack on the images where its first steps reach no other class. Only this
+setting was chosen on these networks. Evaluations without it raise the finding
+[minimum-distance-beats-pgd](../findings/minimum-distance-beats-pgd.md).
 
-Where AutoAttack leaves a fifth of the images, the share of passes is at most {most_share:.3f}; the
-target is an eighth. Where more images fall, a diagnosis of a fixed size weighs more.
+If AutoAttack leaves at least a fifth of the images, the share of passes is at most
+{most_share:.3f}; the target is an eighth. If more images are fooled, the fixed cost of the
+diagnosis weighs more.
 
 The distilled networks raise the three findings of a masked gradient; the other networks trained
 here raise none.
 
 ## Photographs
 
-Undefended networks for photographs, both from installed packages: a ResNet-18 for CIFAR-10 and an
-EfficientNet-Lite0 for ImageNet; {photo_machine}.
+Two undefended networks for photographs, both from installed packages: a ResNet-18 for CIFAR-10 and
+an EfficientNet-Lite0 for ImageNet; {photo_machine}.
 
 ```
 python -m benchmarks.photographs
@@ -68,9 +71,9 @@ python -m benchmarks.photographs
 
 ## Large data sets
 
-A loader is streamed. `evaluate(attacks="quick")` on {large_examples:,} images in a file of
-{large_data:.0f} MB made the process grow by {large_growth:.0f} MB. A run that was killed {kills}
-times and resumed gave the same report, except for its seconds.
+Data from a loader is streamed. `evaluate(attacks="quick")` on {large_examples:,} images in a file
+of {large_data:.0f} MB increased the memory of the process by {large_growth:.0f} MB. A run that was
+killed {kills} times and resumed gave the same report, except for its seconds.
 
 ```
 python -m benchmarks.large_evaluation
@@ -84,7 +87,8 @@ linf {gpu_epsilon:g}:
 
 {gpu_table}
 
-AutoAttack's figures there, the throughput of other settings and compiled training are not measured.
+AutoAttack's figures on the GPU, the throughput of other settings and compiled training have not
+been measured.
 
 ```
 python -m benchmarks.gpu

@@ -12,15 +12,16 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks" / f"{NAME}.md"
 TEXT = """\
 % Written by: python -m benchmarks.optimum --page. Edit benchmarks/_optimum_page.py instead.
 
-# The attacks, beside the exact optimum
+# The attacks compared with the exact optimum
 
-On small networks a mixed-integer solver can prove how near the closest error is. So it can say how
-much the attacks overestimate the distance, and how much of `evaluate`'s robust accuracy is true.
-{processor}, SciPy {scipy}, {date}.
+On small networks a mixed-integer solver can prove how near the closest misclassified point is.
+This shows by how much the attacks overestimate that distance, and how much of `evaluate`'s robust
+accuracy is true. Measured with {processor}, SciPy {scipy}, {date}.
 
-Dense ReLU networks with two hidden layers: of 20 units on MNIST-5k for linf, of 24 on the 64-pixel
-digits for l0. The box around an image ends at the distance that the closest attack found, which
-keeps the programs small. HiGHS had {seconds:g} seconds for each class of an image.
+The networks are dense ReLU networks with two hidden layers: of 20 units on MNIST-5k for linf, and
+of 24 on the 64-pixel digits for l0. The search around an image ends at the distance that the
+closest attack found, which keeps the programs small. The solver, HiGHS, had {seconds:g} seconds
+for each class of an image.
 
 ```
 python -m benchmarks.optimum --images {images}
@@ -29,16 +30,18 @@ python -m benchmarks.optimum --page
 
 ## Distance over the least distance
 
-Over the images whose least distance is proved. In linf, proved means that no error is closer by
-more than a thousandth than the closest that is known, so a ratio can be a thousandth too small.
+The ratios are over the images whose least distance is proved. In linf, proved means that no
+misclassified point is more than a thousandth closer than the closest known one, so a ratio can be a
+thousandth too small.
 
 {ratios}
 
 ## How much of robust accuracy is true
 
-At radii between which the least distances lie, the hardest ones: of the images that
-`evaluate(attacks="standard")` leaves standing, those that are proved to have no error within the
-radius, those that have one which the attacks missed, and those on which the time ran out.
+The radii are the hardest ones, among the least distances themselves. The table counts the images
+that `evaluate(attacks="standard")` does not fool: those that are proved to have no misclassified
+point within the radius, those that have one which the attacks missed, and those for which the time
+ran out.
 
 {truth}
 

@@ -10,24 +10,25 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks" / "promises.md"
 PAGE_TEXT = """\
 % Written by: python -m benchmarks.peer_promises --page. Edit benchmarks/_promises_page.py instead.
 
-# Promises of attacks, of other libraries too
+# Promises of attacks, in other libraries too
 
-{func}`~distillguard.testing.check_attack` asks attacks of adv-lib, foolbox and torchattacks for the
-promises that every attack of distillguard makes. Most of these promises are ours alone: another
-library may leave it to the caller to put the model in eval mode or to seed the generator, and says
-so. A promise that is broken tells what a caller has to see to, or what a figure may depend on.
+{func}`~distillguard.testing.check_attack` tests attacks of adv-lib, foolbox and torchattacks for
+the promises that every attack of distillguard keeps. Most of these promises are ours alone:
+another library may leave it to the caller to put the model into eval mode or to seed the
+generator, and may say so. A broken promise shows what a caller has to take care of, or what a
+figure may depend on.
 
-- Each is called as its library's examples call it, with the model in the mode that it comes in.
-- No seed, mask or target is passed on: `repeatable`, `mask` and `targeted` are not asked for.
-- Steps were cut short where `settings` in the results say so; `fools` is not asked for then. Of an
-  attack that draws random numbers `batch-independence` is not judged. Failures that come back
-  changed are marked by foolbox in a third value. A change of 1e-7 is rounding, and is one.
-- `alma` and, by its default loss, `apgd` of adv-lib take no fewer than three classes.
-- Whoever takes these attacks by {mod}`distillguard.interop` gets the model back as it was, and may
-  call them under `torch.no_grad()`.
+- Each attack is called as in its library's examples, with the model in the mode that it is in.
+- No seed, mask or target is passed on, so `repeatable`, `mask` and `targeted` are not tested.
+- If `settings` in the results say that steps were cut short, `fools` is not tested.
+  `batch-independence` is not judged for an attack that draws random numbers. foolbox marks failures
+  that are returned changed in a third value. A change of 1e-7 is only rounding, but is reported.
+- `alma` of adv-lib, and `apgd` with its default loss, need at least three classes.
+- With {mod}`distillguard.interop` these attacks leave the model unchanged, and can be called under
+  `torch.no_grad()`.
 
 ```
-python -m benchmarks.peer_promises           # asks what is installed
+python -m benchmarks.peer_promises           # tests what is installed
 python -m benchmarks.peer_promises --page    # writes this page
 ```
 
@@ -37,8 +38,8 @@ TABLE
 
 ## What was found
 
-One attack for each library and promise, with the smallest example: images of 3 x 4 values in
-[0, 1].
+For each library and promise, one attack that breaks it, with the smallest example: images of 3 x 4
+values in [0, 1].
 
 FOUND
 

@@ -10,9 +10,9 @@ TEXT = """\
 
 # Every temperature trains
 
-Papernot's network, undefended and distilled at each temperature with the defaults ({epochs} epochs,
-float32, one seed): the student's accuracy on the test images. 4,000 training digits of MNIST-5k,
-10,000 images of Fashion-MNIST.
+The table shows the accuracy on test images of Papernot's network, undefended and distilled at each
+temperature with the defaults ({epochs} epochs, float32, one seed), trained on 4,000 digits of
+MNIST-5k or 10,000 images of Fashion-MNIST.
 
 ```
 python -m benchmarks.temperatures --data mnist5k
@@ -22,13 +22,13 @@ python -m benchmarks.temperatures --page    # writes this page
 
 {table}
 
-The mean absolute logit and the share of cross-entropy gradients that are exactly zero are those on
+The mean absolute logit and the share of cross-entropy gradients that are exactly zero are for
 MNIST-5k. The logits grow with the temperature, and the gradients vanish. The least accurate student
 is {below_digits} the undefended network on the digits, and {below_clothes} it on Fashion-MNIST.
 
-[Decision record 9](../adr/0009-every-temperature-trains.md) tells how that is done and what six
-other recipes give, and [record 11](../adr/0011-averaged-weights.md) why training ends with averaged
-weights.
+[Decision record 9](../adr/0009-every-temperature-trains.md) explains how this is done and compares
+six other recipes; [record 11](../adr/0011-averaged-weights.md) explains why training ends with
+averaged weights.
 """
 
 

@@ -13,34 +13,34 @@ CONTRACT, MODELS = "tests/test_attacks_contract.py", "tests/test_any_model.py"
 STATE, SAVES = "tests/test_state.py", "tests/test_persistence.py"
 FAULTS = "python -m benchmarks.faults"
 ATTACKS = {
-    "Adversarial examples lie within `bounds` exactly and within `epsilon` up to one rounding.": (
+    "Adversarial examples lie within `bounds` exactly, and within `epsilon` up to one rounding.": (
         CONTRACT, "tests/test_numerics.py",
     ),
-    "The result of an example depends neither on its neighbours, nor on `batch_size` or order.": (
+    "The result of an example does not depend on the other examples, `batch_size` or order.": (
         CONTRACT, "tests/test_engine.py",
     ),
-    "Every point that an attack reaches is judged, the last too; the best by margin is kept.": (
+    "Every point that an attack reaches is judged, including the last; the best one is returned.": (
         "tests/test_pgd.py", CONTRACT,
     ),
-    "A model is borrowed: modes, gradients, statistics and global random numbers come back.": (
+    "Modes, gradients, statistics and global random generators are restored after an attack.": (
         "tests/test_modes.py", CONTRACT, "tests/test_threads.py",
     ),
-    "Values at the bounds can move; one step, one example, two classes and no example work.": (
+    "Values at the bounds can move; one step, one example, two classes or no example all work.": (
         CONTRACT,
     ),
-    "A gradient of zero gives a step of zero, never NaN, and is counted.": (
+    "A zero gradient causes a step of zero, never NaN, and is counted.": (
         CONTRACT, "tests/test_geometry.py", "tests/test_masking.py",
     ),
     "The same `random_state` gives the same result on the same machine.": (
         CONTRACT, "tests/test_random.py",
     ),
-    "A model that returns probabilities is refused, with the remedy.": (CONTRACT,),
-    "A function in front of the network that changes no value changes no verdict.": (
+    "A model that returns probabilities is refused, and the error names the remedy.": (CONTRACT,),
+    "A function in front of the network that changes no value changes no result.": (
         MODELS, "python -m benchmarks.fronts",
     ),
     "Results do not depend on the units of the inputs.": (MODELS,),
-    "A success holds when the model is asked again, alone or in any batch.": (MODELS,),
-    "A model is asked only for batches of at least one example, in the caller's layout.": (
+    "A success is still one when the model is evaluated again, alone or in any batch.": (MODELS,),
+    "A model is only called with batches of at least one example, in the caller's layout.": (
         MODELS, "tests/test_any_network.py",
     ),
 }  # fmt: skip
@@ -48,68 +48,68 @@ REST = {
     "`softmax` sums to 1, keeps the order, ignores shifts and does not overflow.": (
         "tests/test_functional.py", "tests/test_properties.py",
     ),
-    "Whatever happens between them (refused or interrupted fits, clones, pickles, saves), fits "
-    "teach what they teach alone.": ("tests/test_stateful.py", "tests/test_refit.py"),
-    "A killed fit, resumed, ends with the bits of an unbroken one.": (
+    "Refused or interrupted fits, clones, pickles and saves in between do not change what a "
+    "fit learns.": ("tests/test_stateful.py", "tests/test_refit.py"),
+    "A killed fit that resumes ends with the same bits as an uninterrupted one.": (
         "tests/test_long_runs.py", f"{FAULTS} --only kills",
     ),
-    "A killed evaluation, resumed, gives the same report; other data, settings, models or "
-    "attacks are refused.": (STATE, "tests/test_stateful.py", f"{FAULTS} --only kills"),
-    "A damaged save, checkpoint, state file or report is read right or refused.": (
+    "A killed evaluation that resumes gives the same report; it refuses other data, settings, "
+    "models or attacks.": (STATE, "tests/test_stateful.py", f"{FAULTS} --only kills"),
+    "A damaged save, checkpoint, state file or report is read correctly or refused.": (
         SAVES, "tests/test_long_runs.py", STATE, f"{FAULTS} --only damage",
     ),
-    "No file runs code.": (SAVES, "tests/test_long_runs.py"),
-    "Nothing is written outside the folders given, and no socket is opened.": (
+    "Loading a file never runs code from it.": (SAVES, "tests/test_long_runs.py"),
+    "Nothing is written outside the given folders, and no socket is opened.": (
         "tests/test_surface.py",
     ),
-    "Public names, signatures, defaults and schemas change only knowingly.": (
+    "Public names, signatures, defaults and schemas do not change by accident.": (
         "tests/test_surface.py",
     ),
-    "Two processes train the network that one trains.": ("tests/test_processes.py",),
-    "Errors say what must be given instead.": (
+    "Two processes train the same network as one.": ("tests/test_processes.py",),
+    "Errors say what to pass instead.": (
         "tests/test_usual_mistakes.py", "tests/test_validation.py",
     ),
 }  # fmt: skip
 TEXT = """\
 # Trust: what is promised and how it is tested
 
-A figure of robustness is worth what the code behind it is worth. This page lists what distillguard
-promises, with the test or the command that would tell if it were not so, and what the commands gave
-last. `python -m benchmarks._trust_page` writes it.
+A robustness figure is only as good as the code that computed it. This page lists what distillguard
+promises, the test or command that would show a broken promise, and the latest results of these
+commands. `python -m benchmarks._trust_page` writes it.
 
 ## Promises of the attacks
 
 {attacks}
 
-{{func}}`~distillguard.testing.check_attack` tests an attack of your own for these promises, and
-{{func}}`~distillguard.testing.check_model` a network for what they presuppose: see
+{{func}}`~distillguard.testing.check_attack` tests your own attack for these promises, and
+{{func}}`~distillguard.testing.check_model` tests a network for what they presuppose; see
 [Test your own](../howto/testing.md).
 
 ## Promises of training, saves and evaluation
 
 {rest}
 
-`HYPOTHESIS_PROFILE=many` runs the properties and the state machines at greater length,
-`make test-oldest` runs the suite on the oldest versions allowed, and `make audit` looks up known
-vulnerabilities of the pinned ones.
+`HYPOTHESIS_PROFILE=many` runs the property tests and state machines for longer,
+`make test-oldest` runs the tests with the oldest supported versions of the dependencies, and
+`make audit` looks up known vulnerabilities of the pinned versions.
 
 ## Deliberate faults in the code
 
-`python -m benchmarks.mutants` exchanges one piece of the source at a time and runs the tests most
-likely to notice. {mutants}
+`python -m benchmarks.mutants` changes one piece of the source at a time and runs the tests that are
+most likely to notice. {mutants}
 
-## Deliberate faults around it
+## Deliberate faults in the environment
 
-`python -m benchmarks.faults` kills, fills the disk, damages files and works in several threads at
-once. *Right* is bit for bit what an undisturbed run gives (of a report, the figures to quote),
-*refused* the documented error with everything else as it was, and *lost* neither of them. These are
-short runs; `--kills 1000 --files 10000 --minutes 60` makes long ones.
+`python -m benchmarks.faults` kills processes, fills the disk, damages files and works in several
+threads at once. *Right* means the same bits as in an undisturbed run (for a report, the same
+figures to quote), *refused* means the documented error with everything else unchanged, and *lost*
+means neither. These are short runs; `--kills 1000 --files 10000 --minutes 60` makes long ones.
 
 {faults}
 
 {load}
 
-The figures are of {date}, with PyTorch {torch} on {cores} cores.
+The figures were measured on {date}, with PyTorch {torch} on {cores} cores.
 """
 
 
@@ -136,7 +136,7 @@ def page() -> str:
 
 
 def promises(kept: dict[str, tuple[str, ...]]) -> str:
-    """Promises beside what tests them."""
+    """Each promise with what tests it."""
     rows = [
         {"promise": promise, "tested by": ", ".join(f"`{place}`" for place in places)}
         for promise, places in kept.items()
@@ -148,8 +148,8 @@ def told_of_mutants(faults: list[dict[str, Any]]) -> str:
     """How many were killed, and which were not."""
     verdicts = Counter(fault["verdict"] for fault in faults)
     rest = [fault["fault"] for fault in faults if fault["verdict"] != "killed"]
-    killed = f"Of {len(faults)} faults the tests killed {verdicts['killed']}"
-    return f"{killed}; there survived: {', '.join(rest)}." if rest else f"{killed}."
+    killed = f"The tests detected {verdicts['killed']} of {len(faults)} faults"
+    return f"{killed}; these survived: {', '.join(rest)}." if rest else f"{killed}."
 
 
 def told_of_load(found: dict[str, Any]) -> str:
@@ -157,9 +157,9 @@ def told_of_load(found: dict[str, Any]) -> str:
     return (
         f"Under {found['minutes']:g} minutes of mixed load (`--only load --minutes "
         f"{found['minutes']:g}`: {found['rounds']} rounds of fit, save, load, evaluate and resume) "
-        f"the process held {found['MiB after a quarter']} MiB after a quarter of the time and "
-        f"{found['MiB at the end']} MiB at the end, {found['KiB for each round']} KiB more for "
-        "each round by a line through all."
+        f"the process used {found['MiB after a quarter']} MiB after a quarter of the time and "
+        f"{found['MiB at the end']} MiB at the end; a straight line fitted to all rounds rises by "
+        f"{found['KiB for each round']} KiB per round."
     )
 
 

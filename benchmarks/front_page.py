@@ -24,7 +24,7 @@ from benchmarks._peers import OURS
 
 README = Path(__file__).parents[1] / "README.md"
 WIDTH = 96
-FIGURES = ("task", "distillguard", "beside it", "page")
+FIGURES = ("task", "distillguard", "compared with", "page")
 
 
 def code(text: str) -> str:
@@ -65,7 +65,7 @@ def between(text: str, name: str, inserted: str) -> str:
 
 
 def rows() -> list[dict[str, str]]:
-    """The rows of figures: task, ours, what stands beside it, the page that has more."""
+    """The rows of figures: task, ours, what it is compared with, the page that has more."""
     return [accuracy(), beside_autoattack(), least_distance(), on_photographs(), robust_training()]
 
 
@@ -75,7 +75,7 @@ def accuracy() -> dict[str, str]:
     return {
         "task": "Accuracy at T = 100, MNIST-5k",
         "distillguard": f"{100 * known['T=100']:.1f} %",
-        "beside it": f"undefended {100 * known['undefended']:.1f} %",
+        "compared with": f"undefended {100 * known['undefended']:.1f} %",
         "page": link("temperatures", "benchmarks/temperatures.md"),
     }
 
@@ -90,7 +90,7 @@ def beside_autoattack() -> dict[str, str]:
     return {
         "task": f"Evaluate an adversarially trained network, {row['radius']}",
         "distillguard": f"{row['robust, %']:.1f} % robust, {row['passes']} passes",
-        "beside it": f"AutoAttack {row['AutoAttack']:.1f} %, {their_passes} passes",
+        "compared with": f"AutoAttack {row['AutoAttack']:.1f} %, {their_passes} passes",
         "page": link("evaluation", "benchmarks/evaluation.md"),
     }
 
@@ -103,7 +103,7 @@ def least_distance() -> dict[str, str]:
     return {
         "task": "Smallest median l2 distance that fools T = 100",
         "distillguard": f"{result(mine)}, {figures(mine)[1]} passes",
-        "beside it": f"{theirs['library']} {result(theirs)}, {figures(theirs)[1]} passes",
+        "compared with": f"{theirs['library']} {result(theirs)}, {figures(theirs)[1]} passes",
         "page": link("attacks", "benchmarks/attacks.md"),
     }
 
@@ -119,7 +119,7 @@ def on_photographs() -> dict[str, str]:
     return {
         "task": f"Evaluate an undefended ResNet-18, CIFAR-10, linf {row['radius']}",
         "distillguard": mine,
-        "beside it": f"AutoAttack {theirs.replace(' robust', '')}",
+        "compared with": f"AutoAttack {theirs.replace(' robust', '')}",
         "page": link("photographs", "benchmarks/evaluation.md#photographs"),
     }
 
@@ -134,7 +134,7 @@ def robust_training() -> dict[str, str]:
     return {
         "task": f"TRADES, MNIST-5k, linf {measured['epsilon']:g}",
         "distillguard": f"{100 * row['robust']:.1f} % robust, {100 * row['clean']:.1f} % clean",
-        "beside it": f"distilled, T = 100: {result(broken)}",
+        "compared with": f"distilled, T = 100: {result(broken)}",
         "page": link("robust training", "explanation/robust-training.md"),
     }
 

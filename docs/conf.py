@@ -130,6 +130,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "distillguard"
 html_static_path = ["_static"]
 html_css_files = ["distillguard.css"]
+html_search_scorer = str(Path(__file__).with_name("search_scorer.js"))
 html_math_renderer = "mathml"
 html_domain_indices = False  # the reference lists the modules
 html_show_sphinx = False

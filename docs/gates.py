@@ -26,7 +26,7 @@ from sphinx.util import logging
 PLAIN = {
     "adversarial", "attack", "bounds", "box", "delta", "evaluation", "finding", "hair", "inputs",
     "labels", "model", "norm", "restarts", "search steps", "step size", "steps", "targeted",
-    "transfer", "white box", "teacher", "student", "detector", "distillation",
+    "transfer", "square", "white box", "teacher", "student", "detector", "distillation",
 }  # fmt: skip
 logger = logging.getLogger(__name__)
 

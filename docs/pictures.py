@@ -29,6 +29,10 @@ STATIC = Path(__file__).parent / "_static"
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
+# Small figures, so that their letters stay legible on a telephone.
+mpl.rcParams["figure.figsize"] = (4.8, 3.6)
+
+
 def save(figure, name):
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(STATIC / f"{name}.svg", metadata={"Date": None}, dpi=100)
@@ -42,7 +46,8 @@ def main():
     student = distiller.student_
 
     report = evaluate(distiller, X_test, y_test, attacks="quick", class_names=NAMES, **settings)
-    save(AdversarialExamplesDisplay.from_report(report, n_examples=3).figure_, "fooled-digits")
+    with mpl.rc_context({"font.size": 12}):  # The display has a size of its own.
+        save(AdversarialExamplesDisplay.from_report(report, n_examples=3).figure_, "fooled-digits")
 
     traces = {}
     for loss in ("cross_entropy", "margin"):
@@ -51,11 +56,11 @@ def main():
         pgd(student, X_test, y_test)
     save(AttackTraceDisplay.from_traces(traces).figure_, "attack-traces")
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(5.4, 8), layout="constrained")
     around = LossSurfaceDisplay.from_model(
-        student, X_test[3:4], y_test[3:4], radius=0.3, random_state=0, ax=left
+        student, X_test[3:4], y_test[3:4], radius=0.3, random_state=0, ax=above
     )
-    around.plot(right, loss="margin")
+    around.plot(below, loss="margin")
     save(figure, "loss-surfaces")
 
     plain = UndefendedClassifier(max_epochs=15, random_state=0).fit(X, y)

@@ -623,5 +623,5 @@ def test_the_page_on_swiss_cheese_says_what_the_slices_gave():
         shown = [100 * share for share in (layer["robust"], *layer["interval"])]
         assert "{:.1f} [{:.1f}, {:.1f}]".format(*shown).replace("-", "−") in prose
     only = distilled["stopped"]["ReconstructionError"]
-    assert f"had stopped all {only} points" in prose
+    assert f"stopped all {only} points" in prose
     assert only == distilled["counted"]

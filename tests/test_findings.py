@@ -346,6 +346,6 @@ def test_the_page_of_a_finding_says_whether_evaluate_adapts_to_it_by_itself():
     says = {
         page.stem
         for page in pages.glob("*.md")
-        if "`evaluate` tries this remedy by itself" in page.read_text(encoding="utf-8")
+        if "`evaluate` applies this remedy itself" in page.read_text(encoding="utf-8")
     }
     assert says == set(REMEDIES)

@@ -304,7 +304,7 @@ def test_the_example_is_one_row_that_shows_it():
     (one,) = broken(Sigmoids())
     assert one.example.shape == (1, 4)
     assert str(one).startswith(
-        "probabilities: estimator must return rows that sum to 1 from predict_proba, none below 0"
+        "probabilities: estimator must return rows from predict_proba that sum to 1, none below 0"
     )
 
 

@@ -74,18 +74,18 @@ def page(result: dict[str, Any]) -> str:
 TITLE = """\
 # The museum of broken defences
 
-Most of these defences were published with a figure that a better attack took away; controls that
-are honestly robust stand among them. Each is built here in small. A card shows the accuracy that
-is left after PGD as one writes it without looking at the defence (cross-entropy, 40 steps), what
-`evaluate` says with no option, and
-what the best attack leaves that we could write for this defence. The last is the figure to go by,
-and is itself only an upper bound.
+Most of these defences were published with a figure that a better attack later refuted; a few
+robust models are included as controls. Each is rebuilt here in miniature. A card shows the
+accuracy that remains after a plain PGD that ignores the defence (cross-entropy, 40 steps), the
+accuracy that `evaluate` reports with default options, and the accuracy that remains after the best
+attack that we could write for this defence. The last is the figure to rely on, and even that is
+only an upper bound.
 
-A randomised defence is judged by the mean over 100 draws at the point where it does worst. A model
-that may reject is judged as its authors do, by `evaluate` too: a rejected adversarial example is
-withstood, a rejected clean one an error. "Open" means that our own attack stays more than five
-points above what it leaves of the network without the defence: then a part of the robustness may
-be real.
+A randomised defence is judged by the mean over 100 draws, at the point where it does worst. A
+model that may reject inputs is judged as its authors do, also by `evaluate`: a rejected
+adversarial example counts as withstood, a rejected clean one as an error. "Open" means that even
+our own attack leaves more than five points more accuracy than on the network without the defence:
+part of the robustness may then be real.
 """
 
 

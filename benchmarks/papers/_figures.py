@@ -8,12 +8,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def axes(n: int, height: float = 3.6, width: float = 4.6) -> tuple["Figure", list[Any]]:
-    """Return a figure of n panels side by side."""
+def axes(n: int, height: float = 3.2, width: float = 3.8) -> tuple["Figure", list[Any]]:
+    """Return a figure of n panels, two in a row, so that a page's width leaves them legible."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * n, height), layout="constrained")
-    return figure, list(figure.subplots(1, n, squeeze=False)[0])
+    columns = min(n, 2)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in panels[n:]:
+        spare.remove()
+    return figure, panels[:n]
 
 
 def spread_of(found: Sequence[float]) -> float:

@@ -109,7 +109,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
 
 def draw(rows: Rows, column: str) -> "Figure":
     """One panel for each norm."""
-    figure, panels = axes(3, width=3.8)
+    figure, panels = axes(3)
     for ax, norm in zip(panels, ATTACKS, strict=True):
         for shift, kind, colour in ((-0.2, UNDEFENDED, "C0"), (0.2, "T=100", "C1")):
             places = [place + shift for place in range(3)]

@@ -153,7 +153,7 @@ def draw(rows: Rows, column: str) -> "Figure":
     left.set(xlabel="temperature", ylabel="test errors (%)", xscale="log", ylim=(0, None))
     left.set_xticks(TEMPERATURES, [f"{T:g}" for T in TEMPERATURES])
     left.minorticks_off()
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     weights = (0.0, *WEIGHTS, 1.0)
     small = f"2 x {WIDTHS[0]}"

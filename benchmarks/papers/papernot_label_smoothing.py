@@ -80,6 +80,7 @@ attack is the temperature.
     checks=checks,
     comparisons=comparisons,
     draw=draw,
+    panels=1,
     caption="Success of JSMA without soft labels, with labels smoothed by hand, and distilled.",
     differences="""
 The paper gives this figure for MNIST alone, and for one network. Smoothed labels bound the logits

@@ -170,7 +170,6 @@ def draw(rows: Rows, column: str) -> "Figure":
     middle.plot([place for place, _ in pairs], [value for _, value in pairs], "s--", **paper)
     middle.axhline(ceiling, color="C3", linestyle=":", label="limit of the attack")
     middle.set(ylabel="robustness metric (% of the features)", ylim=(0, None))
-    middle.set_title("features that the nearest target takes")
     middle.legend()
     by_network(middle, names)
 

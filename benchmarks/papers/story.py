@@ -153,7 +153,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
 
 def draw(rows: Rows, column: str) -> "Figure":
     """One line for each attack."""
-    figure, (ax,) = axes(1, height=4.6, width=8)
+    figure, (ax,) = axes(1, height=5.4, width=5.2)
     names = networks_in(rows)
     for place, (key, (title, year, _)) in enumerate(ATTACKS.items()):
         found = [[100 * v for v in values(rows, key, network=kind)] for kind in names]
@@ -162,8 +162,9 @@ def draw(rows: Rows, column: str) -> "Figure":
         # Side by side, or those that reach everything would hide each other.
         places = [i + 0.09 * (place - (len(ATTACKS) - 1) / 2) for i in range(len(names))]
         line(ax, places, found, label=f"{year}  {title}", linewidth=1, **style)
-    ax.set(ylabel="examples or targets that the attack reaches (%)", ylim=(0, 103))
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="dashed: follows the softmax")
+    ax.set(ylabel="examples or targets reached (%)", ylim=(0, 103))
+    title = "dashed: follows the softmax"
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9, title=title)
     by_network(ax, names)
     return figure
 
@@ -182,6 +183,7 @@ or are made on another network, find the same at every temperature.
     checks=checks,
     comparisons=comparisons,
     draw=draw,
+    panels=1,
     caption="Success of seven attacks by temperature: of images misclassified, or for JSMA and "
     "Carlini–Wagner of targets reached. FGSM and PGD have the usual l-infinity budget of the "
     "data set, the others none but JSMA's 112 features.",

@@ -44,8 +44,8 @@ def ddn(
 ) -> Tensor:
     r"""Attack by decoupling direction and norm: close l2 perturbations in few steps [1]_.
 
-    Ascends the cross-entropy in direction alone, and sets the norm apart from it: smaller by
-    the factor :math:`1 - \gamma` after an iterate that fools the model, larger by
+    Follows the cross-entropy only for the direction, and sets the norm separately: smaller by the
+    factor :math:`1 - \gamma` after an iterate that fools the model, larger by
     :math:`1 + \gamma` after one that does not,
 
     .. math::

@@ -41,7 +41,7 @@ def deepfool(
 ) -> Tensor:
     r"""Attack by crossing the nearest linearised class boundary, again and again [1]_.
 
-    At each point the classes are taken for linear functions. With :math:`f_k` the gap between
+    At each point the logits are approximated by linear functions. With :math:`f_k` the gap between
     the logit of class :math:`k` and that of the label, and :math:`w_k` its gradient, the nearest
     boundary is that of
 
@@ -50,8 +50,8 @@ def deepfool(
 
     with :math:`d` the direction of size 1 that ascends fastest and :math:`q` the dual norm. The
     steps :math:`r` add up, within ``bounds``, until the input moved by
-    :math:`1 + \text{overshoot}` times their sum is misclassified. The result is close, not
-    closest: :func:`ddn` finds smaller perturbations in more steps.
+    :math:`1 + \text{overshoot}` times their sum is misclassified. The result is close, but not
+    the closest: :func:`ddn` finds smaller perturbations in more steps.
 
     Parameters
     ----------

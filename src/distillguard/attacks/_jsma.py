@@ -44,9 +44,9 @@ def jsma(
         \beta_{pq} = \sum_{i \in \{p, q\}} \sum_{j \ne t}
         \frac{\partial F_j}{\partial x_i} < 0
 
-    is set to the upper bound, until the model answers the target :math:`t` or ``max_features``
-    are changed. Where ``change`` lets a feature fall to the lower bound, its slopes count with
-    the sign turned. A feature is one number of the input: colour channels count one by one.
+    is set to the upper bound, until the model predicts the target :math:`t` or ``max_features`` are
+    changed. If ``change`` lets a feature fall to the lower bound, its slopes count with the
+    opposite sign. A feature is one number of the input: colour channels count one by one.
 
     Parameters
     ----------

@@ -58,10 +58,9 @@ def pgd(
     .. math::
         x_{t+1} = \Pi\bigl(x_t + \alpha \, d(\nabla_x \ell(f(x_t), y))\bigr),
 
-    where :math:`d` is the steepest ascent direction of the norm and :math:`\Pi` projects onto
-    the :math:`\varepsilon`-ball around ``inputs`` and onto ``bounds``. Of all iterates of all
-    restarts, the last included, the one that the model misclassifies by the widest logit
-    margin is returned.
+    where :math:`d` is the steepest ascent direction of the norm and :math:`\Pi` projects onto the
+    :math:`\varepsilon`-ball around ``inputs`` and onto ``bounds``. Of all iterates of all restarts,
+    the last included, the one with the largest logit margin is returned.
 
     Parameters
     ----------
@@ -76,16 +75,16 @@ def pgd(
         :math:`\varepsilon`, radius of the ball, in the units of ``inputs`` (8/255 for images
         in [0, 1]).
     norm : {"linf", "l2", "l1", "l0", "l0_pixels"}, default="linf"
-        Norm of the ball. In l1 a step goes into the steepest coordinates as far as ``bounds``
-        lets them, spread over a third as many as have left the input, and :math:`\Pi` projects
-        onto the intersection of ball and ``bounds``, not onto one after the other [4]_. In l0
+        Norm of the ball. In l1 a step changes the steepest coordinates as far as ``bounds`` allow,
+        spread over a third as many as already differ from the input, and :math:`\Pi` projects onto
+        the intersection of ball and ``bounds``, not onto one after the other [4]_. In l0
         ``epsilon`` is a whole number of values, in ``"l0_pixels"`` of pixels with all their
         channels, and :math:`\Pi` keeps the largest changes [6]_.
     loss : str or callable, default="cross_entropy"
-        What to ascend: ``"cross_entropy"``, ``"margin"``, ``"dlr"``,
+        The loss to maximise: ``"cross_entropy"``, ``"margin"``, ``"dlr"``,
         ``"rescaled_cross_entropy"``, or a function from ``(logits, labels)`` to one value per
-        example. Prefer ``"margin"`` against distilled models, whose cross-entropy gradients
-        can be exactly zero [3]_.
+        example. Prefer ``"margin"`` against distilled models, whose cross-entropy gradients can be
+        exactly zero [3]_.
     steps : int, default=40
         Gradient steps of each run.
     step_size : float, optional
@@ -106,17 +105,17 @@ def pgd(
     redraw : bool, default=True
         Where the gradient is exactly zero, as that of the cross-entropy is at most points of a
         network distilled at a high temperature, continue from another random point with the steps
-        that are left. False follows gradients alone, and so does a start that is not random: the
-        run ends there, since the iterate would stay for good.
+        that are left. With False, or a start that is not random, the run ends there, since the
+        iterate would never move again.
     momentum : float, default=0.0
         Weight of the earlier directions, the :math:`\mu` of MIM [2]_ (1.0 there), where each
         gradient is first divided by its l1 norm.
     early_stop : bool, default=True
-        Leave an example alone as soon as the model is fooled. Much cheaper, and the success
-        rate is the same; without it the margin keeps growing, which transfers better.
+        Stop on an example as soon as it fools the model. This is much cheaper, and the success rate
+        is the same; without it the margin keeps growing, which transfers better.
     judge_last : bool, default=True
-        Ask the model about the last iterate too. False saves that pass where the caller judges
-        the result anyway: an example that no earlier iterate fooled comes back as its last one.
+        Evaluate the model at the last iterate too. False saves that pass if the caller checks the
+        result anyway: if no earlier iterate fools the model, the last one is returned.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)

@@ -125,7 +125,7 @@ def sigma_zero(
     -----
     The paper has ``step_size=1.0`` and ``threshold_change=0.01``, Adam's first decay is 0.9 there
     and 0.7 here: in a hundred steps better on an adversarially trained network, a little worse on
-    others (:doc:`What our attacks change </explanation/attacks>`).
+    others (see :doc:`/explanation/attacks`).
 
     Values whose slopes are exactly equal, as those of a sum of the inputs, move together: there it
     changes far more of them than are needed, and ``pgd`` or ``carlini_wagner_l0`` are the attacks

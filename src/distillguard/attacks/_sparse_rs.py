@@ -39,9 +39,9 @@ def sparse_rs(
 ) -> Tensor:
     """Attack few values or pixels by random search, without gradients [1]_.
 
-    Starts with random corners of ``bounds`` in ``epsilon`` random places. Each query exchanges some
-    of them for others, at random corners again, and keeps the exchange if the logit margin grew;
-    how many are exchanged falls by a fixed schedule.
+    Starts by setting ``epsilon`` random positions to random corners of ``bounds``. Each query
+    exchanges some of them for others, again with random corners, and keeps the exchange if the
+    logit margin grew; the number exchanged falls by a fixed schedule.
 
     Parameters
     ----------

@@ -40,11 +40,11 @@ def square(
 ) -> Tensor:
     r"""Attack by random search over squares of pixels, without gradients [1]_.
 
-    Each query changes one random square of the best point so far, and keeps the change if the
-    logit margin grew. In linf the square takes one of the values :math:`\pm\varepsilon` in each
-    channel, after a start in vertical stripes of such values. In l2 and l1 [2]_ the norm that two
-    squares use moves into one of them, as two bumps of opposite sign. The squares shrink by a fixed
-    schedule. What gradient masking hides from other attacks, this one still finds.
+    Each query changes one random square of the best point so far, and keeps the change if the logit
+    margin grew. In linf the square takes one of the values :math:`\pm\varepsilon` in each channel,
+    after a start in vertical stripes of such values. In l2 and l1 [2]_ the norm that two squares
+    use moves into one of them, as two bumps of opposite sign. The squares shrink by a fixed
+    schedule. It finds what gradient masking hides from gradient attacks.
 
     Parameters
     ----------

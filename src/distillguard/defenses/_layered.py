@@ -36,12 +36,12 @@ _BATCH = 256
 
 
 class LayeredDefense(RejectingClassifier):
-    """Classifier behind layers, with detectors beside it: a class or a refusal.
+    """Classifier with layers in front and detectors beside it, which may reject an input.
 
     Inputs pass through the layers, one after the other, before they are classified; each detector
     gives every input a score, and an input is rejected if one of the scores is above that
-    detector's threshold. Thresholds are set together, so that the wanted share of clean examples is
-    rejected by any of them.
+    detector's threshold. Thresholds are set together, so that all detectors together reject the
+    requested share of clean examples.
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ class LayeredDefense(RejectingClassifier):
     false_positive_rate : float, default=0.05
         Share of clean examples to be rejected, in (0, 1).
     rejected_label : int or str, default=-1
-        What ``predict`` answers then: no class. Where classes are text, it is text too.
+        What ``predict`` returns for a rejected input; not one of the classes. A string if classes
+        are strings.
     calibration_fraction : float, default=0.2
         Share of the examples that ``fit`` keeps from training to set the thresholds by, in (0, 1),
         where there are detectors and something is trained.
@@ -71,10 +72,10 @@ class LayeredDefense(RejectingClassifier):
     false_alarms_ : (int, int)
         How many of the clean examples that set no threshold are rejected, and how many there are.
     model_ : LayeredNetwork
-        All of it as one module, which returns a last column for rejection and says so by
-        ``rejects``.
+        The whole defence as one module, which returns a last column for rejection and declares this
+        by ``rejects``.
     thresholds_ : ndarray of shape (n_detectors,)
-        A score above is an alarm.
+        Scores above which a detector rejects.
     false_positive_rate_ : float
         Share rejected of the clean examples that set no threshold; NaN if there were none.
     false_positive_interval_ : tuple of float
@@ -88,7 +89,7 @@ class LayeredDefense(RejectingClassifier):
 
     See Also
     --------
-    distillguard.evaluate : Attacks all of it together.
+    distillguard.evaluate : Attack the whole defence.
 
     Notes
     -----

@@ -19,10 +19,10 @@ from ._robust_objectives import ADVERSARIAL, robust_objective
 class AdversarialTrainer(NetworkClassifier):
     r"""Classifier trained on adversarial examples of itself.
 
-    What became of defensive distillation's motivation, a smooth loss around the data: every
-    batch is attacked with a few steps of projected gradient ascent, and the network learns to be
-    right there too. Unlike distillation this moves decision boundaries, and attacks on logits
-    confirm it: see :func:`distillguard.evaluate`.
+    It pursues the aim of defensive distillation, a smooth loss around the data, by attacking every
+    batch with a few steps of projected gradient ascent and training the network to be right there
+    too. Unlike distillation this moves decision boundaries, as attacks on logits confirm: see
+    :func:`distillguard.evaluate`.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ class AdversarialTrainer(NetworkClassifier):
     step_size : float, optional
         Their length, ``epsilon / 4`` if not given.
     bounds : tuple of float, optional
-        Lowest and highest value an input may take. If not given, the extremes of ``X`` and
-        of the validation data where these are in memory, and (0, 1) for loaders and data sets.
-        All data must keep to them, ``extra`` too.
+        Lowest and highest value an input may take. If not given, the extremes of ``X`` and of the
+        validation data if these are in memory, and (0, 1) for loaders and data sets. All data must
+        lie within them, including ``extra``.
     attack : callable, optional
         ``(network, inputs, labels) -> Tensor`` in place of the inner ascent, such as a
         ``functools.partial`` of a function of :mod:`distillguard.attacks`.
@@ -121,7 +121,7 @@ class AdversarialTrainer(NetworkClassifier):
     See Also
     --------
     RobustDistiller : Learns the robustness of a teacher.
-    distillguard.evaluate : What the classifier is worth under stronger attacks than training's.
+    distillguard.evaluate : Measure the robustness of the classifier under stronger attacks.
 
     References
     ----------

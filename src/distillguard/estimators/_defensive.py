@@ -34,16 +34,16 @@ class DefensiveDistiller(NetworkClassifier):
 
     The defence hides gradients rather than moving decision boundaries: at temperature 1 the
     logits are about :math:`T` times larger, the softmax saturates and the gradient of the
-    cross-entropy underflows to exactly zero [2]_. Judge the result with
-    :func:`distillguard.evaluate`, which says so.
+    cross-entropy underflows to exactly zero [2]_. Evaluate the result with
+    :func:`distillguard.evaluate`, which reports this.
 
     Parameters
     ----------
     module : nn.Module, callable or None, default=None
-        The network to train, returning logits of shape (n, n_classes). A module is copied and
-        never changed; a callable ``(input_shape, n_classes) -> nn.Module``, or one that only
-        takes ``num_classes`` as torchvision's do, is called, and the weights that it draws fall
-        under ``random_state``; None is a small multilayer perceptron sized from the data.
+        The network to train, returning logits of shape (n, n_classes). A module is copied and never
+        changed; a callable ``(input_shape, n_classes) -> nn.Module``, or one that only takes
+        ``num_classes`` as torchvision's do, is called, and ``random_state`` seeds its initial
+        weights; None is a small multilayer perceptron sized from the data.
     temperature : float, default=20.0
         :math:`T`, above 0, in the softmax of both networks while they train. Their logits grow
         in proportion to it, so that accuracy and decision boundaries hardly depend on it while
@@ -52,7 +52,7 @@ class DefensiveDistiller(NetworkClassifier):
         Another network for the teacher (Hinton's use: a large teacher, a small student [3]_).
         None is the student's architecture with the student's initial weights.
     prefit_teacher : bool, default=False
-        Take ``teacher`` as trained already and only train the student.
+        Use ``teacher`` as it is, already trained, and train only the student.
     hard_label_weight : float, default=0.0
         Weight :math:`w` in [0, 1] of the cross-entropy with the true labels at temperature 1
         in the student's loss; the soft term then has weight :math:`(1 - w) T^2` [3]_. 0 is
@@ -84,9 +84,8 @@ class DefensiveDistiller(NetworkClassifier):
     gradient_clip : float, optional
         Largest l2 norm of the gradient of all weights together; larger ones are scaled down.
     weight_averaging : float or None, default=0.995
-        Decay in [0, 1] of an exponential moving average of the weights, with a warm-up; the
-        average is what validation and callbacks see and what the network ends with. None is
-        no averaging.
+        Decay in [0, 1] of an exponential moving average of the weights, with a warm-up; validation,
+        callbacks and the final network use the average. None turns averaging off.
     class_weight : mapping, "balanced" or None, default=None
         What the examples of each class count in the loss: by class, or in inverse proportion to
         the number of examples. Only for examples in memory.
@@ -100,7 +99,7 @@ class DefensiveDistiller(NetworkClassifier):
     device : str, default="auto"
         Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
     precision : str, default="32-true"
-        Lightning Fabric's word for it: ``"32-true"``, ``"64-true"``, ``"bf16-mixed"``,
+        A precision of Lightning Fabric: ``"32-true"``, ``"64-true"``, ``"bf16-mixed"``,
         ``"16-mixed"``, ``"bf16-true"`` or ``"16-true"``.
     compile : bool, default=False
         Train through :func:`torch.compile`.
@@ -133,7 +132,7 @@ class DefensiveDistiller(NetworkClassifier):
 
     See Also
     --------
-    distillguard.evaluate : What the classifier is worth under attack.
+    distillguard.evaluate : Measure the robustness of the classifier.
 
     References
     ----------

@@ -40,15 +40,15 @@ MANY = 0.1
 
 
 class ExtendedDistiller(RejectingClassifier):
-    r"""Classifier distilled with a class of outliers, to which it may send an input.
+    r"""Classifier distilled with an extra class for outliers, which it rejects.
 
-    A teacher with dropout is trained on hard labels. How much its logits :math:`z_k` vary over
-    :math:`K` passes with dropout says how unsure it is of an example,
+    A teacher with dropout is trained on hard labels. The variation of its logits :math:`z_k` over
+    :math:`K` passes with dropout measures how unsure it is of an example,
 
     .. math:: \sigma(x) = \frac{1}{K} \sum_{k=1}^K \lVert z_k(x) - \bar z(x) \rVert_2^2,
 
-    and the student, which has one output more than there are classes, is trained on labels that
-    move so much of their mass to that output: :math:`1 - \alpha u` for the true class and
+    and the student, which has one more output than there are classes, is trained on labels that
+    move part of their mass to that output: :math:`1 - \alpha u` for the true class and
     :math:`\alpha u` for the outliers, where :math:`u` is :math:`\sigma(x)` over the largest of the
     training examples [1]_. An input whose largest output is that of the outliers is rejected.
 
@@ -74,7 +74,8 @@ class ExtendedDistiller(RejectingClassifier):
         ``validation_fraction`` of all. None is the paper's own rule, the largest logit, whatever it
         rejects.
     rejected_label : int or str, default=-1
-        What ``predict`` answers for an outlier: no class. Where classes are text, it is text too.
+        What ``predict`` returns for an outlier; not one of the classes. A string if classes are
+        strings.
     max_epochs : int, default=20
         Epochs of the teacher and again of the student.
     batch_size : int, default=128
@@ -104,15 +105,15 @@ class ExtendedDistiller(RejectingClassifier):
     callbacks : sequence of Callback, default=()
         Called after each epoch; see :class:`distillguard.callbacks.Callback`.
     checkpoint_dir : str or path-like, optional
-        Folder that receives the state after every epoch, and from which a killed run goes on.
+        Folder that receives the state after every epoch, and from which a killed run resumes.
     device : str, default="auto"
         Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
     precision : str, default="32-true"
-        Lightning Fabric's word for it, such as ``"bf16-mixed"``.
+        A precision of Lightning Fabric, such as ``"bf16-mixed"``.
     compile : bool, default=False
         Train through :func:`torch.compile`.
     warm_start : bool, default=False
-        Go on from the network of the last ``fit`` rather than from a new one.
+        Continue training the network of the last ``fit`` instead of a new one.
     random_state : int, RandomState or None, default=None
         Seed of initial weights, dropout and the order of examples.
     verbose : bool, default=False
@@ -149,21 +150,21 @@ class ExtendedDistiller(RejectingClassifier):
     --------
     DefensiveDistiller : What this extends.
     LayeredDefense : Rejects by detectors beside a classifier.
-    distillguard.evaluate : What the classifier is worth under attack.
+    distillguard.evaluate : Measure the robustness of the classifier.
 
     Notes
     -----
-    The paper's own text was not at hand where this was written, and accounts of it differ: in one
-    the label is mixed with the teacher's mean prediction, in the code of the one public
-    implementation [2]_ it is the hard label, as here. That code also drops inputs out, and adds
+    This was written without access to the text of the paper, and accounts of it differ: in one the
+    label is mixed with the teacher's mean prediction; in the only public implementation [2]_ it is
+    the hard label, as here. That code also applies dropout to inputs, and adds
     :math:`\gamma \max(\max_j z_j - z_y, \kappa)` with :math:`\kappa = 40` to the loss, which has no
     gradient before a wrong logit leads by 40; neither is done here. There is no temperature.
 
-    By the paper's rule nothing bounds how many clean inputs are rejected: after a short training,
-    or where the teacher's dropout makes it doubt much, that can be most of them. One half of the
-    held-out examples, at random, sets the offset, which is never above 0, and the other half tells
-    the rate, so that its interval holds for examples that set nothing. With ``early_stopping``
-    the same examples have chosen the epoch; :meth:`calibrate` takes others.
+    The paper's rule does not limit how many clean inputs are rejected: after short training, or if
+    the teacher's dropout makes it unsure of many examples, that can be most of them. A random half
+    of the held-out examples sets the offset, which is never above 0, and the other half estimates
+    the rate, so that its interval comes from examples that set nothing. With ``early_stopping`` the
+    same examples have chosen the epoch; :meth:`calibrate` takes others.
 
     The outlier class is one logit more. An attack that maximises a wrong class over both the true
     class and that logit goes around it, and every attack of this package does.

@@ -23,18 +23,19 @@ from ._teacher import TeacherLogits, transfer_source
 class RobustDistiller(NetworkClassifier):
     r"""Classifier that learns a teacher's robustness from its soft labels.
 
-    What defensive distillation wanted, with the attack inside the training: the student is
-    attacked on every batch, and learns what a robust teacher says there or of the clean inputs.
+    It pursues the aim of defensive distillation with the attack inside the training: the student is
+    attacked on every batch, and learns the outputs of a robust teacher on the attacked or on the
+    clean inputs.
 
     Parameters
     ----------
     module : nn.Module, callable or None, default=None
         The student, as for :class:`DefensiveDistiller`.
     teacher : nn.Module, estimator, callable or None, default=None
-        A robustly trained network, or a fitted estimator, whose network then teaches. A callable
-        ``(input_shape, n_classes) -> nn.Module``, or None for the student's architecture, is
-        first trained by TRADES [1]_ under the same attack. For ``GridSearchCV`` and ``clone``
-        pass the network: scikit-learn unfits an estimator inside another.
+        A robustly trained network, or a fitted estimator whose network is the teacher. A callable
+        ``(input_shape, n_classes) -> nn.Module``, or None for the student's architecture, is first
+        trained by TRADES [1]_ under the same attack. For ``GridSearchCV`` and ``clone`` pass the
+        network: scikit-learn unfits an estimator inside another.
     objective : {"rslad", "ard", "iad", "adaad", "igdm_rslad", "igdm_adaad"}, default="rslad"
         :func:`~distillguard.functional.rslad_loss` [2]_,
         :func:`~distillguard.functional.ard_loss` [3]_,
@@ -103,7 +104,7 @@ class RobustDistiller(NetworkClassifier):
     device : str, default="auto"
         Where to train: a torch device, or ``"auto"`` for CUDA if there is any.
     precision : str, default="32-true"
-        Lightning Fabric's word for it, such as ``"bf16-mixed"``.
+        A precision of Lightning Fabric, such as ``"bf16-mixed"``.
     compile : bool, default=False
         Train through :func:`torch.compile`.
     warm_start : bool, default=False
@@ -134,8 +135,8 @@ class RobustDistiller(NetworkClassifier):
     See Also
     --------
     AdversarialTrainer : Trains a robust teacher.
-    DefensiveDistiller : The defence that this line grew out of, and that does not work.
-    distillguard.evaluate : What the classifier is worth under attack.
+    DefensiveDistiller : The earlier defence, which does not make networks robust.
+    distillguard.evaluate : Measure the robustness of the classifier.
 
     References
     ----------

@@ -14,10 +14,10 @@ from ._run import hard_label_objective
 
 
 class UndefendedClassifier(NetworkClassifier):
-    """Classifier trained on hard labels at temperature 1, to compare defences with.
+    """Classifier trained on hard labels at temperature 1: the baseline for defences.
 
-    A defence is worth the difference to this: the same architecture, examples, optimiser and
-    number of epochs.
+    The benefit of a defence is the difference from this baseline with the same architecture,
+    examples, optimiser and number of epochs.
 
     Parameters
     ----------

@@ -82,27 +82,27 @@ def evaluate(
     class_names: Sequence[str] | Mapping[Any, str] | None = None,
     dataset: str | None = None,
 ) -> RobustnessReport:
-    """Attack a model, judge the attacks too, and report what may be believed.
+    """Attack a model, check the attacks, and report what can be believed.
 
-    Every point that an attack returns is checked against the threat model and shown to the
-    model again; nobody's own claim of success counts. A diagnosis then tells whether the
-    attacks failed because the model is robust or because they could not see [1]_ [2]_.
+    Every point that an attack returns is checked against the threat model and classified again by
+    the model; an attack's own claim of success does not count. A diagnosis then tells whether the
+    attacks failed because the model is robust or because they were blind [1]_ [2]_.
 
     Parameters
     ----------
     model : nn.Module, callable or estimator
-        Maps inputs of shape (n, ...) to logits of shape (n, n_classes). Of a fitted estimator
-        its ``student_`` is evaluated, and labels are looked up in its ``classes_``; of a
-        pipeline its last step, if the others change nothing.
-        :class:`~distillguard.networks.Logits` makes such a model of one that returns something
-        else, :class:`~distillguard.networks.Normalized` of one that takes normalised inputs.
+        Maps inputs of shape (n, ...) to logits of shape (n, n_classes). If it is a fitted
+        estimator, its ``model_`` is evaluated and labels are looked up in its ``classes_``; if it
+        is a pipeline, its last step is evaluated, provided that the others change nothing. Wrap a
+        model that returns something else in :class:`~distillguard.networks.Logits`, and one that
+        takes normalised inputs in :class:`~distillguard.networks.Normalized`.
     X : Tensor, array, Dataset, DataLoader or iterable
         Clean examples of shape (n, ...) within ``bounds``; or, without ``y``, a pair (X, y), or
-        whatever yields batches or examples as pairs (inputs, labels), which is read once, in
-        bounded memory. Tensors keep their dtype, other numbers take that of the model.
+        anything that yields batches or examples as pairs (inputs, labels), which is read once, in
+        bounded memory. Tensors keep their dtype; other numbers are converted to the model's.
     y : Tensor or array of shape (n,), optional
-        True classes: whole numbers from 0, or whatever the estimator was fitted with. Not given
-        where ``X`` holds labels.
+        True classes: whole numbers from 0, or the labels that the estimator was fitted with. Omit
+        it if ``X`` contains labels.
     norm : {"linf", "l2", "l1", "l0", "l0_pixels"}, default="linf"
         Norm of the threat model. ``"l0"`` counts the values that change, the three colours of a
         pixel as three, ``"l0_pixels"`` the pixels with all their channels.
@@ -110,86 +110,87 @@ def evaluate(
         Radius of the threat model, in the units of ``X``; in l0 a whole number.
     attacks : str, callable, list or mapping, default="standard"
         ``"standard"``, ``"quick"``, or ``"autoattack"``, the four attacks of AutoAttack [3]_ at
-        their published budgets; a list of names of attacks of this package, callables
-        ``(model, inputs, labels) -> Tensor`` and presets, or one of them; or a mapping from
-        names to callables. An attack of this package, bare or a :func:`functools.partial`,
-        gets ``epsilon``, ``norm``, ``bounds``, ``mask``, ``batch_size`` and ``random_state``
-        where it takes them and names none. A pair ``(callable, norm)`` tells the norm in which
-        the distances of an attack are worth reading.
+        their published budgets; a list of names of attacks of this package, callables ``(model,
+        inputs, labels) -> Tensor`` and presets, or one of them; or a mapping from names to
+        callables. An attack of this package, bare or a :func:`functools.partial`, gets ``epsilon``,
+        ``norm``, ``bounds``, ``mask``, ``batch_size`` and ``random_state`` if it accepts them and
+        does not set them. A pair ``(callable, norm)`` gives the norm in which the distances of an
+        attack are reported.
     survivors_only : bool, default=True
-        Run each attack only on the examples that the earlier ones did not fool. The worst case
-        is the same and the cost much smaller; ``False`` gives each attack its own figures, to
-        be put side by side.
+        Run each attack only on the examples that the earlier ones did not fool. The worst case is
+        the same and the cost much lower; ``False`` runs each attack on all examples, so that their
+        figures can be compared.
     diagnosis : {"auto", "full", "brief"} or None, default="auto"
-        How closely to look at why the attacks failed. A brief one costs no more than the attacks
-        of ``"quick"`` and has fewer findings to show. ``"auto"`` is full, but brief for ``"quick"``
-        and where the attacks left no example whose robustness could be doubted. None looks at
-        nothing but what the attacks left behind.
+        How thoroughly to examine why the attacks failed. A brief diagnosis costs no more than the
+        attacks of ``"quick"`` and can raise fewer findings. ``"auto"`` is full, except that it is
+        brief for ``"quick"`` and if the attacks fooled every example. None examines only what the
+        attacks themselves showed.
     adapt : bool or "auto", default="auto"
-        Whether to do what findings name and attack again: where the diagnosis finds that the
-        gradient is hidden, misleading or random, attacks follow the model past the modules that
-        hide it (BPDA), its mean over draws (EOT), its mean over points nearby, its labels alone, or
-        a student distilled from its answers on ``X``. Verdicts stay the model's own. What is found
-        has rows and costs of its own, ``report.adaptation``, and is taken off ``quoted_accuracy``;
-        without such a finding nothing is asked. ``"auto"`` adapts the attacks of ``"standard"``
-        alone.
+        Whether to apply the remedies of findings and attack again: if the diagnosis finds that the
+        gradient is hidden, misleading or random, attacks bypass the modules that hide it (BPDA), or
+        follow the mean of the model over draws (EOT), its mean over nearby points, its labels alone
+        or a student distilled from its outputs on ``X``. Verdicts remain the model's own. These
+        attacks have rows and costs of their own, ``report.adaptation``, and lower
+        ``quoted_accuracy``; without such a finding none runs. ``"auto"`` adapts only the attacks of
+        ``"standard"``.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
-        Lowest and highest value an input may take: two numbers, or tensors broadcastable to
-        one input, such as one bound for each feature or channel. Inputs that exceed them by
-        rounding, at most four units in the last place of the larger bound, are put on them.
+        Lowest and highest value an input may take: two numbers, or tensors broadcastable to one
+        input, such as one bound for each feature or channel. Inputs that exceed them only by
+        rounding, at most four units in the last place of the larger bound, are clipped to them.
     mask : Tensor of bool, optional
-        Which coordinates may change, in the shape of one input or, of inputs in memory, of all.
-        Of attacks that do not know of it, points that change anything else do not count. All
-        may if not given.
+        Which coordinates may change, in the shape of one input or, for inputs in memory, of all. If
+        an attack does not accept a mask, its points that change anything else do not count. All
+        coordinates may change if not given.
     batch_size : int, default=256
         Examples on the device at once.
     chunk_size : int, default=1024
-        Examples handed to an attack at once. Memory grows with it; results of the attacks of
-        this package do not change.
+        Examples passed to an attack at once. Memory grows with it; results of the attacks of this
+        package do not depend on it.
     surrogate : nn.Module, callable or fitted estimator, optional
-        Another model for the same task, undefended at best. Its adversarial examples are tried
-        on ``model``; where they beat attacks on ``model`` itself, those were blind.
+        Another model for the same task, preferably undefended. Its adversarial examples are tried
+        on ``model``; if they succeed where attacks on ``model`` itself fail, those were blind.
     draws : int, default=1
-        How many draws of a randomised model make one answer: attacks climb, and verdicts ask, the
-        mean of its softmax over so many, as :func:`distillguard.adaptive.averaged` has it. A
-        verdict rests on draws that no attack has seen, so that one lucky draw fools nothing.
-        Passes grow by as much.
+        How many draws of a randomised model are averaged: attacks and verdicts use the mean of its
+        softmax over so many draws, as in :func:`distillguard.adaptive.averaged`. Verdicts use draws
+        that no attack has seen, so that a lucky draw does not count as a success. The number of
+        passes grows by the same factor.
     state_file : path-like, optional
-        Where to write what is known after each chunk. If the file is there already, the
-        evaluation resumes where it was interrupted, with the same result as without interruption;
-        the diagnosis and ``adapt``, which come after all chunks, begin anew;
-        attacks that come after those of the file run alone, on what these left. The file must be
-        of the same model, data, attacks and settings, told by what they do rather than by name;
-        another device or version of PyTorch or Python is a warning. With several processes each
+        File to which the results are written after each chunk. If it exists, the evaluation resumes
+        where it was interrupted, with the same result as without interruption; only the diagnosis
+        and ``adapt``, which come after all chunks, begin anew. Of attacks added after those in the
+        file, only these run, on the examples that the others left. The file must be for the same
+        model, data, attacks and settings, which are compared by what they do rather than by name;
+        another device or version of PyTorch or Python causes a warning. With several processes each
         has its own file, with its rank appended to the name.
     random_state : int, optional
-        Seed of everything random; a fresh one if not given. The report names it either way.
-        For anybody else's attacks, PyTorch's global generators are seeded with it before each
-        chunk and put back afterwards; one that draws elsewhere, from NumPy say, must seed itself.
+        Seed of everything random; a fresh one if not given. The report names it either way. For
+        attacks from elsewhere, PyTorch's global generators are seeded with it before each chunk and
+        restored afterwards; an attack that uses another generator, such as NumPy's, must seed it
+        itself.
     precision : {"bf16-mixed"}, optional
         Precision in which attacks search: matrix products and convolutions in bfloat16, faster
-        where the processor has it. Every verdict is in the model's own precision; successes that
-        rounding takes back are failures, so that the figure stays right, if higher. What
-        attacks show the model on their way is then not looked at (``silent-success``).
+        where the processor has it. Every verdict is made in the model's own precision, and a
+        success that exists only in bfloat16 does not count, so that the figure stays a valid upper
+        bound. The points along the way of an attack are then not examined (``silent-success``).
     compile : bool, default=False
-        Whether attacks search on a form of the model that ``torch.compile`` made; it takes a
-        compiler and its time, and pays for large networks and many examples.
+        Whether attacks search on a version of the model compiled by ``torch.compile``. It needs a
+        compiler and time, and pays off for large networks and many examples.
     progress : bool, default=False
         Show a progress bar: each example counts once for the clean pass, once for each attack
         and, if it is in the sample, once for each measurement of the diagnosis.
     keep_examples : {"few", "fooled", "all"}, default="few"
-        Whose points ``report.examples`` and ``report.adversarial`` hold: ten fooled examples,
-        sampled; every fooled one, with the point of the first attack that fooled it; or all, the
-        others with the last legal point that an attack tried on them, or as they were. Only "few"
-        is bounded in memory: the others keep input and point of each in the memory of the CPU,
+        Which points ``report.examples`` and ``report.adversarial`` hold: ten fooled examples,
+        sampled at random; every fooled example, with the point of the first attack that fooled it;
+        or all examples, those not fooled with the last valid point of an attack, or unchanged. Only
+        "few" is bounded in memory: the others keep input and point of each example in CPU memory,
         and write them to ``state_file`` after each chunk.
     title : str, optional
         Title of the report. ``"Robustness of"`` and the model's name if not given.
     class_names : sequence of str or mapping, optional
-        What people call the classes: names in the order of the logits, one for each at least,
-        or a mapping from labels to names. The labels themselves if not given.
+        Names of the classes: at least one for each logit, in the order of the logits, or a mapping
+        from labels to names. The labels themselves if not given.
     dataset : str, optional
-        What people call the examples, such as ``"Fashion-MNIST, test set"``.
+        Name of the data set, such as ``"Fashion-MNIST, test set"``.
 
     Returns
     -------
@@ -201,14 +202,14 @@ def evaluate(
     TypeError
         If ``model``, ``X``, ``y`` or an attack is of the wrong kind.
     ValueError
-        If a parameter is out of its range, ``X`` is empty or leaves ``bounds``, labels do not
-        fit, the model returns something else than logits, or an attack has an unknown name or
-        cannot work in the norm.
+        If a parameter is out of range, ``X`` is empty or outside ``bounds``, labels do not fit, the
+        model returns something other than logits, or an attack has an unknown name or does not
+        support the norm.
     AttackError
-        If every attack raised an error or returned something else than one point per input.
-        Where some attacks ran, the rows of the others tell what they raised.
+        If every attack raised an error or returned something other than one point per input. If
+        some attacks ran, the rows of the others show the errors.
     SaveError
-        If ``state_file`` is damaged, foreign, of another version of distillguard or of another
+        If ``state_file`` is damaged, foreign, or from another version of distillguard or another
         evaluation; the message names the difference.
     OSError
         If ``state_file`` cannot be read or written; the error names it.

@@ -1,7 +1,7 @@
-"""Tests for networks, attacks, defences, estimators and losses: what others rely on.
+"""Checks of what networks, attacks, defences, estimators and losses must do.
 
 Each ``check_*`` is a plain function that returns nothing or raises
-:class:`~distillguard.exceptions.BrokenPromiseError`, so that it serves in any test.
+:class:`~distillguard.exceptions.BrokenPromiseError`, so it can be used in any test.
 """
 
 from ._attacks import check_attack

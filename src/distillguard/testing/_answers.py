@@ -1,4 +1,4 @@
-"""Promises about what a model answers."""
+"""Promises about the outputs of a model."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from ._subject import ModelSubject
 Found = Iterator[BrokenPromise]
 
 LOGITS = 16
-"""Logits that are made as large and as small as gradients can."""
+"""How many logits are raised and lowered along their gradients."""
 
 
 def answers(subject: ModelSubject) -> Found:
@@ -28,7 +28,7 @@ def answers(subject: ModelSubject) -> Found:
 
 
 def inputs_kept(subject: ModelSubject) -> Found:
-    """The inputs are as they were after the model has seen them."""
+    """The model does not change its inputs."""
 
     def written(rows: Tensor) -> bool:
         given = rows.clone()
@@ -41,8 +41,8 @@ def inputs_kept(subject: ModelSubject) -> Found:
     if written(subject.interior):
         yield BrokenPromise(
             "inputs-kept",
-            "model must leave its inputs alone, got values written into them; look for += and "
-            "for methods that end in an underscore, or nn.ReLU(inplace=True) as the first layer",
+            "model must not change its inputs, got values written into them; look for +=, "
+            "methods that end in an underscore, and nn.ReLU(inplace=True) as the first layer",
             smallest(subject.interior, written),
         )
 
@@ -54,14 +54,14 @@ def dtype_and_device(subject: ModelSubject) -> Found:
     if logits.dtype != rows.dtype or logits.device != rows.device:
         yield BrokenPromise(
             "dtype-and-device",
-            f"model must answer in the dtype and on the device of its inputs, {rows.dtype} on "
-            f"{rows.device}, got {logits.dtype} on {logits.device}",
+            f"model must return logits in the dtype and on the device of its inputs, "
+            f"{rows.dtype} on {rows.device}, got {logits.dtype} on {logits.device}",
             rows[:1],
         )
 
 
 def finite_logits(subject: ModelSubject) -> Found:
-    """Logits are finite, also for the extremes of what the bounds allow."""
+    """Logits are finite, even at the extremes that the bounds allow."""
     points = torch.cat([plain_points(subject), subject.rows, subject.points, steepest(subject)])
     rows = torch.cat([subject.answer(part) for part in points.split(16)])
     bad = ~rows.isfinite().all(dim=1)
@@ -71,7 +71,7 @@ def finite_logits(subject: ModelSubject) -> Found:
     if bool(logits.isnan().any()):
         got, remedy = "NaN", "look for 0 / 0, log(0) and divisions by a norm or a deviation"
     else:
-        got, remedy = "infinity", "look for an overflow, as of float16 above 65504, or of exp"
+        got, remedy = "infinity", "look for an overflow, such as of float16 above 65504 or of exp"
     yield BrokenPromise(
         "finite-logits",
         f"model must return finite logits, got {got} for {int(bad.sum())} of {len(points)} inputs "
@@ -81,14 +81,14 @@ def finite_logits(subject: ModelSubject) -> Found:
 
 
 def plain_points(subject: ModelSubject) -> Tensor:
-    """Every value at zero, at its lowest, at its highest, in the middle."""
+    """Inputs with every value at zero, at its lowest, at its highest, and in the middle."""
     low, high = subject.low, subject.high
     zero = torch.zeros_like(low).clamp(low, high)
     return torch.stack([zero, low, high, (low + high) / 2])
 
 
 def steepest(subject: ModelSubject) -> Tensor:
-    """Corners at which the logits are the largest that gradients lead to; none without those."""
+    """Corners of the bounds towards which gradients raise or lower a logit; none without those."""
     point = subject.interior[:1].clone().requires_grad_()
     logits = subject.ask(point)
     corners = []
@@ -101,7 +101,7 @@ def steepest(subject: ModelSubject) -> Tensor:
 
 
 def logits_not_probabilities(subject: ModelSubject) -> Found:
-    """Rows are logits."""
+    """The outputs are logits, not probabilities."""
     if look_like_probabilities(subject.answer(subject.rows)):
         yield BrokenPromise(
             "logits",
@@ -111,7 +111,7 @@ def logits_not_probabilities(subject: ModelSubject) -> Found:
 
 
 def repeatable(subject: ModelSubject) -> Found:
-    """The same question has the same answer."""
+    """The same inputs give the same logits."""
 
     def changes(rows: Tensor) -> bool:
         return not subject.close(subject.answer(rows), subject.answer(rows))
@@ -122,21 +122,22 @@ def repeatable(subject: ModelSubject) -> Found:
     where = f"; still in training mode: {listed(training)}" if training else ""
     yield BrokenPromise(
         "repeatable",
-        "model must answer the same question in the same way in eval mode, got other logits; look "
-        f"for dropout or noise that is left on, as by functional.dropout without training={where}",
+        "model must return the same logits for the same inputs in eval mode, got different ones; "
+        f"look for dropout or noise that is still on, such as functional.dropout without training="
+        f"{where}",
         smallest(subject.rows, changes),
     )
 
 
 def parts_in_training(model: object) -> list[str]:
-    """Names of the modules that eval mode did not reach."""
+    """Names of the modules that are still in training mode."""
     if not isinstance(model, nn.Module):
         return []
     return [name or "model" for name, part in model.named_modules() if part.training]
 
 
 def state_kept(subject: ModelSubject) -> Found:
-    """Questions leave parameters and buffers as they were."""
+    """A forward pass in eval mode changes no parameter or buffer."""
     if not isinstance(subject.model, nn.Module):
         return
     before = {name: value.clone() for name, value in tensors(subject.model).items()}
@@ -149,8 +150,8 @@ def state_kept(subject: ModelSubject) -> Found:
     if changed:
         yield BrokenPromise(
             "state-kept",
-            f"model must stay as it is when it is asked in eval mode, got other values in "
-            f"{listed(changed)}; look for running statistics that are kept up to date",
+            f"model must not change when it is evaluated in eval mode, got other values in "
+            f"{listed(changed)}; look for running statistics that are still updated",
             subject.rows,
         )
 
@@ -166,7 +167,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def order_independence(subject: ModelSubject) -> Found:
-    """Rows in another order are answered in that order."""
+    """Reordering the inputs reorders the logits."""
     rows = subject.rows
     together = subject.answer(rows)
     turned = subject.answer(rows.roll(1, dims=0)).roll(-1, dims=0)
@@ -175,26 +176,24 @@ def order_independence(subject: ModelSubject) -> Found:
         return
     yield BrokenPromise(
         "order-independence",
-        "model must answer each row by its own values wherever it stands, got other logits for "
-        "the same examples in another order; look for a sort, a flip or a value kept per row",
+        "model must return the same logits for an example anywhere in a batch, got other logits "
+        "for the same examples in another order; look for a sort, a flip or a value stored per row",
         smallest(rows, lambda some: not alike_alone(subject, some)),
     )
 
 
 def alike_alone(subject: ModelSubject, rows: Tensor) -> bool:
-    """Whether examples are answered together as they are alone."""
+    """Whether examples get the same logits together as alone."""
     alone = torch.cat([subject.answer(row) for row in rows.split(1)])
     return subject.close(alone, subject.answer(rows))
 
 
 def batch_independence(subject: ModelSubject) -> Found:
-    """An example is answered alone as in any batch."""
+    """An example gets the same logits alone and in any batch."""
     rows = subject.rows
-    rule = "model must answer an example alone as in any batch"
+    rule = "model must return the same logits for an example alone and in any batch"
     training = parts_in_training(subject.model)
-    remedy = (
-        "look for statistics of the batch, as of BatchNorm in training mode or a mean over axis 0"
-    )
+    remedy = "look for batch statistics, such as BatchNorm in training mode or a mean over axis 0"
     remedy += f"; still in training mode: {listed(training)}" if training else ""
     for row in rows.split(1):
         try:

@@ -1,4 +1,4 @@
-"""What an attack promises, tested on models of which the answer is known."""
+"""Promises of an attack, tested on models with known answers."""
 
 import inspect
 from collections.abc import Callable, Collection
@@ -41,55 +41,55 @@ def check_attack(
     epsilon: float | None = None,
     skip: str | Collection[str] = (),
 ) -> None:
-    """Test what evaluations take for granted of an attack, on models with known answers.
+    """Test that an attack has the properties that evaluations rely on.
 
-    The models are a half-space, a ball, one that nobody can fool, one without a slope, and one
-    with batch normalisation, dropout and gradients of its own that has to come back as it was;
-    the examples are eight images of twelve values in [0, 1]. Promises about a keyword are tested
-    where the attack takes it.
+    It runs on models with known answers: a half-space, a ball, a model that cannot be fooled, one
+    with a zero gradient, and one with batch normalisation, dropout and existing gradients, which
+    must be left unchanged. The examples are eight images of twelve values in [0, 1]. A promise
+    about a keyword is tested only if the attack accepts it.
 
     ======================  ====================================================================
     promise                 kept by an attack that
     ======================  ====================================================================
     ``returns``             returns finite points in the shape, dtype and device of the inputs
-    ``inputs-kept``         leaves inputs and labels alone
-    ``model-kept``          leaves modes, ``requires_grad``, gradients and statistics alone
-    ``generators-kept``     leaves the global generators of torch, NumPy and Python alone
-    ``bounds``              keeps to [0, 1] exactly, and to other ``bounds``
+    ``inputs-kept``         does not change inputs and labels
+    ``model-kept``          leaves modes, ``requires_grad``, gradients, statistics unchanged
+    ``generators-kept``     leaves the global generators of torch, NumPy, Python unchanged
+    ``bounds``              stays within [0, 1] exactly, and within other ``bounds``
     ``budget``              stays within ``epsilon`` up to rounding
-    ``fools``               fools a linear model where half of the budget is enough
-    ``judged-alone``        returns successes that hold alone and in float64
-    ``failures-unchanged``  without ``epsilon``: returns what it cannot fool unchanged
-    ``zero-gradient``       gives no NaN where the gradient is zero
+    ``fools``               fools a linear model if half of the budget is enough
+    ``judged-alone``        returns successes that also hold alone and in float64
+    ``failures-unchanged``  returns unchanged what it cannot fool (without ``epsilon``)
+    ``zero-gradient``       returns no NaN if the gradient is zero
     ``repeatable``          returns the same points with the same ``random_state``
-    ``batch-independence``  treats an example alike in any batch, ``batch_size`` and order
-    ``empty-batch``         returns no points for no examples
+    ``batch-independence``  returns the same in any batch, ``batch_size`` and order
+    ``empty-batch``         returns an empty result for an empty batch
     ``no-grad``             works under ``torch.no_grad()``
-    ``mask``                leaves alone what ``mask`` excludes
+    ``mask``                does not change what ``mask`` excludes
     ``targeted``            reaches an easy target with ``targeted=True``
     ======================  ====================================================================
 
     Parameters
     ----------
     attack : callable
-        Takes a model, inputs of shape (n, ...) and labels of shape (n,), and returns points like
-        the inputs; settings are fixed by ``functools.partial``.
+        Takes a model, inputs of shape (n, ...) and labels of shape (n,), and returns points of the
+        shape of the inputs. Fix its settings with ``functools.partial``.
     norm : {"linf", "l2", "l1", "l0", "l0_pixels"}, optional
-        Where its distances are measured. If not given, its own keyword ``norm``, else linf.
+        Norm of its distances. If not given, the attack's own default for ``norm``, else linf.
     epsilon : float, optional
-        Its budget. If not given, its own keyword ``epsilon``; an attack without one is taken to
-        look for the nearest point.
+        Its budget. If not given, the attack's own default for ``epsilon``; an attack without one
+        is tested as a minimum-distance attack.
     skip : str or collection of str, default=()
-        Promises that the attack does not make.
+        Names of promises to leave out.
 
     Raises
     ------
     BrokenPromiseError
-        If the attack broke a promise; the message names each, with the smallest example.
+        If the attack breaks a promise; the message names each, with the smallest example.
     TypeError
         If ``attack`` cannot be called.
     ValueError
-        If ``norm`` or ``epsilon`` is none, or ``skip`` names no promise.
+        If ``norm`` or ``epsilon`` is invalid, or ``skip`` has a name that is not a promise.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def check_attack(
     >>> check_attack(lambda model, inputs, labels: inputs + 0.1, epsilon=0.1)
     Traceback (most recent call last):
     distillguard.exceptions.BrokenPromiseError: attack must keep its promises, got 1 of 16 broken
-      bounds: attack must keep to the bounds (0, 1) exactly, got values beyond them by 0.1; ...
+      bounds: attack must stay within the bounds (0, 1) exactly, got values beyond them by 0.1; ...
     """
     if not callable(attack):
         raise TypeError(f"attack must be a callable, got {type(attack).__name__}")

@@ -1,4 +1,4 @@
-"""An estimator under test, and the examples that it learns."""
+"""An estimator under test, and the examples that it is trained on."""
 
 import copy
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from ._subject import shares
 
 CLASSES, EACH, FEATURES = 3, 20, 4
-"""What the examples are made of, if none are given."""
+"""Numbers of the default examples."""
 METHODS = ("predict", "predict_proba", "decision_function")
 
 
 @dataclass
 class ClassifierSubject:
-    """An estimator of which only clones are fitted."""
+    """An estimator under test; only clones of it are fitted."""
 
     estimator: Any
     X: Any
@@ -28,7 +28,7 @@ class ClassifierSubject:
 
     @classmethod
     def of(cls, estimator: Any, X: Any, y: Any) -> "ClassifierSubject":
-        """With examples of three classes around three corners, unless there are others."""
+        """With the given examples, or default ones of three classes around three corners."""
         return cls(estimator, *((X, y) if X is not None else drawn()))
 
     def fresh(self) -> Any:
@@ -37,7 +37,7 @@ class ClassifierSubject:
         return twin.set_params(random_state=0) if "random_state" in twin.get_params() else twin
 
     def trained(self, **settings: Any) -> Any:
-        """A clone that is fitted to copies of the examples."""
+        """A clone fitted to copies of the examples."""
         return self.fresh().set_params(**settings).fit(*self.given())
 
     def given(self) -> tuple[Any, Any]:
@@ -46,16 +46,16 @@ class ClassifierSubject:
 
     @cached_property
     def fitted(self) -> Any:
-        """One that the promises share; they must not change it."""
+        """A fitted clone that the promises share and must not change."""
         return self.trained()
 
     @property
     def columns(self) -> int:
-        """How many probabilities there are for each example: one more for a refusal."""
+        """Number of probabilities for each example, including one for rejection."""
         return len(self.fitted.classes_) + hasattr(self.fitted, "rejected_label")
 
     def answers(self, estimator: Any, X: Any = None) -> dict[str, NDArray[Any]]:
-        """What an estimator says of the examples, or of others, by each method that it has."""
+        """Outputs of each prediction method of an estimator, for the examples or for others."""
         X = self.X if X is None else X
         return {
             name: np.asarray(getattr(estimator, name)(copy.deepcopy(X)))
@@ -64,7 +64,7 @@ class ClassifierSubject:
         }
 
     def rows(self, bad: NDArray[np.bool_]) -> Tensor:
-        """The first example of those that show something."""
+        """The first of the examples that are marked."""
         place = int(np.flatnonzero(bad)[0])
         return torch.as_tensor(np.asarray(self.X[place : place + 1]))
 
@@ -78,7 +78,7 @@ def drawn() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def told(estimator: Any) -> dict[str, Any]:
-    """What an estimator has learned, by attribute."""
+    """The learned attributes of an estimator, by name."""
     return {name: value for name, value in vars(estimator).items() if name.endswith("_")}
 
 
@@ -88,13 +88,13 @@ def modules(parameters: dict[str, Any]) -> dict[str, nn.Module]:
 
 
 def differing(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """Which rows differ at all, by method, where any does."""
+    """Rows that differ, for each method with at least one."""
     found = {name: rows_apart(one[name], other[name]) for name in one.keys() & other.keys()}
     return {name: bad for name, bad in found.items() if bad.any()}
 
 
 def rows_apart(one: NDArray[Any], other: NDArray[Any], slack: float = 0.0) -> NDArray[np.bool_]:
-    """Which rows of two answers differ by more than this share of the largest value."""
+    """Which rows of two outputs differ by more than this share of the largest value."""
     if one.shape != other.shape:
         return np.ones(len(one), dtype=bool)
     apart = one != other

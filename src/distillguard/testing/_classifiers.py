@@ -1,4 +1,4 @@
-"""What an estimator promises to whoever fits, asks, copies or saves it."""
+"""Promises of an estimator about fitting, predicting, copying and saving."""
 
 from collections.abc import Collection
 from typing import Any
@@ -37,57 +37,57 @@ CHECKS: list[Check[ClassifierSubject]] = [
 def check_classifier(
     estimator: Any, X: Any = None, y: Any = None, *, skip: str | Collection[str] = ()
 ) -> None:
-    """Test what others take for granted of an estimator that classifies.
+    """Test that a classifier has the properties that attacks and evaluations rely on.
 
-    Clones are fitted, some eight times, with ``random_state=0`` where they take a seed; the
-    estimator itself is left alone. These are scikit-learn's conventions as far as they matter to
-    an attack or an evaluation, and promises of this package beside them; scikit-learn's own
-    ``parametrize_with_checks`` has many more. Promises about a method are tested where the
-    estimator has it.
+    Clones are fitted, about eight times, with ``random_state=0`` if they take a seed; the
+    estimator itself is not changed. The promises are those conventions of scikit-learn that
+    matter to an attack or an evaluation, and some of this package; scikit-learn's own
+    ``parametrize_with_checks`` has many more. A promise about a method is tested only if the
+    estimator has that method.
 
     ======================  ====================================================================
     promise                 kept by an estimator that
     ======================  ====================================================================
-    ``parameters``          keeps the arguments of its constructor as they are
+    ``parameters``          stores the arguments of its constructor unchanged
     ``fit``                 returns itself from ``fit``, with ``classes_``, ``n_features_in_``
     ``unfitted``            raises NotFittedError before ``fit``
-    ``parameters-kept``     changes no parameter in ``fit``, and no network that is one
-    ``inputs-kept``         writes into neither X nor y, in ``fit`` and in every answer
-    ``answers``             returns the shapes of scikit-learn, and predicts members of ``classes_``
-    ``repeatable``          answers a question twice in the same way
-    ``generators-kept``     leaves the global random generators alone
-    ``seeds``               learns the same with the same ``random_state``, bit for bit
+    ``parameters-kept``     does not change its parameters in ``fit``, networks included
+    ``inputs-kept``         does not write into X or y, neither in ``fit`` nor in predictions
+    ``answers``             returns scikit-learn's shapes, and predicts members of ``classes_``
+    ``repeatable``          returns the same outputs for the same inputs
+    ``generators-kept``     does not change the global random generators
+    ``seeds``               learns bit for bit the same with the same ``random_state``
     ``probabilities``       returns probabilities that sum to 1
-    ``agreement``           predicts the largest probability and decision, and scores by that
+    ``agreement``           predicts the class of the largest probability, and scores it
     ``soft-labels``         returns ``soft_labels`` that sum to 1 at each temperature
-    ``batch-independence``  answers an example alike alone and in any order
+    ``batch-independence``  returns the same for an example alone and in any order
     ``other-shape``         refuses examples of another shape
-    ``labels``              predicts classes under the names that they were given, text too
-    ``refused-fit``         refuses infinity and missing labels, and then has written nothing
-    ``clone``               has an unfitted clone that shares no network
-    ``pickle``              answers bit for bit alike after a pickle
-    ``save-and-load``       answers bit for bit alike after ``save`` and ``load``
+    ``labels``              predicts classes by the names used in ``fit``, strings too
+    ``refused-fit``         refuses infinity and missing labels, without side effects
+    ``clone``               has unfitted clones that share no network
+    ``pickle``              returns bit-equal outputs after pickling
+    ``save-and-load``       returns bit-equal outputs after ``save`` and ``load``
     ======================  ====================================================================
 
     Parameters
     ----------
     estimator : estimator
-        A classifier of this package or of another, with few epochs: it need not learn much.
+        A classifier, of this package or another; it need not learn much, so few epochs suffice.
     X : array or Tensor of shape (n, ...), optional
-        Examples, floating. If not given, sixty of four numbers in [0, 1] and three classes.
+        Examples, floating. If not given, sixty of four numbers in [0, 1], in three classes.
     y : array or Tensor of shape (n,), optional
         Their classes.
     skip : str or collection of str, default=()
-        Promises that the estimator does not make.
+        Names of promises to leave out.
 
     Raises
     ------
     BrokenPromiseError
-        If a promise broke; the message names each, with an example where one shows it.
+        If a promise is broken; the message names each, with an example if one shows it.
     TypeError
         If ``estimator`` has no ``fit`` or ``predict``.
     ValueError
-        If X comes without y, or ``skip`` names no promise.
+        If X comes without y, or ``skip`` has a name that is not a promise.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def check_classifier(
     >>> check_classifier(Careless(), skip=("pickle",))
     Traceback (most recent call last):
     distillguard.exceptions.BrokenPromiseError: estimator must keep its promises, got 1 of 19 broken
-      probabilities: estimator must return rows that sum to 1 from predict_proba, none below 0...
+      probabilities: estimator must return rows from predict_proba that sum to 1, none below 0...
     """
     if isinstance(estimator, type) or not all(hasattr(estimator, n) for n in ("fit", "predict")):
         raise TypeError(f"estimator must be one with fit and predict, got {described(estimator)}")

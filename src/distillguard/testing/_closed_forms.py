@@ -1,4 +1,4 @@
-"""Models of which it is known what can be fooled, and one that shows how it was treated."""
+"""Models for which it is known what can be fooled, and one that shows what an attack changed."""
 
 import torch
 from torch import Tensor, nn
@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from ._subject import shares
 
 SHAPE = (1, 3, 4)
-"""Of one example: an image, small enough for any attack."""
+"""Shape of one example: an image, small enough for any attack."""
 
 
 class Halfspace(nn.Module):
     """Two classes on either side of a plane through the middle of the bounds.
 
-    The distance to the other class is that of the dual norm; ``bias`` puts the plane out of reach.
+    The dual norm gives the distance to the other class; a large ``bias`` puts it out of reach.
     """
 
     def __init__(self, bias: float = 0.0) -> None:
@@ -28,7 +28,7 @@ class Halfspace(nn.Module):
         return torch.stack([-value, value], dim=1) / 2
 
     def least(self, inputs: Tensor, norm: str) -> Tensor:
-        """The distance of the other class, (n,), as if there were no bounds; 1 value in l0."""
+        """The distance to the other class, (n,), as if there were no bounds."""
         signed = (inputs - 0.5).flatten(1) @ self.weight.detach() + self.bias
         dual = {"l2": 2.0, "linf": 1.0, "l1": float("inf")}[norm]
         return signed.abs() / self.weight.detach().norm(p=dual)
@@ -42,16 +42,16 @@ class Ball(nn.Module):
         self.radius = nn.Parameter(torch.tensor(radius))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """One less and one more than the difference of squares, which is rounded a few times."""
+        """1 minus and 1 plus the difference of the squared radii, rounded a few times."""
         flat = inputs.flatten(1)
-        # Not of x - 0.5: terms that cancel leave the rounding that a network's logits have.
+        # Not (x - 0.5) ** 2: cancelling terms leave rounding errors like those of a network.
         square = flat.square().sum(dim=1) - flat.sum(dim=1) + flat.shape[1] / 4
         beyond = square - self.radius.to(inputs) ** 2
         return torch.stack([1 - beyond, 1 + beyond], dim=1)
 
 
 class Lent(nn.Module):
-    """Four classes, and all that a borrower can change: modes, statistics, gradients, noise."""
+    """Four classes, and all that an attack can change: modes, statistics, gradients, noise."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A layer or detector under test, as a model that the promises of models can be asked of."""
+"""A layer or detector under test, wrapped as a model so that the promises of models apply."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from ..defenses import Detector
 from ._subject import ModelSubject, shares
 
 SHAPE = (3, 8, 8)
-"""Of one example, if none are given."""
+"""Shape of one default example."""
 CLASSES = 3
 
 
 class Classifier(nn.Module):
-    """What a detector is told to watch: a smooth network without weights of its own."""
+    """The classifier that a detector watches: a smooth network without parameters."""
 
     def __init__(self, bounds: Range) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Whole(nn.Module):
         self.part, self.classifier = part, Classifier(bounds)
 
     def apart(self, inputs: Tensor) -> Tensor:
-        """What the part itself returns."""
+        """The output of the part itself."""
         if isinstance(self.part, Detector):
             return self.part.score(self.classifier, inputs)
         changed: Tensor = self.part(inputs)
@@ -59,13 +59,13 @@ class Whole(nn.Module):
 
 @dataclass
 class DefenseSubject(ModelSubject):
-    """A part, its whole as the model, and examples that lie on the bounds here and there."""
+    """A part, the model that contains it, and examples with some values on the bounds."""
 
     model: Whole
 
     @classmethod
     def of_part(cls, part: nn.Module, examples: Tensor | None, bounds: Range | None) -> Self:
-        """A copy of the part, fitted if it needs that."""
+        """Test a copy of the part, fitted if necessary."""
         bounds = getattr(part, "bounds", (0.0, 1.0)) if bounds is None else bounds
         low, high = bounds
         if examples is None:
@@ -79,7 +79,7 @@ class DefenseSubject(ModelSubject):
 
     @property
     def part(self) -> nn.Module:
-        """The copy that is asked."""
+        """The copy under test."""
         return self.model.part
 
     @property
@@ -89,25 +89,25 @@ class DefenseSubject(ModelSubject):
 
     @property
     def random(self) -> bool:
-        """Whether it says that two answers may differ."""
+        """Whether it declares itself random."""
         return any(getattr(each, "random", False) for each in self.part.modules())
 
     @property
     def lends_gradient(self) -> bool:
-        """Whether it says that its gradient is not that of its values."""
+        """Whether it declares a gradient other than that of its values."""
         return any(getattr(each, "gradient", "") == "identity" for each in self.part.modules())
 
     def ask(self, inputs: Tensor) -> Tensor:
-        """Logits; of a part that draws, always the same draw for a batch of this size."""
+        """Logits; a random part always draws the same for a batch of the same size."""
         return self.seeded(lambda: super(DefenseSubject, self).ask(inputs))
 
     def answer_apart(self, inputs: Tensor) -> Tensor:
-        """What the part itself returns, without a graph."""
+        """The output of the part itself, without a graph."""
         with torch.no_grad():
             return self.seeded(lambda: self.model.apart(inputs.clone()))
 
     def seeded(self, question: Callable[[], Tensor]) -> Tensor:
-        """Ask from one state of the global generator, if the part says that it draws."""
+        """Call from a fixed state of the global generator if the part declares itself random."""
         if not self.random:
             return question()
         with torch.random.fork_rng(devices=[]):
@@ -115,7 +115,7 @@ class DefenseSubject(ModelSubject):
             return question()
 
     def with_part(self, part: nn.Module) -> Self:
-        """The same questions to another part."""
+        """The same subject with another part."""
         return type(self)(Whole(part, self.model.classifier.bounds), *self.asked_of())
 
     def asked_of(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,13 +124,13 @@ class DefenseSubject(ModelSubject):
 
 
 def arguments(part: nn.Module) -> list[str]:
-    """Names of the constructor's arguments that an attribute can tell."""
+    """Names of the constructor's arguments, without ``*args`` and ``**kwargs``."""
     named = signature(type(part)).parameters.values()
     return [each.name for each in named if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
 
 
 def rebuilt(part: nn.Module, shape: torch.Size, **changed: Any) -> nn.Module:
-    """Another one by the arguments that it was made with, and what it has learned."""
+    """A part made anew from the same arguments, except those changed, with what it has learned."""
     given = {name: getattr(part, name) for name in arguments(part)}
     other: nn.Module = type(part)(**{**given, **changed})
     if isinstance(other, Detector):

@@ -1,4 +1,4 @@
-"""What a layer or a detector promises to the defence that it is part of."""
+"""Promises of a layer or a detector to the defence that it is part of."""
 
 from collections.abc import Collection
 
@@ -58,38 +58,38 @@ def check_defense(
     bounds: Range | None = None,
     skip: str | Collection[str] = (),
 ) -> None:
-    """Test what a layered defence takes for granted of a layer or a detector.
+    """Test that a layer or a detector has the properties that a layered defence relies on.
 
-    A copy is asked, in eval mode: a layer in front of a small smooth classifier, a detector about
-    one. A detector that has something to learn learns it from the examples. What draws random
-    numbers says so by ``random``, and is asked with one state of the global generator, about its
-    neighbours with a ``seed``; what rounds says so by ``gradient``, and passes the gradient of the
-    identity.
+    A copy is tested, in eval mode: a layer in front of a small smooth classifier, a detector with
+    one. A detector that has to be trained is fitted to the examples. A part that draws random
+    numbers declares this by ``random``; it is tested from one state of the global generator, and
+    for independence of the batch with a fixed ``seed``. A part that rounds declares this by
+    ``gradient``, and must pass the gradient of the identity.
 
     ======================  ====================================================================
     promise                 kept by a layer or detector that
     ======================  ====================================================================
-    ``answers``             keeps the shape; a detector: one number an example; all finite
-    ``inputs-kept``         writes nothing into its inputs
+    ``answers``             keeps the shape (detectors: one number an example), all finite
+    ``inputs-kept``         does not change its inputs
     ``range``               returns values within the bounds (layers)
-    ``dtype-and-device``    answers in the dtype, a layer in float64 too, and on the device
-    ``state-kept``          leaves its parameters and buffers alone
-    ``generators-kept``     leaves the global generators alone unless it says it is random
-    ``repeatable``          answers a question twice in the same way, or says it is random
-    ``seed``                draws by torch's global generator, or by its ``seed`` alone
-    ``empty-batch``         returns nothing for no examples (layers)
-    ``no-grad``             answers alike with and without gradients
-    ``order-independence``  answers rows in another order in that order
-    ``batch-independence``  answers an example alone as in any batch
-    ``no-stairs``           follows small changes, or says its gradient is another's
-    ``differentiable``      leads back to its inputs by autograd
-    ``true-gradient``       has the gradient of its values, or says it is another's
-    ``identity-gradient``   passes gradients unchanged where it says ``"identity"``
+    ``dtype-and-device``    keeps the dtype (layers: float64 too) and the device
+    ``state-kept``          does not change its parameters and buffers
+    ``generators-kept``     leaves the global generators unchanged unless it is random
+    ``repeatable``          returns the same twice, or declares itself random
+    ``seed``                draws from torch's global generator, or by its ``seed`` alone
+    ``empty-batch``         returns an empty result for an empty batch (layers)
+    ``no-grad``             returns the same with and without gradients
+    ``order-independence``  reorders its outputs with its inputs
+    ``batch-independence``  returns the same for an example alone and in any batch
+    ``no-stairs``           responds to small changes, or declares another gradient
+    ``differentiable``      can be differentiated by autograd with respect to its inputs
+    ``true-gradient``       has the gradient of its values, or declares another one
+    ``identity-gradient``   passes gradients unchanged if it declares ``"identity"``
     ``gradient-at-bounds``  has a gradient for values on a bound
-    ``model-kept``          leaves the classifier alone (detectors)
-    ``parameters``          keeps each argument of its constructor under the same name
-    ``copy``                answers alike after a deep copy, which shares no weights
-    ``pickle``              answers alike after a pickle
+    ``model-kept``          does not change the classifier (detectors)
+    ``parameters``          stores each argument of its constructor under the same name
+    ``copy``                returns the same after a deep copy, which shares no weights
+    ``pickle``              returns the same after pickling
     ======================  ====================================================================
 
     Parameters
@@ -97,21 +97,21 @@ def check_defense(
     layer : nn.Module or Detector
         A layer, such as a :class:`~distillguard.defenses.Layer`, or a detector.
     example_inputs : Tensor of shape (n, ...), floating, optional
-        Examples that it takes. If not given, six images of shape (3, 8, 8).
+        Inputs for it. If not given, six images of shape (3, 8, 8).
     bounds : (float, float), optional
         Lowest and highest value of an input. If not given, its own ``bounds``, else 0 and 1.
     skip : str or collection of str, default=()
-        Promises that it does not make, such as ``differentiable``, ``true-gradient`` and
-        ``gradient-at-bounds`` of a layer that has no gradient.
+        Names of promises to leave out, such as ``differentiable``, ``true-gradient`` and
+        ``gradient-at-bounds`` for a layer without a gradient.
 
     Raises
     ------
     BrokenPromiseError
-        If a promise broke; the message names each, with the smallest example.
+        If a promise is broken; the message names each, with the smallest example.
     TypeError
-        If ``layer`` is no module or ``example_inputs`` is no floating tensor.
+        If ``layer`` is not a module or ``example_inputs`` is not a floating-point tensor.
     ValueError
-        If ``example_inputs`` is empty, or ``skip`` names no promise.
+        If ``example_inputs`` is empty, or ``skip`` has a name that is not a promise.
 
     See Also
     --------
@@ -129,7 +129,7 @@ def check_defense(
     >>> check_defense(Centred(), skip=("pickle",))
     Traceback (most recent call last):
     distillguard.exceptions.BrokenPromiseError: layer must keep its promises, got 1 of 21 broken
-      batch-independence: layer must answer an example alone as in any batch, got other logits...
+      batch-independence: layer must return the same logits for an example alone and in any batch...
     """
     if not isinstance(layer, nn.Module):
         raise TypeError(f"layer must be an nn.Module, got {described(layer)}")

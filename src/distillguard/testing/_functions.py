@@ -1,4 +1,4 @@
-"""What a softmax and a loss promise."""
+"""Promises of a softmax and of a loss."""
 
 from collections.abc import Callable, Collection, Iterator
 
@@ -18,7 +18,7 @@ LARGE = 1e4
 
 
 def logits(dtype: torch.dtype = torch.float64) -> Tensor:
-    """Six rows of five logits, all different and a few apart."""
+    """Six rows of five logits, all different."""
     return (12 * shares(6, torch.zeros(1, 5, dtype=torch.float64)) - 6).to(dtype)
 
 
@@ -50,7 +50,7 @@ def sums(softmax: Softmax) -> Found:
 def shifts(softmax: Softmax) -> Found:
     """A number added to all logits of a row changes nothing."""
     good = near(softmax(logits() + 7, 3.0), softmax(logits(), 3.0))
-    yield from differing("shift", "not see a number added to all logits", logits(), good)
+    yield from differing("shift", "not change when a number is added to all logits", logits(), good)
 
 
 def temperature(softmax: Softmax) -> Found:
@@ -77,7 +77,7 @@ def orders(softmax: Softmax) -> Found:
 
 
 def overflows(softmax: Softmax) -> Found:
-    """Logits up to 1e4 in float32 are no matter."""
+    """Logits up to 1e4 in float32 do not overflow."""
     good = softmax(large(), 1.0).isfinite().all(dim=1)
     yield from differing("overflow", "be finite for logits up to 1e4 in float32", large(), good)
 
@@ -104,7 +104,7 @@ def labels() -> Tensor:
 
 
 def one_each(loss: Loss) -> Found:
-    """One value per example, which its neighbours do not touch."""
+    """One value for each example, independent of the other examples."""
     rows, y = logits(), labels()
     found = loss(rows, y)
     if found.shape != y.shape:
@@ -112,24 +112,24 @@ def one_each(loss: Loss) -> Found:
         yield BrokenPromise("one-value-each", rule, rows)
         return
     alone = torch.cat([loss(rows[i : i + 1], y[i : i + 1]) for i in range(len(y))])
-    rule = "return for an example alone what it returns in a batch"
+    rule = "return the same value for an example alone and in a batch"
     yield from differing("one-value-each", rule, rows, near(alone, found))
 
 
 def loss_shifts(loss: Loss) -> Found:
     """A number added to all logits of a row changes nothing."""
     good = near(loss(logits() + 7, labels()), loss(logits(), labels()))
-    yield from differing("shift", "not see a number added to all logits", logits(), good)
+    yield from differing("shift", "not change when a number is added to all logits", logits(), good)
 
 
 def loss_overflows(loss: Loss) -> Found:
-    """Logits up to 1e4 in float32 are no matter."""
+    """Logits up to 1e4 in float32 do not overflow."""
     good = loss(large(), torch.tensor([1, 0, 2])).isfinite()
     yield from differing("overflow", "be finite for logits up to 1e4 in float32", large(), good)
 
 
 def depends(loss: Loss) -> Found:
-    """Labels and logits have a say."""
+    """The loss depends on the labels and on the logits."""
     rows, y = logits(), labels()
     found = loss(rows, y)
     for what, other in (
@@ -137,7 +137,7 @@ def depends(loss: Loss) -> Found:
         ("logits", loss(rows.roll(1, 1), y)),
     ):
         if bool(near(found, other).all()):
-            rule = f"function must depend on its {what}, got the same values for others"
+            rule = f"function must depend on its {what}, got the same values for other {what}"
             yield BrokenPromise("depends", rule, rows[:1])
 
 
@@ -177,14 +177,14 @@ def check_softmax(function: Softmax, *, skip: str | Collection[str] = ()) -> Non
     function : callable
         Takes logits of shape (n, n_classes) and a temperature, and returns rows of probabilities.
     skip : str or collection of str, default=()
-        Promises that it does not make.
+        Names of promises to leave out.
 
     Raises
     ------
     BrokenPromiseError
-        If it broke a promise; the message names each, with a row that shows it.
+        If it breaks a promise; the message names each, with a row that shows it.
     ValueError
-        If ``skip`` names no promise.
+        If ``skip`` has a name that is not a promise.
 
     Examples
     --------
@@ -204,7 +204,7 @@ def check_softmax(function: Softmax, *, skip: str | Collection[str] = ()) -> Non
 def check_loss(function: Loss, *, skip: str | Collection[str] = ()) -> None:
     """Test a loss of logits and labels.
 
-    Its promises are ``one-value-each`` (per example, whatever the neighbours), ``shift`` (a number
+    Its promises are ``one-value-each`` (independent of the other examples), ``shift`` (a number
     added to all logits changes nothing), ``overflow`` (finite for logits up to 1e4 in float32),
     ``depends`` (on the labels and on the logits) and ``gradient`` (that of finite differences).
 
@@ -214,14 +214,14 @@ def check_loss(function: Loss, *, skip: str | Collection[str] = ()) -> None:
         Takes logits of shape (n, n_classes) and labels of shape (n,), and returns one value per
         example.
     skip : str or collection of str, default=()
-        Promises that it does not make.
+        Names of promises to leave out.
 
     Raises
     ------
     BrokenPromiseError
-        If it broke a promise; the message names each, with a row that shows it.
+        If it breaks a promise; the message names each, with a row that shows it.
     ValueError
-        If ``skip`` names no promise.
+        If ``skip`` has a name that is not a promise.
 
     Examples
     --------

@@ -19,9 +19,9 @@ Found = Iterator[BrokenPromise]
 
 
 def parameters(subject: ClassifierSubject) -> Found:
-    """Arguments are kept as given, and set as got."""
+    """Arguments are stored unchanged, and get_params returns what set_params received."""
     given = subject.fresh().get_params(deep=False)
-    rule = "estimator must keep the arguments of its constructor as they are"
+    rule = "estimator must store the arguments of its constructor unchanged"
     made = type(subject.estimator)(**given)
     changed = [name for name, value in given.items() if getattr(made, name, None) is not value]
     if changed:
@@ -31,7 +31,7 @@ def parameters(subject: ClassifierSubject) -> Found:
     back = subject.fresh().set_params(**given).get_params(deep=False)
     lost = [name for name, value in given.items() if back[name] is not value]
     if lost:
-        rule = "estimator must return by get_params what set_params was given"
+        rule = "estimator must return from get_params what set_params received"
         yield BrokenPromise("parameters", f"{rule}, got others for {' and '.join(lost)}")
 
 
@@ -48,10 +48,10 @@ def clones(subject: ClassifierSubject) -> Found:
 
 
 def unfitted(subject: ClassifierSubject) -> Found:
-    """What has learned nothing answers nothing."""
+    """Predicting before fit is an error."""
     for name in subject.answers(subject.fitted):
         fresh = subject.fresh()
-        rule = f"estimator must raise NotFittedError by {name} before fit"
+        rule = f"estimator must raise NotFittedError from {name} before fit"
         try:
             getattr(fresh, name)(subject.given()[0])
         except NotFittedError:
@@ -59,7 +59,7 @@ def unfitted(subject: ClassifierSubject) -> Found:
         except Exception as error:
             got = f"got {type(error).__name__}: {error}"
         else:
-            got = "got an answer"
+            got = "got an output"
         yield BrokenPromise("unfitted", f"{rule}, {got}; call check_is_fitted(self)")
 
 
@@ -93,13 +93,13 @@ def parameters_kept(subject: ClassifierSubject) -> Found:
         found = traces(before[name])
         changed += [f"{name}: {part}" for part, value in found.items() if value != trace[part]]
     if changed:
-        rule = "estimator must leave its parameters alone in fit, networks too"
-        got = f"got others for {' and '.join(changed)}; train a copy"
+        rule = "estimator must not change its parameters in fit, networks included"
+        got = f"got changes in {' and '.join(changed)}; train a copy"
         yield BrokenPromise("parameters-kept", f"{rule}, {got}")
 
 
 def inputs_kept(subject: ClassifierSubject) -> Found:
-    """Neither fit nor an answer writes into what it was given."""
+    """Neither fit nor a prediction writes into its inputs."""
     fresh, (X, y) = subject.fresh(), subject.given()
     calls: dict[str, Callable[[], Any]] = {"fit": lambda: fresh.fit(X, y)}
     for name in subject.answers(subject.fitted):
@@ -117,7 +117,7 @@ def inputs_kept(subject: ClassifierSubject) -> Found:
 
 
 def seeds(subject: ClassifierSubject) -> Found:
-    """The same random_state has the same answers, and a second fit starts afresh."""
+    """The same random_state gives the same outputs, and a second fit starts afresh."""
     if "random_state" not in subject.fitted.get_params():
         return
     with torch.random.fork_rng(devices=[]):
@@ -133,7 +133,7 @@ def seeds(subject: ClassifierSubject) -> Found:
 
 
 def generators_kept(subject: ClassifierSubject) -> Found:
-    """With a seed the global generators are where they were."""
+    """With a seed, the global generators are not changed."""
     if "random_state" not in subject.fitted.get_params():
         return
     fresh = subject.fresh()
@@ -146,7 +146,7 @@ def generators_kept(subject: ClassifierSubject) -> Found:
         call()
         changed = [each for each, state in generators().items() if state != before[each]]
         if changed:
-            rule = f"estimator must leave the global random generators alone in {name}"
+            rule = f"estimator must not change the global random generators in {name}"
             got = f"got another state of {' and '.join(changed)}"
             yield BrokenPromise("generators-kept", f"{rule}, {got}")
 
@@ -155,7 +155,7 @@ def refused(subject: ClassifierSubject) -> Found:
     """A fit that is refused writes nothing, on an unfitted estimator or on a fitted one."""
     infinite, y = subject.given()
     infinite[-1] = np.inf
-    cases = {"infinity in X": (infinite, y), "a label too few": (subject.X, y[1:])}
+    cases = {"infinity in X": (infinite, y), "a missing label": (subject.X, y[1:])}
     for estimator in (subject.fresh(), subject.trained()):
         for name, data in cases.items():
             found = [*refusal(estimator, name, data), *written(subject, estimator, name, data)]
@@ -165,7 +165,7 @@ def refused(subject: ClassifierSubject) -> Found:
 
 
 def refusal(estimator: Any, name: str, data: tuple[Any, Any]) -> Found:
-    """What comes of a fit other than ValueError."""
+    """Any outcome of a fit other than ValueError."""
     rule = f"estimator must refuse {name} with ValueError"
     try:
         copy.deepcopy(estimator).fit(*copy.deepcopy(data))
@@ -174,7 +174,7 @@ def refusal(estimator: Any, name: str, data: tuple[Any, Any]) -> Found:
     except Exception as error:
         yield BrokenPromise("refused-fit", f"{rule}, got {type(error).__name__}: {error}")
     else:
-        yield BrokenPromise("refused-fit", f"{rule}, got a fit")
+        yield BrokenPromise("refused-fit", f"{rule}, got no error")
 
 
 def written(subject: ClassifierSubject, estimator: Any, name: str, data: Any) -> Found:
@@ -183,8 +183,8 @@ def written(subject: ClassifierSubject, estimator: Any, name: str, data: Any) ->
     answers = subject.answers(estimator) if "classes_" in learned else {}
     with suppress(Exception):
         estimator.fit(*copy.deepcopy(data))
-    rule = f"estimator must be as before after a fit that was refused for {name}"
-    remedy = "write when all is learned"
+    rule = f"estimator must be unchanged after a fit that was refused for {name}"
+    remedy = "set attributes when training is done"
     now = told(estimator)
     changed = sorted(now.keys() ^ learned.keys())
     changed += [each for each in learned.keys() & now.keys() if now[each] is not learned[each]]

@@ -1,4 +1,4 @@
-"""What a model promises to whoever attacks or evaluates it."""
+"""Promises of a model to attacks and evaluations."""
 
 from collections.abc import Collection
 
@@ -41,30 +41,30 @@ def check_model(
     bounds: Bounds = (0.0, 1.0),
     skip: str | Collection[str] = (),
 ) -> None:
-    """Test what attacks and evaluations take for granted of a model.
+    """Test that a model has the properties that attacks and evaluations rely on.
 
-    The model is borrowed: in eval mode, with frozen parameters, and given back as it was. It is
-    asked about the examples, about the extremes of what the bounds allow, and about points in
-    between: some 500 rows and 160 gradients, of which a copy in float64 answers 50 and 16. A small
-    network takes a second, a ResNet-18 on images of 32 x 32 some 15 s of one core.
+    The model is tested in eval mode with frozen parameters, and restored afterwards. It is
+    evaluated at the examples, at the extremes that the bounds allow, and at points in between:
+    about 500 rows and 160 gradients, of which 50 and 16 on a copy in float64. A small network
+    takes a second, a ResNet-18 on images of 32 x 32 about 15 s on one core.
 
     ======================  ====================================================================
     promise                 kept by a model that
     ======================  ====================================================================
     ``answers``             returns n rows of logits for n examples
-    ``inputs-kept``         writes nothing into its inputs
-    ``dtype-and-device``    answers in the dtype and on the device of its inputs
-    ``state-kept``          leaves its parameters and buffers alone in eval mode
-    ``repeatable``          answers a question twice in the same way: no dropout, no noise
-    ``order-independence``  answers rows in another order in that order
-    ``batch-independence``  answers an example alone as in any batch: no batch statistics
+    ``inputs-kept``         does not change its inputs
+    ``dtype-and-device``    returns logits in the dtype and on the device of its inputs
+    ``state-kept``          does not change its parameters and buffers in eval mode
+    ``repeatable``          returns the same logits twice: no dropout, no noise
+    ``order-independence``  reorders its logits with its inputs
+    ``batch-independence``  returns the same alone and in any batch: no batch statistics
     ``finite-logits``       returns neither NaN nor infinity within the bounds
-    ``no-stairs``           follows small changes: no argmax, no rounding
-    ``logits``              returns no probabilities
-    ``differentiable``      leads back to its inputs by autograd
-    ``true-gradient``       has the gradient that finite differences of its answers have
+    ``no-stairs``           responds to small changes: no argmax, no rounding
+    ``logits``              returns logits, not probabilities
+    ``differentiable``      can be differentiated by autograd with respect to its inputs
+    ``true-gradient``       has a gradient that agrees with finite differences
     ``gradient-at-bounds``  has a gradient for values on a bound: no clamp or ReLU on the input
-    ``live-coordinates``    looks at every value of an input
+    ``live-coordinates``    uses every value of an input
     ======================  ====================================================================
 
     Parameters
@@ -72,26 +72,27 @@ def check_model(
     model : nn.Module or callable
         Takes inputs of shape (n, ...) and returns logits of shape (n, n_classes).
     example_inputs : Tensor of shape (n, ...), floating
-        One example or a few, as the model gets them. They are moved to its device and dtype.
+        One or a few inputs of the model. They are moved to its device and dtype.
     bounds : pair of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value of an input, as attacks take them.
     skip : str or collection of str, default=()
-        Promises that the model does not make.
+        Names of promises to leave out.
 
     Raises
     ------
     BrokenPromiseError
-        If the model broke a promise. The message names each, with what was found and the
-        smallest batch that shows it: one row where one is enough. Promises that cannot be judged
-        without a broken one are listed as such.
+        If the model breaks a promise. The message names each, with what was found and the
+        smallest batch that shows it. Promises that cannot be judged because another one is broken
+        are listed too.
     TypeError
-        If ``model`` cannot be called or ``example_inputs`` is no floating tensor.
+        If ``model`` cannot be called or ``example_inputs`` is not a floating-point tensor.
     ValueError
-        If ``example_inputs`` is empty or leaves the bounds, or ``skip`` names no promise.
+        If ``example_inputs`` is empty or outside the bounds, or ``skip`` has a name that is not a
+        promise.
 
     See Also
     --------
-    distillguard.evaluate : Measures what a model withstands; its findings say what hides that.
+    distillguard.evaluate : Measure the robustness of a model.
 
     Examples
     --------
@@ -103,7 +104,7 @@ def check_model(
     >>> check_model(lambda x: network(x - x.mean(dim=0)), torch.rand(4, 3, 4))
     Traceback (most recent call last):
     distillguard.exceptions.BrokenPromiseError: model must keep its promises, got 1 of 14 broken
-      batch-independence: model must answer an example alone as in any batch, got other logits...
+      batch-independence: model must return the same logits for an example alone and in any batch...
     """
     check_kind(model)
     check_inputs(example_inputs)

@@ -19,7 +19,7 @@ Found = Iterator[BrokenPromise]
 
 
 def of_model(find: Callable[[ModelSubject], Found]) -> Callable[[DefenseSubject], Found]:
-    """Ask a promise of models of the part with its classifier."""
+    """Apply a promise of models to the part together with its classifier."""
 
     def found(subject: DefenseSubject) -> Found:
         for one in find(subject):
@@ -69,9 +69,9 @@ def range_kept(subject: DefenseSubject) -> Found:
 
 
 def dtype_and_device(subject: DefenseSubject) -> Found:
-    """What comes back is in the dtype, a layer's in float64 too, and on the device of the inputs.
+    """Outputs have the dtype and the device of the inputs, those of a layer in float64 too.
 
-    A layer with weights has the dtype of these.
+    A layer with weights is tested only in their dtype.
     """
     weights = next(subject.part.parameters(), None)
     kinds = [subject.rows.dtype]
@@ -81,16 +81,16 @@ def dtype_and_device(subject: DefenseSubject) -> Found:
         found = subject.answer_apart(rows)
         if found.dtype != kind or found.device != rows.device:
             noun = "detector" if subject.detects else "layer"
-            rule = f"{noun} must answer in the dtype and on the device of its inputs"
+            rule = f"{noun} must return the dtype and the device of its inputs"
             got = f"{kind} on {rows.device}, got {found.dtype} on {found.device}"
             yield BrokenPromise("dtype-and-device", f"{rule}, {got}", rows[:1])
             return
 
 
 def empty(subject: DefenseSubject) -> Found:
-    """No example gives no answer."""
+    """An empty batch gives an empty result."""
     if subject.detects:
-        return  # They are asked with their classifier, which nobody asks about nothing.
+        return  # A detector calls its classifier, which never gets an empty batch.
     rows = subject.rows[:0]
     found = subject.answer_apart(rows)
     if found.shape != rows.shape:
@@ -102,19 +102,19 @@ def same_without_grad(subject: DefenseSubject) -> Found:
     """Values do not depend on whether gradients are on."""
     rows = subject.rows
     if not subject.close(subject.ask(rows.requires_grad_(False)).detach(), subject.answer(rows)):
-        got = "got other values; look for code that asks torch.is_grad_enabled()"
-        rule = "layer or detector must answer the same with and without gradients"
+        got = "got other values; look for code that uses torch.is_grad_enabled()"
+        rule = "layer or detector must return the same with and without gradients"
         yield BrokenPromise("no-grad", f"{rule}, {got}", rows[:1])
 
 
 def repeatable(subject: DefenseSubject) -> Found:
-    """What does not say it is random answers the same question in the same way."""
+    """A part that is not declared random returns the same values twice."""
     if not subject.random:
         yield from of_model(_answers.repeatable)(subject)
 
 
 def generators_kept(subject: DefenseSubject) -> Found:
-    """A part that says it is not random leaves the global generators alone."""
+    """A part that is not declared random does not change the global generators."""
     if subject.random:
         return
     stirred()
@@ -124,17 +124,17 @@ def generators_kept(subject: DefenseSubject) -> Found:
     if changed:
         yield BrokenPromise(
             "generators-kept",
-            "layer or detector that is not random must leave the global generators alone, got "
+            "layer or detector that is not random must not change the global generators, got "
             f"another state of {' and '.join(changed)}; draw from a torch.Generator",
             subject.rows[:1],
         )
 
 
 def random_by_seed(subject: DefenseSubject) -> Found:
-    """The global generator decides; a seed of its own fixes the draw, another changes it."""
+    """Draws come from torch's global generator; a seed fixes them, another seed changes them."""
     rows, part = subject.rows, subject.part
     if subject.random and not torch.equal(subject.answer_apart(rows), subject.answer_apart(rows)):
-        rule = "layer or detector must draw by torch's global generator"
+        rule = "layer or detector must draw from torch's global generator"
         yield BrokenPromise("seed", f"{rule}, got other values after one manual_seed", rows[:1])
     if not hasattr(part, "seed") or "seed" not in arguments(part):
         return
@@ -149,7 +149,7 @@ def random_by_seed(subject: DefenseSubject) -> Found:
 
 
 def independent(find: Callable[[ModelSubject], Found]) -> Callable[[DefenseSubject], Found]:
-    """Judge what depends on neighbours with a seed that gives all of them one draw."""
+    """Test independence of the batch with a seed that fixes the draw."""
 
     def found(subject: DefenseSubject) -> Found:
         if subject.random:
@@ -163,7 +163,7 @@ def independent(find: Callable[[ModelSubject], Found]) -> Callable[[DefenseSubje
 
 
 def exact(find: Callable[[ModelSubject], Found]) -> Callable[[DefenseSubject], Found]:
-    """Judge a gradient that is said to be that of the values."""
+    """Test the gradient unless the part declares another one."""
 
     def found(subject: DefenseSubject) -> Found:
         if not subject.lends_gradient:
@@ -173,7 +173,7 @@ def exact(find: Callable[[ModelSubject], Found]) -> Callable[[DefenseSubject], F
 
 
 def identity_gradient(subject: DefenseSubject) -> Found:
-    """What is said to have the gradient of the identity has it, also at the bounds."""
+    """A part that declares the gradient of the identity has it, also at the bounds."""
     if getattr(subject.part, "gradient", "") != "identity":
         return
     rows = torch.cat([subject.rows, subject.points]).requires_grad_()
@@ -191,7 +191,7 @@ def identity_gradient(subject: DefenseSubject) -> Found:
 
 
 def classifier_kept(subject: DefenseSubject) -> Found:
-    """A detector gives the classifier back as it was."""
+    """A detector leaves the classifier unchanged."""
     if not subject.detects:
         return
     assert isinstance(subject.part, Detector)
@@ -202,44 +202,44 @@ def classifier_kept(subject: DefenseSubject) -> Found:
     subject.part.score(network, subject.rows)
     changed = [name for name, value in traces(network).items() if value != before[name]]
     if changed:
-        rule = "detector must give the classifier back as it was"
+        rule = "detector must leave the classifier unchanged"
         got = f"got other {' and '.join(changed)}"
         yield BrokenPromise("model-kept", f"{rule}, {got}", subject.rows[:1])
 
 
 def parameters_told(subject: DefenseSubject) -> Found:
-    """The attributes that bear the names of the constructor's arguments make another one."""
+    """The attributes named like the constructor's arguments suffice to build an equal part."""
     part, rows = subject.part, subject.rows
     if not isinstance(part, Layer | Detector):
-        return  # Any module may be a layer; only ours are told by their arguments.
+        return  # Any module may be a layer; only ours are saved by their arguments.
     lacking = [name for name in arguments(part) if not hasattr(part, name)]
-    rule = "layer or detector must keep each argument of its constructor under the same name"
-    remedy = "a save tells it by these"
+    rule = "layer or detector must store each argument of its constructor under the same name"
+    remedy = "a save stores these"
     if lacking:
         yield BrokenPromise("parameters", f"{rule}, got no {' and '.join(lacking)}; {remedy}")
         return
     twin = subject.with_part(rebuilt(part, rows.shape[1:]))
     if not subject.close(twin.answer_apart(rows), subject.answer_apart(rows)):
-        got = "got other answers from one that is made of these"
+        got = "got other outputs from a part built from these"
         yield BrokenPromise("parameters", f"{rule}, {got}; {remedy}", rows[:1])
 
 
 def copies(subject: DefenseSubject) -> Found:
-    """A deep copy answers alike, and shares no weights."""
+    """A deep copy returns the same values, and shares no weights."""
     yield from second_of(subject, "copy", copy.deepcopy)
 
 
 def pickles(subject: DefenseSubject) -> Found:
-    """What a pickle brings back answers alike."""
+    """A pickled copy returns the same values."""
     yield from second_of(subject, "pickle", pickled)
 
 
 def second_of(subject: DefenseSubject, name: str, route: Callable[[nn.Module], nn.Module]) -> Found:
-    """What is wrong with another one made by this route."""
+    """Differences between a part and its copy by this route."""
     rows, part = subject.rows, subject.part
     twin = subject.with_part(route(part))
     if not subject.close(twin.answer_apart(rows), subject.answer_apart(rows)):
-        rule = f"layer or detector must answer alike after a {name}"
+        rule = f"layer or detector must return the same after a {name}"
         yield BrokenPromise(name, f"{rule}, got other values", rows[:1])
     shared = {id(p) for p in twin.part.parameters()} & {id(p) for p in part.parameters()}
     if shared:
@@ -248,6 +248,6 @@ def second_of(subject: DefenseSubject, name: str, route: Callable[[nn.Module], n
 
 
 def pickled(part: nn.Module) -> nn.Module:
-    """Another one, from a pickle."""
+    """A copy, by way of a pickle."""
     again: nn.Module = pickle.loads(pickle.dumps(part))  # noqa: S301 - made in this very line
     return again

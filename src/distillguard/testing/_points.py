@@ -58,7 +58,7 @@ def outside(
     if bool(beyond.any()):
         excess = float(torch.maximum(low - found, found - high).max())
         row = first(beyond.flatten(1).any(dim=1))
-        rule = f"attack must keep to the bounds ({low:.4g}, {high:.4g}) exactly"
+        rule = f"attack must stay within the bounds ({low:.4g}, {high:.4g}) exactly"
         got = f"got values beyond them by {excess:.2g}"
         yield BrokenPromise("bounds", f"{rule}, {got}; clamp last", inputs[row][None])
 
@@ -82,7 +82,7 @@ def budget_kept(subject: AttackSubject) -> Found:
 
 
 def fools(subject: AttackSubject) -> Found:
-    """What is easily fooled is fooled."""
+    """Examples that are easy to fool are fooled."""
     model, inputs, labels = subject.halfspace()
     easy = torch.ones(len(inputs), dtype=torch.bool)
     if subject.epsilon is not None and subject.norm not in COUNTS:
@@ -91,12 +91,12 @@ def fools(subject: AttackSubject) -> Found:
     if bool(stands.any()):
         row = first(stands)
         got = f"got {int(stands.sum())} of {int(easy.sum())} still classified as before"
-        rule = "attack must fool a linear model where half of the budget is enough"
+        rule = "attack must fool a linear model if half of the budget is enough"
         yield BrokenPromise("fools", f"{rule}, {got}", inputs[row][None])
 
 
 def judged_alone(subject: AttackSubject) -> Found:
-    """A success is one when it is asked alone and in float64."""
+    """A success is also one when it is evaluated alone, and in float64."""
     for radius, inside in ((0.5, 0.45), (0.5, 0.3)):
         model = Ball(radius).eval()
         unit = (examples() - 0.5).flatten(1)
@@ -114,14 +114,14 @@ def judged_alone(subject: AttackSubject) -> Found:
         lost = (together > 0) & ((exact <= 0) | (alone <= 0))
         if bool(lost.any()):
             row = first(lost)
-            rule = "attack must return successes that anybody can repeat"
-            got = f"got one of margin {exact[row].item():.2g} alone, in float64"
+            rule = "attack must return successes that can be reproduced"
+            got = f"got one whose margin alone, in float64, is {exact[row].item():.2g}"
             yield BrokenPromise("judged-alone", f"{rule}, {got}", inputs[row][None])
             return
 
 
 def failures_unchanged(subject: AttackSubject) -> Found:
-    """Without a budget: what cannot be fooled, or is misclassified, comes back as it was."""
+    """Without a budget, what cannot be fooled or is misclassified already returns unchanged."""
     if subject.epsilon is not None:
         return
     inputs, rule = examples(), "attack must return unchanged "
@@ -151,12 +151,12 @@ def finite_on_plateaus(subject: AttackSubject) -> Found:
     found = subject.call(Flat().eval(), inputs, torch.ones(len(inputs), dtype=torch.int64))
     bad = ~found.isfinite().flatten(1).all(dim=1)
     if bool(bad.any()):
-        rule = "attack must take a gradient of zero for a step of zero"
+        rule = "attack must turn a zero gradient into a step of zero"
         yield BrokenPromise("zero-gradient", f"{rule}, got NaN", inputs[first(bad)][None])
 
 
 def repeatable(subject: AttackSubject) -> Found:
-    """The same seed gives the same points, whatever the global generator."""
+    """The same seed gives the same points, whatever the state of the global generator."""
     if "random_state" not in subject.takes:
         return
     model, inputs, labels = subject.halfspace()
@@ -172,13 +172,13 @@ def repeatable(subject: AttackSubject) -> Found:
 
 
 def batch_independence(subject: AttackSubject) -> Found:
-    """An example fares the same alone, in any batch and in any order."""
+    """An example has the same result alone, in any batch and in any order."""
     model, inputs, labels = subject.halfspace()
     together = subject.call(model, inputs, labels)
     if not torch.equal(together, subject.call(model, inputs, labels)):
         return  # It draws random numbers, and takes no seed.
     turned = subject.call(model, inputs.roll(1, 0), labels.roll(1), batch_size=3).roll(-1, 0)
-    rule = "attack must treat an example alone, in any batch and in any order alike"
+    rule = "attack must return the same point alone, in any batch and in any order"
     for row in range(len(inputs)):
         alone = subject.call(model, inputs[row : row + 1], labels[row : row + 1])
         for other, where in ((alone[0], "alone"), (turned[row], "in another order and batch_size")):
@@ -190,7 +190,7 @@ def batch_independence(subject: AttackSubject) -> Found:
 
 
 def empty(subject: AttackSubject) -> Found:
-    """No example gives no point."""
+    """An empty batch gives an empty result."""
     model, inputs, labels = subject.halfspace()
     found = subject.call(model, inputs[:0], labels[:0])
     if found.shape != inputs[:0].shape:
@@ -199,7 +199,7 @@ def empty(subject: AttackSubject) -> Found:
 
 
 def mask_kept(subject: AttackSubject) -> Found:
-    """What the mask excludes comes back bit-equal."""
+    """Coordinates that the mask excludes are returned bit-equal."""
     if "mask" not in subject.takes:
         return
     model, inputs, labels = subject.halfspace()
@@ -208,13 +208,13 @@ def mask_kept(subject: AttackSubject) -> Found:
     found = subject.call(model, inputs, labels, mask=mask)
     changed = ((found != inputs) & ~mask).flatten(1).any(dim=1)
     if bool(changed.any()):
-        rule = "attack must leave alone what the mask excludes"
-        got = f"got it changed in {int(changed.sum())} of {len(inputs)}"
+        rule = "attack must not change what the mask excludes"
+        got = f"got changes in {int(changed.sum())} of {len(inputs)} examples"
         yield BrokenPromise("mask", f"{rule}, {got}", inputs[first(changed)][None])
 
 
 def targets_reached(subject: AttackSubject) -> Found:
-    """Aimed at the other of two classes, it reaches it where it is easily reached."""
+    """A targeted attack reaches the other of two classes if that is easy."""
     if "targeted" not in subject.takes:
         return
 
@@ -222,5 +222,5 @@ def targets_reached(subject: AttackSubject) -> Found:
         return subject.attack(model, inputs, 1 - labels, targeted=True, **more)
 
     for one in fools(subject._replace(attack=towards)):
-        rule = "attack must reach a target that half of the budget reaches, got "
+        rule = "attack must reach a target class if half of the budget is enough, got "
         yield one._replace(promise="targeted", message=rule + one.message.partition("got ")[2])

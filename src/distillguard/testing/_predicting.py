@@ -1,4 +1,4 @@
-"""Promises of an estimator about its answers."""
+"""Promises of an estimator about its predictions."""
 
 import copy
 import os
@@ -17,13 +17,13 @@ Found = Iterator[BrokenPromise]
 
 TEMPERATURES = (1.0, 20.0, 100.0)
 NEAR = 1e-4
-"""Share of the largest value by which an answer may depend on the size of a batch."""
+"""Share of the largest value by which an output may depend on the size of a batch."""
 SUM = 1e-6
-"""By how much a row of probabilities may miss one."""
+"""By how much the sum of a row of probabilities may differ from 1."""
 
 
 def answers(subject: ClassifierSubject) -> Found:
-    """Each answer has its shape, and predictions are classes."""
+    """Outputs have the right shapes, and predictions are classes."""
     found, n, columns = subject.answers(subject.fitted), len(subject.y), subject.columns
     flat = (n,) if columns == 2 else (n, columns)
     wanted = {"predict": (n,), "predict_proba": (n, columns), "decision_function": flat}
@@ -47,16 +47,16 @@ def probabilities(subject: ClassifierSubject) -> Found:
 
 
 def summing(promise: str, name: str, subject: ClassifierSubject, rows: Any) -> Found:
-    """Rows that are no probabilities."""
+    """Rows that are not probabilities."""
     bad = ~(np.abs(rows.sum(axis=1) - 1) <= SUM) | ~(rows >= 0).all(axis=1)
     if bad.any():
-        rule = f"estimator must return rows that sum to 1 from {name}, none below 0"
+        rule = f"estimator must return rows from {name} that sum to 1, none below 0"
         got = f"got {rows[bad][0].tolist()}"
         yield BrokenPromise(promise, f"{rule}, {got}", subject.rows(bad))
 
 
 def agreement(subject: ClassifierSubject) -> Found:
-    """Predictions are the largest probability and decision; score is how many are right."""
+    """Predictions have the largest probability and decision value; the score is the share right."""
     found, classes = subject.answers(subject.fitted), subject.fitted.classes_
     label = getattr(subject.fitted, "rejected_label", None)
     known = np.array([*classes] if label is None else [*classes, label])
@@ -65,13 +65,13 @@ def agreement(subject: ClassifierSubject) -> Found:
         winners = (rows > 0).astype(int) if rows.ndim == 1 else rows.argmax(axis=1)
         bad = known[winners] != found["predict"]
         if bad.any():
-            rule = f"estimator must predict the class of the largest {name}"
+            rule = f"estimator must predict the class with the largest {name}"
             got = f"got another for {int(bad.sum())} of {len(bad)}"
             yield BrokenPromise("agreement", f"{rule}, {got}", subject.rows(bad))
     right = float(np.mean(found["predict"] == np.asarray(subject.y)))
     score = subject.fitted.score(*subject.given())
     if abs(score - right) > SUM:
-        rule = f"estimator must score the share of right predictions, {right:.4g}"
+        rule = f"estimator must return the share of correct predictions from score, {right:.4g}"
         yield BrokenPromise("agreement", f"{rule}, got {score:.4g}")
 
 
@@ -94,17 +94,17 @@ def soft_labels(subject: ClassifierSubject) -> Found:
 
 
 def repeatable(subject: ClassifierSubject) -> Found:
-    """The same question has the same answer."""
+    """The same inputs give the same outputs."""
     found = differing(*(subject.answers(subject.fitted) for _ in range(2)))
     for name, bad in found.items():
-        rule = f"estimator must answer the same question in the same way by {name}"
+        rule = f"estimator must return the same values for the same inputs from {name}"
         got = f"got another value for {int(bad.sum())} of {len(bad)}"
         yield BrokenPromise("repeatable", f"{rule}, {got}", subject.rows(bad))
         return
 
 
 def batch_independence(subject: ClassifierSubject) -> Found:
-    """An example is answered alone, and in any order, as among others."""
+    """An example has the same outputs alone and in any order."""
     together = subject.answers(subject.fitted)
     turned = subject.answers(subject.fitted, subject.X[np.arange(len(subject.y))[::-1].copy()])
     alone = [subject.answers(subject.fitted, subject.X[i : i + 1]) for i in range(len(subject.y))]
@@ -115,7 +115,7 @@ def batch_independence(subject: ClassifierSubject) -> Found:
         ):
             bad = rows_apart(found, expected, NEAR)
             if bad.any():
-                rule = f"estimator must answer each example by itself in {name}"
+                rule = f"estimator must return the same alone and in any order from {name}"
                 got = f"got another value {where} for {int(bad.sum())} of {len(bad)}"
                 yield BrokenPromise("batch-independence", f"{rule}, {got}", subject.rows(bad))
                 return
@@ -131,11 +131,11 @@ def other_shape(subject: ClassifierSubject) -> Found:
     except Exception as error:
         yield BrokenPromise("other-shape", f"{rule}, got {type(error).__name__}: {error}")
     else:
-        yield BrokenPromise("other-shape", f"{rule}, got an answer")
+        yield BrokenPromise("other-shape", f"{rule}, got an output")
 
 
 def labels(subject: ClassifierSubject) -> Found:
-    """Classes of any name come back by that name."""
+    """Classes are predicted by the names used in fit."""
     X, y = subject.given()
     _, places = np.unique(np.asarray(y), return_inverse=True)
     names = np.array([f"class {place}" for place in range(places.max() + 1)])
@@ -146,18 +146,18 @@ def labels(subject: ClassifierSubject) -> Found:
     words = np.array([names[classes.index(e)] if e in classes else "none" for e in expected])
     bad = predicted != words
     if bad.any():
-        rule = "estimator must predict classes under the names that they were given"
+        rule = "estimator must predict classes by the names used in fit"
         got = f"got {predicted[bad][0]!r} rather than {str(words[bad][0])!r}"
         yield BrokenPromise("labels", f"{rule}, {got}", subject.rows(bad))
 
 
 def pickles(subject: ClassifierSubject) -> Found:
-    """A pickle answers alike."""
+    """A pickled copy returns the same values."""
     yield from alike("pickle", subject, pickled)
 
 
 def saves(subject: ClassifierSubject) -> Found:
-    """A save that is loaded answers alike."""
+    """An estimator that was saved and loaded returns the same values."""
     if not hasattr(subject.fitted, "save"):
         return
 
@@ -171,15 +171,15 @@ def saves(subject: ClassifierSubject) -> Found:
 
 
 def alike(promise: str, subject: ClassifierSubject, route: Callable[[Any], Any]) -> Found:
-    """Where another estimator answers otherwise."""
+    """Differences between an estimator and its copy by this route."""
     found = differing(subject.answers(route(subject.fitted)), subject.answers(subject.fitted))
     for name, bad in found.items():
-        rule = f"estimator must answer bit for bit alike after a {promise}"
+        rule = f"estimator must return bit-equal values after a {promise}"
         got = f"got other values of {name} for {int(bad.sum())} of {len(bad)}"
         yield BrokenPromise(promise, f"{rule}, {got}", subject.rows(bad))
         return
 
 
 def pickled(fitted: Any) -> Any:
-    """Another one, from a pickle."""
+    """A copy, by way of a pickle."""
     return pickle.loads(pickle.dumps(fitted))  # noqa: S301 - made in this very line

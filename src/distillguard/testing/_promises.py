@@ -1,4 +1,4 @@
-"""Promises: a table of checks, run in order, and one error that names all that broke."""
+"""Promises: a table of checks that run in order, and one error that names all broken ones."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ class BrokenPromise(NamedTuple):
     """What was promised and what was found."""
 
     example: Tensor | None = None
-    """The smallest batch that shows it, of shape (n, ...); None where no input matters."""
+    """The smallest batch that shows it, of shape (n, ...); None if no input is involved."""
 
     def __str__(self) -> str:
         """Name, finding and example."""
@@ -40,18 +40,18 @@ class Check(NamedTuple, Generic[Subject]):
     promise: str
     find: Callable[[Subject], Iterable[BrokenPromise]]
     needs: Collection[str] = ()
-    """Promises without which this one cannot be judged."""
+    """Promises that must hold before this one can be judged."""
 
 
 def run(checks: Sequence[Check[Subject]], subject: Subject, name: str, skip: Any) -> None:
-    """Test each promise, and raise once for all that broke.
+    """Test each promise, and raise one error for all broken ones.
 
     Raises
     ------
     BrokenPromiseError
-        If one broke.
+        If one is broken.
     ValueError
-        If ``skip`` names what is no promise.
+        If ``skip`` has a name that is not a promise.
     """
     skip = {skip} if isinstance(skip, str) else set(skip)
     promises = [check.promise for check in checks]
@@ -71,7 +71,7 @@ def run(checks: Sequence[Check[Subject]], subject: Subject, name: str, skip: Any
 
 
 def found_by(check: Check[Subject], subject: Subject) -> Iterator[BrokenPromise]:
-    """What a check finds; a subject that raises breaks the promise."""
+    """Broken promises that a check finds; an exception counts as one."""
     try:
         yield from check.find(subject)
     except Exception as error:
@@ -110,5 +110,5 @@ def smallest(points: Tensor, broken: Callable[[Tensor], bool]) -> Tensor:
 
 
 def first(bad: Tensor) -> int:
-    """The place of the first True of a bool tensor of shape (n,)."""
+    """The index of the first True of a bool tensor of shape (n,)."""
     return int(torch.nonzero(bad)[0, 0])

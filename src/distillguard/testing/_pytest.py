@@ -19,7 +19,7 @@ TABLES: dict[Any, Any] = {
 
 
 def promises(check: Callable[..., None]) -> tuple[str, ...]:
-    """Name the promises that a check tests, in order; ``skip`` takes these names.
+    """Return the names of the promises that a check tests, in order; ``skip`` takes them.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def promises(check: Callable[..., None]) -> tuple[str, ...]:
     Raises
     ------
     ValueError
-        If it is none of them.
+        If ``check`` is none of them.
 
     Examples
     --------
@@ -51,25 +51,25 @@ def promises(check: Callable[..., None]) -> tuple[str, ...]:
 
 
 def parametrize_with_promises(check: Callable[..., None], *subject: Any, **settings: Any) -> Any:
-    """Make one pytest test of each promise, named by it.
+    """Make one pytest test for each promise, with the promise's name.
 
-    It decorates a test function with the argument ``promise``, which that has to call. All are
-    tested at once when the first of them runs; a promise that cannot be judged because another one
-    broke is skipped.
+    It decorates a test function that has the argument ``promise`` and calls it. All promises are
+    tested when the first of these tests runs; one that cannot be judged because another is broken
+    is skipped.
 
     Parameters
     ----------
     check : callable
         One of the functions ``check_*`` of this module.
     *subject : Any
-        What it is about.
+        The first arguments of ``check``: what is tested.
     **settings : Any
-        Its other arguments. Of a promise in ``skip`` no test is made.
+        Keyword arguments of ``check``. Promises in ``skip`` get no test.
 
     Returns
     -------
     MarkDecorator
-        Of ``pytest.mark.parametrize``.
+        The result of ``pytest.mark.parametrize``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Promises about a model's gradient: there, right, alive at the bounds and for every value."""
+"""Promises about a model's gradient: it exists, is correct, and does not vanish at the bounds."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,35 +18,35 @@ from ._subject import ModelSubject, coordinate
 Found = Iterator[BrokenPromise]
 
 LINES = 10
-"""Points around which stairs are looked for."""
+"""Number of points around which stairs are sought."""
 STAIRS = 9
-"""Inputs in a row around each."""
+"""Number of inputs on a line through each."""
 LINE = 1e-4
 """From the first to the last of them, as a share of the width of the bounds."""
 FEW = 3
-"""Different answers on a line that make it a staircase."""
+"""At most so many different outputs on a line make it a staircase."""
 STEPS = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""Changes by which slopes are measured, as a share of the width."""
+"""Steps of finite differences, as a share of the width of the bounds."""
 COARSE = 5e-2
 """The same in half precision."""
 PROBES = 16
-"""Points at which slopes are measured, three times as many where few of them tell."""
+"""Number of points at which slopes are measured, tripled if too few are conclusive."""
 ENOUGH = 6
-"""Points from which something is concluded."""
+"""Number of conclusive points from which something is concluded."""
 APART = 1 / 3
-"""Share by which a slope may differ from that of the answers."""
+"""Share by which a gradient may differ from the measured slope."""
 ROUNDINGS = 64
-"""Units of precision of the largest logit below which a difference tells nothing."""
+"""Units of precision of the largest logit below which a difference is not conclusive."""
 
 
 def steady(subject: ModelSubject) -> Found:
-    """Small changes of an input change the answer a little: no stairs."""
+    """Small changes of an input change the logits slightly: no stairs."""
     parts = torch.cat([subject.rows, subject.points]).split(len(subject.rows))
     expected = subject.answer(subject.rows)[0]
     if all(torch.equal(row, expected) for part in parts for row in subject.answer(part)):
         return  # A constant has no stairs.
     lines = Lines.of(subject)
-    if int(lines.told.sum()) < ENOUGH:  # Its own dtype rounds what a step changes.
+    if int(lines.told.sum()) < ENOUGH:  # Its dtype may round the effect of a step away.
         double = subject.in_double()
         lines = lines if double is None else Lines.of(double)
     told, flat = lines.told, lines.told & (lines.answers <= FEW)
@@ -54,27 +54,27 @@ def steady(subject: ModelSubject) -> Found:
         return
     yield BrokenPromise(
         "no-stairs",
-        f"model must follow small changes of its inputs, got at most {FEW} different answers to "
-        f"{STAIRS} inputs in a row, {LINE / STAIRS:.1g} of the width of the bounds apart, around "
-        f"{int(flat.sum())} of {int(told.sum())} points; look for argmax, round, sign, "
+        f"model must respond to small changes of its inputs, got at most {FEW} different outputs "
+        f"for {STAIRS} inputs on a line, {LINE / STAIRS:.1g} of the width of the bounds apart, "
+        f"around {int(flat.sum())} of {int(told.sum())} points; look for argmax, round, sign, "
         "quantisation or a narrower dtype",
         lines.points[first(flat)][None],
     )
 
 
 class Lines(NamedTuple):
-    """How many different answers there are along short lines."""
+    """Numbers of different outputs along short lines."""
 
     points: Tensor
-    """In the middle of each, (n, ...)."""
+    """The middle of each, (n, ...)."""
     answers: Tensor
-    """Different ones, (n,)."""
+    """Number of different outputs, (n,)."""
     told: Tensor
-    """Whether a step on the line would show, (n,)."""
+    """Whether a step on the line would change the output visibly, (n,)."""
 
     @classmethod
     def of(cls, subject: ModelSubject) -> "Lines":
-        """Ask along each line in one batch."""
+        """Evaluate each line in one batch."""
         points = subject.interior[:LINES]
         directions, told = ways(subject, points)
         rows = torch.arange(-(STAIRS // 2), STAIRS // 2 + 1, device=points.device).to(points)
@@ -87,10 +87,10 @@ class Lines(NamedTuple):
 
 
 def ways(subject: ModelSubject, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Direction in which to go from each point, and whether a step there would show.
+    """A direction from each point, and whether a step in it would change the output visibly.
 
-    It is along the steepest coordinate. Where there is no slope it is along any one; without a
-    copy in float64, where the effect of one is lost in rounding, along all of them.
+    It is along the steepest coordinate. If there is no slope, it is along any coordinate in
+    float64, and along all of them otherwise, as rounding would hide the effect of one.
     """
     logits, width = subject.answer(points), subject.high - subject.low
     try:
@@ -110,14 +110,14 @@ def ways(subject: ModelSubject, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def drawn_places(subject: ModelSubject, count: int) -> Tensor:
-    """Coordinates that have room, drawn in turn: (count,)."""
+    """Coordinates that may change, drawn at random: (count,)."""
     free = (subject.low < subject.high).flatten().nonzero()[:, 0]
     drawn = split_mix(torch.arange(count, device=free.device), 1)[:, 0]
     return free[drawn.remainder(len(free))]
 
 
 def differentiable(subject: ModelSubject) -> Found:
-    """Logits lead back to the inputs by autograd."""
+    """Autograd can differentiate the logits with respect to the inputs."""
     try:
         slopes(subject.ask, subject.rows)
     except NoGradientError as error:
@@ -125,7 +125,7 @@ def differentiable(subject: ModelSubject) -> Found:
 
 
 def true_gradient(subject: ModelSubject) -> Found:
-    """The gradient is that of the answers."""
+    """The gradient agrees with finite differences of the logits."""
     double = subject.in_double() or subject
     probes = Probes.of(double, PROBES)
     if int(probes.told.sum()) < ENOUGH:
@@ -139,16 +139,16 @@ def true_gradient(subject: ModelSubject) -> Found:
     place = coordinate(int(probes.places[row]), subject.low.shape)
     yield BrokenPromise(
         "true-gradient",
-        f"model must have the gradient of its answers, got {given[row].item():.4g} where the "
-        f"answers have a slope of {measured[row].item():.4g} (at {place} of the example), and "
-        f"{int(wrong.sum())} of {int(told.sum())} like it; look for detach(), a backward of its "
-        "own, or a function that autograd takes for the identity",
+        f"model must have the gradient of its logits, got {given[row].item():.4g} where they have "
+        f"a slope of {measured[row].item():.4g} (at {place} of the example), and "
+        f"{int(wrong.sum())} of {int(told.sum())} points like it; look for detach(), a custom "
+        "backward, or a function that autograd treats as the identity",
         probes.points[row][None],
     )
 
 
 def gradient_at_bounds(subject: ModelSubject) -> Found:
-    """The gradient is alive for values that lie on a bound."""
+    """The gradient does not vanish for values that lie on a bound."""
     points, low, high = subject.points, subject.low, subject.high
     outer = torch.cat([slopes(subject.ask, part) for part in points.split(16)])
     size = outer.abs()
@@ -156,7 +156,7 @@ def gradient_at_bounds(subject: ModelSubject) -> Found:
     at_low, at_high = points <= low, points >= high
     wide = (low < high).expand_as(points)
     within = ~at_low & ~at_high
-    # Alive at every point inside, and at no point of a bound.
+    # There at every point inside, and at no point of a bound.
     usual = (alive | ~within).all(dim=0) & within.any(dim=0)
     for at_bound, word, bound in ((at_low, "lowest", low), (at_high, "highest", high)):
         lost = usual & at_bound.any(dim=0) & ~(alive & at_bound).any(dim=0) & wide[0]
@@ -170,8 +170,8 @@ def gradient_at_bounds(subject: ModelSubject) -> Found:
                 f"model must have a gradient at the bounds, got {outer[row].flatten()[place]:.4g} "
                 f"for every input whose value at {at} is its {word}, "
                 f"{bound.flatten()[place].item():.4g} "
-                f"({int(lost.sum())} of {lost.numel()} values are so); look for a clamp or a ReLU "
-                "on the input, and for a square root of it",
+                f"({int(lost.sum())} of {lost.numel()} values behave so); look for a clamp, a "
+                "ReLU or a square root of the input",
                 points[row][None],
             )
             return
@@ -179,10 +179,10 @@ def gradient_at_bounds(subject: ModelSubject) -> Found:
 
 
 def throughout(lost: Tensor, usual: Tensor, wide: Tensor) -> Tensor:
-    """Where all of a channel is lost that is alive as a rule, which must be half of it at least.
+    """Where a channel loses every gradient that it usually has, if that is at least half of it.
 
-    A clamp takes the whole of a channel. Below a median, a value at its lowest is not the median
-    either, but the gradient in between is as patchy.
+    A clamp affects a whole channel. Behind a median filter a value at its lowest has no gradient
+    either, because it is not the median, but neither have many of the values in between.
     """
     counts = [each.reshape(len(each), -1).sum(dim=1) for each in (lost, usual, wide)]
     whole = (counts[0] == counts[1]) & (2 * counts[1] >= counts[2])
@@ -190,7 +190,7 @@ def throughout(lost: Tensor, usual: Tensor, wide: Tensor) -> Tensor:
 
 
 def hidden_at_bounds(subject: ModelSubject) -> Found:
-    """Whether attacks would have to ask for gradients a hair inside the bounds."""
+    """Whether attacks would have to compute gradients a hair inside the bounds."""
     inputs = subject.rows
     places = torch.arange(len(inputs), device=inputs.device)
     box = boxes(inputs, (subject.low, subject.high), None)
@@ -206,14 +206,14 @@ def hidden_at_bounds(subject: ModelSubject) -> Found:
     rows = (other & shown).flatten(1).any(dim=1)
     yield BrokenPromise(
         "gradient-at-bounds",
-        "model must have the same gradient at the bounds as beside them, got another for every "
+        "model must have the same gradient at the bounds as just inside, got another for every "
         "input with a certain value at its bound; look for a clamp or a ReLU on the input",
         points[first(rows)][None] if bool(rows.any()) else None,
     )
 
 
 def live_coordinates(subject: ModelSubject) -> Found:
-    """Every value of an input has a say."""
+    """Every value of an input has an effect."""
     points = torch.cat([subject.points, subject.rows])
     gradient = torch.cat([slopes(subject.ask, part) for part in points.split(16)])
     dead = ((gradient == 0).all(dim=0)) & (subject.low < subject.high)
@@ -222,32 +222,32 @@ def live_coordinates(subject: ModelSubject) -> Found:
     rows = subject.rows
     other = torch.where(dead, subject.points[: len(rows)].flip(0), rows)
     if not subject.close(subject.answer(other), subject.answer(rows)):
-        return  # Its gradient does not say so, but it has one.
+        return  # They have an effect although their gradient is zero.
     first_place = coordinate(int(dead.flatten().nonzero()[0, 0]), dead.shape)
     yield BrokenPromise(
         "live-coordinates",
-        f"model must look at every value of an input, got no effect of {int(dead.sum())} of "
+        f"model must use every value of an input, got no effect of {int(dead.sum())} of "
         f"{dead.numel()}, the first at {first_place}; look for slices, strides and masks",
         rows[:1],
     )
 
 
 class Probes(NamedTuple):
-    """Slopes of the answers around points, along one coordinate each, and those that are given."""
+    """Slopes of the logits around points, along one coordinate each, and the gradients there."""
 
     points: Tensor
     places: Tensor
     """Which coordinate, (n,)."""
     measured: Tensor
-    """Slope of a mixture of the answers, (n,)."""
+    """Slope of a weighted sum of the logits, by finite differences, (n,)."""
     given: Tensor
-    """The gradient there, (n,)."""
+    """The gradient of the same, (n,)."""
     told: Tensor
-    """Whether one of both is above the rounding of the answers, (n,)."""
+    """Whether either of the two is above the rounding errors of the logits, (n,)."""
 
     @classmethod
     def of(cls, subject: ModelSubject, count: int) -> "Probes":
-        """Change coordinates that have room, in turn, at so many points."""
+        """Change one coordinate after another, at so many points."""
         points = subject.interior[:count]
         places = drawn_places(subject, count)
         width = (subject.high - subject.low).flatten()[places]

@@ -1,4 +1,4 @@
-"""A model under test: what it is asked, and where."""
+"""A model under test, and the points at which it is evaluated."""
 
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,13 +13,13 @@ from .._random import split_mix
 from .._typing import Bounds, Model
 
 ROWS = 6
-"""At least so many rows are asked about together."""
+"""Minimum number of rows that are evaluated together."""
 POINTS = 48
-"""Points of which each coordinate is in turn at its lowest, at its highest and in between."""
+"""Number of points; each coordinate is in turn at its lowest, its highest and in between."""
 TOLERANCE = 1e-4
-"""Share of the largest logit by which answers may differ for reasons of rounding."""
+"""Share of the largest logit by which outputs may differ because of rounding."""
 KERNELS = 0.02
-"""The same in half precision and on a GPU, where kernels are chosen by the size of a batch."""
+"""The same in half precision and on a GPU, where the batch size decides the kernels."""
 
 
 @dataclass
@@ -32,14 +32,14 @@ class ModelSubject:
     """Lowest values, of the shape of one example."""
     high: Tensor
     rows: Tensor = field(init=False)
-    """A few examples and, if they are fewer than six, points beside them."""
+    """A few examples, filled up with points if they are fewer than six."""
     points: Tensor = field(init=False)
     interior: Tensor = field(init=False)
     """Points well inside the bounds."""
 
     @classmethod
     def of(cls, model: Model, examples: Tensor, bounds: Bounds) -> "ModelSubject":
-        """Put the examples where the model is."""
+        """Move the examples to the model's device and dtype."""
         examples = hold_within("example_inputs", examples.detach(), bounds)
         kind, device = dtype_of(model, examples.dtype), device_of(model, examples.device)
         low, high = (bound.expand(examples.shape[1:]) for bound in box(bounds, examples))
@@ -67,7 +67,7 @@ class ModelSubject:
             return self.ask(inputs)
 
     def close(self, one: Tensor, other: Tensor) -> bool:
-        """Whether two answers are equal up to rounding, NaN and infinity to themselves."""
+        """Whether two outputs are equal up to rounding; NaN and infinity equal themselves."""
         if one.shape != other.shape:
             return False
         coarse = one.is_cuda or torch.finfo(one.dtype).bits < 32
@@ -75,7 +75,7 @@ class ModelSubject:
         return torch.allclose(one, other, rtol=0, atol=slack, equal_nan=True)
 
     def in_double(self) -> Self | None:
-        """A copy that computes in float64; None where the model has none."""
+        """A copy that computes in float64; None if the model cannot be copied so."""
         module = self.model
         if not isinstance(module, nn.Module):
             return None
@@ -85,7 +85,7 @@ class ModelSubject:
             subject = type(self)(twin, *parts)
             found = subject.answer(subject.interior[:2])
         except Exception:
-            return None  # A module never promised another dtype.
+            return None  # A module need not work in another dtype.
         return subject if found.dtype == torch.float64 else None
 
 

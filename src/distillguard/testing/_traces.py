@@ -1,4 +1,4 @@
-"""What a borrower may change and must give back: models and random generators."""
+"""What an attack could change and must not: models and random generators."""
 
 import random
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def traces(model: nn.Module) -> dict[str, Any]:
-    """All of a model that an attack must not change."""
+    """Everything about a model that an attack must not change."""
     parameters = list(model.parameters())
     return {
         "modes (train, eval)": [part.training for part in model.modules()],
@@ -24,12 +24,12 @@ def traces(model: nn.Module) -> dict[str, Any]:
 
 
 def stirred() -> None:
-    """Put the generators in a state that no seed leads to, so that a seeding shows."""
+    """Advance the generators to a state that no seed gives, so that seeding them shows."""
     torch.rand(3), np.random.random(3), random.random()  # noqa: NPY002
 
 
 def generators() -> dict[str, Any]:
-    """States of all of them."""
+    """States of all global generators."""
     return {
         "torch": torch.get_rng_state().tolist(),
         "numpy": np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002
@@ -39,7 +39,7 @@ def generators() -> dict[str, Any]:
 
 @contextmanager
 def other_generators_kept() -> Iterator[None]:
-    """Put NumPy's and Python's global generators back."""
+    """Restore NumPy's and Python's global generators."""
     numpy, python = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         yield

@@ -35,7 +35,7 @@ __all__ = [
 
 
 class NormBall(NamedTuple):
-    """A norm and a radius, under the names that attacks give them."""
+    """A norm and a radius, under the names of the arguments of attacks."""
 
     norm: Norm
     """linf, l2 or l1."""
@@ -64,35 +64,35 @@ def logits(
     Parameters
     ----------
     max_examples : int, default=4
-        Most rows.
+        Largest number of rows.
     max_classes : int, default=6
-        Most columns; two at least.
+        Largest number of columns, at least 2.
     size : float, default=1e4
         Largest absolute value, a whole number.
 
     Returns
     -------
     SearchStrategy
-        Of tensors of shape (n, n_classes).
+        Strategy for tensors of shape (n, n_classes).
     """
     shapes = st.tuples(st.integers(1, max_examples), st.integers(2, max_classes))
     return shapes.flatmap(lambda shape: _rows(_numbers(-size, size), shape))
 
 
 def soft_labels(max_examples: int = 4, max_classes: int = 6) -> st.SearchStrategy[Tensor]:
-    """Draw rows of probabilities, exact zeros among them.
+    """Draw rows of probabilities, some of them with exact zeros.
 
     Parameters
     ----------
     max_examples : int, default=4
-        Most rows.
+        Largest number of rows.
     max_classes : int, default=6
-        Most columns; two at least.
+        Largest number of columns, at least 2.
 
     Returns
     -------
     SearchStrategy
-        Of tensors of shape (n, n_classes) in float32.
+        Strategy for tensors of shape (n, n_classes) in float32.
     """
     shapes = st.tuples(st.integers(1, max_examples), st.integers(2, max_classes))
     weights = shapes.flatmap(lambda shape: _rows(st.integers(0, 10).map(float), shape))
@@ -110,64 +110,64 @@ def temperatures(low: float = 0.05, high: float = 100.0) -> st.SearchStrategy[fl
     Parameters
     ----------
     low : float, default=0.05
-        The lowest.
+        Lowest temperature.
     high : float, default=100.0
-        The highest.
+        Highest temperature.
 
     Returns
     -------
     SearchStrategy
-        Of numbers above 0.
+        Strategy for numbers above 0.
     """
     usual = st.sampled_from([t for t in (1.0, 2.0, 20.0, 100.0) if low <= t <= high] or [low])
     return usual | st.floats(low, high)
 
 
 def inputs(shape: tuple[int, ...] = (1, 4, 4), max_examples: int = 4) -> st.SearchStrategy[Tensor]:
-    """Draw inputs in [0, 1], many of their values on a bound.
+    """Draw inputs in [0, 1], with many values on a bound.
 
     Parameters
     ----------
     shape : tuple of int, default=(1, 4, 4)
-        Of one example.
+        Shape of one example.
     max_examples : int, default=4
-        Most examples.
+        Largest number of examples.
 
     Returns
     -------
     SearchStrategy
-        Of tensors of shape (n, ...) in float32.
+        Strategy for tensors of shape (n, ...) in float32.
     """
     values = st.sampled_from([0.0, 1.0, 0.5]) | st.floats(0, 1, width=32)
     return st.integers(1, max_examples).flatmap(lambda n: _rows(values, (n, *shape)))
 
 
 def labels(n: int, n_classes: int) -> st.SearchStrategy[Tensor]:
-    """Draw classes.
+    """Draw class labels.
 
     Parameters
     ----------
     n : int
-        How many.
+        Number of labels.
     n_classes : int
-        They are from 0 to one less.
+        Number of classes; labels are from 0 to ``n_classes - 1``.
 
     Returns
     -------
     SearchStrategy
-        Of tensors of shape (n,) in int64.
+        Strategy for tensors of shape (n,) in int64.
     """
     drawn = st.lists(st.integers(0, n_classes - 1), min_size=n, max_size=n)
     return drawn.map(lambda flat: torch.tensor(flat, dtype=torch.int64))
 
 
 def bounds() -> st.SearchStrategy[tuple[float, float]]:
-    """Draw a lowest and a highest value, (0, 1) the simplest.
+    """Draw bounds, a lowest and a highest value; the simplest are (0, 1).
 
     Returns
     -------
     SearchStrategy
-        Of pairs of numbers, the first below the second.
+        Strategy for pairs of numbers, the first below the second.
     """
     usual = st.sampled_from([(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
     pairs = st.tuples(st.integers(-10, 10), st.integers(1, 10))
@@ -175,17 +175,17 @@ def bounds() -> st.SearchStrategy[tuple[float, float]]:
 
 
 def masks(shape: tuple[int, ...] = (1, 4, 4)) -> st.SearchStrategy[Tensor]:
-    """Draw which coordinates of one example may change, one at least.
+    """Draw a mask of the coordinates of one example that may change, at least one.
 
     Parameters
     ----------
     shape : tuple of int, default=(1, 4, 4)
-        Of one example.
+        Shape of one example.
 
     Returns
     -------
     SearchStrategy
-        Of bool tensors of that shape.
+        Strategy for bool tensors of that shape.
     """
     size = torch.Size(shape).numel()
     drawn = st.lists(st.booleans(), min_size=size, max_size=size).filter(any)
@@ -198,12 +198,12 @@ def norm_balls(max_epsilon: float = 1.0) -> st.SearchStrategy[NormBall]:
     Parameters
     ----------
     max_epsilon : float, default=1.0
-        The largest radius.
+        Largest radius.
 
     Returns
     -------
     SearchStrategy
-        Of :class:`NormBall`, whose ``_asdict()`` are keywords of attacks.
+        Strategy for :class:`NormBall`, whose ``_asdict()`` gives keywords of attacks.
     """
     norms: st.SearchStrategy[Norm] = st.sampled_from(["linf", "l2", "l1"])
     radii = st.just(max_epsilon) | st.floats(1e-3 * max_epsilon, max_epsilon)
@@ -211,20 +211,20 @@ def norm_balls(max_epsilon: float = 1.0) -> st.SearchStrategy[NormBall]:
 
 
 class Residual(nn.Module):
-    """Adds what a network makes of its input to it."""
+    """Adds the output of a network to its input."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Both together."""
+        """Return their sum."""
         added: Tensor = inputs + self.network(inputs)
         return added
 
 
 def _image_layers(channels: int) -> dict[str, Callable[[], nn.Module]]:
-    """Layers that keep the number of channels and, but for pooling, the sides."""
+    """Layers that keep the number of channels and, except for pooling, the image size."""
     return {
         "ReLU": nn.ReLU,
         "Tanh": nn.Tanh,
@@ -259,24 +259,24 @@ def _flat_layers(width: int) -> dict[str, Callable[[], nn.Module]]:
 def networks(
     shape: tuple[int, ...] = (1, 4, 4), n_classes: int = 3, max_layers: int = 4
 ) -> st.SearchStrategy[nn.Module]:
-    r"""Draw small networks that return logits, with layers of every usual kind.
+    r"""Draw small networks that return logits, made of all common kinds of layers.
 
     They shrink to a flatten and one linear layer. The weights are drawn from a seed that shrinks
-    to 0, apart from the global generator; modes are those of training, as after construction.
+    to 0, without the global generator; the networks are in training mode, as when just built.
 
     Parameters
     ----------
     shape : tuple of int, default=(1, 4, 4)
-        Of one example: layers for images come first where it has three axes.
+        Shape of one example; if it has three axes, layers for images come first.
     n_classes : int, default=3
-        Logits.
+        Number of logits.
     max_layers : int, default=4
-        Most layers of either kind between the first and the last.
+        Largest number of layers of either kind between the first and the last.
 
     Returns
     -------
     SearchStrategy
-        Of ``nn.Sequential``, from (n, \*shape) to (n, n_classes).
+        Strategy for ``nn.Sequential``, from (n, \*shape) to (n, n_classes).
     """
     # A pooling layer takes one off each side.
     room = min(max_layers, min(shape[1:]) - 1) if len(shape) == 3 else 0

@@ -32,7 +32,7 @@ def apgd(
 ) -> Tensor:
     r"""Attack with Auto-PGD: gradient ascent whose step size follows its own success [1]_.
 
-    From a random point of the ball, each example for itself repeats
+    From a random point of the ball, it repeats for each example
 
     .. math::
         z &= \Pi\bigl(x_k + \eta \, d(\nabla_x \ell(f(x_k), y))\bigr) \\
@@ -41,11 +41,11 @@ def apgd(
     with :math:`\eta = 2\varepsilon` at first, :math:`d` the steepest direction of the norm and
     :math:`\Pi` the projection onto the :math:`\varepsilon`-ball and ``bounds``. At checkpoints,
     after 22 % of the steps and then at ever shorter distances, :math:`\eta` is halved and the
-    ascent taken up again at its highest point, if too few steps since the last checkpoint went
-    up or if neither :math:`\eta` nor the highest loss has changed there.
+    ascent continues from its highest point, if too few steps since the last checkpoint went up or
+    if neither :math:`\eta` nor the highest loss has changed there.
 
-    In l1 [2]_ the steps move few coordinates: a third as many as the highest point has moved.
-    A run spends 30 % of its steps in the ball of radius :math:`3\varepsilon`, 30 % in that of
+    In l1 [2]_ the steps change few coordinates: a third as many as differ at the highest point. A
+    run spends 30 % of its steps in the ball of radius :math:`3\varepsilon`, 30 % in that of
     :math:`2\varepsilon` and the others within the budget, each stage from the projection of the
     last one's highest point. There is no momentum, and :math:`\rho` has no part in it. The first
     run starts from normal noise, projected; each later one from the best point so far with noise

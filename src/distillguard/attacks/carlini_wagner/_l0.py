@@ -52,11 +52,11 @@ def carlini_wagner_l0(
 ) -> Tensor:
     r"""Look for an adversarial example that changes the fewest coordinates [1]_.
 
-    By default not as published: one descent of a smooth count of the changes, as in sigma-zero
-    [2]_, and then one change after the other is taken back. ``algorithm="paper"`` is the published
-    sequence of L2 attacks on fewer and fewer coordinates, with the constants of the authors' code:
-    31,000 passes an example and more. Both are described in
-    :doc:`What our attacks change </explanation/attacks>`. Coordinates are counted one by one: the
+    The default differs from the published attack: it descends a smooth count of the changes, as
+    sigma-zero does [2]_, and then takes back one change after the other. ``algorithm="paper"`` is
+    the published sequence of L2 attacks on fewer and fewer coordinates, with the constants of the
+    authors' code: 31,000 passes an example and more. Both are described in
+    :doc:`/explanation/attacks`. Coordinates are counted one by one: the
     three colours of a pixel are three.
 
     Parameters

@@ -52,12 +52,12 @@ def carlini_wagner_l2(
         \|x' - x\|_2^2 + c \, \max\bigl(\kappa - f(x'), 0\bigr), \qquad
         x' = \text{mid} + \text{half} \cdot \tanh w / \tanh 0.7,
 
-    where :math:`f` is a margin of logits and :math:`\kappa` is ``confidence``. By default not as
-    published: :math:`c` follows from its optimality condition at every step, and the likeliest
-    classes race, which finds closer examples in a hundredth of the passes.
+    where :math:`f` is a margin of logits and :math:`\kappa` is ``confidence``. The default differs
+    from the published attack: :math:`c` follows from its optimality condition at every step, and
+    several likely classes compete, which finds closer examples in a hundredth of the passes.
     ``algorithm="paper"`` is the published binary search over :math:`c`, with the constants of the
     authors' code: up to 90,009 passes an example. Both are described in
-    :doc:`What our attacks change </explanation/attacks>`.
+    :doc:`/explanation/attacks`.
 
     Parameters
     ----------

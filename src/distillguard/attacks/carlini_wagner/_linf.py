@@ -41,12 +41,13 @@ def carlini_wagner_linf(
 ) -> Tensor:
     r"""Look for the closest adversarial example in the maximum norm [1]_.
 
-    By default not as published: no coordinate may exceed a limit :math:`\tau`, which falls with
-    every iterate that has the wanted margin and rises with every one that misses it, and the
-    likeliest classes race. ``algorithm="paper"`` is the published sequence of descents of
+    The default differs from the published attack: no coordinate may exceed a limit :math:`\tau`,
+    which falls with every iterate that reaches the requested margin and rises with every one that
+    does not, and several likely classes compete. ``algorithm="paper"`` is the published sequence of
+    descents of
     :math:`c f(x') + \sum_i (|\delta_i| - \tau)^+` with the constants of the authors' code: 21,000
     to 74,000 passes an example. Both are described in
-    :doc:`What our attacks change </explanation/attacks>`.
+    :doc:`/explanation/attacks`.
 
     Parameters
     ----------
