@@ -62,10 +62,10 @@ class Piece(NamedTuple):
 class Source:
     """A file and the offsets of its nodes."""
 
-    def __init__(self, file: str) -> None:
-        self.file, self.text = file, (SOURCES / file).read_text()
-        self.tree = ast.parse(self.text)
-        lines = self.text.splitlines(keepends=True)
+    def __init__(self, file: str, text: str) -> None:
+        self.file, self.text = file, text
+        self.tree = ast.parse(text)
+        lines = text.splitlines(keepends=True)
         self._starts = [0]
         for line in lines:
             self._starts.append(self._starts[-1] + len(line))
@@ -271,7 +271,7 @@ RULES: dict[str, Rule] = {
 @cache
 def source_of(file: str) -> Source:
     """A file of the package, read once."""
-    return Source(file)
+    return Source(file, (SOURCES / file).read_text())
 
 
 def files() -> list[str]:
@@ -280,9 +280,9 @@ def files() -> list[str]:
     return [path.relative_to(SOURCES).as_posix() for path in paths if path.name != "_version.py"]
 
 
-def faults_in(file: str) -> list[Fault]:
+def faults_in(source: Source) -> list[Fault]:
     """All faults by rule in one file."""
-    source, found = source_of(file), []
+    found = []
     seen: Counter[tuple[str, ...]] = Counter()
     for node, parent, function in _walk(source.tree, source.tree, ""):
         for name, rule in RULES.items():
@@ -292,7 +292,7 @@ def faults_in(file: str) -> list[Fault]:
                 old = source.text[piece.start : piece.end]
                 key = (function, name, _short(old), _short(piece.new))
                 seen[key] += 1
-                fault = Fault(file, function, name, piece.start, old, piece.new, seen[key])
+                fault = Fault(source.file, function, name, piece.start, old, piece.new, seen[key])
                 found.append(fault)
     return found
 
@@ -305,7 +305,7 @@ def sample(number: int, seed: int = 0) -> list[Fault]:
     """
     rooms: dict[str, dict[str, list[Fault]]] = defaultdict(lambda: defaultdict(list))
     for file in files():
-        for fault in faults_in(file):
+        for fault in faults_in(source_of(file)):
             rooms[fault.room][fault.rule].append(fault)
     sizes = {room: sum(map(len, rules.values())) for room, rules in rooms.items()}
     whole = sum(math.sqrt(size) for size in sizes.values())
@@ -318,14 +318,13 @@ def sample(number: int, seed: int = 0) -> list[Fault]:
             for place, fault in enumerate(sorted(faults, key=lambda each: _rank(each, seed)))
         ]
         turns.sort(key=lambda turn: (turn[0], _rank(turn[2], seed)))
-        valid = (fault for _, _, fault in turns if compiles(fault))
+        valid = (fault for _, _, fault in turns if compiles(fault, source_of(fault.file)))
         chosen += [fault for fault, _ in zip(valid, range(share), strict=False)]
     return chosen
 
 
-def compiles(fault: Fault) -> bool:
+def compiles(fault: Fault, source: Source) -> bool:
     """Whether the harmed file is Python, and another program than before."""
-    source = source_of(fault.file)
     end = fault.start + len(fault.old)
     try:
         harmed = ast.parse(source.text[: fault.start] + fault.new + source.text[end:])

@@ -1,4 +1,4 @@
-"""Write docs/explanation/trust.md from what ``benchmarks.mutants`` and ``benchmarks.faults`` found.
+"""Write docs/explanation/trust.md from what deliberate faults in the code and around it showed.
 
 python -m benchmarks._trust_page
 """
@@ -95,8 +95,13 @@ vulnerabilities of the pinned ones.
 
 ## Deliberate faults in the code
 
-`python -m benchmarks.mutants` exchanges one piece of the source at a time and runs the tests most
-likely to notice. {mutants}
+`python -m benchmarks.mutants` exchanges one piece of the source at a time, as somebody wrote down
+who knew what it is for, and runs the test files most likely to notice. {by_hand}
+
+`python -m benchmarks.mutants_by_rule` makes exchanges that nobody chose: an operator, a sign, a
+constant, a condition, a reduction, a bound, a keyword, a call, an early end. Of all that its rules
+allow in `src` it takes a sample from every folder and runs the tests that execute the line, the
+short ones first, up to {seconds:g} seconds of them. {by_rule}
 
 ## Deliberate faults around it
 
@@ -120,13 +125,15 @@ def main() -> None:
 
 def page() -> str:
     """The whole page."""
-    found = load("faults")
+    found, ruled = load("faults"), load("mutants-by-rule")
     names = ("kills", "disks", "givens", "damage", "threads")
     rows = [row for name in names for row in found["parts"].get(name, [])]
     return TEXT.format(
         attacks=promises(ATTACKS),
         rest=promises(REST),
-        mutants=told_of_mutants(load("mutants")["faults"]),
+        by_hand=told_of_faults(load("mutants")["faults"]),
+        by_rule=told_of_faults(ruled["faults"]),
+        seconds=ruled["limit"],
         faults=table(rows, ["fault", "trials", "right", "refused", "lost"]),
         load=told_of_load(found["load"]),
         date=found["date"],
@@ -144,12 +151,18 @@ def promises(kept: dict[str, tuple[str, ...]]) -> str:
     return table(rows, ["promise", "tested by"])
 
 
-def told_of_mutants(faults: list[dict[str, Any]]) -> str:
-    """How many were killed, and which were not."""
+def told_of_faults(faults: list[dict[str, Any]]) -> str:
+    """How many were killed, how many nobody can tell, and how many survived."""
     verdicts = Counter(fault["verdict"] for fault in faults)
-    rest = [fault["fault"] for fault in faults if fault["verdict"] != "killed"]
-    killed = f"Of {len(faults)} faults the tests killed {verdicts['killed']}"
-    return f"{killed}; there survived: {', '.join(rest)}." if rest else f"{killed}."
+    told = f"Of {len(faults)} faults the tests killed {verdicts['killed']}"
+    if verdicts["equivalent"]:
+        told += (
+            f"; {verdicts['equivalent']} change nothing that a test could tell, for the reasons in "
+            "`benchmarks/_equivalent_faults.py`"
+        )
+    if verdicts["SURVIVED"]:
+        told += f"; {verdicts['SURVIVED']} survived, which the result file names"
+    return f"{told}."
 
 
 def told_of_load(found: dict[str, Any]) -> str:

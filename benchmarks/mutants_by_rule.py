@@ -253,8 +253,8 @@ def main() -> None:
     def judge(fault: Fault) -> None:
         row = rows[fault.name] = judged(fault, coverage, arguments.seconds, broken)
         ordered = [rows[each.name] for each in drawn if each.name in rows]
-        kept = {"circumstances": setting, "seed": arguments.seed, "faults": ordered}
-        save(RESULT, kept, arguments.out)
+        drawn_by = {"seed": arguments.seed, "limit": arguments.seconds}
+        save(RESULT, {"circumstances": setting, **drawn_by, "faults": ordered}, arguments.out)
         print(f"{row['verdict']:11}{fault.name}  {row['by'] or ''}", flush=True)
 
     for fault in chosen:
