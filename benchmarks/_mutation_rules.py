@@ -163,9 +163,10 @@ def constant(node: ast.AST, _parent: ast.AST, source: Source) -> Iterator[Piece 
     if isinstance(value, bool):
         yield source.whole(node, str(not value))
     elif isinstance(value, int):
-        yield source.whole(node, str(value + 1))
+        # A hundred and one is as good as a hundred; twice as many is not.
+        yield source.whole(node, str(2 * value if value > 16 else value + 1))
         if value > 0:
-            yield source.whole(node, str(value - 1))
+            yield source.whole(node, str(value // 2 if value > 16 else value - 1))
     elif isinstance(value, float) and math.isfinite(value):
         yield source.whole(node, repr(2 * value or 1.0))
         yield source.whole(node, repr(value / 2 or -1.0))
