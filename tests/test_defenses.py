@@ -202,6 +202,18 @@ def test_an_autoencoder_draws_odd_inputs_badly_and_trains_by_its_seed():
     assert detector.score(model, odd).median() > clean.quantile(0.95)
 
 
+@pytest.mark.parametrize(("order", "expected"), [(1, [0.2, 0.2]), (2, [0.05, 0.04])])
+def test_the_score_of_an_autoencoder_is_its_mean_error_to_the_order(order, expected):
+    class Halved(nn.Module):
+        def forward(self, inputs):
+            return inputs / 2
+
+    detector = ReconstructionError(order=order)
+    detector.autoencoder = Halved()
+    inputs = torch.tensor([[[0.2, -0.6]], [[-0.4, 0.4]]], dtype=torch.float64)
+    assert detector.score(nn.Identity(), inputs).tolist() == pytest.approx(expected)
+
+
 @st.composite
 def scores(draw):
     """Scores of 1 to 3 detectors, ties among them."""
@@ -499,6 +511,11 @@ def test_calibrate_wants_everything_fitted(digits, classifier):
         LayeredDefense().calibrate(X)
     with pytest.raises(NotFittedError, match="detectors must be fitted for calibrate"):
         LayeredDefense(classifier, (), [ReconstructionError()]).calibrate(X)
+
+
+def test_calibrate_takes_only_inputs_of_the_estimators_shape(digits, classifier):
+    with pytest.raises(ValueError, match="X must hold examples of shape"):
+        LayeredDefense(classifier).calibrate(digits[1][0][:, :, :-1])
 
 
 def test_a_score_of_another_shape_is_refused(digits, classifier):
