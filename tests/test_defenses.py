@@ -154,6 +154,12 @@ def test_total_variation_pulls_the_two_sides_of_an_edge_together_by_the_closed_f
     assert torch.allclose(found[..., 4:], expected, atol=2e-3)
 
 
+def test_total_variation_treats_rows_as_columns():
+    inputs = images()
+    turned = TotalVariation(0.2)(inputs.mT).mT
+    torch.testing.assert_close(turned, TotalVariation(0.2)(inputs))
+
+
 def test_resize_and_pad_without_a_change_of_size_is_the_identity():
     inputs = images()
     assert torch.allclose(RandomResizePad(1.0)(inputs), inputs, atol=1e-5)
@@ -503,6 +509,19 @@ def test_detectors_and_layers_take_the_precision_of_the_classifier(digits, tmp_p
     assert guard.decision_function(X).dtype == np.float64
     guard.save(tmp_path)
     assert np.array_equal(load(tmp_path).decision_function(X), guard.decision_function(X))
+
+
+def test_examples_are_kept_for_thresholds_only_where_something_is_trained(digits, classifier):
+    X, y = digits[0][0][:50], digits[0][1][:50]
+    trained = ReconstructionError(max_epochs=1).fit(X)
+    for estimator, detector, kept in (
+        (classifier, ReconstructionError(), 10),
+        (clone(classifier), trained, 10),
+        (classifier, trained, 0),
+    ):
+        guard = LayeredDefense(estimator, (), [detector], calibration_fraction=0.2)
+        assert guard._held_out(y).sum().item() == kept
+    assert LayeredDefense(clone(classifier))._held_out(y).sum().item() == 0
 
 
 def test_calibrate_wants_everything_fitted(digits, classifier):
