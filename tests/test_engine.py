@@ -338,8 +338,3 @@ def test_a_success_exceeds_the_models_rounding_of_its_largest_logit_of_either_si
     margins = [-1.0, -4.0, -2.0, -7.0] if targeted else [1.0, 4.0, 2.0, 7.0]
     expected = torch.tensor(margins) - 0.25 * 8
     assert torch.equal(success_margin(logits, examples, targeted), expected)
-
-
-def test_logits_alone_carry_no_graph():
-    model, inputs = nn.Linear(4, 3), torch.rand(2, 4)
-    assert not logits_at(query(model, inputs), examples_of(inputs), inputs).requires_grad
