@@ -161,7 +161,7 @@ def told_of_faults(faults: list[dict[str, Any]]) -> str:
             "`benchmarks/_equivalent_faults.py`"
         )
     if verdicts["SURVIVED"]:
-        told += f"; {verdicts['SURVIVED']} survived, which the result file names"
+        told += f"; {verdicts['SURVIVED']} survived the tests asked; the result file names them"
     return f"{told}."
 
 
