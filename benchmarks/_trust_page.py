@@ -1,4 +1,4 @@
-"""Write docs/explanation/trust.md from what ``benchmarks.mutants`` and ``benchmarks.faults`` found.
+"""Write docs/explanation/trust.md from what deliberate faults in the code and around it showed.
 
 python -m benchmarks._trust_page
 """
@@ -95,8 +95,13 @@ commands. `python -m benchmarks._trust_page` writes it.
 
 ## Deliberate faults in the code
 
-`python -m benchmarks.mutants` changes one piece of the source at a time and runs the tests that are
-most likely to notice. {mutants}
+`python -m benchmarks.mutants` changes one piece of the source at a time, each chosen by hand, and
+runs the test files that are most likely to notice. {by_hand}
+
+`python -m benchmarks.mutants_by_rule` makes changes that nobody chose: to an operator, a sign, a
+constant, a condition, a reduction, a bound, a keyword, a call or an early exit. It samples from all
+changes that its rules allow in `src`, some from every folder, and runs the tests that execute the
+changed line, the shortest first, for at most {seconds:g} seconds. {by_rule}
 
 ## Deliberate faults in the environment
 
@@ -120,13 +125,15 @@ def main() -> None:
 
 def page() -> str:
     """The whole page."""
-    found = load("faults")
+    found, ruled = load("faults"), load("mutants-by-rule")
     names = ("kills", "disks", "givens", "damage", "threads")
     rows = [row for name in names for row in found["parts"].get(name, [])]
     return TEXT.format(
         attacks=promises(ATTACKS),
         rest=promises(REST),
-        mutants=told_of_mutants(load("mutants")["faults"]),
+        by_hand=told_of_faults(load("mutants")["faults"]),
+        by_rule=told_of_faults(ruled["faults"]),
+        seconds=ruled["limit"],
         faults=table(rows, ["fault", "trials", "right", "refused", "lost"]),
         load=told_of_load(found["load"]),
         date=found["date"],
@@ -144,12 +151,18 @@ def promises(kept: dict[str, tuple[str, ...]]) -> str:
     return table(rows, ["promise", "tested by"])
 
 
-def told_of_mutants(faults: list[dict[str, Any]]) -> str:
-    """How many were killed, and which were not."""
+def told_of_faults(faults: list[dict[str, Any]]) -> str:
+    """How many were killed, how many nobody can tell, and how many survived."""
     verdicts = Counter(fault["verdict"] for fault in faults)
-    rest = [fault["fault"] for fault in faults if fault["verdict"] != "killed"]
-    killed = f"The tests detected {verdicts['killed']} of {len(faults)} faults"
-    return f"{killed}; these survived: {', '.join(rest)}." if rest else f"{killed}."
+    told = f"The tests detected {verdicts['killed']} of {len(faults)} faults"
+    if verdicts["equivalent"]:
+        told += (
+            f"; {verdicts['equivalent']} change nothing that a test could detect, for the reasons "
+            "in `benchmarks/_equivalent_faults.py`"
+        )
+    if verdicts["SURVIVED"]:
+        told += f"; {verdicts['SURVIVED']} survived the tests asked; the result file names them"
+    return f"{told}."
 
 
 def told_of_load(found: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from distillguard.adaptive import (
     gradient_from,
     straight_through,
 )
+from distillguard.adaptive._surrogate import _Lesson
 
 
 class Quantise(nn.Module):
@@ -346,25 +347,49 @@ def test_a_students_gradient_is_worth_the_networks_own(digits, augmentation, rou
     assert lent < plain + 0.05
 
 
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-4.0, 6.0)])
 @pytest.mark.parametrize("augmentation", ["noise", "jacobian"])
-def test_the_model_is_asked_about_points_around_the_examples(augmentation):
-    asked, X = [], 0.3 + 0.4 * torch.rand(500, 4)
+def test_the_model_is_asked_about_points_around_the_examples(augmentation, bounds):
+    width = bounds[1] - bounds[0]
+    asked, X = [], bounds[0] + width * (0.3 + 0.4 * torch.rand(500, 4))
 
     def model(inputs):
         asked.append(inputs)
         return 10 * inputs[:, :2]
 
     distil_surrogate(
-        model, X, augmentation=augmentation, rounds=1, reach=0.1, max_epochs=1, random_state=0
+        model,
+        X,
+        augmentation=augmentation,
+        rounds=1,
+        reach=0.1,
+        max_epochs=1,
+        bounds=bounds,
+        random_state=0,
     )
     first, second = torch.cat(asked).split(500)
     assert torch.equal(first, X)
-    away = (second - X).abs()
+    away = (second - X).abs() / width
     assert away.max() <= 0.1 + 1e-6
     if augmentation == "noise":
         assert away.mean().item() == pytest.approx(0.05, abs=0.005)  # uniform
     else:
         torch.testing.assert_close(away, torch.full_like(away, 0.1))  # signs
+
+
+def test_a_student_learns_from_no_inputs_outside_the_bounds():
+    for name, given in (("X", {}), ("adapt_data", {"adapt_data": 1 + torch.rand(500, 4)})):
+        X = torch.rand(500, 4) + (name == "X")
+        with pytest.raises(ValueError, match=f"{name} must be within bounds"):
+            distil_surrogate(network(), X, max_epochs=1, **given)
+
+
+def test_a_saturated_softmax_is_taught_with_a_range_of_ten_logits():
+    inputs = torch.rand(3, 4)
+    for spread, unit in ((3.0, 1.0), (40.0, 4.0)):
+        lesson = _Lesson(lambda inputs, c=spread: c * torch.eye(2)[:1].repeat(len(inputs), 1), 0)
+        lesson.ask(inputs)
+        assert lesson.unit == unit
 
 
 def test_few_examples_are_warned_of_and_more_are_taken():

@@ -150,6 +150,34 @@ def test_checkpoints_are_the_papers(steps, checkpoints):
 
 
 @pytest.mark.parametrize(
+    ("loss", "rises", "best"), [(1.0, 0, 2.0), (1.5, 1, 2.0), (2.0, 1, 2.0), (2.5, 1, 2.5)]
+)
+def test_a_loss_as_high_as_before_is_no_rise_and_no_peak(loss, rises, best):
+    machine = AutoPGD(
+        epsilon=0.1,
+        norm="linf",
+        objective=lambda logits, state: logits,
+        steps=10,
+        restarts=1,
+        rho=0.75,
+        early_stop=True,
+        targeted=False,
+    )
+    inputs, whole = greys(1), torch.zeros(1, dtype=torch.long)
+    before = machine.start(examples_of(inputs, whole, whole))
+    double = {"dtype": torch.float64}
+    before = before._replace(
+        loss=torch.tensor([1.0], **double),
+        best_loss=torch.tensor([2.0], **double),
+        best_point=inputs - 1,
+    )
+    after = machine.record_loss(before, torch.tensor([loss], **double), torch.ones_like(inputs))
+    assert (after.n_improved - before.n_improved).item() == rises
+    assert after.best_loss.item() == best
+    assert after.best_point.equal(after.current if best > 2 else inputs - 1)
+
+
+@pytest.mark.parametrize(
     ("rises", "higher", "halved_before", "halves"),
     [
         (19, True, False, False),

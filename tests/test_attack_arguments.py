@@ -127,6 +127,82 @@ def test_autoattack_has_the_budgets_that_its_authors_publish(norm):
         assert settings.arguments["random_state"] == 3
 
 
+FGSM = "FGSM margin loss=margin judge_last=False"
+BLOCKS = "PGD margin loss=margin steps=20 step_size=0.5 step_decay=True restarts=9"
+STRONG = [
+    "APGD targeted steps=40 n_targets=4",
+    "FAB targeted steps=15 n_targets=2 stop_within=0.25",
+]
+BUDGETS = {
+    ("quick", "linf"): [FGSM, "PGD margin loss=margin steps=10"],
+    ("quick", "l0"): ["PGD margin loss=margin steps=20"],
+    ("standard", "linf"): [
+        FGSM,
+        f"{BLOCKS} random_start=blocks",
+        "APGD cross-entropy loss=cross_entropy steps=20",
+        *STRONG,
+        "Square queries=100",
+    ],
+    ("standard", "l2"): [
+        FGSM,
+        f"{BLOCKS} random_start=blocks",
+        "APGD cross-entropy loss=cross_entropy steps=20",
+        "Carlini-Wagner L2",
+        *STRONG,
+        "Square queries=100",
+    ],
+    ("standard", "l1"): [
+        FGSM,
+        "APGD margin loss=margin steps=60 restarts=2",
+        "APGD cross-entropy steps=100 restarts=5",
+        "APGD targeted steps=60 n_targets=5",
+        "FAB targeted steps=60 n_targets=1 stop_within=0.25",
+        "Square queries=100",
+    ],
+    ("standard", "l0"): [
+        "PGD margin loss=margin steps=40 restarts=2",
+        "sigma-zero steps=100 stop_within=3.0",
+        "Carlini-Wagner L0",
+        "Sparse-RS queries=300",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "norm"), BUDGETS)
+def test_the_budgets_of_the_presets_change_only_knowingly(name, norm):
+    """Every committed figure was taken with them."""
+    threat = ThreatModel(norm, 3.0 if norm == "l0" else 0.25, (0.0, 1.0))
+    common = {"bounds", "batch_size", "random_state", "norm", "epsilon"}
+    told = []
+    for key, spec in resolve_attacks(name, threat, batch_size=7, random_state=3).items():
+        settings = unwrapped(spec.attack)[1].items()
+        told.append(" ".join([key, *(f"{k}={v}" for k, v in settings if k not in common)]))
+    assert told == BUDGETS[name, norm]
+
+
+@pytest.mark.parametrize(
+    ("given", "epsilon", "meant"),
+    [("quick", 1e-4, "brief"), (["fgsm"], 1e-4, "full"), (["fgsm"], 0.5, "brief")],
+)
+def test_a_diagnosis_of_auto_is_brief_for_quick_and_where_nothing_is_left_to_doubt(
+    halfspace, examples, given, epsilon, meant
+):
+    asked = []
+
+    def model(inputs):
+        asked.append(len(inputs))
+        return halfspace(inputs)
+
+    counts = {}
+    for diagnosis in ("auto", "brief", "full"):
+        asked.clear()
+        settings = {"epsilon": epsilon, "attacks": given, "random_state": 0, "adapt": False}
+        evaluate(model, *examples(5), diagnosis=diagnosis, **settings)
+        counts[diagnosis] = sum(asked)
+    assert counts["brief"] < counts["full"]
+    assert counts["auto"] == counts[meant]
+
+
 def test_none_counts_as_not_given():
     given = partial(attacks.pgd, epsilon=None, norm=None, mask=None, random_state=None)
     told = ours(resolved([given])["pgd"].attack).given

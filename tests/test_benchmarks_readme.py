@@ -26,7 +26,7 @@ robust = importlib.import_module("benchmarks._robust")
 front = importlib.import_module("benchmarks.front_page")
 libraries = importlib.import_module("benchmarks._libraries_page")
 l0 = importlib.import_module("benchmarks.l0")
-mutants = importlib.import_module("benchmarks.mutants")
+by_hand = importlib.import_module("benchmarks._faults_by_hand")
 
 
 class Brightness(nn.Module):
@@ -588,7 +588,7 @@ def test_a_peer_that_broke_or_met_other_images_or_weights_is_not_compared_with()
     assert verdicts(ours, least | broken) == {"undefended, C&W L2: success": (1.0, True)}
 
 
-@pytest.mark.parametrize("fault", mutants.FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", by_hand.FAULTS, ids=lambda fault: fault.name)
 def test_every_deliberate_fault_has_its_place_in_the_sources(fault):
     source = (ROOT / "src" / "distillguard" / fault.file).read_text()
     assert source.count(fault.old) == 1

@@ -295,6 +295,17 @@ def test_two_changes_make_room_for_one_that_does_more():
     assert trial.over.all()
 
 
+def test_a_change_without_a_slope_stays_when_the_others_are_pushed():
+    inputs, best = torch.full((1, 4), 0.5), torch.tensor([[0.9, 0.2, 0.7, 0.6]])
+    trial = Trial.none(inputs, torch.tensor([0]))
+    trial = trial.rank_changes(torch.tensor([True]), torch.ones(1, 4), best - inputs)
+    pruning = Pruning(examples_of(inputs))
+    trial, current = pruning.moved(trial, best, best, torch.ones(1, 4))
+    assert current.equal(torch.tensor([[0.9, 0.2, 0.7, 0.5]]))
+    _, pushed = pruning.moved(trial, best, current, torch.tensor([[2.0, -2.0, 0.0, 2.0]]))
+    assert pushed.equal(torch.tensor([[1.0, 0.0, 0.7, 0.5]]))
+
+
 @each_attack
 def test_every_norm_moves_saturated_inputs_and_returns_failures_unchanged(corners, attack):
     model, inputs, labels = corners

@@ -373,3 +373,19 @@ def test_the_units_of_the_input_do_not_matter(halfspace, examples, attack):
         bounds=(0.0, 255.0),
     )
     torch.testing.assert_close(actual / 255, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.5])
+def test_an_aim_is_reached_above_a_tie_and_from_the_confidence_on(confidence):
+    inputs = torch.tensor([[0.25], [0.5], [0.75], [1.0]])
+
+    def model(points):
+        return torch.cat([-points, points - 1], dim=1)  # the other class leads by 2 x - 1
+
+    objective = TanhObjective(confidence=confidence, targeted=False)
+    examples = examples_of(inputs)
+    judged = objective.judge(query(model, inputs), examples, objective.to_tanh(examples, inputs))
+    assert judged.reached.tolist() == [False, False, True, True]
+    assert judged.f.tolist() == pytest.approx(
+        [confidence + 0.5, confidence, max(0, confidence - 0.5), 0]
+    )

@@ -183,11 +183,12 @@ def test_the_settings_reach_evaluate(inside, capsys):
     assert read["robust_accuracy"] == report.robust_accuracy
 
 
-def test_a_limit_draws_by_the_seed_and_keeps_every_class_of_a_sorted_folder(inside, capsys):
+@pytest.mark.parametrize("data", ["data.npz", "images"])
+def test_a_limit_draws_by_the_seed_and_keeps_every_class_of_a_sorted_folder(inside, capsys, data):
     seen = []
     for seed in (0, 0, 1):
         arguments = ("--limit", 9, "--seed", seed, "--json", "limited.json")
-        assert run(capsys, "evaluate", "nets:build", "images", *QUICK, *arguments)[0] == 0
+        assert run(capsys, "evaluate", "nets:build", data, *QUICK, *arguments)[0] == 0
         read = json.loads((inside / "limited.json").read_text())
         assert read["n_examples"] == 9
         seen.append(read["per_example"])

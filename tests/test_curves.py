@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from distillguard import UndefendedClassifier, attacks, datasets, evaluate
 from distillguard.evaluation import (
+    Histogram,
     HistogramDisplay,
     RobustnessCurve,
     RobustnessCurveDisplay,
@@ -378,3 +379,9 @@ def test_displays_label_their_axes_with_units(halfspace, examples):
     drawn = TransferMatrixDisplay(named).plot()
     assert [text.get_text() for text in drawn.ax_.get_xticklabels()] == ["Halfspace"]
     mpl.pyplot.close("all")
+
+
+@pytest.mark.parametrize(("counts", "shares"), [([0, 0], [0, 0]), ([0, 1], [0, 1])])
+def test_a_histogram_of_hardly_any_examples_has_their_shares(counts, shares):
+    histogram = Histogram(np.array(counts), np.array([0.0, 0.5, 1.0]), "probability")
+    assert histogram.shares.tolist() == shares

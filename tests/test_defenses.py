@@ -154,6 +154,12 @@ def test_total_variation_pulls_the_two_sides_of_an_edge_together_by_the_closed_f
     assert torch.allclose(found[..., 4:], expected, atol=2e-3)
 
 
+def test_total_variation_treats_rows_as_columns():
+    inputs = images()
+    turned = TotalVariation(0.2)(inputs.mT).mT
+    torch.testing.assert_close(turned, TotalVariation(0.2)(inputs))
+
+
 def test_resize_and_pad_without_a_change_of_size_is_the_identity():
     inputs = images()
     assert torch.allclose(RandomResizePad(1.0)(inputs), inputs, atol=1e-5)
@@ -200,6 +206,18 @@ def test_an_autoencoder_draws_odd_inputs_badly_and_trains_by_its_seed():
     assert clean.equal(again.score(model, X))
     odd = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert detector.score(model, odd).median() > clean.quantile(0.95)
+
+
+@pytest.mark.parametrize(("order", "expected"), [(1, [0.2, 0.2]), (2, [0.05, 0.04])])
+def test_the_score_of_an_autoencoder_is_its_mean_error_to_the_order(order, expected):
+    class Halved(nn.Module):
+        def forward(self, inputs):
+            return inputs / 2
+
+    detector = ReconstructionError(order=order)
+    detector.autoencoder = Halved()
+    inputs = torch.tensor([[[0.2, -0.6]], [[-0.4, 0.4]]], dtype=torch.float64)
+    assert detector.score(nn.Identity(), inputs).tolist() == pytest.approx(expected)
 
 
 @st.composite
@@ -493,12 +511,30 @@ def test_detectors_and_layers_take_the_precision_of_the_classifier(digits, tmp_p
     assert np.array_equal(load(tmp_path).decision_function(X), guard.decision_function(X))
 
 
+def test_examples_are_kept_for_thresholds_only_where_something_is_trained(digits, classifier):
+    X, y = digits[0][0][:50], digits[0][1][:50]
+    trained = ReconstructionError(max_epochs=1).fit(X)
+    for estimator, detector, kept in (
+        (classifier, ReconstructionError(), 10),
+        (clone(classifier), trained, 10),
+        (classifier, trained, 0),
+    ):
+        guard = LayeredDefense(estimator, (), [detector], calibration_fraction=0.2)
+        assert guard._held_out(y).sum().item() == kept
+    assert LayeredDefense(clone(classifier))._held_out(y).sum().item() == 0
+
+
 def test_calibrate_wants_everything_fitted(digits, classifier):
     X = digits[1][0]
     with pytest.raises(NotFittedError, match="estimator must be fitted for calibrate"):
         LayeredDefense().calibrate(X)
     with pytest.raises(NotFittedError, match="detectors must be fitted for calibrate"):
         LayeredDefense(classifier, (), [ReconstructionError()]).calibrate(X)
+
+
+def test_calibrate_takes_only_inputs_of_the_estimators_shape(digits, classifier):
+    with pytest.raises(ValueError, match="X must hold examples of shape"):
+        LayeredDefense(classifier).calibrate(digits[1][0][:, :, :-1])
 
 
 def test_a_score_of_another_shape_is_refused(digits, classifier):

@@ -14,6 +14,7 @@ from distillguard.attacks import pgd
 from distillguard.attacks._checks import ModelFacts
 from distillguard.attacks._engine import logits_and_gradient, logits_and_jacobian, logits_at, run
 from distillguard.attacks._examples import Examples
+from distillguard.attacks._losses import success_margin
 from distillguard.functional import cross_entropy, margin_loss
 
 
@@ -328,3 +329,12 @@ def test_early_stop_spares_the_model_what_is_decided(tangled):
     assert spent[1] == 30 * 21
     assert spent[0] >= 21 * int((~fooled[0]).sum())
     assert spent[0] < 0.6 * spent[1]
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_success_exceeds_the_models_rounding_of_its_largest_logit_of_either_sign(targeted):
+    logits = torch.tensor([[-8.0, -7.0], [-8.0, -4.0], [6.0, 8.0], [1.0, 8.0]])
+    examples = examples_of(torch.zeros(4, 1))._replace(rounding=torch.full((4,), 0.25))
+    margins = [-1.0, -4.0, -2.0, -7.0] if targeted else [1.0, 4.0, 2.0, 7.0]
+    expected = torch.tensor(margins) - 0.25 * 8
+    assert torch.equal(success_margin(logits, examples, targeted), expected)

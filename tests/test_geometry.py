@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from distillguard._geometry import ball, lp_norm, per_example
+from distillguard._geometry import ball, lp, lp_norm, per_example
 from distillguard._random import example_keys
 
 NORMS = ("linf", "l2", "l1")
@@ -217,3 +217,9 @@ def test_samples_keep_the_dtype_and_stay_in_the_ball_up_to_its_rounding(norm, dt
     assert points.dtype == dtype
     rounding = math.sqrt(30) * torch.finfo(dtype).eps
     assert lp_norm(points.double(), norm).max() <= 1 + rounding
+
+
+@pytest.mark.parametrize("norm", ["l0", "l0_pixels"])
+def test_a_count_is_no_norm(norm):
+    with pytest.raises(ValueError, match="norm must be one of 'linf', 'l2', 'l1', got 'l0"):
+        lp(norm)

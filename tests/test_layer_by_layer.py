@@ -76,6 +76,16 @@ def test_a_selective_step_passes_where_class_and_alarm_pull_apart():
     assert (found - X).abs().max() <= 0.25 + 1e-6
 
 
+def test_a_selective_attack_borrows_its_model():
+    X, y = points()
+    whole = guard([GaussianNoise(0.3)], [Sum()], [0.9]).train()
+    state = torch.get_rng_state()
+    found, again = (selective_pgd(whole, X, y, epsilon=0.25, random_state=0) for _ in range(2))
+    assert found.equal(again)
+    assert all(part.training for part in whole.modules())
+    assert torch.get_rng_state().equal(state)
+
+
 def test_what_no_point_of_the_ball_passes_is_counted_as_withstood():
     X, y = points()
     X[:, 1] = 0.9

@@ -16,7 +16,9 @@ from torch import nn
 from distillguard import attacks, evaluate
 from distillguard._clopper_pearson import lower_bound
 from distillguard.evaluation._hidden import FIRST_STEPS, hidden_boundary_l2
+from distillguard.evaluation._query import QueryCounter
 from distillguard.evaluation.diagnosis import _rules_attacks, _rules_comparisons, _rules_model
+from distillguard.evaluation.diagnosis._active import seen_by_last_layer
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.evaluation.diagnosis._rules import findings
 from distillguard.functional import cross_entropy, soft_cross_entropy, softmax
@@ -739,3 +741,21 @@ def test_the_search_behind_a_rise_runs_whole_where_it_is_needed_alone(thresholdi
     hidden = (few == inputs).all(dim=1)
     assert 5 < hidden.sum() < 35
     torch.testing.assert_close(found, torch.where(hidden[:, None], whole, few), atol=1e-4, rtol=0)
+
+
+def test_the_last_linear_layer_is_seen_with_what_it_takes_and_gives():
+    first, last = nn.Linear(4, 5), nn.Linear(5, 3)
+    inputs = torch.rand(7, 4)
+    hidden = torch.relu(first(inputs))
+    network = nn.Sequential(first, nn.ReLU(), last, nn.Tanh())
+    with torch.no_grad():
+        output, given, layer = seen_by_last_layer(QueryCounter(network), inputs, inputs.dtype, 3)
+        assert layer is last
+        torch.testing.assert_close(given, hidden)
+        torch.testing.assert_close(output, last(hidden))
+        assert not any(module._forward_hooks for module in network)
+        plain = QueryCounter(nn.Tanh())
+        output, given, layer = seen_by_last_layer(plain, inputs, inputs.dtype, 3)
+        assert layer is None
+        assert output.equal(inputs.tanh())
+        assert given.equal(inputs.tanh())

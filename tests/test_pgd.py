@@ -474,3 +474,18 @@ def test_a_tie_that_fools_nobody_is_no_success():
     assert model(inputs).argmax(dim=1) == LABEL  # as any judge would say
     found = pgd(model, inputs, LABEL, epsilon=0.1, steps=3, random_start=False)
     assert model(found).argmax(dim=1) == 1
+
+
+def test_where_nothing_moves_and_nothing_is_drawn_the_search_ends_at_once():
+    asked = []
+
+    def flat(inputs):
+        asked.append(len(inputs))
+        return 0 * inputs[:, :2] + torch.tensor([3.0, 0.0])
+
+    counts = {}
+    for start in (False, True):
+        asked.clear()
+        pgd(flat, torch.rand(1, 4), torch.tensor([0]), epsilon=0.1, steps=30, random_start=start)
+        counts[start] = sum(asked)
+    assert counts[True] - counts[False] >= 28

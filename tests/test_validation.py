@@ -1,5 +1,6 @@
 """Errors at the public boundary: ``<argument> must <rule>, got <value>``, word for word."""
 
+import inspect
 import math
 import re
 from functools import partial
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distillguard import _validation as check
+from distillguard import attacks, defenses, estimators
 from distillguard._boxes import ROUNDINGS, hold_within
 from distillguard.attacks import deepfool, fgsm, pgd
 from distillguard.exceptions import NoGradientError
@@ -405,3 +407,57 @@ def test_probabilities_are_told_by_every_row(rows, verdict):
 
 def test_no_rows_do_not_look_like_probabilities():
     assert not check.look_like_probabilities(torch.zeros(0, 3))
+
+
+def numbers(function):
+    """Arguments that are numbers, by their annotations."""
+    for parameter in inspect.signature(function).parameters.values():
+        if {"int", "float"} & {*inspect.formatannotation(parameter.annotation).split(" | ")}:
+            yield parameter.name
+
+
+def linear(input_shape, n_classes):
+    return nn.Linear(*input_shape, n_classes)
+
+
+def assert_refused_by_name(name, call):
+    for wrong in (math.nan, -1, "a"):
+        with pytest.raises((TypeError, ValueError), match=rf"\b{name} must "):
+            call({name: wrong})
+
+
+@pytest.mark.parametrize("name", attacks.__all__)
+def test_every_number_that_an_attack_takes_is_refused_by_its_name(name):
+    attack, inputs = getattr(attacks, name), torch.rand(2, 4)
+    model = nn.Linear(4, 3)
+    needed = {"epsilon": 1.0} if "epsilon" in inspect.signature(attack).parameters else {}
+    tested = list(numbers(attack))
+    assert "batch_size" in tested
+    for number in tested:
+        assert_refused_by_name(
+            number,
+            lambda wrong: attack(model, inputs, torch.tensor([0, 1]), **(needed | wrong)),
+        )
+
+
+@pytest.mark.parametrize("name", estimators.__all__)
+def test_every_number_that_an_estimator_takes_is_refused_by_its_name(name):
+    estimator, X, y = getattr(estimators, name), torch.rand(12, 4), torch.arange(12) % 3
+    tested = {*numbers(estimator)} - {"rejected_label"}  # which is whatever the caller calls it
+    assert "max_epochs" in tested
+    for number in tested:
+        assert_refused_by_name(
+            number,
+            lambda wrong: estimator(linear, **({"max_epochs": 1} | wrong)).fit(X, y),
+        )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["JPEG", "BitDepth", "FeatureSqueezing", "GaussianNoise", "MaximumProbability", "MedianFilter",
+     "RandomResizePad", "ReconstructionError", "TotalVariation"],
+)  # fmt: skip
+def test_every_number_that_a_defense_takes_is_refused_by_its_name(name):
+    defense = getattr(defenses, name)
+    for number in {*numbers(defense)} - {"seed"}:
+        assert_refused_by_name(number, lambda wrong: defense(**wrong))
