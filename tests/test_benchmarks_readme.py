@@ -26,6 +26,7 @@ robust = importlib.import_module("benchmarks._robust")
 front = importlib.import_module("benchmarks.front_page")
 libraries = importlib.import_module("benchmarks._libraries_page")
 l0 = importlib.import_module("benchmarks.l0")
+targets = importlib.import_module("benchmarks.targets")
 by_hand = importlib.import_module("benchmarks._faults_by_hand")
 
 
@@ -123,6 +124,16 @@ def assert_figures(cells, known):
     for number, value in zip(shown, known, strict=True):
         rounding = 0.501 * 10.0 ** -len(number.partition(".")[2])
         assert abs(float(number) - value) <= rounding, (number, value)
+
+
+def test_the_orders_of_targets_have_the_figures_of_their_result():
+    text = (ROOT / "docs" / "explanation" / "attacks.md").read_text(encoding="utf-8")
+    known = targets.totals(results("targets")["rows"])
+    assert f"fooled {known[0]['of']} of them" in text
+    shown = list(cells_below("| attack | fools | passes |", text))
+    assert [cells[0] for cells in shown] == [row["attack"] for row in known]
+    for cells, row in zip(shown, known, strict=True):
+        assert_figures(cells[1:], [row["fools"], row["passes"]])
 
 
 def test_each_of_the_readmes_five_rows_has_the_figures_of_a_committed_result():
