@@ -81,7 +81,7 @@ def test_attacks_may_be_names_functions_or_a_mapping(given, names):
     assert list(resolved(given)) == names
 
 
-@pytest.mark.parametrize("name", sorted({*attacks.__all__} - {"sigma_zero", "sparse_rs"}))
+@pytest.mark.parametrize("name", sorted({*attacks.__all__} - {"rays", "sigma_zero", "sparse_rs"}))
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_an_attack_by_its_name_is_the_one_called_with_the_evaluations_arguments(
     halfspace, examples, name, norm
@@ -95,6 +95,15 @@ def test_an_attack_by_its_name_is_the_one_called_with_the_evaluations_arguments(
     asked |= {"epsilon": epsilon, "norm": norm} if name in BUDGET else {}
     asked |= {"norm": norm} if name in ("deepfool", "fab_targeted") else {}
     assert torch.equal(found, getattr(attacks, name)(halfspace, inputs, labels, **asked))
+
+
+def test_an_attack_of_one_norm_gets_the_radius_in_that_norm_alone():
+    spec = resolved("rays", norm="linf", epsilon=0.2)["rays"]
+    assert (unwrapped(spec.attack)[1]["epsilon"], spec.norm) == (0.2, "linf")
+    with pytest.raises(ValueError, match="another norm than the evaluation's, 'l2', got rays, of"):
+        resolved("rays", norm="l2")
+    spec = resolved(partial(attacks.rays, epsilon=0.3), norm="l2")["rays(epsilon=0.3)"]
+    assert (unwrapped(spec.attack)[1]["epsilon"], spec.norm) == (0.3, "linf")
 
 
 BUDGET = ("fgsm", "pgd", "apgd", "apgd_targeted", "square")
@@ -130,8 +139,8 @@ def test_autoattack_has_the_budgets_that_its_authors_publish(norm):
 FGSM = "FGSM margin loss=margin judge_last=False"
 BLOCKS = "PGD margin loss=margin steps=20 step_size=0.5 step_decay=True restarts=9"
 STRONG = [
-    "APGD targeted steps=40 n_targets=4",
-    "FAB targeted steps=15 n_targets=2 stop_within=0.25",
+    "APGD targeted steps=30 n_targets=3 target_order=nearest",
+    "FAB targeted steps=15 n_targets=1 target_order=nearest stop_within=0.25",
 ]
 BUDGETS = {
     ("quick", "linf"): [FGSM, "PGD margin loss=margin steps=10"],
@@ -139,14 +148,14 @@ BUDGETS = {
     ("standard", "linf"): [
         FGSM,
         f"{BLOCKS} random_start=blocks",
-        "APGD cross-entropy loss=cross_entropy steps=20",
+        "APGD rescaled cross-entropy loss=rescaled_cross_entropy steps=20",
         *STRONG,
         "Square queries=100",
     ],
     ("standard", "l2"): [
         FGSM,
         f"{BLOCKS} random_start=blocks",
-        "APGD cross-entropy loss=cross_entropy steps=20",
+        "APGD rescaled cross-entropy loss=rescaled_cross_entropy steps=20",
         "Carlini-Wagner L2",
         *STRONG,
         "Square queries=100",
@@ -156,7 +165,7 @@ BUDGETS = {
         "APGD margin loss=margin steps=60 restarts=2",
         "APGD cross-entropy steps=100 restarts=5",
         "APGD targeted steps=60 n_targets=5",
-        "FAB targeted steps=60 n_targets=1 stop_within=0.25",
+        "FAB targeted steps=60 n_targets=1 target_order=likeliest stop_within=0.25",
         "Square queries=100",
     ],
     ("standard", "l0"): [

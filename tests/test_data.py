@@ -167,3 +167,35 @@ def test_names_of_features_are_forgotten_by_a_fit_without_names(digits):
 def test_a_validation_fraction_of_nothing_or_all_is_refused(digits, fraction):
     with pytest.raises(ValueError, match="validation_fraction must be above 0 and below 1, got"):
         baseline(validation_fraction=fraction, early_stopping=True).fit(*digits)
+
+
+def test_a_data_set_is_read_in_another_order_in_every_epoch(digits):
+    order = []
+
+    class Watched(Dataset):
+        def __len__(self):
+            return 60
+
+        def __getitem__(self, i):
+            order.append(i)
+            return digits[0][i], digits[1][i]
+
+    baseline(max_epochs=2).fit(Watched())
+    first, second = order[-120:-60], order[-60:]
+    assert sorted(first) == sorted(second) == list(range(60))
+    assert len({tuple(first), tuple(second), tuple(range(60))}) == 3
+
+
+def test_a_network_draws_other_numbers_in_every_epoch(digits):
+    drawn = []
+
+    class Drawing(torch.nn.Sequential):
+        def forward(self, x):
+            if self.training:
+                drawn.append(torch.rand(1).item())
+            return super().forward(x)
+
+    network = Drawing(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    UndefendedClassifier(network, max_epochs=12, batch_size=128, random_state=0).fit(*digits)
+    assert len(drawn) % 12 == 0
+    assert len(set(drawn)) == len(drawn) > 12

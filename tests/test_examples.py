@@ -23,6 +23,7 @@ def run(script: str, *arguments: str) -> None:
 
 
 def test_the_quickstart_writes_its_table_report_and_picture(tmp_path, capsys):
+    tmp_path /= "not/there/yet"
     settings = {"--epochs": 1, "--images": 20, "--train": 256, "--out": tmp_path}
     run("quickstart.py", *(str(part) for pair in settings.items() for part in pair))
     shown = capsys.readouterr().out

@@ -31,6 +31,7 @@ from distillguard.evaluation import (
     _state,
     _state_format,
 )
+from distillguard.evaluation._presets import AttackSpec
 from distillguard.evaluation._run import Run
 from distillguard.evaluation.diagnosis._columns import observed
 from distillguard.exceptions import SaveError
@@ -950,3 +951,15 @@ def test_whatever_its_bytes_a_report_is_refused_or_has_the_right_figures(
     assert counts.total() == n
     assert counts["refused"] > 0.6 * n
     print(dict(counts))
+
+
+def test_only_what_cannot_be_told_leaves_a_note():
+    deep = []
+    for _ in range(3000):
+        deep = [deep]
+    told, untold = {}, {}
+    _state.described(NET, {"PGD": AttackSpec(attacks.pgd, "linf")}, {}, told)
+    assert told == {}
+    mine = AttackSpec(lambda model, inputs, labels: inputs + len(deep), "linf")
+    _state.described(NET, {"mine": mine}, {}, untold)
+    assert list(untold) == ["resumed attack mine"]

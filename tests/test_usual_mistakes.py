@@ -1016,6 +1016,12 @@ MISTAKES = [
         NO_MODEL + "list of 2 items: Sequential, Sequential; evaluate one after another",
     ),
     mistake(
+        "a model among other things",
+        lambda: ask([NET, "net.pt"]),
+        TypeError,
+        NO_MODEL + "list of 2 items: Sequential, str",
+    ),
+    mistake(
         "an estimator of ours not fitted",
         lambda: ask(UndefendedClassifier()),
         NotFittedError,

@@ -237,12 +237,14 @@ class RaySearch:
 
 def _turned(state: RayState) -> RayState:
     """Turn the signs of the next block of the best direction (algorithm 2, lines 4 to 15)."""
-    size = state.direction[0].numel()
-    places = torch.arange(size, device=state.blocks.device)
-    inside = places * state.blocks[:, None] // size == state.block[:, None]
+    # Of the coordinates that may change, as if there were no others.
+    free = state.examples.free.expand_as(state.direction).flatten(1)
+    size = free.sum(dim=1).clamp(min=1)
+    places = free.cumsum(dim=1) - 1
+    inside = free & (places * state.blocks[:, None] // size[:, None] == state.block[:, None])
     turned = torch.where(inside.view_as(state.direction), -state.direction, state.direction)
     over = state.block + 1 == state.blocks
-    finer = torch.where(state.blocks < size, 2 * state.blocks, 2).clamp(max=size)
+    finer = torch.where(state.blocks < size, 2 * state.blocks, 2).minimum(size)
     return state._replace(
         proposal=turned,
         low=state.high,

@@ -226,11 +226,12 @@ def _check_settings(where: str, known: Ours) -> None:
 
 
 def _check_radius(where: str, known: Ours, norm: Distance) -> None:
-    other = known.given.get("norm")
+    other = known.given.get("norm") if known.norms else known.norm
     if other not in (None, norm) and known.lacks("epsilon"):
+        got = f"norm={other!r} alone; name both" if known.norms else f"{known.name}, of {other!r}"
         raise ValueError(
             f"{where} must have an epsilon of its own in another norm than the evaluation's, "
-            f"{norm!r}, got norm={other!r} alone; name both"
+            f"{norm!r}, got {got}"
         )
 
 

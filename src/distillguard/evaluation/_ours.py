@@ -40,17 +40,19 @@ class Ours(NamedTuple):
         """The norm that it works in, by its arguments, its default or its nature."""
         if "norm" in self.parameters:
             return self.given.get("norm") or self.parameters["norm"].default
-        return _MINIMISED.get(self.name)
+        return _ONLY.get(self.name)
 
 
-_MINIMISED: dict[str, Distance] = {
+_ONLY: dict[str, Distance] = {
     "carlini_wagner_l0": "l0",
     "carlini_wagner_l2": "l2",
     "carlini_wagner_linf": "linf",
     "ddn": "l2",
     "hidden_boundary_l2": "l2",
     "jsma": "l0",
+    "rays": "linf",
 }
+"""The norm of those that know only one."""
 
 
 def unwrapped(attack: Any) -> tuple[Any, dict[str, Any]]:

@@ -1,8 +1,8 @@
 """The training loop: epochs of batches, a loss of (model, batch), an optimiser."""
 
+import hashlib
 import math
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -351,8 +351,12 @@ def _right(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _seed(seed: int, stage: str, number: int) -> int:
-    """A fresh seed for each epoch of each stage, so that no generator has to be stored."""
-    return (seed + zlib.crc32(f"{stage} {number}".encode()) * 2**31) % 2**63
+    """A fresh seed for each epoch of each stage, so that no generator has to be stored.
+
+    Its low half differs too: all that PyTorch's generator on the CPU makes use of.
+    """
+    digest = hashlib.sha256(f"{seed} {stage} {number}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") % 2**63
 
 
 def _finite(loss: float, network: nn.Module) -> bool:
