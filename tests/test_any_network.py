@@ -21,6 +21,7 @@ from distillguard import (
     load,
     networks,
 )
+from distillguard._copies import copied
 from distillguard._data._batch import Batch
 from distillguard._data._sources import joined_at_the_end
 from distillguard.estimators._classifier import joined
@@ -796,3 +797,10 @@ def test_numpy_scalars_cut_batches_and_count_them():
         fitted = UndefendedClassifier(batch_size=np.uint8(200), max_epochs=np.int8(100))
         fitted.set_params(lr_scheduler="cosine", random_state=0).fit(*data)
         assert fitted.history_[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_copy_wants_the_gradients_that_the_original_wants():
+    for network in (nn.Linear(2, 2), torch.jit.script(nn.Linear(2, 2))):
+        network.weight.requires_grad_(False)
+        twin = copied(network)
+        assert [p.requires_grad for p in twin.parameters()] == [False, True]

@@ -20,6 +20,7 @@ from distillguard import (
     evaluate,
     functional,
 )
+from distillguard.estimators import _adversary
 from distillguard.training import Ascent, attack_mode, perturbed
 
 EPSILON = 0.1
@@ -211,6 +212,33 @@ def test_the_ascent_respects_the_bounds():
 
 def norms():
     return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+def test_training_attacks_the_network_in_the_mode_that_was_asked_for(digits, batch_statistics):
+    modes = []
+
+    def attack(network, inputs, labels):
+        modes.append(network.training)
+        return inputs
+
+    settings = {"attack": attack, "batch_statistics": batch_statistics, "max_epochs": 1}
+    quick(**settings).fit(*(part[:200] for part in digits))
+    assert set(modes) == {batch_statistics}
+
+
+def test_a_step_is_a_quarter_of_the_radius_if_none_is_given(digits, monkeypatch):
+    sizes = []
+
+    def ascent(norm, epsilon, steps, step_size, bounds):
+        sizes.append(step_size)
+        return Ascent(norm, epsilon, steps, step_size, bounds)
+
+    monkeypatch.setattr(_adversary, "Ascent", ascent)
+    few = tuple(part[:100] for part in digits)
+    quick(epsilon=0.2, max_epochs=1).fit(*few)
+    quick(epsilon=0.2, step_size=0.03, max_epochs=1).fit(*few)
+    assert sizes == [0.05, 0.03]
 
 
 def test_an_attacked_network_keeps_its_statistics_and_its_modes():
