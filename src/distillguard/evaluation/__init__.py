@@ -10,7 +10,8 @@ from ._displays import (
 )
 from ._evaluate import evaluate
 from ._histograms import Histogram, confidence_histogram, gradient_histogram
-from ._layer_by_layer import LayerReport, evaluate_layers
+from ._layer_by_layer import evaluate_layers
+from ._layer_report import LayerReport
 from ._loss_surface import LossSurface, LossSurfaceDisplay
 from ._presets import AttackSpec
 from ._records import Cost
