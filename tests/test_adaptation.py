@@ -132,6 +132,27 @@ def test_a_broken_defence_is_quoted_within_5_points_of_its_twin(name, network, d
     assert blind.robust_accuracy == report.robust_accuracy
 
 
+ELSEWHERE = {}
+"""A network that no look at a function finds, as one behind a service."""
+
+
+def elsewhere(x):
+    return ELSEWHERE["network"](x)
+
+
+def test_a_model_that_tells_the_class_alone_is_searched_by_labels_before_a_student(network, data):
+    """Of its like with margins the search asks nothing."""
+    ELSEWHERE["network"], told = network, {}
+    for name, answer in (
+        ("labels", lambda x: 5.0 * nn.functional.one_hot(elsewhere(x).argmax(dim=1), 10)),
+        ("margins", lambda x: elsewhere(x).detach()),
+    ):
+        report = evaluate(answer, *data, **SETTINGS, adapt=True)
+        told[name] = [row.name for row in report.adaptation.attacks]
+    assert told["labels"][0] == "RayS, by labels"
+    assert not any(name.startswith("RayS") for name in told["margins"])
+
+
 def test_a_thermometer_code_falls_to_a_student_of_its_answers(thermometer, data):
     blind = evaluate(thermometer, *data, adapt=False, **SETTINGS)
     report = evaluate(thermometer, *data, adapt=True, **SETTINGS)
