@@ -19,6 +19,7 @@ from .._model_kinds import check_model
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed, example_keys, key_of_copy
 from .._rejection import n_classes_of, opposed
+from .._slopes import slopes
 from .._typing import Bounds, Callback, Distance, Loss, Mask, Model
 from .._validation import (
     check_at_least,
@@ -186,16 +187,17 @@ def logits_and_jacobian(
     hair = model.facts.hair
     asked = points if hair is None else inside(points, examples.low, examples.high, hair)
     asked = asked.detach().requires_grad_()
-    logits = model(examples, asked)
-    check_differentiable(logits)
-    sums = outputs(logits, examples.labels).sum(dim=0).unbind()
-    gradients = [
-        torch.autograd.grad(each, asked, retain_graph=each is not sums[-1], allow_unused=True)[0]
-        for each in sums
-    ]
-    jacobian = torch.stack([_finite(check_gradient(each)) for each in gradients], dim=1)
-    jacobian = jacobian.masked_fill(~examples.free[:, None], 0)
-    logits = logits.detach()
+    answers: list[Tensor] = []
+
+    def sums() -> tuple[Tensor, ...]:
+        logits = model(examples, asked)
+        check_differentiable(logits)
+        answers.append(logits.detach())
+        return outputs(logits, examples.labels).sum(dim=0).unbind()
+
+    gradients = [_finite(check_gradient(each)) for each in slopes(sums, asked)]
+    jacobian = torch.stack(gradients, dim=1).masked_fill(~examples.free[:, None], 0)
+    logits = answers[0]
     return (logits if hair is None else _confirmed(model, examples, points, logits)), jacobian
 
 

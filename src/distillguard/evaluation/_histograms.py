@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .._modes import borrowed, device_of, dtype_of
 from .._random import draw_seed
+from .._slopes import slopes
+from .._typing import Model
 from .._validation import (
     check_at_least,
     check_differentiable,
@@ -165,20 +169,23 @@ def gradient_histogram(
     with borrowed(network, draw_seed(random_state)):
         for batch in read_inputs(X, size=batch_size):
             points = batch.to(device, dtype_of(network, batch.dtype), copy=True).requires_grad_()
-            logits = network(points)
-            check_logits(logits, len(batch))
-            outputs = softmax(logits, temperature)
-            check_differentiable(outputs)
+            found = slopes(partial(_class_totals, network, points, temperature), points)
             total = torch.zeros(len(batch), device=device, dtype=torch.float64)
-            for output in outputs.unbind(dim=1):
-                (slope,) = torch.autograd.grad(
-                    output.sum(), points, retain_graph=True, allow_unused=True
-                )
+            for slope in found:
                 total += check_gradient(slope).double().abs().flatten(1).mean(dim=1)
-            parts.append(total / outputs.shape[1])
+            parts.append(total / len(found))
     magnitudes = torch.cat(parts).cpu().numpy()
     counts, _ = np.histogram(magnitudes.clip(bins[0], bins[-1]), bins)
     return Histogram(counts, bins, "mean absolute gradient of the softmax (1 / input unit)")
+
+
+def _class_totals(network: Model, points: Tensor, temperature: float) -> Sequence[Tensor]:
+    """The probability of each class, summed over the batch."""
+    logits = network(points)
+    check_logits(logits, len(points))
+    outputs = softmax(logits, temperature)
+    check_differentiable(outputs)
+    return outputs.sum(dim=0).unbind()
 
 
 def _ascending(edges: Any) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Projected gradient descent against a classifier and its detectors at once."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +11,9 @@ from .. import _l0, attacks
 from .._boxes import boxes
 from .._geometry import COUNTS, ball, lp, per_example, project_to_budget
 from .._modes import borrowed
+from .._slopes import slopes
 from .._typing import Bounds, Distance, Mask
+from .._validation import check_gradient
 from ..adaptive._averaged import averaged
 from ..functional import margin_loss
 
@@ -83,12 +87,13 @@ def _descent(
     found, places = points.clone(), torch.arange(len(points), device=points.device)
     for step in range(steps + 1):
         asked = points.detach().requires_grad_()
-        margin, alarm = margin_and_alarm(model, asked, labels, draws)
+        answer = partial(margin_and_alarm, model, asked, labels, draws)
+        margin, alarm = answer()
         left = (margin <= 0) | (alarm > 0)
         found[places] = points.detach()
         if step == steps or not bool(left.any()):
             break
-        direction = _direction(margin, alarm, asked, selective=2 * step < steps)
+        direction = _direction(margin, alarm, asked, answer if 2 * step < steps else None)
         share = FIRST_STEP * (LAST_STEP / FIRST_STEP) ** (step / steps)
         across = _across(direction, norm, epsilon, high - low)
         farther = points.detach() + share * across
@@ -98,14 +103,24 @@ def _descent(
     return found
 
 
-def _direction(margin: Tensor, alarm: Tensor, asked: Tensor, *, selective: bool) -> Tensor:
-    """What fools more, or alarms less where that is done: all of it, or what does no other harm."""
+def _direction(
+    margin: Tensor, alarm: Tensor, asked: Tensor, again: Callable[[], tuple[Tensor, Tensor]] | None
+) -> Tensor:
+    """What fools more, or alarms less where that is done; free of other harm, if asked ``again``.
+
+    ``again`` computes margin and alarm anew, for a graph that stands one backward pass only.
+    """
     fooled = margin > 0
-    if not selective:
+    if again is None:
         (direction,) = torch.autograd.grad(torch.where(fooled, -alarm, margin).sum(), asked)
         return direction
-    (towards,) = torch.autograd.grad(margin.sum(), asked, retain_graph=True)
-    (away,) = torch.autograd.grad(alarm.sum(), asked, allow_unused=True)
+    known = [(margin, alarm)]
+
+    def sums() -> list[Tensor]:
+        return [part.sum() for part in (known.pop() if known else again())]
+
+    towards, away = slopes(sums, asked)
+    towards = check_gradient(towards)
     away = torch.zeros_like(asked) if away is None else -away
     back, ahead = _without(away, towards), _without(towards, away)
     return torch.where(per_example(fooled, asked), back, ahead)

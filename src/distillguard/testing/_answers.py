@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from .._slopes import slopes
 from .._validation import check_output, look_like_probabilities
 from .._words import listed
 from ..evaluation._first_batch import layout_explained
@@ -90,10 +91,13 @@ def plain_points(subject: ModelSubject) -> Tensor:
 def steepest(subject: ModelSubject) -> Tensor:
     """Corners of the bounds towards which gradients raise or lower a logit; none without those."""
     point = subject.interior[:1].clone().requires_grad_()
-    logits = subject.ask(point)
+
+    def logits() -> tuple[Tensor, ...]:
+        found = subject.ask(point)
+        return found[0, :LOGITS].unbind() if found.requires_grad else ()
+
     corners = []
-    for logit in logits[0, :LOGITS] if logits.requires_grad else ():
-        (slope,) = torch.autograd.grad(logit, point, retain_graph=True, allow_unused=True)
+    for slope in slopes(logits, point):
         if slope is not None:
             corners += [torch.where(slope > 0, subject.high, subject.low)]
             corners += [torch.where(slope < 0, subject.high, subject.low)]
