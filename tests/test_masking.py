@@ -621,8 +621,36 @@ def test_every_finding_has_a_page():
         for module in (_rules_attacks, _rules_comparisons, _rules_model)
     )
     codes = set(re.findall(r'"([a-z]+(?:-[a-z]+){1,5})"', sources))
-    assert len(codes) == 19
+    assert len(codes) == 20
     assert codes <= {page.stem for page in pages.glob("*.md")}
+
+
+@pytest.mark.parametrize("diagnosis", [None, "brief"])
+def test_a_report_never_says_no_findings_where_an_attack_stopped(networks, digits, diagnosis):
+    def failing(model, inputs, labels):
+        raise RuntimeError("donated buffers")
+
+    def foreign(model, inputs, labels):
+        raise ValueError("needs 3 channels")
+
+    given = {"fgsm": partial(attacks.fgsm, epsilon=EPSILON), "A": failing, "B": foreign}
+    codes, report = codes_of(networks["undefended"], digits, attacks=given, diagnosis=diagnosis)
+    assert "attack-raised" in codes
+    (finding,) = (each for each in report.findings if each.code == "attack-raised")
+    assert finding.severity == "severe"
+    assert finding.evidence == (
+        "the attack 'A' stopped with an error, RuntimeError: donated buffers; so did 'B'"
+    )
+    assert "No findings" not in str(report)
+    assert type(report).from_json(report.to_json()).findings == report.findings
+
+
+def test_where_the_gradient_is_missing_that_is_the_finding(networks, digits):
+    model = Wrapped(networks["undefended"], before=torch.Tensor.detach)
+    codes, report = codes_of(model, digits, attacks=["pgd", "square"])
+    assert report.observations.raised
+    assert "interrupted-graph" in codes
+    assert "attack-raised" not in codes
 
 
 def test_a_probe_that_fails_costs_its_own_observations_alone(networks, digits):

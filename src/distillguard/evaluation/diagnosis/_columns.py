@@ -32,6 +32,7 @@ def observed(run: Run) -> Observations:
             for told in run.records.stand_ins.get(name, ())
         ),
         unseen=tuple(name for name in run.attacks if asked_nothing(run.records, name)),
+        raised=dict(run.records.errors),
         norm=run.threat.norm,
         epsilon=run.threat.epsilon,
         correct=int(correct.sum()),

@@ -54,6 +54,9 @@ class Observations:
     unseen: tuple[str, ...] = merged(first, ())
     """Attacks that asked the model nothing, and nothing that can be seen from here."""
 
+    raised: Mapping[str, str] = merged(union)
+    """Attacks that raised an error before their end, and which."""
+
     strays: tuple[str, ...] = merged(first, ())
     """Attacks with a budget that returned points which do not count, by name."""
 

@@ -6,6 +6,7 @@ from ._findings import Finding
 from ._observations import Observations
 from ._rules_attacks import (
     attack_fails_its_own_test,
+    attack_raised,
     more_steps_help,
     outside_threat_model,
     silent_success,
@@ -30,6 +31,7 @@ from ._rules_model import (
 
 RULES: tuple[Callable[[Observations], Finding | None], ...] = (
     normalisation_missing,
+    attack_raised,
     outside_threat_model,
     margin_beats_cross_entropy,
     interrupted_graph,

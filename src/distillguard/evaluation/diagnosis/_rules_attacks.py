@@ -1,10 +1,27 @@
 """Rules about the attacks that the caller passed: whether they did what they were passed for."""
 
+from ..._words import listed
 from ._active import EXPECTED
 from ._findings import Finding
 from ._observations import Observations
 from ._remedies import STAND_IN
 from ._thresholds import RARE_SHARE, exceeds, exceeds_disagreement, falls_short, share
+
+
+def attack_raised(seen: Observations) -> Finding | None:
+    """Attacks are missing from the figures, and not because the model has no gradient to follow."""
+    if not seen.raised or seen.differentiable is False:
+        return None
+    (name, error), *others = seen.raised.items()
+    also = f"; so did {listed(other for other, _ in others)}" if others else ""
+    return Finding(
+        code="attack-raised",
+        severity="severe",
+        evidence=f"the attack {name!r} stopped with an error, {error}{also}",
+        meaning="The figures are those of the other attacks, and too high if this one finds more.",
+        remedy="Mend what the error names, or pass only attacks that can attack this model.",
+        figures={"attacks": len(seen.raised)},
+    )
 
 
 def more_steps_help(seen: Observations) -> Finding | None:

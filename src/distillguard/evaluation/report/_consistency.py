@@ -75,6 +75,9 @@ def _counts(report: "RobustnessReport") -> Facts:
         most = correct - max(row.fooled for row in report.attacks)
         yield "robust_accuracy and what the attacks fooled", correct - fooled <= robust <= most
 
+    errors = {row.name: row.error for row in report.attacks if row.error is not None}
+    yield "observations.raised and the errors of the attacks", dict(seen.raised) == errors
+
     others = {
         "at_bounds",
         "lost_at_bounds",
