@@ -81,16 +81,16 @@ python -m benchmarks.large_evaluation
 
 ## On a GPU
 
-On one {gpu} with torch {gpu_torch}: a ResNet-18 that TRADES trained on Fashion-MNIST, and {gpu_images} of
-its test images at linf {gpu_epsilon:g}, in one run. The published AutoAttack searches and judges in the
-model's own precision, float32 with convolutions in TF32, which is PyTorch's default; `evaluate`
-judges in it whatever it searches in. Seconds are a wall clock's, and those of the compiled search
-include the compiler's.
+On one {gpu} with torch {gpu_torch}, in one run: a ResNet-18 that TRADES trained on Fashion-MNIST, on
+{gpu_images} of its test images at linf {gpu_epsilon:g}. The published AutoAttack searches and judges
+in the model's own precision, float32 with convolutions in TF32, which is PyTorch's default;
+`evaluate` judges in it whatever it searches in. Seconds are a wall clock's, and those of the
+compiled search include the compiler's.
 
 {gpu_table}
 
-Training of a pre-activation ResNet-18 on {gpu_examples:,} random images of 3 x 32 x 32, first epoch left
-out, and margin PGD of 40 steps on 2,048 of them:
+Training of a pre-activation ResNet-18 on {gpu_examples:,} random images of 3 x 32 x 32, first epoch
+left out, and margin PGD of 40 steps on 2,048 of them:
 
 {gpu_throughput}
 
@@ -196,7 +196,7 @@ def gpu() -> dict[str, Any]:
     result = load("gpu")
     evaluated = [
         {
-            "attacked by": row["what"].replace("evaluate(\"standard\")", "`evaluate`"),
+            "attacked by": row["what"].replace('evaluate("standard")', "`evaluate`"),
             "search in": row["setting"],
             "robust, %": f"{row['robust, %']:.2f}",
             "passes": round(row["passes"]),

@@ -531,6 +531,7 @@ def test_a_report_saved_by_an_earlier_version_is_read_compared_and_judged_again(
     now = report.to_dict()
     # What rows have since gained, of a model that always answers.
     assert [row.pop("rejected") for row in now["attacks"]] == [0] * len(read["attacks"])
+    assert [row.pop("near") for row in now["attacks"]] == [None] * len(read["attacks"])
     assert {name: now[name] for name in read if name not in ("headline", "observations")} == {
         name: read[name] for name in read if name not in ("headline", "observations")
     }

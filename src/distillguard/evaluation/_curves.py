@@ -305,7 +305,14 @@ def _radii(name: str, given: Any, norm: Distance) -> list[float]:
 
 def _given(argument: str, given: Any) -> dict[str, Entry]:
     empty = given is None or (isinstance(given, Mapping) and not given)
-    return {} if empty else entries(argument, given)
+    found = {} if empty else entries(argument, given)
+    for entry in found.values():
+        if entry.near is not None:
+            raise ValueError(
+                f"{entry.where} must have near=None in a curve, which knows no attacks before it, "
+                f"got {entry.near!r}"
+            )
+    return found
 
 
 def _nearest(entry: Entry, threat: ThreatModel, offered: dict[str, Any]) -> AttackSpec:
@@ -320,7 +327,7 @@ def _nearest(entry: Entry, threat: ThreatModel, offered: dict[str, Any]) -> Atta
 
 def _within(entry: Entry, threat: ThreatModel, offered: dict[str, Any]) -> Any:
     """The attack as a function that still takes epsilon and norm."""
-    where, attack, _ = entry
+    where, attack = entry.where, entry.attack
     known = ours(attack)
     if known is None:
         check_call(where, attack, epsilon=1.0, norm=threat.norm)

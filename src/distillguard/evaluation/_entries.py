@@ -11,7 +11,7 @@ from torch import nn
 
 from .. import attacks
 from .._typing import Distance
-from .._validation import check_choice
+from .._validation import check_choice, check_share
 from ._judge import ThreatModel
 from ._ours import Ours, completed, ours, unwrapped
 from ._presets import PRESETS, AttackSpec, preset
@@ -52,6 +52,9 @@ class Entry(NamedTuple):
     attack: Any
     norm: Distance | None = None
     """The norm in which its distances are worth reading, where the caller told."""
+
+    near: float | None = None
+    """As in :class:`AttackSpec`."""
 
 
 def resolve_attacks(
@@ -161,12 +164,15 @@ def _is_brief(value: Any) -> bool:
 
 
 def _entry(where: str, given: Any) -> Entry:
-    """An attack, plain or with the norm that it minimises."""
-    if not (isinstance(given, tuple) and len(given) == 2):
+    """An attack, plain or with the norm that it minimises and with what else a spec has."""
+    if isinstance(given, tuple) and len(given) == 2:
+        given = AttackSpec(*given)
+    if not isinstance(given, AttackSpec):
         return Entry(where, checked(where, given))
-    attack, norm = given
-    check_choice(f"norm of {where}", norm, get_args(Distance))
-    return Entry(where, checked(where, attack), norm)
+    check_choice(f"norm of {where}", given.norm, get_args(Distance))
+    if given.near is not None:
+        check_share(f"near of {where}", given.near)
+    return Entry(where, checked(where, given.attack), given.norm, given.near)
 
 
 def checked(where: str, attack: Any) -> Any:
@@ -184,11 +190,11 @@ def checked(where: str, attack: Any) -> Any:
 
 def complete(entry: Entry, threat: ThreatModel, **offered: Any) -> AttackSpec:
     """Give an attack of this package what the evaluation knows and it was not told."""
-    where, attack, norm = entry
+    where, attack, norm, near = entry
     known = ours(attack)
     if known is None:
         check_call(where, attack)
-        return AttackSpec(attack, norm or threat.norm)
+        return AttackSpec(attack, norm or threat.norm, near)
     _check_settings(where, known)
     if "epsilon" in known.parameters:
         _check_radius(where, known, threat.norm)
@@ -198,7 +204,7 @@ def complete(entry: Entry, threat: ThreatModel, **offered: Any) -> AttackSpec:
     _check_norm(where, known, asked)
     attack = completed(attack, epsilon=threat.epsilon, norm=asked, bounds=threat.bounds, **offered)
     told = ours(attack)
-    return AttackSpec(attack, norm or (told and told.norm) or threat.norm)
+    return AttackSpec(attack, norm or (told and told.norm) or threat.norm, near)
 
 
 def check_call(where: str, attack: Any, **keywords: Any) -> None:

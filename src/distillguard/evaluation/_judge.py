@@ -9,6 +9,7 @@ from .._boxes import boxes
 from .._geometry import lp_norm, per_example
 from .._rejection import opposed, refused
 from .._typing import Bounds, Distance, Mask, Model
+from ..functional import margin_loss
 from ._query import logits_of
 
 _EXPONENTS: dict[Distance, float] = {"linf": 0.0, "l2": 0.5, "l1": 1.0}
@@ -70,11 +71,14 @@ class Verdict(NamedTuple):
     own_distance: Tensor
     """Distance in the attack's own norm, float64."""
 
+    lead: Tensor
+    """Lead of the true class at a point within the threat model, infinite at others, float64."""
+
     @classmethod
     def of_nothing(cls, labels: Tensor) -> "Verdict":
         """The verdict on no examples, on the device of the labels."""
         no = torch.empty(0, dtype=torch.bool, device=labels.device)
-        return cls(labels[:0], no, no, no, no, no.double(), no.double())
+        return cls(labels[:0], no, no, no, no, no.double(), no.double(), no.double())
 
 
 def judge(
@@ -126,6 +130,7 @@ def _verdict(
         rejected=refused(model, logits) & within,
         distance=lp_norm(delta, threat.norm),
         own_distance=lp_norm(delta, own_norm),
+        lead=torch.where(within, -margin_loss(logits, labels).double(), torch.inf),
     )
 
 

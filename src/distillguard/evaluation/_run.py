@@ -31,6 +31,9 @@ from ._progress import Progress
 from ._query import QueryCounter, logits_of
 from ._records import Records
 
+STALLED = 0.95
+"""Share of the clean lead above which attacks have not got anywhere."""
+
 
 @dataclass
 class Run:
@@ -113,12 +116,17 @@ class Run:
         labels = chunk.labels
         correct = self.records.columns["predicted"][rows].to(labels.device) == labels
         surviving = correct.clone()
+        clean = -self.records.columns["margin"][rows].to(labels.device)
+        least = torch.full_like(clean, torch.inf)
         for name, spec in self.attacks.items():
             with self.progress.during(name, len(labels)):
                 if name in unknown:
-                    chosen = (surviving if self.survivors_only else correct).nonzero().squeeze(1)
-                    self.run_attack(name, spec, chunk, chosen, surviving)
+                    chosen = correct
+                    if self.survivors_only:
+                        chosen = surviving & worth_attacking(spec.near, least / clean)
+                    self.run_attack(name, spec, chunk, chosen.nonzero().squeeze(1), surviving)
             surviving &= ~self.records.of(name, "fooled")[rows].to(labels.device)
+            least = least.minimum(self.records.of(name, "lead")[rows].to(labels.device))
 
     def run_attack(
         self, name: str, spec: AttackSpec, chunk: Chunk, chosen: Tensor, surviving: Tensor
@@ -267,6 +275,18 @@ class Run:
             self.records.stand_ins[part] = tuple(dict.fromkeys([*known, *spent.stand_ins]))
 
 
+def worth_attacking(near: float | None, left: Tensor) -> Tensor:
+    """Which examples a costly attack runs on, by the share of their clean lead that is left: (n,).
+
+    Those near the boundary, and those on which no search got anywhere, which tells nothing of them.
+    """
+    return (
+        torch.ones_like(left, dtype=torch.bool)
+        if near is None
+        else ~((left >= near) & (left <= STALLED))
+    )
+
+
 def clean_columns(
     logits: Tensor, labels: Tensor, places: Tensor, rejected: Tensor
 ) -> dict[str, Tensor]:
@@ -301,4 +321,5 @@ def attack_columns(
         f"{name}/legal": spread(verdict.legal, True),
         f"{name}/distance": spread(verdict.distance, torch.nan),
         f"{name}/own_distance": spread(verdict.own_distance, torch.nan),
+        f"{name}/lead": spread(verdict.lead, torch.inf),
     }

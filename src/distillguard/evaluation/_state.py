@@ -228,7 +228,7 @@ def described(
     run = {}
     for name, spec in attacks.items():
         describer = Describer()
-        run[name] = {"run": describer(spec.attack), "norm": spec.norm}
+        run[name] = {"run": describer(spec.attack), "norm": spec.norm, "near": spec.near}
         if describer.notes:
             notes[f"resumed attack {name}"] = "; ".join(describer.notes)
     return {"evaluation": evaluation, "attacks": run}

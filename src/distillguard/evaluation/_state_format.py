@@ -23,7 +23,7 @@ from ._records import DRAWN, SAMPLED, SHOWN
 from ._run import attack_columns, clean_columns
 
 NAME = "distillguard evaluation state"
-FORMAT = f"{NAME} 5"
+FORMAT = f"{NAME} 6"
 
 _COST = object_with({"forwards": COUNT, "backwards": COUNT, "seconds": SIZE})
 _FACTS = object_with(
@@ -236,7 +236,7 @@ def _check_verdicts(name: str, columns: Tensors) -> None:
     correct = (columns["predicted"] == columns["label"])[: len(attacked)]
     seen = attacked & legal
     order = (fooled <= success) & (success <= seen) & (rejected <= seen) & (attacked <= correct)
-    order &= ~(rejected & success)
+    order &= ~(rejected & success) & ~columns[f"{name}/lead"].isnan()
     _demand(bool(order.all()), f"verdicts on {name} that can be")
 
 
@@ -274,4 +274,4 @@ def _dtypes(columns: Tensors) -> dict[str, torch.dtype]:
 def _verdict() -> Verdict:
     """A verdict on no examples, to learn the dtypes of its columns from."""
     no, whole, real = (torch.zeros(0, dtype=t) for t in (torch.bool, torch.int64, torch.float64))
-    return Verdict(whole, no, no, no, no, real, real)
+    return Verdict(whole, no, no, no, no, real, real, real)

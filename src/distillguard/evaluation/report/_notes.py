@@ -32,6 +32,7 @@ def notes(report: "RobustnessReport") -> list[str]:
         + ", ".join(f"{name} {version}" for name, version in report.versions.items())
         + ".",
     ]
+    lines[1:1] = nearer(report)
     lines += adapted(report)
     if report.adaptation is not None:
         lines += adaptation_notes(report, report.adaptation)
@@ -49,6 +50,19 @@ def notes(report: "RobustnessReport") -> list[str]:
                 f"{row.name} returned {row.illegal} points outside the bounds, which do not count."
             )
     return lines
+
+
+def nearer(report: "RobustnessReport") -> list[str]:
+    """Which attacks left out what was far from the boundary."""
+    names: dict[float, list[str]] = {}
+    for row in report.attacks:
+        if row.near is not None:
+            names.setdefault(row.near, []).append(row.name)
+    return [
+        f"Of those, {' and '.join(told)} left out the examples whose lead the earlier attacks had "
+        f"lowered, but not below {100 * near:g} % of the clean lead."
+        for near, told in names.items()
+    ]
 
 
 def adaptation_notes(report: "RobustnessReport", adaptation: "Adaptation") -> list[str]:

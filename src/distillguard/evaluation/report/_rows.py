@@ -51,6 +51,9 @@ class AttackRow:
         Why the attack could not run, or ran on ``attacked`` examples only.
     rejected : int
         Attacked examples whose point, within the threat model, the model refused to classify.
+    near : float or None
+        It ran only on examples whose lead the attacks before it had brought below this share of the
+        clean lead, or had not brought down: see :class:`AttackSpec`.
     """
 
     name: str
@@ -67,6 +70,7 @@ class AttackRow:
     illegal: int = 0
     error: str | None = None
     rejected: int = 0
+    near: float | None = None
 
 
 def attack_records(rows: Iterable[AttackRow]) -> list[dict[str, Any]]:
@@ -86,12 +90,16 @@ def rows(
     correct = records.columns["predicted"] == records.columns["label"]
     standing, found = correct, []
     for name, spec in attacks.items():
-        found.append(row(records, name, spec.norm, standing if survivors_only else correct))
+        meant = standing if survivors_only else correct
+        near = spec.near if survivors_only else None
+        found.append(row(records, name, spec.norm, meant, near))
         standing = standing & ~records.of(name, "fooled")
     return tuple(found)
 
 
-def row(records: Records, name: str, norm: Distance, standing: Tensor) -> AttackRow:
+def row(
+    records: Records, name: str, norm: Distance, standing: Tensor, near: float | None = None
+) -> AttackRow:
     """Sum up an attack's columns; ``standing`` are the examples that it was meant for."""
     attacked = records.of(name, "attacked")
     success = records.of(name, "success")
@@ -117,6 +125,7 @@ def row(records: Records, name: str, norm: Distance, standing: Tensor) -> Attack
         illegal=int((attacked & ~records.of(name, "legal")).sum()),
         error=records.errors.get(name),
         rejected=int(records.of(name, "rejected").sum()),
+        near=near,
     )
 
 

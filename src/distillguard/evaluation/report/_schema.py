@@ -64,8 +64,9 @@ _ATTACK = object_with(
         "illegal": COUNT,
         "error": or_null(TEXT),
         "rejected": COUNT,
+        "near": or_null(_SHARE),
     },
-    optional={"rejected"},
+    optional={"rejected", "near"},
 )
 _REJECTION = object_with(
     {
