@@ -81,9 +81,9 @@ python -m benchmarks.large_evaluation
 
 ## On a GPU
 
-On one {gpu} with torch {gpu_torch}, in one run: a ResNet-18 that TRADES trained on Fashion-MNIST, on
-{gpu_images} of its test images at linf {gpu_epsilon:g}. The published AutoAttack searches and judges
-in the model's own precision, float32 with convolutions in TF32, which is PyTorch's default;
+On one {gpu} with torch {gpu_torch}, in one run: a ResNet-18 that TRADES trained on Fashion-MNIST,
+on {gpu_images} of its test images at linf {gpu_epsilon:g}. The published AutoAttack searches and
+judges in the model's own precision, float32 with convolutions in TF32, which is PyTorch's default;
 `evaluate` judges in it whatever it searches in. Seconds are a wall clock's, and those of the
 compiled search include the compiler's.
 
