@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from benchmarks._common import RESULTS, load, table
+from benchmarks._survivors import SETTLED
 
 PAGE = RESULTS.parents[1] / "docs" / "explanation" / "trust.md"
 CONTRACT, MODELS = "tests/test_attacks_contract.py", "tests/test_any_model.py"
@@ -103,6 +104,8 @@ constant, a condition, a reduction, a bound, a keyword, a call or an early exit.
 changes that its rules allow in `src`, some from every folder, and runs the tests that execute the
 changed line, the shortest first, for at most {seconds:g} seconds. {by_rule}
 
+{by_hand_after}
+
 ## Deliberate faults in the environment
 
 `python -m benchmarks.faults` kills processes, fills the disk, damages files and works in several
@@ -133,6 +136,7 @@ def page() -> str:
         rest=promises(REST),
         by_hand=told_of_faults(load("mutants")["faults"]),
         by_rule=told_of_faults(ruled["faults"]),
+        by_hand_after=told_of_survivors(ruled["faults"]),
         seconds=ruled["limit"],
         faults=table(rows, ["fault", "trials", "right", "refused", "lost"]),
         load=told_of_load(found["load"]),
@@ -163,6 +167,19 @@ def told_of_faults(faults: list[dict[str, Any]]) -> str:
     if verdicts["SURVIVED"]:
         told += f"; {verdicts['SURVIVED']} survived the tests asked; the result file names them"
     return f"{told}."
+
+
+def told_of_survivors(faults: list[dict[str, Any]]) -> str:
+    """How the survivors were settled since, by hand."""
+    names = [fault["fault"] for fault in faults if fault["verdict"] == "SURVIVED"]
+    settled = Counter(SETTLED[name][0] if name in SETTLED else "open" for name in names)
+    return (
+        f"The {len(names)} survivors were looked at by hand, after the run: {settled['test']} are "
+        "detected by a test that the limit of seconds had left out or that was written since, "
+        f"{settled['equivalent']} change nothing that anybody could observe or was promised, and "
+        f"{settled['open']} are open. `benchmarks/_survivors.py` names each with its test or its "
+        "reason. These are no figures of a run: another sample would find other survivors."
+    )
 
 
 def told_of_load(found: dict[str, Any]) -> str:

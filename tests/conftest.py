@@ -50,6 +50,15 @@ def query(model, inputs: Tensor, labels: Tensor | None = None, **settings) -> Qu
     return Query(model, inputs.dtype, labels, **settings)
 
 
+def each_once_with_an_example(broken) -> set[str]:
+    """The names of broken promises, of which none is told twice or shows an empty example."""
+    names = [one.promise for one in broken]
+    assert len(names) == len(set(names))
+    for one in broken:
+        assert one.example is None or len(one.example) or one.promise == "empty-batch"
+    return set(names)
+
+
 class _Deaf(torch.autograd.Function):
     """The identity, with no gradient where a value lies at 0 or 1: PyTorch's clamp since 2.14."""
 

@@ -497,6 +497,21 @@ def test_a_minimum_distance_attack_returns_what_it_cannot_fool_unchanged(case):
     assert torch.equal(case(model, inputs, labels), inputs)
 
 
+class Shelf(nn.Module):
+    """Class 0 by its lead where the inputs are bright; a tie, which class 0 wins, elsewhere."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        lead = (inputs.flatten(1).mean(dim=1) - 0.4).relu()
+        return torch.stack([lead, 0 * lead], dim=1)
+
+
+@pytest.mark.parametrize("case", cases(budget=False))
+def test_a_tie_that_the_label_wins_is_no_success_of_a_minimum_distance_attack(case):
+    inputs = pixels(6)
+    labels = torch.zeros(6, dtype=torch.int64)
+    assert torch.equal(case(Shelf(), inputs, labels), inputs)
+
+
 @pytest.mark.parametrize("case", cases(budget=False))
 def test_a_minimum_distance_attack_does_not_touch_what_is_misclassified(tangled, case):
     inputs = pixels(6)

@@ -88,6 +88,17 @@ def test_the_page_on_trust_has_todays_figures_and_names_what_there_is():
         assert (ROOT / "benchmarks" / f"{module}.py").exists(), module
 
 
+def test_every_survivor_that_is_settled_survived_and_names_its_reason_or_a_test_there_is():
+    settled = importlib.import_module("benchmarks._survivors").SETTLED
+    faults = common.load("mutants-by-rule")["faults"]
+    assert settled.keys() <= {each["fault"] for each in faults if each["verdict"] == "SURVIVED"}
+    for how, what in settled.values():
+        assert how in ("test", "equivalent")
+        if how == "test":
+            path, name = what.split("::")
+            assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8"), what
+
+
 def test_readme_has_what_its_code_printed_and_the_figures_of_the_committed_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert front.filled(text) == text

@@ -382,6 +382,22 @@ def test_a_search_fares_the_same_in_any_batch():
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-6)
 
 
+def test_a_search_fares_the_same_in_other_units_and_mirrored():
+    generator = torch.Generator().manual_seed(0)
+    inputs = 0.1 * torch.rand(6, 16, generator=generator, dtype=torch.float64)
+    labels = torch.zeros(6, dtype=torch.int64)
+    sign = 1 - 2 * (torch.arange(16) % 2)
+    found = carlini_wagner_l2(
+        lambda points: humps((1 + sign * points) / 2),
+        sign * (2 * inputs - 1),
+        labels,
+        bounds=(-1.0, 1.0),
+    )
+    expected = carlini_wagner_l2(humps, inputs, labels)
+    assert (humps(expected).argmax(dim=1) == 1).all()
+    torch.testing.assert_close((1 + sign * found) / 2, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("attack", [carlini_wagner_l2, carlini_wagner_linf])
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("steps", [100, 200, 333])

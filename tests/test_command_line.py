@@ -13,6 +13,7 @@ from torch import nn
 
 from distillguard import UndefendedClassifier, evaluate, exercises
 from distillguard.__main__ import main
+from distillguard._cli._model import model_from
 
 N_CLASSES, SHAPE = 3, (3, 4, 4)
 
@@ -128,6 +129,14 @@ def test_every_form_of_one_model_and_its_data_gets_the_report_of_evaluate(
     assert read["robust_accuracy"] == report.robust_accuracy
     assert 0 < report.robust_accuracy < 17 / 18
     assert report.headline in shown
+
+
+@pytest.mark.parametrize("file", ["scripted.pt", "exported.pt2"])
+def test_a_program_is_put_on_the_device_that_is_named_and_nothing_else_changes(inside, file):
+    filters = list(warnings.filters)
+    weights = [tensor.device.type for tensor in model_from(file, "meta").parameters()]
+    assert weights == ["meta", "meta"]
+    assert warnings.filters == filters
 
 
 def test_a_saved_estimator_looks_its_folders_up_by_name(inside, capsys):

@@ -1,11 +1,14 @@
 """Examples from memory, data sets and loaders are held to the same rules."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from distillguard import UndefendedClassifier, datasets
+from distillguard._data._arrays import as_tensor
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +202,12 @@ def test_a_network_draws_other_numbers_in_every_epoch(digits):
     UndefendedClassifier(network, max_epochs=12, batch_size=128, random_state=0).fit(*digits)
     assert len(drawn) % 12 == 0
     assert len(set(drawn)) == len(drawn) > 12
+
+
+def test_a_read_only_array_is_taken_without_a_word_and_without_a_copy():
+    array = np.arange(6.0).reshape(2, 3)
+    array.flags.writeable = False
+    filters = list(warnings.filters)
+    tensor = as_tensor(array)
+    assert warnings.filters == filters
+    assert tensor.data_ptr() == array.ctypes.data

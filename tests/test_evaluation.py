@@ -226,6 +226,17 @@ def test_labels_of_any_kind_are_looked_up_in_classes(four):
         evaluate(estimator, inputs, ["zebra", "ant", "cat", "ant"], epsilon=0.1)
 
 
+@pytest.mark.parametrize(
+    ("given", "made"), [("auto", "brief"), ("brief", "brief"), ("full", "full"), (None, None)]
+)
+def test_quick_attacks_shorten_the_diagnosis_that_nobody_asked_for_alone(
+    halfspace, examples, given, made
+):
+    settings = {"epsilon": 0.1, "attacks": "quick", "random_state": 0, "diagnosis": given}
+    report = evaluate(halfspace, *examples(10), **settings)
+    assert report.observations.diagnosis == made
+
+
 def test_arrays_tensors_datasets_and_loaders_give_one_result(halfspace, examples):
     inputs, labels = examples(30)
     attack = {"pgd": partial(attacks.pgd, epsilon=0.05, steps=5, random_state=3)}

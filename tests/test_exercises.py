@@ -1,6 +1,8 @@
 """The exercises: tasks are whole, stubs and errors are met kindly, results say what is needed."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,26 @@ def test_a_failure_names_the_property_the_input_and_the_reason():
     assert failure.found.startswith("got [0.0]")
     assert failure.why in str(result)
     assert "FAILED  agrees" in str(result)
+
+
+def test_an_answer_of_another_shape_is_told_both_shapes():
+    answer = lambda logits, labels: torch.zeros(7, 7)  # noqa: E731
+    failure = next(
+        each for each in exercises.check("margin", answer).failures if each.name == "agrees"
+    )
+    assert failure.found == "got shape (7, 7), expected (1,)"
+
+
+def test_the_import_of_the_exercises_draws_no_random_numbers():
+    script = "import torch; torch.manual_seed(3); import {}; print(torch.rand(4).tolist())"
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", script.format(module)],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for module in ("distillguard.exercises", "math")
+    ]  # fmt: skip
+    assert shown[0] == shown[1]
 
 
 def test_an_answer_that_overwrites_its_arguments_is_told_so():

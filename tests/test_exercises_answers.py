@@ -146,6 +146,8 @@ WRONG = {
         ("range(steps)", "range(1)", "depends"),
         ("student.parameters(), lr", "[*student.parameters(), *teacher.parameters()], "
          "weight_decay=1e-3, lr", "agrees"),
+        ("    return student", "    for weight in teacher.parameters():\n"
+         "        weight.data *= 1 - 1e-6\n    return student", "teacher-kept"),
     ],
     "zero_gradient_share": [
         (".all(dim=1)", "", "agrees"),
@@ -197,6 +199,7 @@ WRONG = {
         ("min(high, c)", "c", "agrees"),
         ("max(low, c)", "c", "agrees"),
         ("(low + high) / 2", "c / 2 if success else 10 * c", "agrees"),
+        ("(low + high) / 2", "2 * high", "brackets"),
     ],
     "search_over_c": [
         ("return best", "return c", "asks"),
@@ -214,6 +217,8 @@ WRONG = {
         ("(alpha > 0) & (beta < 0)", "alpha == alpha", "signs"),
         ("-alpha * beta", "alpha * beta", "agrees"),
         (".tril()", ".tril(-1)", "pair"),
+        ("(alpha > 0) & (beta < 0)", "(alpha > 0) & (fall[:, None] < 0) & (fall < 0)", "agrees"),
+        ("jacobian.sum(dim=0) - rise", "(jacobian.sum(dim=0) - rise).clamp(max=0)", "agrees"),
         ("-alpha * beta", "alpha - beta", "agrees"),
         ("jacobian[target]", "jacobian[0]", "agrees"),
         ("tuple(sorted(jacobian[target].topk(2).indices.tolist()))", "signs"),

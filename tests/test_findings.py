@@ -299,6 +299,23 @@ def test_sound_attacks_pass_their_own_test(network, digits):
         assert "attack-fails-its-own-test" not in raised(report)
 
 
+def test_an_attack_that_works_in_place_passes_the_test_like_one_that_does_not(network, digits):
+    usual = partial(SHORT, loss="margin", random_state=0)
+
+    def scribbles(model, inputs, labels):
+        found = usual(model, inputs, labels)
+        inputs.fill_(-7)
+        labels.fill_(0)
+        return found
+
+    seen, scribbled = (
+        reported(network, digits, attacks={"mine": attack}).observations
+        for attack in (usual, scribbles)
+    )
+    assert scribbled.active_tested == seen.active_tested
+    assert scribbled.active_found == seen.active_found >= 0.9 * seen.active_tested > 5
+
+
 SHORT = partial(attacks.pgd, epsilon=EPSILON, steps=10, redraw=False)
 
 

@@ -518,6 +518,15 @@ def test_an_attack_that_loses_what_it_found_is_noticed(halfspace, examples):
         assert ("silent-success" in {f.code for f in report.findings}) == bool(silent)
 
 
+def test_what_withstands_a_wider_radius_differs_by_what_was_lost_and_won(networks, digits):
+    seen = codes_of(networks["undefended"], digits)[1].observations
+    left = seen.budget_survivors
+    assert len(left) == 3
+    assert max(seen.budget_won) > 0
+    for step in range(2):
+        assert left[step + 1] == left[step] + seen.budget_lost[step] - seen.budget_won[step]
+
+
 def test_success_that_falls_with_the_budget_is_noticed():
     seen = Observations(
         correct=200,
@@ -771,6 +780,13 @@ def test_the_search_behind_a_rise_runs_whole_where_it_is_needed_alone(thresholdi
     torch.testing.assert_close(found, torch.where(hidden[:, None], whole, few), atol=1e-4, rtol=0)
 
 
+class Frozen(nn.Linear):
+    """A layer of a program that takes no hooks."""
+
+    def register_forward_hook(self, *_args, **_settings):
+        raise RuntimeError("frozen")
+
+
 def test_the_last_linear_layer_is_seen_with_what_it_takes_and_gives():
     first, last = nn.Linear(4, 5), nn.Linear(5, 3)
     inputs = torch.rand(7, 4)
@@ -782,8 +798,10 @@ def test_the_last_linear_layer_is_seen_with_what_it_takes_and_gives():
         torch.testing.assert_close(given, hidden)
         torch.testing.assert_close(output, last(hidden))
         assert not any(module._forward_hooks for module in network)
-        plain = QueryCounter(nn.Tanh())
-        output, given, layer = seen_by_last_layer(plain, inputs, inputs.dtype, 3)
-        assert layer is None
-        assert output.equal(inputs.tanh())
-        assert given.equal(inputs.tanh())
+        frozen = Frozen(4, 5)
+        for plain, logits in ((nn.Tanh(), inputs.tanh()), (frozen, frozen(inputs))):
+            model = QueryCounter(plain)
+            output, given, layer = seen_by_last_layer(model, inputs, inputs.dtype, 3)
+            assert layer is None
+            torch.testing.assert_close(output, logits)
+            assert given.equal(output)

@@ -290,6 +290,7 @@ def test_mean_and_deviation_are_saved_and_move_with_the_network():
         ((len, 0, 1), TypeError, "network must be a module, got the function len"),
         ((nn.Identity(), "a", 1), TypeError, "mean must be a number or one per channel, got 'a'"),
         ((nn.Identity(), 0, 0), ValueError, "std must be above 0, got 0.0"),
+        ((nn.Identity(), 0, [1.0, -2.0]), ValueError, "std must be above 0, got -2.0"),
         ((nn.Identity(), float("nan"), 1), ValueError, "mean must be finite, got nan"),
         ((nn.Identity(), [], 1), ValueError, "mean must be a number or one per channel, got shape"),
         (

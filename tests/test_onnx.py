@@ -125,6 +125,19 @@ def test_a_graph_that_computes_something_else_is_not_left_behind(tmp_path, monke
     assert (tmp_path / "a.onnx").read_bytes() == b"the one before"
 
 
+def test_the_rounding_of_large_logits_below_zero_is_none_of_the_graphs(tmp_path):
+    pytest.importorskip("onnxscript")
+    fitted, X = fitted_on(digits, partial(networks.mlp, hidden=()))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in fitted.student_.parameters():
+            weight.copy_(-1e6 * torch.rand(weight.shape, generator=generator))
+    fitted.export_onnx(tmp_path / "a.onnx")
+    expected = fitted.decision_function(X)
+    assert expected.max() < -1e6
+    np.testing.assert_allclose(ran(tmp_path / "a.onnx", X.numpy()), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_package_names_the_extra(package, tmp_path, monkeypatch):
     fitted, _ = fitted_on(digits, partial(networks.mlp, hidden=(8,)))

@@ -10,10 +10,12 @@ import random
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +38,8 @@ from distillguard import (
 from distillguard._processes import Processes
 from distillguard.estimators import _classifier
 from distillguard.exceptions import SaveError
-from distillguard.persistence._networks import networks_of
+from distillguard.persistence._folder import _locked
+from distillguard.persistence._networks import networks_of, no_larger_than
 
 TINY = partial(networks.mlp, hidden=(3,))
 DROPPING = partial(TINY, dropout=0.1)  # a teacher of ExtendedDistiller needs that
@@ -1016,3 +1019,39 @@ def test_a_forked_process_saves_though_its_parent_has_used_threads(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_process_forked_during_a_save_does_not_keep_others_out_after_it(tmp_path):
+    with _locked(tmp_path) as had:
+        assert had
+        child = os.fork()
+        if child == 0:  # a worker, which has the open folder too
+            time.sleep(60)
+            os._exit(0)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_what_other_threads_build_during_a_load_is_not_counted_as_the_saved_network():
+    stopped = []
+
+    def build() -> None:
+        try:
+            nn.ModuleList(nn.Linear(1, 1) for _ in range(600))
+        except SaveError as error:
+            stopped.append(str(error))
+
+    with no_larger_than({}):
+        other = threading.Thread(target=build)
+        other.start()
+        other.join()
+        assert stopped == []
+        build()
+    assert len(stopped) == 1

@@ -28,7 +28,7 @@ from distillguard.evaluation import (
     paired_difference,
 )
 from distillguard.evaluation.diagnosis._rules import findings
-from distillguard.evaluation.report._pictures import png
+from distillguard.evaluation.report._pictures import data_url, png
 from distillguard.exceptions import MissingPackageError
 
 
@@ -215,6 +215,11 @@ def test_images_survive_the_png_encoder(shape):
     pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
     read = np.asarray(Image.open(io.BytesIO(png(pixels.to(torch.uint8)))))
     assert np.array_equal(read.reshape(*shape[1:], shape[0]), pixels.permute(1, 2, 0).numpy())
+
+
+def test_a_value_beyond_a_bound_is_shown_like_the_bound():
+    values = torch.tensor([[-2.0, -1.0, 0.0, 1.0, 2.0]])
+    assert data_url(values, (-1.0, 1.0)) == data_url(values.clamp(-1, 1), (-1.0, 1.0))
 
 
 def test_inputs_that_are_no_images_are_not_shown(halfspace, examples):
@@ -411,7 +416,16 @@ WRONG = {
     "n_examples": [-3, 0, 60.0, 61, 10**40, 10**400],
     "norm": ["l7"],
     "epsilon": [0, -1],
-    "bounds": [[0], [1, 0], [0, "a"], [[0, 1], [1]], [[[0]], [1]], [None, 1], [0, [1, [2]]]],
+    "bounds": [
+        [0],
+        [1, 0],
+        [0, "a"],
+        [[0, 1], [1]],
+        [[[0]], [1]],
+        [None, 1],
+        [0, [1, [2]]],
+        [[0, 1], [1, 1]],
+    ],
     "mask": [[1, 0], [True, [False]], ["x"], True],
     "versions": [None, {"a": 1}],
     "random_state": ["x", -1, 2**63, 1.0],

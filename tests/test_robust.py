@@ -137,6 +137,13 @@ def test_ard_by_hand_and_with_t_squared():
     )
 
 
+def test_at_alpha_1_ards_clean_logits_do_not_enter_whatever_they_are():
+    for clean in (THREE, THREE * torch.nan, torch.full_like(THREE, -torch.inf)):
+        assert value(functional.ard_loss(clean, EVEN, THREE, FIRST, 1.0, 1.0)) == pytest.approx(
+            KL_EVEN_TO_THREE
+        )
+
+
 def test_iad_trusts_the_teacher_as_far_as_it_is_right():
     student, teacher = EVEN, THREE
     for there, trust in ((THREE, 0.75**0.5), (EVEN, 0.5**0.5)):

@@ -7,6 +7,7 @@ from operator import attrgetter
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from scipy.special import huber
 
 from distillguard.scaling_laws import (
     BARTOLDSON2024_ENVELOPE,
@@ -177,21 +178,54 @@ def test_runs_without_noise_give_every_coefficient_back(law):
     assert fit.law.accuracy_line == pytest.approx(law.accuracy_line)
 
 
-@each_form
-def test_gradients_of_the_fit_are_those_of_finite_differences(law):
-    from distillguard.scaling_laws._fitting import Problem
+def form_of(law):
+    """What is fitted to runs that the law drew."""
     from distillguard.scaling_laws._parametric import _ParametricForm
     from distillguard.scaling_laws._quality import _QualityForm
     from distillguard.scaling_laws._runs import read_runs
 
     runs = read_runs(simulated(law, 30, noise=0.003, fids=[0, 1.65, 6.8]))
-    form = {ParametricLaw: _ParametricForm, QualityLaw: _QualityForm}[type(law)](runs, 1.65)
+    return {ParametricLaw: _ParametricForm, QualityLaw: _QualityForm}[type(law)](runs, 1.65)
+
+
+@each_form
+def test_gradients_of_the_fit_are_those_of_finite_differences(law):
+    from distillguard.scaling_laws._fitting import Problem
+
+    form = form_of(law)
     theta = form.transformed(law.coefficients)
     problem = Problem(form, np.full_like(theta, np.nan), 1e-3)
     _, gradient = problem.objective(theta)
     steps = 1e-7 * np.eye(len(theta))
     found = [problem.objective(theta + h)[0] - problem.objective(theta - h)[0] for h in steps]
     assert gradient == pytest.approx(np.array(found) / 2e-7, rel=1e-4, abs=1e-6)
+
+
+@each_form
+def test_the_objective_is_a_number_wherever_a_descent_may_step(law):
+    from distillguard.scaling_laws._fitting import FAR, Problem
+
+    size, random = len(law.coefficients), np.random.default_rng(0)
+    problem = Problem(form_of(law), np.full(size, np.nan), 1e-3)
+    for place in random.choice([-2 * FAR, -FAR, -5, 0, 5, FAR, 2 * FAR], (300, size)):
+        value, gradient = problem.objective(place)
+        assert math.isfinite(value)
+        assert np.isfinite(gradient).all()
+
+
+@each_form
+def test_coefficients_of_any_size_survive_the_logarithms(law):
+    form, large = form_of(law), dict.fromkeys(law.coefficients, 1e5)
+    assert form.natural(form.transformed(large)) == pytest.approx(large)
+
+
+def test_the_objective_is_the_mean_huber_loss_of_the_residuals():
+    fit = ParametricLaw.fit(
+        simulated(BARTOLDSON2024_PARAMETRIC, 60), huber_delta=0.004, n_starts=5, n_bootstrap=0
+    )
+    assert fit.objective == pytest.approx(huber(0.004, fit.residuals).mean())
+    assert fit.objectives[0] == fit.objective
+    assert list(fit.objectives) == sorted(fit.objectives)
 
 
 def test_a_few_wild_runs_do_not_move_a_robust_fit():
@@ -451,6 +485,8 @@ def test_other_bad_input_is_refused():
     law = BARTOLDSON2024_PARAMETRIC
     with pytest.raises(TypeError, match=r"runs must be a mapping of columns.*, got int"):
         ParametricLaw.fit(3)
+    with pytest.raises(TypeError, match=r"runs must be a mapping of columns.*, got list"):
+        ParametricLaw.fit([3, 4])
     with pytest.raises(ValueError, match=r"runs\[1\] must have 'loss', got 'data'"):
         ParametricLaw.fit(
             [{"parameters": 1, "data": 1, "loss": 1}, {"data": 1, "parameters": 1}][::1]

@@ -130,8 +130,9 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_report(path, attacked, qu
     assert shown(resumed) == shown(whole)
 
 
-def test_a_finished_state_gives_the_report_without_attacking_again(path, attacked):
-    settings = SETTINGS | {"random_state": None}
+@pytest.mark.parametrize("seed", [None, 2**63 - 1])
+def test_a_finished_state_gives_the_report_without_attacking_again(path, attacked, seed):
+    settings = SETTINGS | {"random_state": seed}
     first = evaluate(NET, X, Y, state_file=path, **settings)
     before = path.read_bytes()
     attacked.clear()

@@ -10,6 +10,7 @@ from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from conftest import each_once_with_an_example
 from distillguard import (
     AdversarialTrainer,
     DefensiveDistiller,
@@ -293,7 +294,7 @@ def broken(estimator, **settings):
 
 @pytest.mark.parametrize("estimator", FAULTS, ids=lambda each: type(each).__name__)
 def test_a_fault_is_named_and_no_other(estimator):
-    assert {one.promise for one in broken(estimator)} == {FAULTS[estimator]}
+    assert each_once_with_an_example(broken(estimator)) == {FAULTS[estimator]}
 
 
 def test_the_sound_one_among_them_passes():

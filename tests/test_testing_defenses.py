@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import each_once_with_an_example
 from distillguard import defenses
 from distillguard.defenses import BitDepth, Detector, GaussianNoise, Layer, RandomLayer
 from distillguard.exceptions import BrokenPromiseError
@@ -233,7 +234,7 @@ def test_a_fault_is_named_and_no_other(name):
         # Most faults here are lambdas, which no pickle takes.
         check_defense(part, skip=() if promises == "pickle" else "pickle")
     expected = {promises} if isinstance(promises, str) else promises
-    assert {one.promise for one in caught.value.broken} == expected
+    assert each_once_with_an_example(caught.value.broken) == expected
 
 
 def test_the_smallest_example_shows_the_fault():

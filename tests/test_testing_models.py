@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conftest import deaf
+from conftest import deaf, each_once_with_an_example
 from distillguard import DefensiveDistiller, networks
 from distillguard.exceptions import BrokenPromiseError
 from distillguard.testing import check_model
@@ -43,6 +43,11 @@ class Faulty(nn.Module):
 def centred(inputs: Tensor) -> Tensor:
     """So that the network tells several classes apart."""
     return 6 * (inputs - 0.5)
+
+
+def half_black_and_white(inputs: Tensor) -> Tensor:
+    """The first row has an effect and no gradient."""
+    return torch.cat([(inputs[..., :1, :] > 0.5).to(inputs), inputs[..., 1:, :]], dim=-2)
 
 
 class StraightThrough(torch.autograd.Function):
@@ -118,6 +123,11 @@ FAULTS = {
     "noise": (Faulty(lambda x: x + 0.1 * torch.randn_like(x)), "repeatable", "noise"),
     "detached": (Faulty(torch.detach), "differentiable", "detach()"),
     "without a graph": (Faulty(after=torch.detach), "differentiable", "detach()"),
+    "large logits without a graph": (
+        lambda x: 50 + 0.05 * x.detach().flatten(1).sum(dim=1)[:, None] * torch.tensor([1.0, -1.0]),
+        "differentiable",
+        "detach()",
+    ),
     "half detached": (Faulty(lambda x: 2 * x.detach() - x), "true-gradient", "detach()"),
     "rounding": (Faulty(lambda x: (255 * x).round() / 255), "no-stairs", "round"),
     "rounding, straight through": (Faulty(StraightThrough.apply), "no-stairs", "round"),
@@ -142,7 +152,7 @@ def test_a_fault_is_named_and_no_other(name):
     with pytest.raises(BrokenPromiseError) as caught:
         check_model(model, images())
     expected = {promises} if isinstance(promises, str) else promises
-    assert {one.promise for one in caught.value.broken} == expected
+    assert each_once_with_an_example(caught.value.broken) == expected
     assert words in str(caught.value)
 
 
@@ -196,6 +206,7 @@ HONEST = {
     "normalised": lambda: networks.Normalized(mlp(), 0.4, 0.2),
     "two classes": lambda: mlp(classes=2),
     "a function": lambda: mlp().forward,
+    "a row of black and white": lambda: Faulty(half_black_and_white),
     "papers'": lambda: networks.mlp(SHAPE, 10),
 }
 
@@ -293,6 +304,16 @@ def test_the_model_comes_back_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_inputs_that_carry_a_graph_are_examples_like_any():
+    told = []
+    for inputs in (images(), images().requires_grad_() * 1):
+        with pytest.raises(BrokenPromiseError) as caught:
+            check_model(FAULTS["mean of the batch"][0], inputs)
+        assert not any(one.example.requires_grad for one in caught.value.broken)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
 
 
 def test_bounds_of_one_value_each_and_a_coordinate_of_no_width():

@@ -298,6 +298,32 @@ def test_a_run_that_begins_leaves_the_environment_alone():
     assert shown.stdout.strip() == "{}"
 
 
+@pytest.mark.filterwarnings("ignore:this processor has no bfloat16:UserWarning")
+@pytest.mark.parametrize(
+    ("precision", "weights", "products"),
+    [
+        ("32-true", torch.float32, torch.float32),
+        ("64-true", torch.float64, torch.float64),
+        ("bf16-mixed", torch.float32, torch.bfloat16),
+        ("bf16-true", torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_a_precision_is_that_of_weights_and_of_products(precision, weights, products):
+    seen = set()
+
+    class Recorded(nn.Linear):
+        def forward(self, inputs):
+            outputs = super().forward(inputs)
+            if self.training and torch.is_grad_enabled():
+                seen.add((self.weight.dtype, outputs.dtype))
+            return outputs
+
+    network = nn.Sequential(Recorded(12, 8), nn.ReLU(), nn.Linear(8, 2))
+    classifier = UndefendedClassifier(network, max_epochs=1, random_state=0, precision=precision)
+    classifier.fit(INPUTS, [0, 1])
+    assert seen == {(weights, products)}
+
+
 @pytest.mark.parametrize(
     ("capabilities", "precision", "warned"),
     [

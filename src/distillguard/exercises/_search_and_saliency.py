@@ -110,12 +110,14 @@ def _jacobians() -> list[tuple[Tensor, int]]:
     small = torch.tensor([[0.5, 1.0, -0.5], [-1.0, -0.5, 0.25], [0.0, -0.25, 0.5]])
     # One feature of the best pair alone does the wrong thing to the others.
     mixed = torch.tensor([[0.1, 4.0, 0.2, 0.1], [-2.0, 1.0, -0.1, 0.0], [-1.0, 0.0, -0.1, 0.0]])
+    # Here it does as much wrong to the others as the other one does right: the pair is no gain.
+    undone = torch.tensor([[0.1, 4.0, 0.2, 0.1], [-1.0, 4.0, -0.1, 0.0], [-1.0, 0.0, -0.1, 0.0]])
     # Both products positive: falls of the target and rises of the others are no gain.
     trap = torch.tensor([[-3.0, -2.0, 0.5, 0.25], [3.0, 2.0, -0.5, -0.25]])
     # The largest difference of alpha and beta is not the largest product.
     uneven = torch.tensor([[5.0, 4.75, 2.25, 2.0], [-0.5, -0.5, -2.0, -2.25]])
     wide = 2 * points(3, 12, seed=6) - 1
-    return [(small, 0), (mixed, 0), (trap, 0), (uneven, 0), (wide, 2), (wide, 0)]
+    return [(small, 0), (mixed, 0), (trap, 0), (uneven, 0), (wide, 2), (wide, 0), (undone, 0)]
 
 
 def _all_pairs(jacobian: Tensor, target: int) -> tuple[int, int]:

@@ -98,11 +98,11 @@ class Promise(NamedTuple):
         return (self.check.find.__doc__ or "").strip().rstrip(".")
 
     def failures(self, function: Function) -> Iterator[Failure]:
-        """What the check finds first."""
-        for broken in found_by(self.check, function):
+        """What the check finds."""
+        broken = found_by(self.check, function)
+        if broken is not None:
             given = "" if broken.example is None else shown(broken.example)
             yield Failure(self.name, self.rule, broken.message, given, self.why)
-            return
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

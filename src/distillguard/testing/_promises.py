@@ -1,7 +1,7 @@
 """Promises: a table of checks that run in order, and one error that names all broken ones."""
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -65,17 +65,18 @@ def run(checks: Sequence[Check[Subject]], subject: Subject, name: str, skip: Any
         if {one.promise for one in broken} & set(check.needs) or set(unjudged) & set(check.needs):
             unjudged.append(check.promise)
             continue
-        broken += found_by(check, subject)
+        found = found_by(check, subject)
+        broken += [found] if found else []
     if broken:
         raise BrokenPromiseError(_message(name, broken, unjudged, len(checks)), broken, unjudged)
 
 
-def found_by(check: Check[Subject], subject: Subject) -> Iterator[BrokenPromise]:
-    """Broken promises that a check finds; an exception counts as one."""
+def found_by(check: Check[Subject], subject: Subject) -> BrokenPromise | None:
+    """What a check finds first, if anything; an exception counts too."""
     try:
-        yield from check.find(subject)
+        return next(iter(check.find(subject)), None)
     except Exception as error:
-        yield BrokenPromise(check.promise, f"it raised {type(error).__name__}: {error}")
+        return BrokenPromise(check.promise, f"it raised {type(error).__name__}: {error}")
 
 
 def _message(
