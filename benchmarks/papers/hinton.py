@@ -170,6 +170,7 @@ def draw(rows: Rows, column: str) -> "Figure":
             right.text(at, height, f"{height:.1f}", ha="center", va="bottom")
     right.set_xticks(range(len(OMISSIONS)), OMISSIONS)
     right.set(xlabel="transfer set", ylabel="test errors (%)")
+    right.margins(y=0.15)
     right.legend()
     return figure
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Detector(nn.Module):
     """Base class of detectors, which score how suspicious an input is.
 
-    :class:`~distillguard.defenses.LayeredDefense` sets the thresholds of the scores on clean
+    :class:`~distillguard.LayeredDefense` sets the thresholds of the scores on clean
     examples. A subclass implements ``score``, differentiably if possible; a detector with weights
     also implements ``fit`` and ``build``. Store each argument of the constructor in an attribute
     of the same name, so that it can be saved.

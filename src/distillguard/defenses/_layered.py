@@ -81,7 +81,7 @@ class LayeredDefense(RejectingClassifier):
         Share rejected among the clean examples not used to set the thresholds; NaN if there are
         none.
     false_positive_interval_ : tuple of float
-        Its 95 % Clopper-Pearson interval.
+        The 95 % Clopper-Pearson interval of ``false_positive_rate_``.
     classes_ : ndarray of shape (n_classes,)
         The classes, in the order of the logits.
     n_features_in_ : int
@@ -141,7 +141,7 @@ class LayeredDefense(RejectingClassifier):
 
     @property
     def thresholds_(self) -> NDArray[Any]:
-        """A score above is an alarm: (n_detectors,)."""
+        """Scores above which a detector rejects: (n_detectors,)."""
         thresholds: Tensor = self._layered().thresholds
         return thresholds.cpu().numpy()
 
