@@ -17,6 +17,7 @@ NAMES = (
     "carlini_wagner_jsma",
     "story",
 )
+NBSP = "\N{NO-BREAK SPACE}"
 GENERATED = "% Written by: python -m benchmarks.papers --pages. Edit benchmarks/papers instead.\n"
 
 
@@ -117,7 +118,8 @@ def compared(comparisons: list[Row], seeds: int) -> str:
     lines = [f"| | the paper | ours{spread} |" + (" remark |" if remarks else "")]
     lines.append("| --- | ---: | ---: |" + (" --- |" if remarks else ""))
     for one in comparisons:
-        cells = [one["quantity"].replace("|", r"\|"), printed(one["paper"], one["unit"])]
+        quantity = one["quantity"].replace("|", r"\|").replace(" = ", NBSP + "=" + NBSP)
+        cells = [quantity, printed(one["paper"], one["unit"])]
         cells.append(with_unit(one["ours"], one["spread"], one["unit"]))
         lines.append("| " + " | ".join(cells + ([one["why"]] if remarks else [])) + " |")
     return "\n".join(lines) + "\n"

@@ -127,8 +127,8 @@ but it gives all other classes the same weight and succeeds less often.
     caption="Share of targets that JSMA reaches, and number of features changed, by the function "
     "whose Jacobian chooses the pixels.",
     differences="""
-The attack that Carlini and Wagner repaired changes one pixel at a time, up or down, towards a
-random class. Ours is Papernot's attack, which brightens pairs of pixels and is run towards all nine
+Carlini and Wagner's repaired attack changes one pixel at a time, up or down, towards a random
+class. Ours is Papernot's attack, which brightens pairs of pixels and is run towards all nine
 classes, so that the division is the only difference. (`change="both"` lets pixels change either
 way.) The paper's 95 % and 35 pixels come from the description of its code.
 """,
