@@ -128,7 +128,8 @@ def compared(comparisons: list[Row], seeds: int) -> str:
 def counted(holds: list[bool | None]) -> str:
     """How many checks hold."""
     if all(holds):
-        return "The check holds." if len(holds) == 1 else f"All {len(holds)} checks hold."
+        known = {1: "The check holds.", 2: "Both checks hold."}
+        return known.get(len(holds), f"All {len(holds)} checks hold.")
     return f"{sum(map(bool, holds))} of {len(holds)} checks hold."
 
 
