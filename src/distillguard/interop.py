@@ -361,7 +361,7 @@ def to_art(
 class _Lent(nn.Module):
     """A model as a module, as other libraries require, whose mode they cannot change.
 
-    It is asked in its own dtype, whichever they compute in.
+    It runs in its own dtype, whatever dtype the library uses.
     """
 
     def __init__(self, model: Model) -> None:
