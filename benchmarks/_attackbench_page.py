@@ -53,6 +53,9 @@ The best of ours and the best peer, by budget.
 The whole interval is in our favour in {ahead} of the {n}, and in the peer's favour in {behind};
 {undecided} are undecided.
 
+```{{rst-class}} compact
+```
+
 {table}
 
 {behind_text}

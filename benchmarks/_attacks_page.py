@@ -94,6 +94,9 @@ def described(data: str, report: dict[str, Any]) -> str:
     lines = [
         f"{data}, {dates}; {machines}:",
         "",
+        "```{rst-class} compact",
+        "```",
+        "",
         "| network | aim | images | distillguard | | passes | s | strongest peer | | passes | s |",
         "| --- " * 2 + "| ---: " + "| --- | ---: | ---: | ---: " * 2 + "|",
     ]

@@ -38,6 +38,9 @@ python -m benchmarks.evaluation           # --published FOLDER adds the publishe
 python -m benchmarks.evaluation --page    # writes this page
 ```
 
+```{{rst-class}} compact
+```
+
 {table}
 
 In the {n_trained} rows for networks trained here, `evaluate` leaves more images than AutoAttack in

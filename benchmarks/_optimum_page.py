@@ -34,6 +34,9 @@ The ratios are over the images whose least distance is proved. In linf, proved m
 misclassified point is more than a thousandth closer than the closest known one, so a ratio can be a
 thousandth too small.
 
+```{{rst-class}} compact
+```
+
 {ratios}
 
 ## How much of robust accuracy is true
@@ -42,6 +45,9 @@ The radii are the hardest ones, among the least distances themselves. The table 
 that `evaluate(attacks="standard")` does not fool: those that are proved to have no misclassified
 point within the radius, those that have one which the attacks missed, and those for which the time
 ran out.
+
+```{{rst-class}} compact
+```
 
 {truth}
 

@@ -1,16 +1,17 @@
-"""The museum: defences that were published and broken, and what ``evaluate`` says of each.
+"""The museum: defences that were published and broken, and what ``evaluate`` reports on each.
 
 Each is a small faithful implementation on MNIST-5k or Fashion-MNIST, at a radius in linf where the
-network without it keeps 5 % or less. Measured are the accuracy after PGD on the cross-entropy with
-40 steps, as one writes it without looking at the defence; what ``evaluate`` says with no option;
-and the accuracy after the best adaptive attack that we can write (``_museum/adaptive.py``).
+network without it keeps 5 % or less. Measured are the accuracy under PGD on the cross-entropy with
+40 steps that ignores the defence, the accuracy that ``evaluate`` reports with default options, and
+the accuracy under the best adaptive attack that we could write (``_museum/adaptive.py``).
 
     python -m benchmarks.museum [--defences TEXT] [--examples 100] [--cache FOLDER]
         [--again] [--ours] [--pages]
 
-Writes ``results/museum.json`` after every row; a row that is there is kept, unless ``--again``.
+Writes ``results/museum.json`` after every row; existing rows are kept, unless ``--again``.
 ``--ours`` measures ``evaluate`` again beside the other figures of an earlier run. ``--defences``
-selects those with TEXT in the name. ``--pages`` writes ``docs/museum.md`` from the rows.
+selects those with TEXT in the name. ``--pages`` measures nothing: it writes ``docs/museum.md`` from
+the rows, with the descriptions in ``_museum/exhibits.py``.
 """
 
 import argparse
@@ -35,7 +36,7 @@ Row = dict[str, Any]
 
 
 def ours(model: nn.Module, X: Tensor, y: Tensor, epsilon: float) -> Row:
-    """What ``evaluate`` says with no option."""
+    """What ``evaluate`` reports with default options."""
     began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -51,7 +52,7 @@ def ours(model: nn.Module, X: Tensor, y: Tensor, epsilon: float) -> Row:
 
 
 def attacked(exhibit: Exhibit, threat: Threat, studio: Studio) -> Row:
-    """What the unadapted and the best adaptive attack leave, and what is left without defence."""
+    """Accuracy under the unadapted and the best adaptive attack, and without the defence."""
     twin = threat._replace(model=studio.small(exhibit.twin), randomised=False, rejects=False)
     oblivious = exhibit.oblivious(threat.model) if exhibit.oblivious else None
     accuracy, said = unadapted(threat, oblivious)
@@ -102,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     before = load("museum", chosen.results)
     if chosen.pages:
+        described = {one.name: one.published() for one in EXHIBITS}
+        before["rows"] = [row | described[row["name"]] for row in before["rows"]]
+        save("museum", before, chosen.results)
         PAGE.write_text(page(before), encoding="utf-8")
         return
     torch.set_num_threads(1)

@@ -137,7 +137,7 @@ html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
-html_sidebars = {"index": [], "changelog": [], "glossary": []}
+html_sidebars = {page: [] for page in ("index", "exercises", "museum", "changelog", "glossary")}
 html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],

@@ -6,7 +6,7 @@ from typing import Any
 PAGE = Path(__file__).parents[2] / "docs" / "museum.md"
 GENERATED = "% Written by: python -m benchmarks.museum --pages. Edit benchmarks/_museum instead.\n"
 POINTS = 0.05
-"""How far above the best adaptive attack's a figure may stand, and above the twin's."""
+"""How far an accuracy may exceed that under the best adaptive attack, and the twin's."""
 
 BROKEN_BY = {
     "Athalye et al. 2018": "https://arxiv.org/abs/1802.00420",
@@ -15,20 +15,23 @@ BROKEN_BY = {
     "Mosbach et al. 2018": "https://arxiv.org/abs/1810.12042",
     "Tramer et al. 2020": "https://arxiv.org/abs/2002.08347",
 }
-"""Where those whom a card names say how they broke the defence."""
+"""The papers that broke the defences, by the name that cards give them."""
 
 Row = dict[str, Any]
 
 
 def verdict(row: Row) -> str:
-    """What a row says of the figure that ``evaluate`` tells to quote."""
+    """Whether the accuracy that ``evaluate`` quotes agrees with the best adaptive attack."""
     said, left = row["evaluate"], row["adaptive"]["robust_accuracy"]
     severe = [code for code, severity in said["findings"] if severity == "severe"]
     if row["control"]:
         return "a severe finding on a control" if severe else "honest"
     if left > row["twin"]["robust_accuracy"] + POINTS + 1e-9:
-        how = "no further than evaluate" if said["quoted_accuracy"] <= left else "further"
-        state = f"open: our attack stops above the undefended network, {how}"
+        than = "no less than" if said["quoted_accuracy"] <= left else "less than"
+        state = (
+            "open: our attack leaves more accuracy than without the defence, and "
+            f"{than} `evaluate` quotes"
+        )
     elif said["quoted_accuracy"] <= left + POINTS + 1e-9:
         return "not fooled"
     else:
@@ -64,7 +67,7 @@ def page(result: dict[str, Any]) -> str:
     about = (
         f"{result['examples']} test images each, linf; {result['processor']}, "
         f"torch {result['versions']['torch']}, {result['date']}. `python -m benchmarks.museum` "
-        "measures all of it."
+        "reproduces all figures."
     )
     return "\n".join(
         [GENERATED, TITLE, about + "\n", "::::{grid} 1 1 2 2\n:gutter: 3\n", *cards, "::::\n"]
@@ -81,11 +84,14 @@ accuracy that `evaluate` reports with default options, and the accuracy that rem
 attack that we could write for this defence. The last is the figure to rely on, and even that is
 only an upper bound.
 
-A randomised defence is judged by the mean over 100 draws, at the point where it does worst. A
-model that may reject inputs is judged as its authors do, also by `evaluate`: a rejected
-adversarial example counts as withstood, a rejected clean one as an error. "Open" means that even
-our own attack leaves more than five points more accuracy than on the network without the defence:
-part of the robustness may then be real.
+The accuracy of a randomised defence is the mean over 100 draws, at the attacked point where it is
+lowest. A model that may reject inputs is judged as its authors judge it, also by `evaluate`: a
+rejected adversarial example counts as withstood, a rejected clean one as an error.
+
+The last line of each card compares the two. `evaluate` is "not fooled" if the accuracy that it
+quotes is at most five points above the one under the best adaptive attack. "Open" means that even
+that attack leaves over five points more than on the network without the defence, so part of the
+robustness may be real.
 """
 
 
@@ -109,16 +115,16 @@ def card(row: Row) -> str:
         "",
         f"*Claim.* {row['claim']}",
         "",
-        f"*Hole.* {linked(row['hole'])}",
+        f"*Weakness.* {linked(row['hole'])}",
         "",
-        "| accuracy left, % | |",
+        "| accuracy (%) under | |",
         "| --- | ---: |",
         f"| no attack | {shown['clean']} |",
         f"| unadapted PGD | {shown['unadapted PGD']} |",
         f"| `evaluate`, measured | {shown['evaluate']} |",
         f"| `evaluate`, quoted | {shown['quoted']} |",
         f"| best adaptive attack | {shown['adaptive']} |",
-        f"| without the defence ({row['twin']['network']}) | {shown['without']} |",
+        f"| best attack, without the defence ({row['twin']['network']}) | {shown['without']} |",
         "",
         f"Findings: {findings or 'none'}.",
         "",

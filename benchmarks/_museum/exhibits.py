@@ -1,4 +1,4 @@
-"""What the museum shows: each defence, its paper, its claim, its hole, and how it is attacked."""
+"""The museum's defences: paper, claim, weakness, and how each is attacked."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -68,11 +68,12 @@ def as_it_is(model: nn.Module) -> StandIns:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One defence: what is said of it, how it is made, and how it is attacked.
+    """One defence: how it is described, built and attacked.
 
     ``make`` builds the untrained model, ``train`` returns it trained; ``stand_ins`` are the
-    modules that attacks climb in its place, ``oblivious`` the one that the unadapted attack does.
-    ``twin`` is the network without the defence, ``causes`` the findings that name the hole.
+    modules that the adaptive attacks differentiate in its place, ``oblivious`` the one that the
+    unadapted attack differentiates. ``twin`` is the network without the defence, ``causes`` are
+    the findings that name the weakness.
     """
 
     name: str
@@ -157,9 +158,9 @@ def distilled(temperature: int) -> Exhibit:
         title=f"Defensive distillation, T = {temperature}",
         paper="Papernot et al. 2016",
         link="https://arxiv.org/abs/1511.04508",
-        claim="Success of JSMA on MNIST falls from 95.9 % to 0.45 % at T = 100.",
-        hole="Logits grow by the factor T, the softmax saturates, and the cross-entropy has no "
-        "gradient in single precision; the decision boundaries stay where they were.",
+        claim="The success of JSMA on MNIST falls from 95.9 % to 0.45 % at T = 100.",
+        hole="Logits grow by the factor T, the softmax saturates, and the gradient of the "
+        "cross-entropy is zero in single precision. The decision boundaries do not move.",
         make=network,
         train=taken(f"T={temperature}"),
         causes=("margin-beats-cross-entropy", "zero-gradients", "saturated-softmax"),
@@ -188,8 +189,8 @@ EXTENDED = Exhibit(
     link="https://arxiv.org/abs/1705.05264",
     claim="A class of outliers, learned from the teacher's uncertainty, addresses some of the "
     "attacks that broke defensive distillation.",
-    hole="The outlier class is one more logit. A margin that counts it as an obstacle goes around "
-    "it, to another class.",
+    hole="The outlier class is just one more logit. An attack whose margin also penalises it "
+    "reaches another class instead.",
     make=lambda: networks.Rejecting(dropping((1, 28, 28), 11)),
     train=extended,
     oblivious=lambda model: model.get_submodule("network"),
@@ -201,8 +202,8 @@ LABEL_SMOOTHING = Exhibit(
     title="Label smoothing",
     paper="Warde-Farley and Goodfellow 2016",
     link="https://doi.org/10.7551/mitpress/10761.001.0001",
-    claim="Smoothed labels resist one-step attacks as well as distillation does, for nothing.",
-    hole="Smaller logit gaps weaken single steps of the cross-entropy, and no more than these.",
+    claim="Smoothed labels resist one-step attacks as well as distillation does, at no cost.",
+    hole="Smaller logit gaps weaken single steps on the cross-entropy, but not iterative attacks.",
     make=network,
     train=lambda model, studio: training.fitted(model, *studio.examples(), label_smoothing=0.3),
 )
@@ -212,9 +213,9 @@ LOGIT_SQUEEZING = Exhibit(
     title="Logit squeezing",
     paper="Kannan, Kurakin and Goodfellow 2018",
     link="https://arxiv.org/abs/1803.06373",
-    claim="A penalty on the logits, with noisy images, rivals adversarial training on MNIST.",
-    hole="The penalty flattens the loss around the images; a search of many steps and starts on "
-    "the margin still finds the boundary (Mosbach et al. 2018).",
+    claim="A penalty on the logits and noisy training images rival adversarial training on MNIST.",
+    hole="The penalty flattens the loss around the images. An attack on the margin with many steps "
+    "and restarts still finds the boundary (Mosbach et al. 2018).",
     make=network,
     train=lambda model, studio: training.descended(
         model, training.logit_squeezing, *studio.examples()
@@ -230,9 +231,9 @@ THERMOMETER = Exhibit(
     title="Thermometer encoding",
     paper="Buckman et al. 2018",
     link="https://openreview.net/forum?id=S18Su--CW",
-    claim="Codes of zeros and ones leave nothing linear to exploit, and resist PGD.",
-    hole="A comparison has no gradient; with that of a smooth code in its place the attack "
-    "goes through (Athalye et al. 2018).",
+    claim="Encoding each pixel in zeros and ones breaks the network's linearity and resists PGD.",
+    hole="The comparisons of the code have no gradient. With the gradient of a smooth code in "
+    "their place, PGD succeeds (Athalye et al. 2018).",
     make=lambda: nn.Sequential(Thermometer(16), convolutional(16)),
     train=plainly,
     stand_ins=lambda model: {
@@ -269,9 +270,10 @@ TRANSFORMATIONS = Exhibit(
     title="Bit depth, JPEG and total variation",
     paper="Guo et al. 2018",
     link="https://arxiv.org/abs/1711.00117",
-    claim="Input transformations counter most attacks on a network trained on them.",
-    hole="Rounding has zero gradient, a solver none, and dropped pixels are random; the identity "
-    "in their place and the mean over draws lead through (Athalye et al. 2018).",
+    claim="Input transformations stop most attacks on a network trained on transformed images.",
+    hole="Rounding has zero gradient, the total-variation solver has none, and dropped pixels are "
+    "random. With the identity in the backward pass and the mean over draws, PGD succeeds (Athalye "
+    "et al. 2018).",
     make=filtered,
     train=on_filtered_images,
     stand_ins=past_filters,
@@ -286,9 +288,9 @@ RESIZE_AND_PAD = Exhibit(
     title="Random resizing and padding",
     paper="Xie et al. 2018",
     link="https://arxiv.org/abs/1711.01991",
-    claim="Random scale and place undo adversarial examples at test time, without training.",
-    hole="One draw's gradient is noise about the next draw's, their mean is not (Athalye et al. "
-    "2018).",
+    claim="Random scaling and padding undo adversarial examples at test time, without training.",
+    hole="The gradient of one draw says little about the next draw, but the mean over many draws "
+    "does (Athalye et al. 2018).",
     make=lambda: nn.Sequential(ResizeAndPad(), network()),
     train=taken("undefended", "1"),
     stand_ins=mean_of,
@@ -308,7 +310,7 @@ NOISE = Exhibit(
     paper="Liu et al. 2018 (RSE)",
     link="https://arxiv.org/abs/1712.00673",
     claim="Random noise at test time hides the gradient from the attacker.",
-    hole="The mean over draws has a gradient; what is left is what training with noise gives.",
+    hole="The mean over draws has a gradient. Any robustness left comes from training with noise.",
     make=noisy,
     train=plainly,
     stand_ins=mean_of,
@@ -321,8 +323,8 @@ NOISE_VOTE = Exhibit(
     title="Input noise, mean of 10 draws",
     paper="Liu et al. 2018 (RSE)",
     link="https://arxiv.org/abs/1712.00673",
-    claim="An ensemble of noisy answers keeps the accuracy and resists attacks.",
-    hole="The mean that the defence takes is the one that the attack needs.",
+    claim="An ensemble of noisy predictions keeps the accuracy and resists attacks.",
+    hole="The defence itself takes the mean over draws whose gradient the attack needs.",
     make=lambda: Vote(noisy(), 10),
     train=plainly,
     randomised=True,
@@ -332,10 +334,10 @@ NOISE_VOTE = Exhibit(
 CLAMP = Exhibit(
     name="clamp",
     title="A clamp at the input",
-    paper="nobody's claim: careful code, on PyTorch 2.14 and later",
+    paper="no paper, just careful code on PyTorch 2.14 and later",
     link="https://github.com/pytorch/pytorch/pull/191142",
-    claim="None: it changes no image. Around an adversarially trained network.",
-    hole="At its bounds a clamp has gradient zero, and most pixels of a digit lie at a bound.",
+    claim="None: it changes no image. It precedes an adversarially trained network.",
+    hole="A clamp has zero gradient at its bounds, and most pixels of a digit are at a bound.",
     make=lambda: nn.Sequential(Clamp(), network()),
     train=taken("adversarially trained", "1"),
     stand_ins=lambda model: {"the network without it": straight_through(model, part="0")},
@@ -357,9 +359,9 @@ PRUNING = Exhibit(
     title="Stochastic activation pruning",
     paper="Dhillon et al. 2018",
     link="https://arxiv.org/abs/1803.01442",
-    claim="Dropping small activations at random makes a trained network robust, as it stands.",
-    hole="On the mean it is the network that it prunes; many draws of the gradient say so "
-    "(Athalye et al. 2018).",
+    claim="Dropping small activations at random makes a trained network robust without retraining.",
+    hole="On average it computes what the unpruned network does, and so does the gradient averaged "
+    "over many draws (Athalye et al. 2018).",
     make=pruned,
     train=taken("undefended"),
     stand_ins=lambda model: {
@@ -381,9 +383,10 @@ K_WINNERS = Exhibit(
     title="k-winners-take-all",
     paper="Xiao, Zhong and Zheng 2020",
     link="https://arxiv.org/abs/1905.10510",
-    claim="Activations that jump make gradients useless, also on top of adversarial training.",
-    hole="The answers jump, their mean over a small neighbourhood does not; so does the gradient "
-    "of ReLU, and a search needs none (Tramer et al. 2020).",
+    claim="Discontinuous activations make gradients useless, also with adversarial training.",
+    hole="The outputs are discontinuous, but their mean over a small neighbourhood is smooth. The "
+    "gradient of ReLU also leads through, and a gradient-free search needs none (Tramer et al. "
+    "2020).",
     make=winners,
     train=plainly,
     stand_ins=lambda model: {
@@ -418,9 +421,9 @@ MEAN_SPARSE = Exhibit(
     title="MeanSparse on an adversarially trained network",
     paper="Amini et al. 2024",
     link="https://arxiv.org/abs/2406.05927",
-    claim="Setting activations near their mean to it raises AutoAttack's figure (75.28 % on "
-    "CIFAR-10, later corrected to 73.10 %).",
-    hole="Activations that are set have gradient zero, so that attacks see a part of the network.",
+    claim="Replacing activations near their mean by the mean raises the accuracy under AutoAttack "
+    "(75.28 % on CIFAR-10, later corrected to 73.10 %).",
+    hole="Replaced activations have zero gradient, so attacks see only part of the network.",
     make=sparse,
     train=measured,
     stand_ins=lambda model: {
@@ -442,9 +445,9 @@ ENSEMBLE = Exhibit(
     title="Ensemble diversity (ADP)",
     paper="Pang et al. 2019",
     link="https://arxiv.org/abs/1901.08846",
-    claim="Members whose wrong answers are diverse are hard to fool at once.",
-    hole="The members' boundaries stay near; attacks of few or large steps overlook it (Tramer "
-    "et al. 2020).",
+    claim="Ensemble members whose wrong predictions differ are hard to fool together.",
+    hole="The boundaries of the members are still near. Attacks with few or large steps miss them "
+    "(Tramer et al. 2020).",
     make=Ensemble,
     train=lambda model, studio: training.descended(
         model, training.adaptive_diversity, *studio.examples()
@@ -477,8 +480,8 @@ FEATURE_SQUEEZING = Exhibit(
     title="Feature squeezing",
     paper="Xu, Evans and Qi 2018",
     link="https://arxiv.org/abs/1704.01155",
-    claim="Squeezed images are answered otherwise only if they are adversarial: most are detected.",
-    hole="An attack that climbs the answer and the score together passes both (He et al. 2017).",
+    claim="Squeezing changes the prediction only on adversarial images, so most are detected.",
+    hole="An attack on the prediction and the score together evades both (He et al. 2017).",
     make=squeezed,
     train=calibrated,
     stand_ins=lambda model: {"the squeezers stepped over": stepped_over(model, BitDepth)},
@@ -518,9 +521,9 @@ MAGNET = Exhibit(
     title="MagNet",
     paper="Meng and Chen 2017",
     link="https://arxiv.org/abs/1705.09064",
-    claim="Images off the manifold are detected or reformed, by networks that are kept secret.",
-    hole="Autoencoder and detectors are differentiable: who knows them, or others like them, "
-    "climbs through all (Carlini and Wagner 2017).",
+    claim="Images off the data manifold are detected or reconstructed by networks kept secret.",
+    hole="Autoencoder and detectors are differentiable. An attacker who knows them, or similar "
+    "ones, uses the gradient through all of them (Carlini and Wagner 2017).",
     make=magnet,
     train=reformed,
     oblivious=lambda model: model.get_submodule("classifier.1"),
@@ -552,7 +555,7 @@ TRADES = Exhibit(
     title="TRADES",
     paper="Zhang et al. 2019",
     link="https://arxiv.org/abs/1901.08573",
-    claim="Robust by training, and it is.",
+    claim="Training makes the network robust, and it does.",
     hole="None known.",
     make=network,
     train=taken("adversarially trained"),
@@ -565,7 +568,7 @@ PGD_TRAINING = Exhibit(
     title="PGD training",
     paper="Madry et al. 2018",
     link="https://arxiv.org/abs/1706.06083",
-    claim="Robust by training, and it is.",
+    claim="Training makes the network robust, and it does.",
     hole="None known.",
     make=network,
     train=by_pgd,

@@ -17,6 +17,7 @@ NAMES = (
     "carlini_wagner_jsma",
     "story",
 )
+NBSP = "\N{NO-BREAK SPACE}"
 GENERATED = "% Written by: python -m benchmarks.papers --pages. Edit benchmarks/papers instead.\n"
 
 
@@ -55,7 +56,7 @@ def pages(places: Places) -> dict[str, str]:
 
 
 def page(claim: Claim, results: dict[str, Row]) -> str:
-    """One claim: what it says, what came out on each data set, what differs."""
+    """One claim: what it says, the results on each data set, and the differences."""
     parts = [GENERATED, f"# {claim.title}\n", claim.text.strip() + "\n"]
     for data, result in results.items():
         parts.append(f"## {DATA[data].title}\n")
@@ -63,7 +64,7 @@ def page(claim: Claim, results: dict[str, Row]) -> str:
         parts.append(circumstances(claim, result))
         parts.append(checked(result["checks"]))
         parts.append(compared(result["comparisons"], result["seeds"]))
-    parts.append("## What differs, and why\n")
+    parts.append("## Differences from the paper\n")
     parts.append(claim.differences.strip() + "\n")
     parts.append("## Run it\n")
     parts.append(
@@ -83,23 +84,26 @@ def figure(claim: Claim, data: str) -> str:
 def circumstances(claim: Claim, result: Row) -> str:
     """Say how the figures were taken."""
     settings = result["settings"]
-    sizes = [f"{settings[key]:,} {key.replace('_', ' ')}" for key in claim.sizes]
+    sizes = [
+        f"{settings[key]:,} {key.replace('_', ' ').replace('jsma', 'JSMA').replace(' l2', ' L2')}"
+        for key in claim.sizes
+    ]
     training = settings["training_images"]
     images = "all training images" if training == "all" else f"{training:,} training images"
     seeds = f"{result['seeds']} seed" + ("s" if result["seeds"] > 1 else "")
     how = f"{settings['epochs']} epochs of {settings['optimizer']}"
-    said = ", ".join([f"`{settings['network']}`", seeds, images, how, *sizes])
+    setting = ", ".join([f"`{settings['network']}`", seeds, images, how, *sizes])
     minutes = result["processor_minutes"]
     return (
-        f"{said}; {minutes:.1f} processor minutes with training, {result['processor']}, "
+        f"{setting}. {minutes:.1f} CPU minutes including training, {result['processor']}, "
         f"torch {result['versions']['torch']}, {result['date']}.\n"
     )
 
 
 def checked(checks: list[Row]) -> str:
-    """What must hold for the claim to be seen."""
+    """Whether each check of the claim holds."""
     words = {True: "yes", False: "**no**", None: "not measured"}
-    lines = ["| what must hold | bound | measured | holds |", "| --- | --- | ---: | --- |"]
+    lines = ["| check | bound | measured | holds |", "| --- | --- | ---: | --- |"]
     for one in checks:
         bound = one["bound"].replace("<", "&lt;").replace(">", "&gt;")
         name = one["name"].replace("|", r"\|")
@@ -114,10 +118,19 @@ def compared(comparisons: list[Row], seeds: int) -> str:
     lines = [f"| | the paper | ours{spread} |" + (" remark |" if remarks else "")]
     lines.append("| --- | ---: | ---: |" + (" --- |" if remarks else ""))
     for one in comparisons:
-        cells = [one["quantity"].replace("|", r"\|"), printed(one["paper"], one["unit"])]
+        quantity = one["quantity"].replace("|", r"\|").replace(" = ", NBSP + "=" + NBSP)
+        cells = [quantity, printed(one["paper"], one["unit"])]
         cells.append(with_unit(one["ours"], one["spread"], one["unit"]))
         lines.append("| " + " | ".join(cells + ([one["why"]] if remarks else [])) + " |")
     return "\n".join(lines) + "\n"
+
+
+def counted(holds: list[bool | None]) -> str:
+    """How many checks hold."""
+    if all(holds):
+        known = {1: "The check holds.", 2: "Both checks hold."}
+        return known.get(len(holds), f"All {len(holds)} checks hold.")
+    return f"{sum(map(bool, holds))} of {len(holds)} checks hold."
 
 
 def printed(value: float | str | None, unit: str) -> str:
@@ -139,16 +152,16 @@ def gallery(found: dict[str, tuple[Claim, dict[str, Row]]]) -> str:
     """All claims at a glance."""
     parts = [GENERATED, "# The papers, reproduced\n"]
     parts.append(
-        "The central claims of Hinton et al. 2015, Papernot et al. 2016 and Carlini and Wagner "
-        "2016 and 2017, each\nout of one command, on real images, beside what the paper printed: "
-        "`python -m benchmarks.papers` runs them all.\n"
+        "The central claims of Hinton et al. 2015, Papernot et al. 2016, and Carlini and Wagner "
+        "2016 and 2017,\nmeasured on real images and set beside the published figures. Each page "
+        "comes from a single command;\n`python -m benchmarks.papers` runs them all.\n"
     )
     parts.append("::::{grid} 1 2 2 3\n:gutter: 3\n")
     for name, (claim, results) in found.items():
         data = next(iter(results))
         holds = [one["holds"] for result in results.values() for one in result["checks"]]
         head = f":::{{grid-item-card}} {claim.title}\n:link: {name}\n:link-type: doc\n"
-        kept = f"{sum(map(bool, holds))} of {len(holds)} checks hold."
+        kept = counted(holds)
         picture = f":img-top: {name}-{data}.svg\n:img-alt: {claim.title}, {DATA[data].title}\n"
         parts.append(f"{head}{picture}\n{kept}\n:::\n")
     parts.append("::::\n")

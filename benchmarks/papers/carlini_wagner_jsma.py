@@ -53,7 +53,7 @@ def measure(lab: Lab, seed: int, network: str, saliency: str) -> Row:
 
 
 def checks(rows: Rows) -> list[Row]:
-    """Undoing the temperature brings the attack back."""
+    """The attack works again once the temperature is undone."""
     undone = mean(values(rows, "success", network="T=100", saliency=UNDONE))
     plain = mean(values(rows, "success", network=UNDEFENDED, saliency=SOFTMAX))
     lost = None if undone is None or plain is None else 100 * (plain - undone)
@@ -70,7 +70,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
         paper["T=100", UNDONE] = 95.0
     found = [
         comparison(
-            f"success by {saliency}, {name_of(kind)}",
+            f"success, chosen by {saliency}, {name_of(kind)}",
             paper.get((kind, saliency)),
             [100 * v for v in values(rows, "success", network=kind, saliency=saliency)],
             "%",
@@ -80,7 +80,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
     ]
     return found + [
         comparison(
-            f"features by {saliency}, {name_of(kind)}",
+            f"features, chosen by {saliency}, {name_of(kind)}",
             35.0 if column == "mnist" and (kind, saliency) == ("T=100", UNDONE) else None,
             values(rows, "features", network=kind, saliency=saliency),
             "features",
@@ -103,7 +103,7 @@ def draw(rows: Rows, column: str) -> "Figure":
             line(ax, range(len(names)), found, label=saliency)
     left.set(ylabel="targets that JSMA reaches (%)", ylim=(0, 103))
     right.set(ylabel="features changed in a success", ylim=(0, None))
-    left.legend(title="pairs picked by")
+    left.legend(title="pixels chosen by")
     for ax in (left, right):
         by_network(ax, names)
     return figure
@@ -113,23 +113,24 @@ CLAIM = Claim(
     name="carlini_wagner_jsma",
     title="JSMA works again once the temperature is undone",
     text="""
-The same attack on the same networks, with one change: the logits are divided by the temperature
-before the softmax whose Jacobian picks the pixels. Carlini and Wagner 2016 so reach about 95 % of
-the targets on a network distilled at T = 100, with some 35 pixels, as many as on an undefended
-one. Picking by the logits themselves does not saturate either, but weighs all other classes
-alike, and succeeds less often.
+This is the same attack on the same networks with one change: the logits are divided by the
+temperature before the softmax whose Jacobian chooses the pixels. With it, Carlini and Wagner 2016
+reach about 95 % of the targets on a network distilled at T = 100 and change about 35 pixels, as
+many as on an undefended network. Choosing pixels by the logits themselves does not saturate either,
+but it gives all other classes the same weight and succeeds less often.
 """,
     units=units,
     measure=measure,
     checks=checks,
     comparisons=comparisons,
     draw=draw,
-    caption="Share of the targets that JSMA reaches, and features changed, by what picks them.",
+    caption="Share of targets that JSMA reaches, and number of features changed, by the function "
+    "whose Jacobian chooses the pixels.",
     differences="""
-Their repaired attack changes one pixel at a time, up or down, towards a random class; the one
-here changes Papernot's pairs, upwards only, towards all nine classes, as the unrepaired one does,
-so that the division is all that differs. (`change="both"` lets pixels move either way.) Their
-figures are those of their code's description.
+Carlini and Wagner's repaired attack changes one pixel at a time, up or down, towards a random
+class. Ours is Papernot's attack, which brightens pairs of pixels and is run towards all nine
+classes, so that the division is the only difference. (`change="both"` lets pixels change either
+way.) The paper's 95 % and 35 pixels come from the description of its code.
 """,
     sizes={"attacked_images": FEW},
     passes=lambda lab: (2 * 4 + 1) * lab.size(FEW) * (CLASSES - 1) * 20,

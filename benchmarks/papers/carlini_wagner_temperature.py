@@ -1,4 +1,4 @@
-"""Carlini & Wagner 2017, figure 8: the temperature does not make adversarial examples dearer.
+"""Carlini & Wagner 2017, figure 8: the temperature does not make adversarial examples more distant.
 
 python -m benchmarks.papers.carlini_wagner_temperature [--data mnist5k] [--seeds 3] [--full]
 """
@@ -48,7 +48,7 @@ def correlation(rows: Rows) -> tuple[float | None, float | None, float | None]:
 
 
 def checks(rows: Rows) -> list[Row]:
-    """No correlation, over enough temperatures and seeds."""
+    """Little correlation, over enough temperatures and seeds."""
     rho, low, high = correlation(rows)
     interval = "" if low is None else f" (95 % interval {low:.2f} to {high:.2f})"
     size = None if rho is None else abs(rho)
@@ -104,10 +104,10 @@ CLAIM = Claim(
     name="carlini_wagner_temperature",
     title="The temperature does not matter to an attack on the logits",
     text="""
-Does a higher temperature make a network more robust, if only a little? Carlini and Wagner 2017
-(section VIII-C, figure 8) distil at temperatures from 1 to 100 and measure the mean L2 distance
-to a random wrong class: its correlation with the temperature is -0.05, while the success of JSMA
-falls just as Papernot et al. report.
+Does a higher temperature make a network even slightly more robust? Carlini and Wagner 2017 (section
+VIII-C, figure 8) distil at temperatures from 1 to 100 and measure the mean L2 distance to a random
+wrong class. Its correlation with the temperature is -0.05, although the success of JSMA falls with
+the temperature just as Papernot et al. report.
 """,
     units=units,
     measure=measure,
@@ -117,12 +117,12 @@ falls just as Papernot et al. report.
     panels=1,
     caption="Mean L2 distance to a random wrong class by temperature (figure 8).",
     differences="""
-The correlation here is over all networks of all seeds together, each attacked on its seed's
-images; the paper has one network a temperature. The last layer is trained in units of T, so that
-a high temperature is not a slower training. From equal initial weights, T = 5, 10, 20 and 40 would
-then give one network at four scales, equal to the last bit: each network here starts from weights
-of its own. Distances are longer than the paper's at every temperature and without distillation
-alike, as in [the tables](carlini_wagner_tables.md).
+The correlation here is over the networks of all seeds, each attacked on the images of its seed; the
+paper has one network for each temperature. The last layer is trained in units of T, so that
+training at a high temperature is not slower. With the same initial weights, T = 5, 10, 20 and 40
+would then give the same network at four scales, equal to the last bit, so each network here starts
+from its own weights. The undefended network and the network at T = 100 both need longer distances
+than the paper's, as in [the tables](carlini_wagner_tables.md).
 """,
     sizes={"attacked_images": IMAGES},
     passes=lambda lab: len(lab.kinds) * lab.size(IMAGES) * 200,

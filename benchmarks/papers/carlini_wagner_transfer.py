@@ -59,7 +59,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
     """Transfer by confidence; the paper's text has figures for the ends."""
     found = [
         comparison(
-            f"examples made on the source with confidence {confidence}",
+            f"examples that reach confidence {confidence} on the source",
             100.0 if column == "mnist" else None,
             [100 * v for v in values(rows, "made", confidence=confidence)],
             "%",
@@ -75,7 +75,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
             "%",
         )
         for name in TARGETS
-        for key, words in (("fooled", "misclassified"), ("reached", "the same class"))
+        for key, words in (("fooled", "misclassified"), ("reached", "target class"))
         for confidence in CONFIDENCES[::2]
     ]
 
@@ -100,31 +100,31 @@ CLAIM = Claim(
     name="carlini_wagner_transfer",
     title="Confident examples of a plain network transfer to a distilled one",
     text="""
-Nobody needs the distilled network to attack it. Carlini and Wagner 2017 (section VIII-D, figures
-9 and 10) make examples on an undefended network that it misclassifies by a margin of κ in its
-logits. With κ from 0 to 40, the share that another network misclassifies too rises to nearly all
-at κ = 20 between two plain networks, trained on half of the data each, and to all at κ = 40 on a
-network distilled at T = 100.
+A distilled network can be attacked without access to it. Carlini and Wagner 2017 (section VIII-D,
+figures 9 and 10) make adversarial examples on an undefended network, which it misclassifies by a
+logit margin of κ, and count how many another network misclassifies too. Between two plain networks,
+each trained on half of the data, nearly all examples transfer at κ = 20. To a network distilled at
+T = 100, all of them transfer at κ = 40.
 """,
     units=units,
     measure=measure,
     checks=checks,
     comparisons=comparisons,
     draw=draw,
-    caption="Share of the examples made on a plain network that another misclassifies, and that "
-    "it takes for the class aimed at, by confidence (figures 9 and 10).",
+    caption="Share of the examples made on a plain network that another network misclassifies, "
+    "and share that it assigns to the target class, by confidence (figures 9 and 10).",
     differences="""
-The two plain networks are trained on half of the training images each and share no image and no
-initial weight; the distilled one is trained on all of them, with initial weights of its own. A κ
-is worth what the logits of the source are: these networks are trained for a
-quarter more epochs than the others, 50 by default as in the paper. With fewer images than his
-they transfer less at κ = 20 and as well at κ = 40, which some targets do not reach within the
-bounds of the pixels.
+Each of the two plain networks is trained on one half of the training images, and they share neither
+images nor initial weights. The distilled network is trained on all images, from its own initial
+weights. What a given κ means depends on the size of the source network's logits, so the plain
+networks are trained for a quarter more epochs than the other networks of the gallery, 50 by default
+as in the paper. With fewer training images than in the paper, fewer examples transfer at κ = 20.
+All transfer at κ = 40, but some targets cannot be reached with this margin within the pixel range.
 
-The share is of the examples that have the margin on the source; the first rows of the table say
-how many. The class aimed at is random; as in the paper an example counts as
-transferred if the other network misclassifies it at all, and in the second curve if it gives the
-class aimed at.
+Shares are relative to the examples that reach the margin on the source; the first rows of the table
+say how many do. The target class is random. An example counts as transferred, as in the paper, if
+the other network misclassifies it at all; the second curve counts those that it assigns to the
+target class.
 """,
     sizes={"attacked_images": IMAGES},
     passes=lambda lab: len(CONFIDENCES) * lab.size(IMAGES) * 200,

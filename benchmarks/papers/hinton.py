@@ -57,13 +57,13 @@ def _of(rows: Rows, model: str, temperature: float = 1.0, weight: float = 1.0) -
 
 
 def checks(rows: Rows) -> list[Row]:
-    """The taught student is better than the same student untaught, seed against any seed."""
+    """Every distilled student beats every student trained on hard labels, over all seeds."""
     small = f"2 x {WIDTHS[0]}"
     hard, soft = _of(rows, small), _of(rows, small, HOT, 0.0)
     gap = min(hard) - max(soft) if hard and soft else None
     return [
         check(
-            "points of error from the worst distilled student to the best one on hard labels",
+            "error of the best hard-label student minus that of the worst distilled one, points",
             gap,
             ">",
             0,
@@ -122,9 +122,9 @@ def _omissions(rows: Rows) -> list[Row]:
         "errors_of_unseen": "errors on the unseen classes",
     }
     for key, by in (("", "training"), ("_by_test", "test")):
-        words[f"bias{key}"] = f"shift of the biases by the {by} images"
-        words[f"corrected_errors{key}"] = "errors after it"
-        words[f"corrected_errors_of_unseen{key}"] = "errors on the unseen classes after it"
+        words[f"bias{key}"] = f"bias shift chosen on the {by} images"
+        words[f"corrected_errors{key}"] = "errors after this shift"
+        words[f"corrected_errors_of_unseen{key}"] = "errors on the unseen classes after this shift"
     return [
         comparison(
             f"transfer set {name}: {text}",
@@ -161,7 +161,7 @@ def draw(rows: Rows, column: str) -> "Figure":
     line(middle, weights, found)
     middle.set(xlabel="weight of the hard labels, T = 20", ylabel="test errors (%)", ylim=(0, None))
 
-    bars = [("errors", "as taught"), ("corrected_errors", "biases shifted")]
+    bars = [("errors", "as trained"), ("corrected_errors", "after the bias shift")]
     for place, (key, label) in enumerate(bars):
         heights = [mean(values(rows, key, model=name)) or 0.0 for name in OMISSIONS]
         places = [p + 0.4 * place - 0.2 for p in range(len(heights))]
@@ -170,6 +170,7 @@ def draw(rows: Rows, column: str) -> "Figure":
             right.text(at, height, f"{height:.1f}", ha="center", va="bottom")
     right.set_xticks(range(len(OMISSIONS)), OMISSIONS)
     right.set(xlabel="transfer set", ylabel="test errors (%)")
+    right.margins(y=0.15)
     right.legend()
     return figure
 
@@ -178,34 +179,36 @@ CLAIM = Claim(
     name="hinton",
     title="A large teacher makes a small student better",
     text="""
-What distillation was for. Hinton et al. 2015 (section 3) train a large network on MNIST with
-dropout and jittered images (67 errors of 10,000). A small one without any of that makes 146, and
-74 when it learns the large one's softmax at T = 20 instead of the labels. A student that never
-saw a 3 still knows most of them (98.6 % once its bias for the 3 is put right), and one that saw
-only 7s and 8s gets 86.8 % of all digits right after the same correction: the soft labels carry
-what the teacher knows about all classes.
+Distillation was invented to compress networks. Hinton et al. 2015 (section 3) train a large network
+on MNIST with dropout and jittered images; it makes 67 errors on 10,000 test images. A small network
+trained without either makes 146 errors, but only 74 if it learns the large network's softmax at
+T = 20 instead of the labels. A student that never saw a 3 still recognises most of them (98.6 %
+after its bias for class 3 is corrected), and one that saw only 7s and 8s classifies 86.8 % of all
+digits correctly after the same correction. Soft labels thus carry what the teacher knows about
+every class.
 """,
     units=units,
     measure=measure,
     checks=checks,
     comparisons=comparisons,
     draw=draw,
-    caption="Test errors by temperature, by the weight of the hard labels, and of students whose "
-    "transfer set lacks classes.",
+    caption="Test errors by temperature (top left), by hard-label weight (top right), and for "
+    "students whose transfer set lacks classes (bottom).",
     differences="""
-MNIST-5k is a fifteenth of MNIST, so that errors in percent are higher throughout; what compares
-is their ratio. The teacher has dropout and jitter of two pixels but no limit on its weights; it
-is trained for the epochs named above and the students for two fifths of them, with distillguard's
-defaults: Adam and averaged weights. A student never sees a jittered image, as in the paper.
+MNIST-5k has a fifteenth of MNIST's training images, so all error rates are higher; compare the
+ratios. The teacher uses dropout and a jitter of two pixels, but no limit on its weights. It is
+trained for the number of epochs given above and the students for two fifths of it, both with
+distillguard's defaults, Adam and averaged weights. As in the paper, students never see jittered
+images.
 
-The paper says for MNIST that with 300 or more units in a layer all temperatures above 8 do about
-equally well, and that 2.5 to 4 is best with 30 units. The weight of the hard labels is the share
-in the mixed loss, whose soft term is multiplied by T squared.
+For MNIST, the paper says that all temperatures above 8 do about equally well with 300 or more units
+in a layer, and that 2.5 to 4 work best with 30 units. The hard-label weight is the share of the
+hard-label term in the mixed loss, whose soft term is multiplied by T squared.
 
-The shift of the biases is chosen by the fewest errors, the middle one where several are as good:
-by the *training* images first, which is all that one would have, and then by the test images, as
-in the paper. It is in units of the student's logits, whose scale is the teacher's. With 400
-threes in all of training, the teacher knows less about them than Hinton's, which saw 6,000.
+The bias shift is the one with the fewest errors, or the middle one if several tie. The tables give
+it twice: chosen on the *training* images, which is all that one has in practice, and chosen on the
+test images, as in the paper. It is in units of the student's logits, which have the scale of the
+teacher's. The teacher saw about 400 threes, Hinton's 6,000, so it knows less about them.
 """,
     sizes={},
     # A pass of these networks costs about a quarter of one of the convolutional network.

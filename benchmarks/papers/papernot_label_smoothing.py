@@ -28,7 +28,7 @@ def published(column: str) -> dict[str, float]:
 
 
 def checks(rows: Rows) -> list[Row]:
-    """The control falls to the attack."""
+    """The attack beats the control."""
     smoothed = mean(values(rows, "success", network=SMOOTHED))
     return [check("JSMA success with labels smoothed by hand", smoothed, ">=", 0.75)]
 
@@ -44,7 +44,6 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
                 paper.get(kind),
                 [100 * value for value in values(rows, key, network=kind)],
                 "%",
-                "fewer training images" if key == "success" else "",
             )
             for kind in KINDS
         ]
@@ -70,10 +69,10 @@ CLAIM = Claim(
     name="papernot_label_smoothing",
     title="Labels softened by hand do not defend",
     text="""
-Is it the soft labels as such that defend? Papernot et al. 2016 (section VI) train on labels of
-0.9 for the true class and 0.01 for each of the others, without a teacher, and JSMA succeeds on 86
-% of its targets, against less than 1 % on a distilled network. A useful control: what stops the
-attack is the temperature.
+Do soft labels in themselves defend a network? As a control, Papernot et al. 2016 (section VI) train
+without a teacher, on labels of 0.9 for the true class and 0.01 for each of the others. JSMA
+succeeds on 86 % of its targets, but on less than 1 % on a distilled network. It is the temperature
+that stops the attack.
 """,
     units=units,
     measure=measure,
@@ -81,11 +80,12 @@ attack is the temperature.
     comparisons=comparisons,
     draw=draw,
     panels=1,
-    caption="Success of JSMA without soft labels, with labels smoothed by hand, and distilled.",
+    caption="Success of JSMA on a network trained on hard labels, on one trained on labels "
+    "smoothed by hand, and on a distilled one.",
     differences="""
-The paper gives this figure for MNIST alone, and for one network. Smoothed labels bound the logits
-from above, so that the softmax of such a network saturates less than an ordinary one's, which is
-the opposite of what distillation does.
+The paper gives this figure only for MNIST and for a single network. Smoothed labels limit the gaps
+between logits, so the softmax of such a network saturates less than that of an ordinary one.
+Distillation does the opposite.
 """,
     sizes={"attacked_images": IMAGES},
     passes=lambda lab: lab.size(IMAGES) * (CLASSES - 1) * 20,

@@ -51,19 +51,19 @@ BUDGETS: dict[str, Callable[..., Tensor]] = {
     "pgd_margin": partial(AS_PUBLISHED, loss="margin"),
 }
 ATTACKS = {
-    "fgsm": ("FGSM", 2014, "half-blind: one step finds little on hot networks"),
-    "jsma": ("JSMA on the softmax", 2016, "the defence works"),
+    "fgsm": ("FGSM", 2014, "finds nothing: the softmax is saturated"),
+    "jsma": ("JSMA on the softmax", 2016, "the defence seems to work"),
     "jsma_undone": (
         "JSMA, temperature undone",
         2016,
-        "it does not: the attack was numerically stuck",
+        "the defence fails: the attack had been numerically stuck",
     ),
-    "cw": ("Carlini–Wagner L2", 2017, "no network is robust, and the temperature is irrelevant"),
-    "transfer": ("transfer, confidence 40", 2017, "falls without being looked at"),
-    "pgd": ("PGD on the cross-entropy", 2018, "robust again, for a reader who runs only this"),
-    "pgd_margin": ("PGD on the margin", 2018, "the same steps on the logits: nothing is left"),
+    "cw": ("Carlini–Wagner L2", 2017, "no network is robust, whatever its temperature"),
+    "transfer": ("transfer, confidence 40", 2017, "broken without access to the network"),
+    "pgd": ("PGD on the cross-entropy", 2018, "looks robust to anyone who runs only this attack"),
+    "pgd_margin": ("PGD on the margin", 2018, "the same attack on the logits: no accuracy is left"),
 }
-"""Name, year and what a reader would have concluded at T = 100."""
+"""Name, year and what one would have concluded from it at T = 100."""
 
 
 def units(lab: Lab) -> list[Row]:
@@ -120,7 +120,7 @@ def _confident(lab: Lab, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def checks(rows: Rows) -> list[Row]:
-    """The same network is unbreakable and broken, by the attack."""
+    """The same network looks robust or broken, depending on the attack."""
 
     def at_hundred(key: str) -> float | None:
         return mean(values(rows, key, network="T=100"))
@@ -173,10 +173,10 @@ CLAIM = Claim(
     name="story",
     title="The whole story in one figure",
     text="""
-The same networks under every attack of the story. Those that follow the softmax at T = 1, dashed,
-find less the hotter the network was trained, and a reader of any year who ran one of them alone
-would have reported a defence. Those that look at the logits, or divide them by the temperature,
-or are made on another network, find the same at every temperature.
+This figure shows the same networks under every attack of the story. Attacks that follow the softmax
+at T = 1 (dashed) succeed less often the higher the temperature of training, and anyone who ran only
+one of them would have reported a working defence. Attacks that use the logits, divide them by the
+temperature, or transfer from another network succeed at every temperature.
 """,
     units=units,
     measure=measure,
@@ -184,15 +184,15 @@ or are made on another network, find the same at every temperature.
     comparisons=comparisons,
     draw=draw,
     panels=1,
-    caption="Success of seven attacks by temperature: of images misclassified, or for JSMA and "
-    "Carlini–Wagner of targets reached. FGSM and PGD have the usual l-infinity budget of the "
-    "data set, the others none but JSMA's 112 features.",
+    caption="Success of seven attacks by temperature: the share of images misclassified, or, for "
+    "JSMA and Carlini–Wagner, of targets reached. FGSM and PGD have the usual l-infinity budget "
+    "of the data set, JSMA may change 112 features, and the others have no budget.",
     differences="""
-No paper has this figure. Where one has a point of it, the table says so, and the page of that
-claim tells what differs. Budgets are 0.3 in l-infinity for digits, 0.1 for clothing and 8/255 for
-CIFAR-10, with 40 steps of PGD from a random start. The transferred examples are made on an
-undefended network that saw half of the training images; counted are those that have the
-confidence there.
+No paper contains this figure. Where a paper gives one of its values, the table quotes it, and the
+page of that claim explains the differences. FGSM and PGD have an l-infinity budget of 0.3 for
+digits, 0.1 for clothing and 8/255 for CIFAR-10; PGD takes 40 steps from a random start. The
+transferred examples are made on an undefended network trained on half of the training images. Only
+those that reach the confidence on that network are counted.
 """,
     sizes={"attacked_images": IMAGES, "images_for_jsma": SALIENT, "images_for_l2": NEAREST},
     passes=lambda lab: (

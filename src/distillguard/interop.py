@@ -1,9 +1,9 @@
-"""Attacks of other libraries for :func:`distillguard.evaluate`, and our models for them.
+"""Adapters for attacks of other libraries in :func:`distillguard.evaluate`, and for models.
 
-Each library has its function, for each hands over models in its own way. None is imported before
-a model is handed to it. Nothing here is needed by an attack that is a function
-``(model, inputs, labels) -> Tensor`` already. A model with a column for rejection is refused: other
-libraries would take a rejected point for a success.
+There is one function for each library, because each passes models in its own way. A library is
+imported only when it is used. An attack that already is a function
+``(model, inputs, labels) -> Tensor`` needs no adapter. A model with a rejection column is refused,
+because other libraries would count a rejected input as a success.
 """
 
 import functools
@@ -41,15 +41,15 @@ def __dir__() -> list[str]:
 def from_foolbox(
     attack: Any, *, epsilon: float | None = None, bounds: Range = (0.0, 1.0)
 ) -> Attack:
-    """Take an attack of foolbox.
+    """Adapt an attack of foolbox.
 
     Parameters
     ----------
     attack : foolbox.attacks.Attack
         An attack with its settings, such as ``LinfPGD(steps=40)``.
     epsilon : float, optional
-        Radius, in the norm of the attack. Without it the attack looks for the smallest
-        perturbation, which foolbox's attacks of a fixed radius refuse.
+        Radius, in the norm of the attack. Without it, the attack searches for the smallest
+        perturbation, which foolbox's fixed-radius attacks do not support.
     bounds : tuple of float, default=(0.0, 1.0)
         Lowest and highest value of an input.
 
@@ -57,14 +57,14 @@ def from_foolbox(
     -------
     callable
         ``(model, inputs, labels) -> Tensor``, for the mapping ``attacks`` of
-        :func:`distillguard.evaluate`. The model comes back as it was.
+        :func:`distillguard.evaluate`. The model is left unchanged.
 
     Raises
     ------
     TypeError
-        If ``attack`` is a class or no attack.
+        If ``attack`` is a class or not an attack.
     ValueError
-        If ``epsilon`` is not a finite number above 0, or ``bounds`` are none.
+        If ``epsilon`` is not a finite number above 0, or ``bounds`` are invalid.
 
     Examples
     --------
@@ -90,24 +90,24 @@ def from_foolbox(
 
 
 def from_torchattacks(factory: Callable[[Any], Any]) -> Attack:
-    """Take an attack of torchattacks.
+    """Adapt an attack of torchattacks.
 
     Parameters
     ----------
     factory : callable
-        From a model to an attack on it: ``lambda model: PGD(model, eps=0.1)``, or a class of
-        attacks for its default settings.
+        Maps a model to an attack on it: ``lambda model: PGD(model, eps=0.1)``, or an attack
+        class for its default settings.
 
     Returns
     -------
     callable
         ``(model, inputs, labels) -> Tensor``, for the mapping ``attacks`` of
-        :func:`distillguard.evaluate`. The model comes back as it was.
+        :func:`distillguard.evaluate`. The model is left unchanged.
 
     Raises
     ------
     TypeError
-        If ``factory`` is an attack, which has its model already, or cannot be called.
+        If ``factory`` is an attack that already has a model, or is not callable.
 
     Examples
     --------
@@ -137,24 +137,24 @@ def from_torchattacks(factory: Callable[[Any], Any]) -> Attack:
 
 
 def from_autoattack(factory: Callable[[Any], Any]) -> Attack:
-    """Take AutoAttack in the implementation of its authors, or in one of its form.
+    """Adapt AutoAttack in its authors' implementation, or one with the same interface.
 
     Parameters
     ----------
     factory : callable
-        From a model to an object whose ``run_standard_evaluation(inputs, labels)`` attacks it:
+        Maps a model to an object whose ``run_standard_evaluation(inputs, labels)`` attacks it:
         ``lambda model: AutoAttack(model, norm="Linf", eps=0.1, device="cpu")``.
 
     Returns
     -------
     callable
         ``(model, inputs, labels) -> Tensor``, for the mapping ``attacks`` of
-        :func:`distillguard.evaluate`. The model comes back as it was.
+        :func:`distillguard.evaluate`. The model is left unchanged.
 
     Raises
     ------
     TypeError
-        If ``factory`` is an attack, which has its model already, or cannot be called.
+        If ``factory`` is an attack that already has a model, or is not callable.
 
     Examples
     --------
@@ -177,25 +177,25 @@ def from_autoattack(factory: Callable[[Any], Any]) -> Attack:
 
 
 def from_adv_lib(function: Callable[..., Any], **settings: Any) -> Attack:
-    """Take an attack of adversarial-library.
+    """Adapt an attack of adversarial-library.
 
     Parameters
     ----------
     function : callable
         ``(model, inputs, labels, ...) -> Tensor``, such as ``adv_lib.attacks.ddn``.
     **settings
-        Keywords of the function.
+        Keyword arguments of the function.
 
     Returns
     -------
     callable
         ``(model, inputs, labels) -> Tensor``, for the mapping ``attacks`` of
-        :func:`distillguard.evaluate`. The model comes back as it was.
+        :func:`distillguard.evaluate`. The model is left unchanged.
 
     Raises
     ------
     TypeError
-        If ``function`` cannot be called, or does not take the settings.
+        If ``function`` is not callable or does not accept the settings.
 
     Examples
     --------
@@ -223,14 +223,14 @@ def from_adv_lib(function: Callable[..., Any], **settings: Any) -> Attack:
 def from_art(
     factory: Callable[[Any], Any], *, n_classes: int, bounds: Range = (0.0, 1.0)
 ) -> Attack:
-    """Take an attack of the Adversarial Robustness Toolbox.
+    """Adapt an attack of the Adversarial Robustness Toolbox.
 
     Parameters
     ----------
     factory : callable
-        From a classifier of the toolbox to an attack on it:
-        ``lambda classifier: ProjectedGradientDescent(classifier, eps=0.1)``, or a class of
-        attacks for its default settings. It is handed what :func:`to_art` makes of the model.
+        Maps a classifier of the toolbox to an attack on it:
+        ``lambda classifier: ProjectedGradientDescent(classifier, eps=0.1)``, or an attack class
+        for its default settings. Its argument is the model wrapped by :func:`to_art`.
     n_classes : int
         Number of classes.
     bounds : tuple of float, default=(0.0, 1.0)
@@ -240,15 +240,15 @@ def from_art(
     -------
     callable
         ``(model, inputs, labels) -> Tensor``, for the mapping ``attacks`` of
-        :func:`distillguard.evaluate`. The model comes back as it was. The toolbox works on
-        float32 arrays, so that inputs of other dtypes come back rounded to those.
+        :func:`distillguard.evaluate`. The model is left unchanged. The toolbox works on
+        float32 arrays, so inputs of other dtypes are rounded to float32.
 
     Raises
     ------
     TypeError
-        If ``factory`` is an attack, which has its classifier already, or cannot be called.
+        If ``factory`` is an attack that already has a classifier, or is not callable.
     ValueError
-        If ``n_classes`` is below 2, or ``bounds`` are none.
+        If ``n_classes`` is below 2, or ``bounds`` are invalid.
 
     Examples
     --------
@@ -273,7 +273,7 @@ def from_art(
 
 
 def to_foolbox(model: nn.Module, bounds: Range = (0.0, 1.0)) -> Any:
-    """Hand a model to foolbox.
+    """Wrap a model for foolbox.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def to_foolbox(model: nn.Module, bounds: Range = (0.0, 1.0)) -> Any:
     MissingPackageError
         If foolbox is not installed.
     ValueError
-        If the model has a column for rejection, which foolbox would take for a class.
+        If the model has a rejection column, which foolbox would treat as a class.
 
     Examples
     --------
@@ -313,7 +313,7 @@ def to_foolbox(model: nn.Module, bounds: Range = (0.0, 1.0)) -> Any:
 def to_art(
     model: nn.Module, input_shape: tuple[int, ...], n_classes: int, bounds: Range = (0.0, 1.0)
 ) -> Any:
-    """Hand a model to the Adversarial Robustness Toolbox.
+    """Wrap a model for the Adversarial Robustness Toolbox.
 
     Parameters
     ----------
@@ -336,7 +336,7 @@ def to_art(
     MissingPackageError
         If the Adversarial Robustness Toolbox is not installed.
     ValueError
-        If the model has a column for rejection, which the toolbox would take for a class.
+        If the model has a rejection column, which the toolbox would treat as a class.
 
     Examples
     --------
@@ -359,9 +359,9 @@ def to_art(
 
 
 class _Lent(nn.Module):
-    """A model as other libraries insist on: a module, whose mode is not theirs to change.
+    """A model as a module, as other libraries require, whose mode they cannot change.
 
-    It is asked in its own dtype, whichever they compute in.
+    It runs in its own dtype, whatever dtype the library uses.
     """
 
     def __init__(self, model: Model) -> None:

@@ -1,4 +1,4 @@
-"""Real images as tensors: two sets that need no network, three that are read from files.
+"""Real images as tensors: two data sets that need no download, three that are read from files.
 
 Every loader returns ``(X, y)``: X float32 of shape (n, channels, height, width) in [0, 1], y
 int64 of shape (n,).

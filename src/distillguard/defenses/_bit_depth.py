@@ -1,4 +1,4 @@
-"""Fewer bits for each value."""
+"""Reduction of the bit depth."""
 
 from typing import ClassVar
 
@@ -12,13 +12,13 @@ from ._layer import Layer
 class BitDepth(Layer):
     """Round each value to one of a few levels [1]_.
 
-    The gradient is that of the identity: rounding has none of its own, and returns about what it
-    is given.
+    The gradient is that of the identity (straight-through), because the gradient of rounding is
+    zero and rounding changes a value only a little.
 
     Parameters
     ----------
     bits : int, default=3
-        There are 2 to this power of levels, evenly spaced, both bounds among them.
+        There are ``2**bits`` evenly spaced levels, including both bounds.
     bounds : (float, float), default=(0.0, 1.0)
         Lowest and highest value of an input.
 
@@ -43,7 +43,7 @@ class BitDepth(Layer):
         self.bits = bits
 
     def transform(self, inputs: Tensor) -> Tensor:
-        """Round.
+        """Round each value to the nearest level.
 
         Parameters
         ----------
@@ -53,7 +53,7 @@ class BitDepth(Layer):
         Returns
         -------
         Tensor of shape (n, ...)
-            Levels.
+            Rounded values.
         """
         low, high = self.bounds
         steps = 2**self.bits - 1

@@ -1,4 +1,4 @@
-"""What every detector is: a number for each input, the larger the more suspicious."""
+"""Base class of detectors: one score for each input, the larger the more suspicious."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 
 class Detector(nn.Module):
-    """Tells how suspicious an input is; a threshold is set elsewhere, by clean examples.
+    """Base class of detectors, which score how suspicious an input is.
 
-    A subclass implements ``score``, differentiably where it can; one that learns implements ``fit``
-    and ``build`` too. Each argument of a constructor is kept under its own name, so that a save can
-    tell it.
+    :class:`~distillguard.LayeredDefense` sets the thresholds of the scores on clean
+    examples. A subclass implements ``score``, differentiably if possible; a detector with weights
+    also implements ``fit`` and ``build``. Store each argument of the constructor in an attribute
+    of the same name, so that it can be saved.
 
     Examples
     --------
@@ -29,11 +30,11 @@ class Detector(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether nothing is to be learned, or it has been."""
+        """Whether the detector is ready: it has nothing to learn, or has been fitted."""
         return True
 
     def fit(self, inputs: Tensor) -> Self:
-        """Learn from clean examples; by default there is nothing to learn.
+        """Learn from clean examples; by default, does nothing.
 
         Parameters
         ----------
@@ -43,12 +44,12 @@ class Detector(nn.Module):
         Returns
         -------
         Detector
-            Itself.
+            The detector itself.
         """
         return self
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        """Make the parts whose weights ``fit`` learns, for a save to fill; by default none.
+        """Create the modules that ``fit`` trains, to load saved weights into; by default none.
 
         Parameters
         ----------
@@ -57,15 +58,15 @@ class Detector(nn.Module):
         """
 
     def score(self, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """Tell how suspicious each input is; a subclass says how.
+        """Score how suspicious each input is; subclasses implement this.
 
         Parameters
         ----------
         model : callable
-            The classifier with its layers, from inputs to logits. Asked about ``inputs`` themselves
-            it costs nothing.
+            The classifier with its layers, from inputs to logits. Calling it on ``inputs`` itself
+            is free, as these logits are cached.
         inputs : Tensor of shape (n, ...)
-            As the defence was given them, before any layer.
+            The inputs of the defence, before any layer.
 
         Returns
         -------
@@ -75,7 +76,7 @@ class Detector(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must implement score")
 
     def forward(self, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Any:
-        """Return the score, as a module's call does.
+        """Return the score, so that calling the module is the same as ``score``.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Whether the classifier says the same of a simpler input."""
+"""Detection by comparing the predictions for an input and for squeezed versions of it."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from ._median_filter import MedianFilter
 
 
 class FeatureSqueezing(Detector):
-    r"""Suspect inputs about which the classifier changes its mind when they are squeezed [1]_.
+    r"""Detect inputs whose predicted probabilities change when the input is squeezed [1]_.
 
     The score is the largest l1 distance, over the squeezers :math:`s`, between the probabilities
     of the input and of the squeezed input,
@@ -25,7 +25,7 @@ class FeatureSqueezing(Detector):
     Parameters
     ----------
     squeezers : sequence of nn.Module, optional
-        Layers. By default one bit and a median filter of size 2, the paper's for MNIST.
+        Layers. By default one bit and a median filter of size 2, as in the paper for MNIST.
     temperature : float, default=1.0
         Temperature of the softmax.
 

@@ -1,4 +1,4 @@
-"""Noise on the inputs."""
+"""Gaussian noise on the inputs."""
 
 from torch import Tensor
 
@@ -8,16 +8,16 @@ from ._layer import RandomLayer
 
 
 class GaussianNoise(RandomLayer):
-    """Add normal noise to each value, and cut what leaves the bounds.
+    """Add Gaussian noise to each value and clip the result to the bounds.
 
-    The gradient is that of the identity, which is exact but for the cut.
+    The gradient is that of the identity, which is exact except where values are clipped.
 
     Parameters
     ----------
     std : float, default=0.1
         Standard deviation, in units of the inputs.
     seed : int, optional
-        None draws anew for every example and call; with a seed there is one draw for all.
+        None draws new noise for every example and call. With a seed, all share one draw.
     bounds : (float, float), default=(0.0, 1.0)
         Lowest and highest value of an input.
 
@@ -52,6 +52,6 @@ class GaussianNoise(RandomLayer):
         Returns
         -------
         Tensor of shape (n, ...)
-            Noisy ones.
+            Noisy values, not yet clipped.
         """
         return inputs + self.std * self.draw(inputs, *inputs.shape[1:], normal=True)

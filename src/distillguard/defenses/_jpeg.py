@@ -1,4 +1,4 @@
-"""JPEG there and back."""
+"""JPEG compression."""
 
 from io import BytesIO
 from typing import Any, ClassVar
@@ -13,14 +13,14 @@ from ._layer import Layer, check_images
 
 
 class JPEG(Layer):
-    """Compress each image as JPEG, and read it back [1]_.
+    """Compress each image as JPEG and decode it again [1]_.
 
-    The gradient is that of the identity: the codec has none.
+    The gradient is that of the identity (straight-through), since the codec has none.
 
     Parameters
     ----------
     quality : int, default=75
-        From 1 to 100.
+        JPEG quality, from 1 to 100.
     bounds : (float, float), default=(0.0, 1.0)
         Lowest and highest value of an input, which become 0 and 255.
 
@@ -49,7 +49,7 @@ class JPEG(Layer):
         self.quality = quality
 
     def transform(self, inputs: Tensor) -> Tensor:
-        """Compress and read back.
+        """Compress and decode.
 
         Parameters
         ----------
@@ -59,7 +59,7 @@ class JPEG(Layer):
         Returns
         -------
         Tensor of shape (n, channels, height, width)
-            What is left of them.
+            Decoded images.
         """
         check_images(inputs)
         if inputs.shape[1] not in (1, 3):
@@ -71,7 +71,7 @@ class JPEG(Layer):
 
 
 def _recoded(pixels: Any, quality: int) -> Tensor:
-    """Send an image of bytes, (channels, height, width), through the codec."""
+    """Encode and decode an image of bytes, (channels, height, width)."""
     # Pillow's: torchvision's own is deprecated since 0.29.
     from PIL import Image
 

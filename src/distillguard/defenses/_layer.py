@@ -1,4 +1,4 @@
-"""What every layer is: a change of the inputs that keeps their shape, range and gradient."""
+"""Base classes of layers: transformations that keep an input's shape, range and gradient."""
 
 from typing import ClassVar
 
@@ -11,11 +11,12 @@ from ..adaptive._lending import lent, wants_gradient
 
 
 class Layer(nn.Module):
-    """A change of the inputs in front of a classifier.
+    """Base class of input transformations in front of a classifier.
 
-    A subclass implements ``transform``. What that returns is put within the bounds, and gradients
-    come back as ``gradient`` says, at the bounds too: a layer hides nothing from an attack. Each
-    argument of a constructor is kept under its own name, so that a save can tell it.
+    A subclass implements ``transform``. Its result is clipped to the bounds, and gradients flow
+    back as ``gradient`` says, at the bounds too, so that a layer hides nothing from an attack.
+    Store each argument of the constructor in an attribute of the same name, so that it can be
+    saved.
 
     Parameters
     ----------
@@ -25,12 +26,12 @@ class Layer(nn.Module):
     Attributes
     ----------
     bounds : (float, float)
-        What was given.
+        As given.
     gradient : {"exact", "identity"}
-        Whether gradients are those of ``transform``, or pass as if there were no layer: for one
-        that rounds, whose own gradient is zero or does not exist.
+        Whether gradients are those of ``transform``, or those of the identity, for layers such as
+        rounding whose own gradient is zero or does not exist.
     random : bool
-        Whether two answers to one input may differ.
+        Whether two calls on the same input may return different results.
 
     Examples
     --------
@@ -54,7 +55,7 @@ class Layer(nn.Module):
         self.bounds = (float(low), float(high))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Change the inputs.
+        """Transform the inputs and clip the result to the bounds.
 
         Parameters
         ----------
@@ -79,45 +80,45 @@ class Layer(nn.Module):
             )
         values = changed.clamp(*self.bounds).to(inputs.dtype)
         back = inputs if identity else changed
-        # A clamp of its own would have no gradient at the bounds.
+        # A plain clamp would have no gradient at the bounds.
         return lent(values, back) if wants_gradient(back) else values
 
     def transform(self, inputs: Tensor) -> Tensor:
-        """Change the inputs; a subclass says how.
+        """Transform the inputs; subclasses implement this.
 
         Parameters
         ----------
         inputs : Tensor of shape (n, ...), floating
-            Values within the bounds, not to be written into.
+            Values within the bounds. Must not be modified in place.
 
         Returns
         -------
         Tensor of shape (n, ...)
-            Each example by itself.
+            Transformed inputs; examples must not influence one another.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement transform")
 
 
 class RandomLayer(Layer):
-    """A layer that draws random numbers, for each example by itself.
+    """Base class of layers that draw random numbers for each example.
 
-    A subclass draws them by ``draw``.
+    A subclass gets them from ``draw``.
 
     Parameters
     ----------
     seed : int, optional
-        None draws anew in each call, for every example, from PyTorch's global generator. With a
-        seed all examples get one and the same draw, in every call: the layer is then a function,
-        for tests and for an attacker who looks at one draw.
+        None draws new numbers in each call, for every example, from PyTorch's global generator.
+        With a seed, all examples get the same draw in every call. The layer is then deterministic,
+        which is useful for tests and for an attack on a single draw.
     bounds : (float, float), default=(0.0, 1.0)
         Lowest and highest value of an input.
 
     Attributes
     ----------
     seed, bounds
-        What was given.
+        As given.
     random : bool
-        Whether there is no seed.
+        True if no seed was given.
     """
 
     def __init__(self, *, seed: int | None = None, bounds: Range = (0.0, 1.0)) -> None:
@@ -126,7 +127,7 @@ class RandomLayer(Layer):
 
     @property
     def random(self) -> bool:  # type: ignore[override]
-        """Whether two answers to one input may differ."""
+        """Whether two calls on the same input may return different results."""
         return self.seed is None
 
     def draw(self, inputs: Tensor, *shape: int, normal: bool = False) -> Tensor:
@@ -135,9 +136,9 @@ class RandomLayer(Layer):
         Parameters
         ----------
         inputs : Tensor of shape (n, ...)
-            Whose number, device and dtype count.
+            Determines the number of draws, their device and their dtype.
         *shape : int
-            Shape of what one example gets.
+            Shape of the draw for one example.
         normal : bool, default=False
             Standard normal numbers, rather than uniform ones in [0, 1).
 
@@ -153,7 +154,7 @@ class RandomLayer(Layer):
 
 
 def check_images(inputs: Tensor) -> None:
-    """Refuse what has no height and width."""
+    """Refuse inputs without height and width."""
     if inputs.ndim != 4:
         raise ValueError(
             "inputs must be images of shape (n, channels, height, width), got "

@@ -1,4 +1,4 @@
-"""The estimator: a classifier behind layers and detectors, which may refuse to answer."""
+"""The estimator: a classifier with layers and detectors, which may reject inputs."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -36,50 +36,52 @@ _BATCH = 256
 
 
 class LayeredDefense(RejectingClassifier):
-    """Classifier with layers in front and detectors beside it, which may reject an input.
+    """Classifier with input transformations and detectors, which may reject an input.
 
-    Inputs pass through the layers, one after the other, before they are classified; each detector
-    gives every input a score, and an input is rejected if one of the scores is above that
-    detector's threshold. Thresholds are set together, so that all detectors together reject the
-    requested share of clean examples.
+    Inputs pass through the layers in order before they are classified. Each detector scores every
+    input, and an input is rejected if any score exceeds its detector's threshold. The thresholds
+    are set jointly, so that all detectors together reject the requested share of clean examples.
 
     Parameters
     ----------
     estimator : estimator, nn.Module or None, default=None
-        The classifier. A fitted estimator of this package, or a module with trained weights that
-        returns logits, is taken as it is; one that is not fitted is cloned and trained on bare
-        inputs, without the layers. None is :class:`~distillguard.UndefendedClassifier`.
+        The classifier. A fitted estimator of this package, or a module that returns logits and is
+        already trained, is used as it is. An unfitted estimator is cloned and trained on the
+        original inputs, without the layers. None is
+        :class:`~distillguard.UndefendedClassifier`.
     layers : sequence of nn.Module, default=()
-        What inputs go through, such as :class:`~distillguard.defenses.BitDepth`; any module that
-        keeps their shape.
+        Transformations of the inputs, such as :class:`~distillguard.defenses.BitDepth`, or any
+        module that keeps their shape.
     detectors : sequence of Detector, default=()
-        What may reject, such as :class:`~distillguard.defenses.FeatureSqueezing`. They are copied,
-        never changed.
+        Detectors that may reject an input, such as
+        :class:`~distillguard.defenses.FeatureSqueezing`. They are copied, never modified.
     false_positive_rate : float, default=0.05
-        Share of clean examples to be rejected, in (0, 1).
+        Share of clean examples to reject, in (0, 1).
     rejected_label : int or str, default=-1
         What ``predict`` returns for a rejected input; not one of the classes. A string if classes
         are strings.
     calibration_fraction : float, default=0.2
-        Share of the examples that ``fit`` keeps from training to set the thresholds by, in (0, 1),
-        where there are detectors and something is trained.
+        Share of the examples that ``fit`` holds out from training to set the thresholds, in (0, 1).
+        Used only if there are detectors and something is trained.
     random_state : int, RandomState or None, default=None
-        Seed of the parts into which examples are split, and of what is trained and has no seed of
-        its own.
+        Seed of the splits of the examples, and of the training of parts that have no seed
+        themselves.
 
     Attributes
     ----------
     false_alarms_ : (int, int)
-        How many of the clean examples that set no threshold are rejected, and how many there are.
+        Number of clean examples rejected among those not used to set the thresholds, and how many
+        of those there are.
     model_ : LayeredNetwork
-        The whole defence as one module, which returns a last column for rejection and declares this
-        by ``rejects``.
+        The whole defence as one module, whose last logit is rejection, as its attribute ``rejects``
+        declares.
     thresholds_ : ndarray of shape (n_detectors,)
         Scores above which a detector rejects.
     false_positive_rate_ : float
-        Share rejected of the clean examples that set no threshold; NaN if there were none.
+        Share rejected among the clean examples not used to set the thresholds; NaN if there are
+        none.
     false_positive_interval_ : tuple of float
-        Its 95 % Clopper-Pearson interval.
+        The 95 % Clopper-Pearson interval of ``false_positive_rate_``.
     classes_ : ndarray of shape (n_classes,)
         The classes, in the order of the logits.
     n_features_in_ : int
@@ -93,9 +95,8 @@ class LayeredDefense(RejectingClassifier):
 
     Notes
     -----
-    The thresholds come from one half of the clean examples and the interval from the other, at
-    random, so that it holds for examples that set neither. A rejected example counts as wrong in
-    ``score``.
+    A random half of the clean examples sets the thresholds and the other half gives the interval,
+    which is therefore valid for new examples. A rejected example counts as wrong in ``score``.
 
     Examples
     --------
@@ -140,12 +141,12 @@ class LayeredDefense(RejectingClassifier):
 
     @property
     def thresholds_(self) -> NDArray[Any]:
-        """A score above is an alarm: (n_detectors,)."""
+        """Scores above which a detector rejects: (n_detectors,)."""
         thresholds: Tensor = self._layered().thresholds
         return thresholds.cpu().numpy()
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train what is not fitted, and calibrate on examples kept from that.
+        """Train the parts that are not fitted and calibrate the thresholds on held-out examples.
 
         Parameters
         ----------
@@ -192,13 +193,13 @@ class LayeredDefense(RejectingClassifier):
         return self
 
     def calibrate(self, X: Any) -> Self:
-        """Set the thresholds by clean examples, and train nothing.
+        """Set the thresholds on clean examples, without any training.
 
         Parameters
         ----------
         X : array or Tensor of shape (n, ...), Dataset, DataLoader or batches
-            Clean examples that nothing was trained on. Labels are not looked at. One half sets the
-            thresholds, the other tells the rate of false alarms.
+            Clean examples that no part was trained on. Labels are ignored. One half sets the
+            thresholds, the other measures the false-positive rate.
 
         Returns
         -------
@@ -257,7 +258,7 @@ class LayeredDefense(RejectingClassifier):
 
     @property
     def module(self) -> Any:
-        """What makes the classifier's network, as a save tells it."""
+        """The factory of the classifier's network, for saving."""
         return self.estimator if isinstance(self.estimator, nn.Module) else self._inner().module
 
     @module.setter
@@ -278,7 +279,7 @@ class LayeredDefense(RejectingClassifier):
         return self.model_
 
     def _seed(self) -> int:
-        """The first process's, in all of them."""
+        """The seed of the first process, in all processes."""
         if self.random_state is None:
             seed = draw_seed(None) % 2**31
         else:
@@ -309,13 +310,13 @@ class LayeredDefense(RejectingClassifier):
             )
 
     def _held_out(self, labels: Tensor) -> Tensor:
-        """Examples kept from training: none where there is no threshold, or nothing is trained."""
+        """Examples held out from training: none without thresholds to set or parts to train."""
         trains = not _is_fitted(self.estimator) or not all(each.fitted for each in self.detectors)
         count = max(1, round(self.calibration_fraction * len(labels)))
         return held_out(labels, count if self.detectors and trains else 0)
 
     def _trained(self, inputs: Tensor, targets: Any, seed: int) -> tuple[nn.Module, NDArray[Any]]:
-        """The classifier's network, a copy, and its classes."""
+        """A copy of the classifier's network, and its classes."""
         if isinstance(self.estimator, nn.Module):
             network = copied(self.estimator).eval()
             width = logits_of(network, inputs[:2], "estimator").shape[1]
@@ -329,7 +330,7 @@ class LayeredDefense(RejectingClassifier):
         return copied(inner.model_), inner.classes_
 
     def _calibrated(self, model: LayeredNetwork, inputs: Tensor) -> tuple[int, int]:
-        """Set the thresholds by one half; return the false alarms of the other, and its size."""
+        """Set the thresholds on one half; return the false positives in the other, and its size."""
         model.eval()
         order = torch.randperm(len(inputs))
         middle = (len(inputs) + 1) // 2
@@ -354,7 +355,7 @@ class LayeredDefense(RejectingClassifier):
     def _assembled(
         self, attribute: str, network: nn.Module, saved: Mapping[str, Tensor]
     ) -> nn.Module:
-        """The whole around a classifier's network, as it was saved."""
+        """The defence around a classifier's network, as it was saved."""
         prefix = "network."
         inside = [name.removeprefix(prefix) for name in saved if name.startswith(prefix)]
         detectors = _copies(self.detectors)
@@ -369,7 +370,7 @@ def _copies(parts: Sequence[nn.Module]) -> list[Any]:
 
 
 def _whole(network: nn.Module, layers: list[Any], detectors: list[Any]) -> LayeredNetwork:
-    """All of it, in the dtype of the classifier."""
+    """All examples, in the dtype of the classifier."""
     dtype = dtype_of(network, torch.get_default_dtype())
     return LayeredNetwork(
         network, *([part.to(dtype) for part in each] for each in (layers, detectors))

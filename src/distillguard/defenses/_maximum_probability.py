@@ -1,4 +1,4 @@
-"""How sure the classifier is."""
+"""Detection by the confidence of the classifier."""
 
 import math
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from ._detector import Detector
 
 
 class MaximumProbability(Detector):
-    r"""Suspect inputs of which the classifier is not sure [1]_.
+    r"""Detect inputs that the classifier predicts with low confidence [1]_.
 
-    With :math:`p` the largest probability the score is :math:`\log((1 - p) / p)`, which keeps the
-    order of :math:`1 - p` and does not saturate: it is computed from the logits, so that two
-    answers of which a softmax makes 1 both are still told apart, and have a gradient.
+    With the largest probability :math:`p`, the score is :math:`\log((1 - p) / p)`, which ranks
+    inputs like :math:`1 - p` but does not saturate. It is computed from the logits, so that two
+    inputs whose softmax rounds to 1 still get different scores and gradients.
 
     Parameters
     ----------
     temperature : float, default=1.0
-        What logits are divided by first: that of training tells more of a distilled network.
+        Divides the logits. For a distilled network, its training temperature is more informative.
 
     References
     ----------

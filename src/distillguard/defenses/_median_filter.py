@@ -1,4 +1,4 @@
-"""The median of each pixel's neighbourhood."""
+"""Median filter."""
 
 import torch
 from torch import Tensor
@@ -11,13 +11,13 @@ from ._layer import Layer, check_images
 class MedianFilter(Layer):
     """Replace each pixel by the median of a window around it (spatial smoothing) [1]_.
 
-    Beyond an edge its pixels are repeated. The gradient is exact: that of the pixel that is the
-    median, the lower one of the middle two.
+    Edge pixels are repeated beyond the edge. The gradient is exact and goes to the median pixel;
+    of an even number of pixels, the median is the lower of the middle two.
 
     Parameters
     ----------
     size : int, default=3
-        Side of the window in pixels. Of an even one the pixel is right of and below the middle.
+        Side of the window in pixels. If it is even, the pixel is right of and below the centre.
     bounds : (float, float), default=(0.0, 1.0)
         Lowest and highest value of an input.
 
@@ -42,7 +42,7 @@ class MedianFilter(Layer):
         self.size = size
 
     def transform(self, inputs: Tensor) -> Tensor:
-        """Take the medians.
+        """Apply the filter.
 
         Parameters
         ----------
@@ -52,7 +52,7 @@ class MedianFilter(Layer):
         Returns
         -------
         Tensor of shape (n, channels, height, width)
-            Their medians.
+            Filtered images.
         """
         check_images(inputs)
         before, after = self.size // 2, (self.size - 1) // 2

@@ -1,4 +1,4 @@
-"""Layers, a classifier and detectors as one module that may refuse to answer."""
+"""Layers, a classifier and detectors as one module that may reject inputs."""
 
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -13,31 +13,31 @@ _LEAST = 1e-6
 
 
 class LayeredNetwork(nn.Module):
-    r"""Layers in front of a classifier and detectors beside it, answering as one.
+    r"""A classifier with layers and detectors as one module.
 
-    The last column of the logits is rejection. With :math:`z` the other logits, :math:`s_k` the
-    scores of the detectors and :math:`t_k` their thresholds it is
+    The last column of the logits is rejection. With the other logits :math:`z`, the scores
+    :math:`s_k` of the detectors and their thresholds :math:`t_k`, it is
 
     .. math:: \max_i z_i + c \max_k \frac{s_k - t_k}{w_k},
 
-    above all classes exactly when a score is above its threshold. :math:`w_k` is the distance
-    between the quartiles of clean scores and :math:`c` the median lead of the best class on clean
-    examples, so that an attack sees the class and the alarms in one unit. Without detectors it is
-    :math:`\max_i z_i - c`.
+    which exceeds all classes exactly when a score exceeds its threshold. :math:`w_k` is the
+    interquartile range of the scores on clean examples and :math:`c` the median logit gap between
+    the two best classes on clean examples, so that an attack sees class and detectors in the same
+    unit. Without detectors it is :math:`\max_i z_i - c`.
 
     Parameters
     ----------
     network : nn.Module
-        The classifier, from layered inputs to logits.
+        The classifier, from transformed inputs to logits.
     layers : sequence of nn.Module
-        What inputs go through first, in order.
+        Transformations of the inputs, in order.
     detectors : sequence of Detector
-        What may reject.
+        Detectors that may reject an input.
 
     Attributes
     ----------
     network, layers, detectors
-        What was given.
+        As given.
     thresholds, spreads : Tensor of shape (n_detectors,)
         :math:`t` and :math:`w`.
     unit : Tensor
@@ -71,12 +71,12 @@ class LayeredNetwork(nn.Module):
         self.register_buffer("unit", torch.tensor(1.0))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Answer.
+        """Return the logits, including rejection.
 
         Parameters
         ----------
         inputs : Tensor of shape (n, ...)
-            What the first layer takes.
+            Inputs of the first layer.
 
         Returns
         -------
@@ -90,12 +90,12 @@ class LayeredNetwork(nn.Module):
         return torch.cat([logits, rejection[:, None]], dim=1)
 
     def classify(self, inputs: Tensor) -> Tensor:
-        """Send inputs through the layers and the classifier.
+        """Return the logits of the classifier behind the layers.
 
         Parameters
         ----------
         inputs : Tensor of shape (n, ...)
-            What the first layer takes.
+            Inputs of the first layer.
 
         Returns
         -------
@@ -108,19 +108,19 @@ class LayeredNetwork(nn.Module):
         return logits
 
     def parts(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the classifier and each detector say.
+        """Return the logits of the classifier and the scores of the detectors.
 
         Parameters
         ----------
         inputs : Tensor of shape (n, ...)
-            What the first layer takes.
+            Inputs of the first layer.
 
         Returns
         -------
         logits : Tensor of shape (n, n_classes)
-            The classifier's.
+            Logits of the classifier.
         scores : Tensor of shape (n, n_detectors)
-            The detectors'.
+            Scores of the detectors.
         """
         logits, scores = self.answers(inputs)
         return logits, torch.stack(scores, dim=1) if scores else logits.new_zeros(
@@ -130,17 +130,17 @@ class LayeredNetwork(nn.Module):
     def alarm(self, scores: Sequence[Tensor]) -> Tensor:
         """Return the largest excess over a threshold, in units of the spread of clean scores.
 
-        Its gradient asks only the detectors that are the most alarmed about some input.
+        Its gradient flows only through the detector with the largest excess for each input.
 
         Parameters
         ----------
         scores : sequence of Tensor of shape (n,)
-            Of each detector.
+            Scores of each detector.
 
         Returns
         -------
         Tensor of shape (n,)
-            Above 0 where the input is rejected.
+            Above 0 if the input is rejected.
         """
         limits, spreads = (each.to(scores[0]) for each in (self.thresholds, self.spreads))
         excess = [(own - limits[k]) / spreads[k] for k, own in enumerate(scores)]
@@ -153,19 +153,19 @@ class LayeredNetwork(nn.Module):
         return alarm
 
     def answers(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return what the classifier and each detector say, detector by detector.
+        """Return the logits of the classifier and a list of the scores of each detector.
 
         Parameters
         ----------
         inputs : Tensor of shape (n, ...)
-            What the first layer takes.
+            Inputs of the first layer.
 
         Returns
         -------
         logits : Tensor of shape (n, n_classes)
-            The classifier's.
+            Logits of the classifier.
         scores : list of Tensor of shape (n,)
-            Each detector's.
+            Scores of each detector.
         """
         logits = self.classify(inputs)
         model = self._remembering(inputs, logits)
@@ -181,16 +181,16 @@ class LayeredNetwork(nn.Module):
         return logits, scores
 
     def calibrate(self, thresholds: Tensor, logits: Tensor, scores: Tensor) -> None:
-        """Set thresholds, and the units in which alarms are told.
+        """Set the thresholds and the units of the rejection logit.
 
         Parameters
         ----------
         thresholds : Tensor of shape (n_detectors,)
             The thresholds.
         logits : Tensor of shape (n, n_classes)
-            The classifier's on clean examples.
+            Logits of the classifier on clean examples.
         scores : Tensor of shape (n, n_detectors)
-            The detectors' on the same.
+            Scores of the detectors on the same examples.
         """
         first, second = logits.topk(2, dim=1).values.unbind(dim=1)
         self.unit.copy_((first - second).median().clamp(min=_LEAST))
@@ -201,5 +201,5 @@ class LayeredNetwork(nn.Module):
             self.spreads[place] = high - low if seen else 1.0
 
     def _remembering(self, inputs: Tensor, logits: Tensor) -> Callable[[Tensor], Tensor]:
-        """The classifier, which is not asked again what it has answered."""
+        """The classifier, with the logits of the inputs cached."""
         return lambda asked: logits if asked is inputs else self.classify(asked)

@@ -1,4 +1,4 @@
-"""Images made smaller by chance, at a place by chance."""
+"""Random resizing and padding."""
 
 import torch
 from torch import Tensor
@@ -9,18 +9,18 @@ from ._layer import RandomLayer, check_images
 
 
 class RandomResizePad(RandomLayer):
-    """Make each image smaller by a random share, and put it at a random place [1]_.
+    """Shrink each image by a random factor and pad it at a random position [1]_.
 
-    Around it are values of the lower bound. Pixels in between are interpolated bilinearly, and any
-    share between ``smallest`` and 1 may be drawn, not whole pixels alone. The gradient is exact.
-    The paper makes images larger first; here the shape stays.
+    The padding has the value of the lower bound. Pixels are interpolated bilinearly, and the factor
+    is uniform between ``smallest`` and 1, so that sizes need not be whole pixels. The gradient is
+    exact. The paper enlarges images first; here they keep their shape.
 
     Parameters
     ----------
     smallest : float, default=0.8
-        Smallest share of the sides, above 0 and at most 1.
+        Smallest factor of the side lengths, above 0 and at most 1.
     seed : int, optional
-        None draws anew for every example and call; with a seed there is one draw for all.
+        None draws anew for every example and call. With a seed, all share one draw.
     bounds : (float, float), default=(0.0, 1.0)
         Lowest and highest value of an input.
 
@@ -57,7 +57,7 @@ class RandomResizePad(RandomLayer):
         Returns
         -------
         Tensor of shape (n, channels, height, width)
-            Smaller ones in a frame.
+            Shrunken images with padding.
         """
         check_images(inputs)
         share, right, down = self.draw(inputs, 3).unbind(dim=1)

@@ -1,4 +1,4 @@
-"""How badly an autoencoder of clean examples draws an input."""
+"""Detection by the reconstruction error of an autoencoder."""
 
 from collections.abc import Callable
 from math import prod
@@ -13,30 +13,31 @@ from ._detector import Detector
 
 
 class ReconstructionError(Detector):
-    r"""Suspect inputs that an autoencoder, trained on clean ones, reproduces badly (MagNet) [1]_.
+    r"""Detect inputs that an autoencoder trained on clean ones reconstructs badly (MagNet) [1]_.
 
-    The score is the mean over an example's values of :math:`|x - a(x)|^p`. The autoencoder of
-    images has convolutions, with half the height and width in between; that of rows one narrow
-    hidden layer. It learns by Adam to take noise away.
+    The score is the mean of :math:`|x - a(x)|^p` over the values of an example. For images, the
+    autoencoder is convolutional, with half the height and width in between; for vectors it has one
+    narrow hidden layer. Adam trains it to remove noise.
 
     Parameters
     ----------
     order : {1, 2}, default=1
         :math:`p`.
     noise : float, default=0.1
-        Standard deviation of the noise that is added in training, in units of the inputs.
+        Standard deviation of the noise added during training, in units of the inputs.
     width : int, default=8
-        Channels between the two halves; of rows a quarter of their length, if that is less.
+        Channels of the hidden layers. For vectors the hidden width, at most a quarter of their
+        length.
     max_epochs : int, default=30
         Epochs of training.
     random_state : int, optional
-        Seed of the weights, the noise and the order of examples; None draws one from PyTorch's
+        Seed of the weights, the noise and the order of examples. None draws one from PyTorch's
         global generator.
 
     Attributes
     ----------
     autoencoder : nn.Module or None
-        The network, once it is trained.
+        The trained network; None before ``fit``.
 
     References
     ----------
@@ -79,11 +80,11 @@ class ReconstructionError(Detector):
 
     @property
     def fitted(self) -> bool:
-        """Whether the autoencoder is there."""
+        """Whether the autoencoder has been trained or loaded."""
         return self.autoencoder is not None
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        """Make an autoencoder with weights by chance.
+        """Create an autoencoder with random weights.
 
         Parameters
         ----------
@@ -103,7 +104,7 @@ class ReconstructionError(Detector):
         Returns
         -------
         ReconstructionError
-            Itself.
+            The detector itself.
         """
         inputs = inputs.detach().float()
         seed = self.random_state
@@ -123,12 +124,12 @@ class ReconstructionError(Detector):
         return self
 
     def score(self, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """Return the mean error of each input.
+        """Return the mean reconstruction error of each input.
 
         Parameters
         ----------
         model : callable
-            Not asked.
+            Not used.
         inputs : Tensor of shape (n, ...)
             Inputs to score.
 

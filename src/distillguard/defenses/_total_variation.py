@@ -8,27 +8,28 @@ from .._validation import check_at_least, check_positive
 from ._layer import Layer, check_images
 
 _STEP = 0.125
-"""The largest for which Chambolle proves convergence."""
+"""Step size, the largest for which Chambolle proves convergence."""
 
 _FLAT = 1e-12
-"""Added under the root, whose slope at 0 is infinite."""
+"""Added under the square root, whose derivative at 0 is infinite."""
 
 
 class TotalVariation(Layer):
-    r"""Replace each image by a smooth one nearby: total-variation denoising [1]_ [2]_.
+    r"""Smooth each image by total-variation denoising [1]_ [2]_.
 
-    Of each channel :math:`x` it is the minimiser over :math:`u` of
+    Each channel :math:`x` is replaced by the minimiser over :math:`u` of
 
     .. math:: \tfrac12 \lVert u - x \rVert_2^2 + \lambda \sum |\nabla u|
 
-    by so many steps of Chambolle's algorithm. The gradient is exact, back through all steps.
+    as computed by ``steps`` iterations of Chambolle's algorithm. The gradient is exact, through
+    all iterations.
 
     Parameters
     ----------
     weight : float, default=0.1
-        :math:`\lambda`, in units of the inputs: what a large one removes has more contrast.
+        :math:`\lambda`, in units of the inputs. Larger values smooth more.
     steps : int, default=20
-        Steps of the algorithm.
+        Iterations of the algorithm.
     bounds : (float, float), default=(0.0, 1.0)
         Lowest and highest value of an input.
 
@@ -66,7 +67,7 @@ class TotalVariation(Layer):
         Returns
         -------
         Tensor of shape (n, channels, height, width)
-            Smooth ones.
+            Smoothed images.
         """
         check_images(inputs)
         across, down = torch.zeros_like(inputs), torch.zeros_like(inputs)

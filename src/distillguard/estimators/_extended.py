@@ -133,7 +133,7 @@ class ExtendedDistiller(RejectingClassifier):
     false_positive_rate_ : float
         The one over the other; NaN if there were none.
     false_positive_interval_ : tuple of float
-        Its 95 % Clopper-Pearson interval.
+        The 95 % Clopper-Pearson interval of ``false_positive_rate_``.
     classes_ : ndarray of shape (n_classes,)
         The classes, in the order of the logits.
     history_ : list of dict

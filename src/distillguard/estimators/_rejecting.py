@@ -19,19 +19,19 @@ class RejectingClassifier(NetworkClassifier):
 
     @property
     def false_positive_rate_(self) -> float:
-        """Share rejected of the clean examples that set no threshold; NaN if there were none."""
+        """Share rejected of clean examples not used to set a threshold; NaN if there are none."""
         check_is_fitted(self)
         alarms, shown = self.false_alarms_
         return alarms / shown if shown else float("nan")
 
     @property
     def false_positive_interval_(self) -> tuple[float, float]:
-        """Its 95 % Clopper-Pearson interval."""
+        """The 95 % Clopper-Pearson interval of ``false_positive_rate_``."""
         check_is_fitted(self)
         return clopper_pearson(*self.false_alarms_)
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Predict classes, or refuse.
+        """Predict classes, or reject inputs.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class RejectingClassifier(NetworkClassifier):
         Returns
         -------
         ndarray of shape (n, n_classes + 1)
-            Logits in the order of ``classes_``, then rejection; for two classes three columns.
+            Logits in the order of ``classes_``, then rejection; three columns for two classes.
         """
         return self._gathered(X, lambda logits: logits)
 

@@ -1,8 +1,8 @@
 """Temperature softmax and losses, as pure functions with one value per example.
 
 Logits have shape (n, n_classes) and any floating dtype; labels have shape (n,) and
-dtype int64. Nothing here averages over the batch, so that an example's gradient never
-depends on its neighbours.
+dtype int64. No function averages over the batch, so the gradient of an example never depends on
+the other examples.
 """
 
 from ._losses import (

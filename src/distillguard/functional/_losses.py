@@ -1,4 +1,4 @@
-"""Softmax with a temperature, the losses of distillation, and the attacks' losses."""
+"""Softmax with a temperature, distillation losses and attack losses."""
 
 import math
 
@@ -16,9 +16,9 @@ def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
     Parameters
     ----------
     logits : Tensor of shape (n, n_classes), floating
-        :math:`z`. Any finite size: the largest logit is subtracted before the division.
+        :math:`z`, of any finite size; the largest is subtracted before the division.
     temperature : float, default=1.0
-        :math:`T`, above 0. As it grows the rows tend to uniform, as it falls to one-hot.
+        :math:`T`, above 0. High temperatures give nearly uniform rows, low ones nearly one-hot.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    r"""Logarithm of :func:`softmax`, without the underflow.
+    r"""Logarithm of :func:`softmax`, computed without underflow.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def soft_cross_entropy(logits: Tensor, soft_targets: Tensor, temperature: float 
 
     .. math:: -\sum_i F_i \log \operatorname{softmax}(z / T)_i
 
-    No factor :math:`T^2` is applied; :func:`distillation_loss` has it.
+    No factor :math:`T^2` is applied; :func:`distillation_loss` applies it.
 
     Parameters
     ----------
@@ -146,21 +146,21 @@ def distillation_loss(
         \log \operatorname{softmax}(z / T)_i\Bigr)
         \;+\; w \cdot \bigl(-\log \operatorname{softmax}(z)_y\bigr)
 
-    The gradient of the soft term shrinks as :math:`1 / T^2`; the factor keeps the two terms
-    in proportion when the temperature changes.
+    The gradient of the soft term scales as :math:`1 / T^2`; the factor :math:`T^2` keeps the two
+    terms in proportion when the temperature changes.
 
     Parameters
     ----------
     student_logits : Tensor of shape (n, n_classes), floating
         :math:`z`.
     teacher_logits : Tensor of shape (n, n_classes), floating
-        :math:`v`. No gradient flows into it.
+        :math:`v`. Treated as a constant.
     labels : Tensor of shape (n,), int64
         :math:`y`, true classes.
     temperature : float
-        :math:`T`, above 0. The hard term stays at 1.
+        :math:`T`, above 0. The hard term always has temperature 1.
     hard_label_weight : float
-        :math:`w`, in [0, 1]. 0 leaves the soft term alone, 1 the hard one.
+        :math:`w`, in [0, 1]. 0 keeps only the soft term, 1 only the hard term.
 
     Returns
     -------
@@ -199,8 +199,8 @@ def distillation_loss(
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy with hard labels at temperature 1.
 
-    Its gradient vanishes exactly when the softmax saturates, which is what defensive
-    distillation brings about; :func:`margin_loss` has no such blind spot.
+    Its gradient becomes exactly 0 when the softmax saturates, as it does on networks trained by
+    defensive distillation. :func:`margin_loss` does not have this weakness.
 
     Parameters
     ----------
@@ -229,12 +229,12 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     tensor([  0.6931, 500.0000])
     """
     check_labels(labels, logits)
-    # Not F.cross_entropy: a label of -100 would be left out in silence.
+    # Not F.cross_entropy, which silently ignores a label of -100.
     return -torch.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
 
 
 def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Best wrong logit minus the labelled one: positive exactly when misclassified.
+    r"""Largest wrong logit minus the label's logit: positive exactly when misclassified.
 
     .. math:: \max_{i \ne y} z_i - z_y
 
@@ -278,21 +278,22 @@ def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def merge_rejection(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Fold a last column of rejection into the true class: the answers that an adversary faces.
+    r"""Merge the last column, rejection, into the true class, as attacks need it.
 
-    A classifier that may refuse to answer is fooled by another class alone: a refusal withstands
-    the attack as the right answer does. So the label's logit becomes the larger of the two,
+    A classifier that may reject inputs is fooled only if it predicts a wrong class; a rejection
+    withstands the attack just as the true class does. The label's logit therefore becomes the
+    larger of the two,
 
     .. math:: z_y \leftarrow \max(z_y, z_{N+1}),
 
-    and every loss of what is left has the right sign; :func:`margin_loss` is positive exactly when
-    a wrong class is above both the true one and rejection. The smallest of all margins would call
-    a rejected point fooled.
+    so that losses of the remaining logits have the right sign: :func:`margin_loss` is positive
+    exactly when a wrong class exceeds both the true class and rejection. On the original logits,
+    the margin would count a rejected input as fooled.
 
     Parameters
     ----------
     logits : Tensor of shape (n, n_classes + 1), floating
-        :math:`z`, the last column for rejection, after at least two classes.
+        :math:`z`, with at least two classes and rejection as the last column.
     labels : Tensor of shape (n,), int64
         :math:`y`, true classes.
 
@@ -332,18 +333,18 @@ def merge_rejection(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Difference of logits ratio [1]_: the margin in units of the spread of the largest logits.
+    r"""Difference of logits ratio [1]_: the margin relative to the spread of the largest logits.
 
     .. math:: -\frac{z_y - \max_{i \ne y} z_i}{z_{\pi_1} - z_{\pi_3} + 10^{-12}}
 
-    with :math:`z_{\pi_1} \ge z_{\pi_2} \ge z_{\pi_3}` the three largest logits. Unchanged when
-    the logits are shifted or multiplied by a positive number, and so blind to neither.
+    with :math:`z_{\pi_1} \ge z_{\pi_2} \ge z_{\pi_3}` the three largest logits. Invariant to
+    adding a constant to the logits and to multiplying them by a positive number.
 
     Parameters
     ----------
     logits : Tensor of shape (n, n_classes), floating
-        :math:`z`. With two classes there is no third logit, and the plain
-        :func:`margin_loss` is returned.
+        :math:`z`. With two classes there is no third logit, and :func:`margin_loss` is
+        returned instead.
     labels : Tensor of shape (n,), int64
         :math:`y`.
 
@@ -383,7 +384,7 @@ def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _softened(logits: Tensor, temperature: float) -> Tensor:
-    """Logits over temperature, shifted so that the largest is 0: nothing can overflow upwards."""
+    """Logits over temperature, shifted so that the largest is 0 and nothing overflows."""
     check_positive("temperature", temperature)
     return (logits - logits.detach().amax(dim=1, keepdim=True)) / temperature
 
@@ -393,10 +394,10 @@ def rescaled_cross_entropy(logits: Tensor, labels: Tensor, scale: float = 1.0) -
 
     .. math:: \operatorname{CE}\left(\frac{s\, z}{z_{\pi_1} - z_{\pi_2}},\, y\right)
 
-    The divisor is taken for a constant. A softmax that saturates, as a distilled network's at
-    temperature 1, has a gradient of the cross-entropy that rounds to zero; here the two largest
-    logits are always ``scale`` apart, and the gradient is there. Unchanged when the logits are
-    shifted or multiplied by a positive number.
+    The divisor is treated as a constant. Where the softmax saturates, as in a distilled network
+    at temperature 1, the gradient of the cross-entropy rounds to zero. Here the two largest logits
+    are always ``scale`` apart, so the gradient does not vanish. Invariant to adding a constant to
+    the logits and to multiplying them by a positive number.
 
     Parameters
     ----------
@@ -405,7 +406,7 @@ def rescaled_cross_entropy(logits: Tensor, labels: Tensor, scale: float = 1.0) -
     labels : Tensor of shape (n,), int64
         :math:`y`.
     scale : float, default=1.0
-        :math:`s`, above 0: how far apart the two largest are put.
+        :math:`s`, above 0: the gap between the two largest logits after rescaling.
 
     Returns
     -------
@@ -438,7 +439,7 @@ def rescaled_cross_entropy(logits: Tensor, labels: Tensor, scale: float = 1.0) -
     check_positive("scale", scale)
     check_labels(labels, logits)
     first, second = logits.detach().topk(2, dim=1).values.unbind(dim=1)
-    # Of a tie, the rounding of the logits: what is further apart is divided by nothing smaller.
+    # For a tie, the rounding error of the logits, which is also the smallest divisor.
     least = torch.finfo(logits.dtype).eps * logits.detach().abs().amax(dim=1)
     gap = (first - second).maximum(least).clamp_min(torch.finfo(logits.dtype).tiny)
     return cross_entropy(logits * (scale / gap)[:, None], labels)

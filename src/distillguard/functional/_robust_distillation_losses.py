@@ -1,7 +1,7 @@
 r"""The losses of robust distillation, one value per example.
 
-In all of them :math:`p` is the student's softmax of the clean logits and :math:`p'` that of the
-logits on adversarial inputs, :math:`q` and :math:`q'` the teacher's;
+In all of them, :math:`p` and :math:`p'` are the student's softmax on clean and on adversarial
+inputs, :math:`q` and :math:`q'` the teacher's;
 :math:`\operatorname{KL}(a \| b) = \sum_i a_i \log (a_i / b_i)`.
 """
 
@@ -27,18 +27,18 @@ def ard_loss(
     .. math:: (1 - \alpha) \operatorname{CE}(p, y) + \alpha T^2
               \operatorname{KL}(q_T \,\|\, p'_T)
 
-    :math:`q` is the teacher's softmax on clean inputs, and the index :math:`T` a softmax at that
-    temperature. The published code averages over the classes too, which makes its
-    :math:`\alpha` ten times smaller on ten classes than the formula's.
+    :math:`q` is the teacher's softmax on clean inputs, and the index :math:`T` denotes a softmax
+    at that temperature. The published code also averages over the classes, which makes its
+    second term ten times smaller than in the formula for ten classes.
 
     Parameters
     ----------
     clean_logits : Tensor of shape (n, n_classes), floating
-        The student's on clean inputs.
+        The student's logits on clean inputs.
     adversarial_logits : Tensor of shape (n, n_classes), floating
-        The student's on adversarial inputs.
+        The student's logits on adversarial inputs.
     teacher_logits : Tensor of shape (n, n_classes), floating
-        The teacher's on clean inputs.
+        The teacher's logits on clean inputs.
     labels : Tensor of shape (n,), int64
         True classes.
     alpha : float, default=1.0
@@ -86,7 +86,7 @@ def iad_loss(
     labels: Tensor,
     beta: float = 0.1,
 ) -> Tensor:
-    r"""Introspective adversarial distillation [1]_: trust the teacher where it is right.
+    r"""Introspective adversarial distillation [1]_: weigh the teacher by its reliability.
 
     .. math:: w \operatorname{KL}(q \,\|\, p') + (1 - w) \operatorname{KL}(p \,\|\, p'),
               \qquad w = (q'_y)^\beta
@@ -96,17 +96,17 @@ def iad_loss(
     Parameters
     ----------
     clean_logits : Tensor of shape (n, n_classes), floating
-        The student's on clean inputs.
+        The student's logits on clean inputs.
     adversarial_logits : Tensor of shape (n, n_classes), floating
-        The student's on adversarial inputs.
+        The student's logits on adversarial inputs.
     teacher_logits : Tensor of shape (n, n_classes), floating
-        The teacher's on clean inputs.
+        The teacher's logits on clean inputs.
     teacher_adversarial_logits : Tensor of shape (n, n_classes), floating
-        The teacher's on the same adversarial inputs.
+        The teacher's logits on the same adversarial inputs.
     labels : Tensor of shape (n,), int64
         True classes.
     beta : float, default=0.1
-        Exponent, at least 0; 0 trusts the teacher always.
+        Exponent, at least 0; at 0 the teacher has full weight everywhere.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def iad_loss(
 def rslad_loss(
     clean_logits: Tensor, adversarial_logits: Tensor, teacher_logits: Tensor, alpha: float = 5 / 6
 ) -> Tensor:
-    r"""Robust soft label adversarial distillation [1]_: no hard labels anywhere.
+    r"""Robust soft label adversarial distillation [1]_: soft labels in both terms.
 
     .. math:: (1 - \alpha) \operatorname{KL}(q \,\|\, p) + \alpha \operatorname{KL}(q \,\|\, p')
 
@@ -157,11 +157,11 @@ def rslad_loss(
     Parameters
     ----------
     clean_logits : Tensor of shape (n, n_classes), floating
-        The student's on clean inputs.
+        The student's logits on clean inputs.
     adversarial_logits : Tensor of shape (n, n_classes), floating
-        The student's on adversarial inputs.
+        The student's logits on adversarial inputs.
     teacher_logits : Tensor of shape (n, n_classes), floating
-        The teacher's on clean inputs.
+        The teacher's logits on clean inputs.
     alpha : float, default=5/6
         Weight of the adversarial inputs, in [0, 1].
 
@@ -203,7 +203,7 @@ def adaad_loss(
     teacher_adversarial_logits: Tensor,
     alpha: float = 1.0,
 ) -> Tensor:
-    r"""Adaptive adversarial distillation [1]_: the teacher is asked where the student is attacked.
+    r"""Adaptive adversarial distillation [1]_: the teacher labels the adversarial inputs too.
 
     .. math:: (1 - \alpha) \operatorname{KL}(q \,\|\, p) + \alpha \operatorname{KL}(q' \,\|\, p')
 
@@ -212,13 +212,13 @@ def adaad_loss(
     Parameters
     ----------
     clean_logits : Tensor of shape (n, n_classes), floating
-        The student's on clean inputs.
+        The student's logits on clean inputs.
     adversarial_logits : Tensor of shape (n, n_classes), floating
-        The student's on adversarial inputs.
+        The student's logits on adversarial inputs.
     teacher_logits : Tensor of shape (n, n_classes), floating
-        The teacher's on clean inputs.
+        The teacher's logits on clean inputs.
     teacher_adversarial_logits : Tensor of shape (n, n_classes), floating
-        The teacher's on the same adversarial inputs.
+        The teacher's logits on the same adversarial inputs.
     alpha : float, default=1.0
         Weight of the adversarial inputs, in [0, 1].
 
@@ -260,27 +260,27 @@ def igdm_loss(
     teacher_adversarial_logits: Tensor,
     teacher_opposite_logits: Tensor,
 ) -> Tensor:
-    r"""Indirect gradient matching [1]_: student and teacher change alike across an example.
+    r"""Indirect gradient matching [1]_: match how logits change across an example.
 
     .. math:: \operatorname{KL}\bigl(
         \operatorname{softmax}(t(x + \delta) - t(x - \delta)) \,\|\,
         \operatorname{softmax}(s(x + \delta) - s(x - \delta))\bigr)
 
-    :math:`x + \delta` is the adversarial input and :math:`x - \delta` the point opposite it. To
-    first order the differences of logits are twice the products of the input gradients with
-    :math:`\delta`, so that gradients are matched without being computed. It is added to another
-    loss of robust distillation.
+    :math:`x + \delta` is the adversarial input and :math:`x - \delta` the point opposite. To first
+    order, each difference of logits is twice the product of the input gradient with
+    :math:`\delta`, so that gradients are matched without being computed. This term is added to
+    another loss of robust distillation.
 
     Parameters
     ----------
     adversarial_logits : Tensor of shape (n, n_classes), floating
-        The student's on adversarial inputs, :math:`s(x + \delta)`.
+        The student's logits on adversarial inputs, :math:`s(x + \delta)`.
     opposite_logits : Tensor of shape (n, n_classes), floating
-        The student's on the points opposite, :math:`s(x - \delta)`.
+        The student's logits at the opposite points, :math:`s(x - \delta)`.
     teacher_adversarial_logits : Tensor of shape (n, n_classes), floating
-        The teacher's on the adversarial inputs.
+        The teacher's logits on the adversarial inputs.
     teacher_opposite_logits : Tensor of shape (n, n_classes), floating
-        The teacher's on the points opposite.
+        The teacher's logits at the opposite points.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 r"""The losses of robust training, one value per example.
 
-In all of them :math:`p` is the softmax of the clean logits and :math:`p'` that of the logits on
-adversarial inputs; :math:`\operatorname{KL}(a \| b) = \sum_i a_i \log (a_i / b_i)`.
+In all of them, :math:`p` is the softmax on clean inputs and :math:`p'` that on adversarial
+inputs; :math:`\operatorname{KL}(a \| b) = \sum_i a_i \log (a_i / b_i)`.
 """
 
 import torch
@@ -24,13 +24,13 @@ __all__ = [
 
 
 def kl_divergence(logits: Tensor, target_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    r"""Kullback-Leibler divergence of the softmax from a target's.
+    r"""Kullback-Leibler divergence between the softmax of the targets and that of the logits.
 
     .. math:: \operatorname{KL}\bigl(\operatorname{softmax}(v / T) \,\|\,
               \operatorname{softmax}(z / T)\bigr)
 
-    The sum goes over the classes and nothing is averaged: ``torch.nn.KLDivLoss()`` with its
-    default reduction divides by the number of classes too.
+    The terms are summed over the classes and nothing is averaged, whereas ``torch.nn.KLDivLoss()``
+    with its default reduction also divides by the number of classes.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def kl_divergence(logits: Tensor, target_logits: Tensor, temperature: float = 1.
     target_logits : Tensor of shape (n, n_classes), floating
         :math:`v`, usually the teacher's or the clean ones.
     temperature : float, default=1.0
-        :math:`T`, above 0, of both.
+        :math:`T`, above 0, used for both.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def kl_divergence(logits: Tensor, target_logits: Tensor, temperature: float = 1.
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    r"""Cross-entropy with smoothed labels: :math:`(1 - s)` times the label's, :math:`s` times all.
+    r"""Cross-entropy with label smoothing.
 
     .. math:: -(1 - s) \log p_y - \frac{s}{C} \sum_i \log p_i
 
@@ -114,18 +114,18 @@ def trades_loss(
     beta: float = 6.0,
     smoothing: float = 0.0,
 ) -> Tensor:
-    r"""TRADES [1]_: be right on clean inputs, and say the same on adversarial ones.
+    r"""TRADES [1]_: classify clean inputs correctly, and adversarial ones consistently.
 
     .. math:: \operatorname{CE}(p, y) + \beta \operatorname{KL}(p \,\|\, p')
 
-    Gradients flow through both logits, the clean ones in the second term too.
+    Gradients flow through both sets of logits, and through the clean ones in both terms.
 
     Parameters
     ----------
     clean_logits : Tensor of shape (n, n_classes), floating
-        The network's on clean inputs.
+        The network's logits on clean inputs.
     adversarial_logits : Tensor of shape (n, n_classes), floating
-        The network's on adversarial inputs.
+        The network's logits on adversarial inputs.
     labels : Tensor of shape (n,), int64
         True classes.
     beta : float, default=6.0
@@ -166,7 +166,7 @@ def trades_loss(
 def mart_loss(
     clean_logits: Tensor, adversarial_logits: Tensor, labels: Tensor, beta: float = 5.0
 ) -> Tensor:
-    r"""MART [1]_: more weight on what the network gets wrong.
+    r"""MART [1]_: more weight on examples that the network misclassifies.
 
     .. math:: -\log p'_y - \log\bigl(1 - \max_{k \ne y} p'_k\bigr)
               + \beta \operatorname{KL}(p \,\|\, p') (1 - p_y)
@@ -174,9 +174,9 @@ def mart_loss(
     Parameters
     ----------
     clean_logits : Tensor of shape (n, n_classes), floating
-        The network's on clean inputs.
+        The network's logits on clean inputs.
     adversarial_logits : Tensor of shape (n, n_classes), floating
-        The network's on adversarial inputs.
+        The network's logits on adversarial inputs.
     labels : Tensor of shape (n,), int64
         True classes.
     beta : float, default=5.0

@@ -1,4 +1,4 @@
-"""Networks made from what a caller gives as ``module`` or ``teacher``."""
+"""Networks built from the parameters ``module`` and ``teacher`` of an estimator."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ Parameters = Mapping[str, inspect.Parameter]
 
 
 def built(parameter: str, module: Any, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
-    """Return a network of the estimator's own: copied, called for, or sized from the data.
+    """Return the estimator's own network: a copy, the result of a call, or sized from the data.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def built(parameter: str, module: Any, input_shape: tuple[int, ...], n_classes: 
 
 
 def called(parameter: str, factory: Callable[..., Any], shape: tuple[int, ...], n: int) -> Any:
-    """Call a factory by position, or one that only wants the number of classes by its name."""
+    """Call a factory with shape and classes, or with the number of classes by keyword alone."""
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):  # some built-in callables have no signature to look at
@@ -91,7 +91,7 @@ def _binds(signature: inspect.Signature, *args: Any, **keywords: Any) -> bool:
 
 
 def _other_arguments(parameters: Parameters) -> str:
-    """What a callable takes instead, in words."""
+    """The arguments that a callable takes instead, in words."""
     needed = [name for name, each in parameters.items() if each.default is each.empty]
     listed = ", ".join(needed or parameters)
     return f"which takes {listed}" if listed else "which takes no arguments"

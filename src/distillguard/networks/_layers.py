@@ -1,4 +1,4 @@
-"""What the networks are built from: two families of layers, He's rule, checks of shapes."""
+"""Building blocks of the networks: two families of layers, He's rule, checks of shapes."""
 
 from collections.abc import Callable, Sequence
 from numbers import Real

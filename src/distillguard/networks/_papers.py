@@ -38,11 +38,11 @@ def papernot_mnist(
     n_classes : int, default=10
         Logits to return, at least 2.
     dropout : float or pair of floats, default=0.5
-        Share of the hidden units zeroed in training, in [0, 1), after both hidden layers; of a
-        pair, after the first and after the second.
+        Share of hidden units zeroed in training, in [0, 1), after both hidden layers; a pair
+        gives one value for each.
     initial_weights : {"he", "torch"}, default="he"
-        He's rule, or PyTorch's own, whose weights are less than half as large: the better
-        start for :class:`~distillguard.AdversarialTrainer` where the radius is large.
+        He's rule, or PyTorch's default, whose weights are less than half as large and better
+        for :class:`~distillguard.AdversarialTrainer` at large radii.
 
     Returns
     -------
@@ -64,11 +64,10 @@ def papernot_mnist(
 
     Notes
     -----
-    The paper leaves three choices open, which are made here as follows. Convolutions are not
-    padded, as in Carlini and Wagner's code [2]_, which makes 4x4 maps of 28x28 images. Dropout
-    follows both hidden layers; Carlini and Wagner's code has it after the first only, which is
-    ``dropout=(0.5, 0)``. Weights are drawn by He's rule [3]_ and biases are 0, unless
-    ``initial_weights`` says otherwise.
+    The paper leaves three choices open. Here, convolutions are not padded, as in Carlini and
+    Wagner's code [2]_, which reduces 28x28 images to 4x4 maps. Dropout follows both hidden layers;
+    Carlini and Wagner's code has it only after the first, which is ``dropout=(0.5, 0)``. Weights
+    are drawn by He's rule [3]_ and biases are 0, unless ``initial_weights`` says otherwise.
 
     References
     ----------
@@ -102,7 +101,7 @@ def papernot_cifar10(
     """Build the CIFAR-10 network of the defensive distillation paper [1]_.
 
     The layers of :func:`papernot_mnist` with 64 and 128 channels and hidden layers of 256;
-    1,147,978 parameters on CIFAR-10. What the paper leaves open is chosen as there.
+    1,147,978 parameters on CIFAR-10. Choices that the paper leaves open are the same.
 
     Parameters
     ----------
@@ -111,11 +110,11 @@ def papernot_cifar10(
     n_classes : int, default=10
         Logits to return, at least 2.
     dropout : float or pair of floats, default=0.5
-        Share of the hidden units zeroed in training, in [0, 1), after both hidden layers; of a
-        pair, after the first and after the second.
+        Share of hidden units zeroed in training, in [0, 1), after both hidden layers; a pair
+        gives one value for each.
     initial_weights : {"he", "torch"}, default="he"
-        He's rule, or PyTorch's own, whose weights are less than half as large: the better
-        start for :class:`~distillguard.AdversarialTrainer` where the radius is large.
+        He's rule, or PyTorch's default, whose weights are less than half as large and better
+        for :class:`~distillguard.AdversarialTrainer` at large radii.
 
     Returns
     -------
@@ -163,8 +162,8 @@ def mlp(
 ) -> nn.Module:
     """Build a fully connected network for tables and small images.
 
-    Flattens the input, then a ReLU after each hidden layer, then the logits. Weights are drawn
-    by He's rule [1]_ and biases are 0.
+    The input is flattened, and a ReLU follows each hidden layer. Weights are drawn by He's rule
+    [1]_ and biases are 0.
 
     Parameters
     ----------
@@ -186,7 +185,7 @@ def mlp(
     ------
     TypeError
         If ``input_shape``, ``n_classes`` or ``hidden`` is not made of integers, or ``dropout`` is
-        no number.
+        not a number.
     ValueError
         If ``input_shape`` is empty, a width or an axis is below 1, ``n_classes`` is below 2 or
         ``dropout`` is outside [0, 1).
@@ -253,8 +252,8 @@ def preact_resnet18(input_shape: Sequence[int] = (3, 32, 32), n_classes: int = 1
 
     Notes
     -----
-    Convolutions are drawn by He's rule over their outputs, biases are 0. Inputs are taken
-    in [0, 1] and are not standardised: the first normalisation does that.
+    Convolutions are initialised by He's rule over their outputs, and biases are 0. Inputs are
+    expected in [0, 1] and need no standardisation, which the first normalisation layer does.
 
     References
     ----------
@@ -287,7 +286,7 @@ def wide_resnet(
     width: int = 10,
     activation: Callable[[], nn.Module] = nn.SiLU,
 ) -> nn.Module:
-    """Build a wide residual network [1]_, by default with SiLU as robust training has it [2]_.
+    """Build a wide residual network [1]_, by default with SiLU as in robust training [2]_.
 
     A 3x3 convolution of 16 channels, three stages of ``(depth - 4) / 6`` blocks with 16, 32
     and 64 times ``width`` channels, a last normalisation, averaging over the map, and the
@@ -300,11 +299,11 @@ def wide_resnet(
     n_classes : int, default=10
         Logits to return, at least 2.
     depth : int, default=28
-        Convolutions on the longest path: 6 for each block of the three stages, and 4.
+        Convolutions on the longest path: 6 k + 4 with k blocks per stage.
     width : int, default=10
-        Factor on the channels. Memory grows with it, parameters with its square.
+        Factor of the channels. Memory grows linearly with it, parameters quadratically.
     activation : callable, default=nn.SiLU
-        Makes the activation module: a class such as ``nn.ReLU``, the original choice.
+        Creates the activation module: a class such as ``nn.ReLU``, the original choice.
 
     Returns
     -------
@@ -325,8 +324,8 @@ def wide_resnet(
 
     Notes
     -----
-    Convolutions are drawn by He's rule over their outputs, biases are 0. Inputs are taken
-    in [0, 1] and are not standardised: the first normalisation does that.
+    Convolutions are initialised by He's rule over their outputs, and biases are 0. Inputs are
+    expected in [0, 1] and need no standardisation, which the first normalisation layer does.
 
     References
     ----------

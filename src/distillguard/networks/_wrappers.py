@@ -1,4 +1,4 @@
-"""Modules around a network: what goes into it, and what comes out."""
+"""Modules that wrap a network and change its inputs or its outputs."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,40 +14,39 @@ from .._words import described
 
 
 class Normalized(nn.Module):
-    """A network that normalises its inputs itself, so that attacks see raw ones.
+    """A network that normalises its inputs itself, so that attacks work on raw inputs.
 
     Computes ``network((inputs - mean) / std)``. Norms, budgets and bounds of attacks and
-    evaluations are then those of the raw inputs: images in [0, 1] and an epsilon of 8/255, as
-    results are reported everywhere [1]_.
+    evaluations then refer to raw inputs, such as images in [0, 1] and an epsilon of 8/255, as is
+    usual in publications [1]_.
 
     Parameters
     ----------
     network : nn.Module
         Takes normalised inputs of shape (n, ...). Shared, not copied.
     mean : float, sequence of float or Tensor of shape (n_channels,)
-        What to subtract: one number, or one for each channel, which is axis 1 of the inputs.
+        Subtracted from the inputs: one number, or one for each channel (axis 1).
     std : float, sequence of float or Tensor of shape (n_channels,)
-        What to divide by, above 0.
+        Divides the result, above 0.
 
     Attributes
     ----------
     network : nn.Module
         The network inside.
     mean, std : Tensor of shape (1,) or (n_channels,)
-        Buffers in the dtype and on the device of the network; they move with the module and
-        are in its ``state_dict``.
+        Buffers with the dtype and device of the network, included in the ``state_dict``.
 
     Raises
     ------
     TypeError
-        If ``network`` is no module, or ``mean`` or ``std`` holds no numbers.
+        If ``network`` is not a module, or ``mean`` or ``std`` does not contain numbers.
     ValueError
         If ``mean`` and ``std`` are not finite, of different lengths or of more than one axis,
         or ``std`` is not above 0.
 
     See Also
     --------
-    Logits : Takes the logits out of what a network returns.
+    Logits : Extracts the logits from the output of a network.
 
     References
     ----------
@@ -92,11 +91,11 @@ class Normalized(nn.Module):
 
     @property
     def rejects(self) -> bool:
-        """Whether the last column is rejection, as in the model inside."""
+        """Whether the last column is rejection, as in the wrapped network."""
         return rejects(self.network)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalise, then ask the network.
+        """Normalise the inputs and run the network.
 
         Parameters
         ----------
@@ -106,7 +105,7 @@ class Normalized(nn.Module):
         Returns
         -------
         Tensor of shape (n, n_classes)
-            What the network returns, usually logits.
+            Output of the network, usually logits.
         """
         channels = max(len(self.mean), len(self.std))
         if channels > 1 and (inputs.ndim < 2 or inputs.shape[1] != channels):
@@ -120,10 +119,10 @@ class Normalized(nn.Module):
 
 
 class Logits(nn.Module):
-    """A network whose output is the logits alone, of shape (n, n_classes).
+    """A network that returns only its logits, of shape (n, n_classes).
 
-    Takes them out of a dict, a tuple or an object such as the ``ModelOutput`` of transformers,
-    and turns the one logit z of a binary classifier into the pair (0, z), which has the same
+    Extracts them from a dict, a tuple or an object such as the ``ModelOutput`` of transformers,
+    and turns the single logit z of a binary classifier into the pair (0, z), which has the same
     probabilities: the sigmoid of z is the softmax of (0, z).
 
     Parameters
@@ -132,14 +131,14 @@ class Logits(nn.Module):
         Takes inputs of shape (n, ...). A module is shared, not copied.
     pick : str, int or callable, default="logits"
         Where the logits are: a key or attribute, a position, or a function of the whole output.
-        A key or position is not looked up in an output that is a tensor already.
+        If the output already is a tensor, a key or position is ignored.
 
     Attributes
     ----------
     module : nn.Module or callable
-        What was given.
+        As given.
     pick : str, int or callable
-        What was given.
+        As given.
 
     Raises
     ------
@@ -150,13 +149,12 @@ class Logits(nn.Module):
 
     See Also
     --------
-    Normalized : Normalises what a network is given.
+    Normalized : Normalises the inputs of a network.
 
     Notes
     -----
-    One logit means one before the sigmoid. A network that ends in a sigmoid has to lose it
-    first: of probabilities p, none of which is below 0, the pairs (0, p) would always choose
-    class 1.
+    A single logit must be the value before the sigmoid. Remove a final sigmoid first: its
+    probabilities p are never below 0, so the pairs (0, p) would always predict class 1.
 
     Examples
     --------
@@ -182,12 +180,12 @@ class Logits(nn.Module):
         self.pick = pick
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Ask the network and take the logits out of its answer.
+        """Run the network and extract the logits from its output.
 
         Parameters
         ----------
         inputs : Tensor of shape (n, ...)
-            What the network takes.
+            Inputs of the network.
 
         Returns
         -------
@@ -217,10 +215,10 @@ class Logits(nn.Module):
 
 
 class Rejecting(nn.Module):
-    """A network whose last column is no class but the refusal to name one.
+    """A network whose last logit is rejection rather than a class.
 
-    Attacks and :func:`~distillguard.evaluate` then count a refused adversarial example as
-    withstood and a refused clean one as an error, and look for another class.
+    Attacks and :func:`~distillguard.evaluate` then count a rejected adversarial example as
+    withstood and a rejected clean one as an error, and attacks aim at another class.
 
     Parameters
     ----------
@@ -228,28 +226,28 @@ class Rejecting(nn.Module):
         Takes inputs of shape (n, ...) and returns logits of shape (n, n_classes + 1). Shared, not
         copied.
     offset : float, default=0.0
-        What to add to the last column: below 0 the network refuses less.
+        Added to the last column; below 0, the network rejects less.
 
     Attributes
     ----------
     network : nn.Module
         The network inside.
     offset : Tensor of shape ()
-        A buffer in the dtype and on the device of the network.
+        A buffer with the dtype and device of the network.
     rejects : bool
         True: the last column is rejection.
 
     Raises
     ------
     TypeError
-        If ``network`` is no module or ``offset`` no number.
+        If ``network`` is not a module or ``offset`` not a number.
     ValueError
         If ``offset`` is not finite.
 
     See Also
     --------
     distillguard.ExtendedDistiller : Trains such a network.
-    distillguard.LayeredDefense : Rejects by detectors beside a network.
+    distillguard.LayeredDefense : Rejects inputs by detectors.
 
     Examples
     --------
@@ -276,12 +274,12 @@ class Rejecting(nn.Module):
         self.register_buffer("offset", torch.tensor(float(offset), dtype=kind, device=device))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Ask the network, and move its last column.
+        """Run the network and add the offset to its last column.
 
         Parameters
         ----------
         inputs : Tensor of shape (n, ...)
-            What the network takes.
+            Inputs of the network.
 
         Returns
         -------
@@ -292,7 +290,7 @@ class Rejecting(nn.Module):
         return torch.cat([logits[:, :-1], logits[:, -1:] + self.offset.to(logits)], dim=1)
 
     def extra_repr(self) -> str:
-        """Return what stands between the brackets of the module's ``repr``.
+        """Return the arguments shown in the module's ``repr``.
 
         Returns
         -------
@@ -305,9 +303,9 @@ class Rejecting(nn.Module):
 class Scaled(nn.Module):
     """A network whose logits are multiplied by a constant.
 
-    What distillation at a temperature T returns where the factor T has no place in the weights
-    of the network: where a head normalises what would carry it (spectral norm, cosines), shares
-    its weights with another layer, or is followed by something that is not linear.
+    Distillation at a temperature T returns this if the factor T cannot be stored in the weights
+    of the network: because its last layer is normalised (spectral norm, cosines), shares its
+    weights with another layer, or is followed by a nonlinear operation.
 
     Parameters
     ----------
@@ -315,19 +313,19 @@ class Scaled(nn.Module):
         Takes inputs of shape (n, ...) and returns logits of shape (n, n_classes). Shared, not
         copied.
     factor : float
-        What to multiply by, above 0.
+        Factor of the logits, above 0.
 
     Attributes
     ----------
     network : nn.Module
         The network inside.
     factor : Tensor of shape ()
-        A buffer in the dtype and on the device of the network.
+        A buffer with the dtype and device of the network.
 
     Raises
     ------
     TypeError
-        If ``network`` is no module or ``factor`` no number.
+        If ``network`` is not a module or ``factor`` not a number.
     ValueError
         If ``factor`` is not a finite number above 0.
 
@@ -359,16 +357,16 @@ class Scaled(nn.Module):
 
     @property
     def rejects(self) -> bool:
-        """Whether the last column is rejection, as in the model inside."""
+        """Whether the last column is rejection, as in the wrapped network."""
         return rejects(self.network)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Ask the network and multiply its logits.
+        """Run the network and multiply its logits.
 
         Parameters
         ----------
         inputs : Tensor of shape (n, ...)
-            What the network takes.
+            Inputs of the network.
 
         Returns
         -------
@@ -379,7 +377,7 @@ class Scaled(nn.Module):
         return logits
 
     def extra_repr(self) -> str:
-        """Return what stands between the brackets of the module's ``repr``.
+        """Return the arguments shown in the module's ``repr``.
 
         Returns
         -------
@@ -390,7 +388,7 @@ class Scaled(nn.Module):
 
 
 def scaled_as_saved(network: nn.Module, names: Collection[str]) -> nn.Module:
-    """Return what the names of a saved state belong to: the network, or a ``Scaled`` around it."""
+    """Return the module that matches a saved state: the network, or a ``Scaled`` around it."""
     inside = {f"network.{name}" for name in network.state_dict()}
     return Scaled(network, 1.0) if set(names) == {"factor", *inside} else network
 

@@ -1,4 +1,4 @@
-"""Drawings of laws and fits against compute, in scikit-learn's manner."""
+"""Displays of laws and fits against compute, in scikit-learn's style."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -46,20 +46,20 @@ class _Display:
         Parameters
         ----------
         law : ScalingLaw
-            What to draw.
+            Law to draw.
         flops : array of shape (m,)
-            Where to draw it.
+            Training FLOPs at which to draw it.
         fid : float, optional
             Data quality; the law's ``reference_fid`` if not given.
         name : str, optional
             Label of the line.
         ax : matplotlib.axes.Axes, optional
-            Where to draw. Axes of its own if not given.
+            Axes to draw on; new ones if not given.
 
         Returns
         -------
         display
-            Drawn.
+            The display, already drawn.
         """
         return cls(law, flops, fid=fid, name=name).plot(ax)
 
@@ -73,30 +73,31 @@ class _Display:
         name: str | None = None,
         ax: "Axes | None" = None,
     ) -> Self:
-        """Draw a fitted law with its interval and its runs.
+        """Draw a fitted law with its interval and the runs.
 
         Parameters
         ----------
         fit : Fit
-            What to draw.
+            Fitted law to draw.
         flops : array of shape (m,), optional
-            Where to draw it. From the least to ten times the most of the runs if not given.
+            Training FLOPs at which to draw it. By default, from the smallest run's to ten times
+            the largest run's.
         fid : float, optional
-            Data quality, of the runs too; the law's ``reference_fid`` if not given.
+            Data quality, also of the runs shown; the law's ``reference_fid`` if not given.
         name : str, optional
             Label of the line.
         ax : matplotlib.axes.Axes, optional
-            Where to draw. Axes of its own if not given.
+            Axes to draw on; new ones if not given.
 
         Returns
         -------
         display
-            Drawn.
+            The display, already drawn.
         """
         return cls(fit.law, _reach(fit, flops), fid=fid, fit=fit, name=name).plot(ax)
 
     def plot(self, ax: "Axes | None" = None, **line: Any) -> Self:
-        """Draw on axes given or new."""
+        """Draw on the given axes, or on new ones."""
         raise NotImplementedError
 
 
@@ -106,13 +107,13 @@ class LossDisplay(_Display):
     Parameters
     ----------
     law : ScalingLaw
-        What to draw.
+        Law to draw.
     flops : array of shape (m,)
-        Where to draw it.
+        Training FLOPs at which to draw it.
     fid : float, optional
         Data quality; the law's ``reference_fid`` if not given.
     fit : Fit, optional
-        Where the law comes from: adds its interval as a band, and its runs as points.
+        The fit that gave the law; adds its interval as a band and its runs as points.
     name : str, optional
         Label of the line.
 
@@ -132,14 +133,14 @@ class LossDisplay(_Display):
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
-            Where to draw. Axes of its own if not given.
+            Axes to draw on; new ones if not given.
         **line : dict
             Passed on to :meth:`matplotlib.axes.Axes.plot`.
 
         Returns
         -------
         LossDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------
@@ -169,15 +170,15 @@ class SizeDisplay(_Display):
     Parameters
     ----------
     law : ScalingLaw
-        What to draw.
+        Law to draw.
     flops : array of shape (m,)
-        Where to draw it.
+        Training FLOPs at which to draw it.
     fid : float, optional
         Data quality; the law's ``reference_fid`` if not given.
     fit : Fit, optional
-        Where the law comes from: adds its intervals as bands.
+        The fit that gave the law; adds its intervals as bands.
     name : str, optional
-        Put before the labels of the lines.
+        Prefix of the labels of the lines.
 
     Attributes
     ----------
@@ -186,7 +187,7 @@ class SizeDisplay(_Display):
     ax_ : matplotlib.axes.Axes
         Axes of the drawing, after :meth:`plot`.
     parameters_line_, data_line_ : matplotlib.lines.Line2D
-        The two, after :meth:`plot`.
+        The two lines, after :meth:`plot`.
     """
 
     def plot(self, ax: "Axes | None" = None, **line: Any) -> Self:
@@ -195,14 +196,14 @@ class SizeDisplay(_Display):
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
-            Where to draw. Axes of its own if not given.
+            Axes to draw on; new ones if not given.
         **line : dict
             Passed on to :meth:`matplotlib.axes.Axes.plot`.
 
         Returns
         -------
         SizeDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------

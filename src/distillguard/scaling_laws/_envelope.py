@@ -1,4 +1,4 @@
-"""Approach 1: the lower envelope of training curves, with no form assumed for the loss."""
+"""Approach 1: power laws through the lower envelope of training curves."""
 
 import math
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from ._runs import read_runs
 
 @dataclass(frozen=True, kw_only=True)
 class EnvelopeLaw(ScalingLaw):
-    r"""Powers of the compute through the best runs [1]_.
+    r"""Power laws in the compute, fitted to the best runs [1]_.
 
     .. math::
         L^* = \frac{a}{C^{\gamma}}, \qquad N^* = b \, C^{\mu}, \qquad D^* = c \, C^{\nu},
 
-    for :math:`C` training FLOPs. It is about networks that spend their compute best, and about
-    data of one quality. There is no floor: far beyond the runs it promises too much. Approach 1
-    of [2]_.
+    for :math:`C` training FLOPs, as in approach 1 of [2]_. The law describes compute-optimal
+    networks and data of one quality. As its loss has no lower limit, it is too optimistic far
+    beyond the runs.
 
     Attributes
     ----------
     loss_coefficient : float
         :math:`a`.
     loss_exponent : float
-        :math:`\gamma`, above 0 where compute helps.
+        :math:`\gamma`, above 0 if compute helps.
     parameters_coefficient : float
         :math:`b`.
     parameters_exponent : float
@@ -41,17 +41,17 @@ class EnvelopeLaw(ScalingLaw):
     data_exponent : float
         :math:`\nu`.
     reference_fid : float or None
-        Fréchet inception distance of the data; None where it has none.
+        Fréchet inception distance of the data, or None if unknown.
     flops_factor : float
         Training FLOPs per parameter and example.
     accuracy_line : AccuracyLine or None
-        Robust accuracy as a line in the loss.
+        Robust accuracy as a linear function of the loss.
     source : str
-        Where the coefficients come from.
+        Source of the coefficients.
 
     See Also
     --------
-    ParametricLaw : Answers for any size and amount of data, and for other qualities.
+    ParametricLaw : Predicts for any size, amount and quality of data.
 
     References
     ----------
@@ -89,19 +89,19 @@ class EnvelopeLaw(ScalingLaw):
     }
 
     def loss(self, parameters: Any, data: Any, fid: Any = None) -> Any:
-        """Predict the lowest loss that the compute of a network and its data can buy.
+        """Predict the lowest loss possible with the compute of a network and its data.
 
-        The law does not know what a network loses that is larger or smaller than its compute
-        calls for.
+        The law ignores how much worse a network is that is larger or smaller than is optimal for
+        its compute.
 
         Parameters
         ----------
         parameters : float or array
             Parameters of the network.
         data : float or array
-            Training examples, repetitions counted.
+            Training examples, counted with repetitions.
         fid : float, optional
-            Nothing but ``reference_fid``: the law is about data of one quality.
+            Must be ``reference_fid`` if given, as the law holds for data of one quality.
 
         Returns
         -------
@@ -111,22 +111,22 @@ class EnvelopeLaw(ScalingLaw):
         Raises
         ------
         ValueError
-            If sizes are not finite and above 0, or ``fid`` is another quality.
+            If sizes are not finite and above 0, or ``fid`` is a different quality.
         """
         return self.compute_optimal(self.flops(parameters, data), fid).loss
 
     def compute_optimal(self, flops: Any, fid: Any = None) -> Optimum:
-        """Read size, data and loss off the three lines.
+        """Compute size, data and loss from the three power laws.
 
-        They were regressed one by one, so that ``flops_factor * parameters * data`` is only
-        about ``flops``.
+        Each was fitted separately, so ``flops_factor * parameters * data`` equals ``flops`` only
+        approximately.
 
         Parameters
         ----------
         flops : float or array
             Training FLOPs to spend.
         fid : float, optional
-            Nothing but ``reference_fid``: the law is about data of one quality.
+            Must be ``reference_fid`` if given, as the law holds for data of one quality.
 
         Returns
         -------
@@ -136,7 +136,7 @@ class EnvelopeLaw(ScalingLaw):
         Raises
         ------
         ValueError
-            If ``flops`` is not finite and above 0, or ``fid`` is another quality.
+            If ``flops`` is not finite and above 0, or ``fid`` is a different quality.
         """
         if fid is not None and not (np.ndim(fid) == 0 and fid == self.reference_fid):
             raise ValueError(
@@ -163,21 +163,22 @@ class EnvelopeLaw(ScalingLaw):
     ) -> Fit:
         """Fit the law to training curves.
 
-        At each of 1000 FLOPs, evenly spaced in the logarithm, the curve of the lowest loss is
-        taken, linearly interpolated between its points; FLOPs at which no curve improves on
-        less compute are left out. Logarithms of loss, size and data are then regressed on
-        those of the FLOPs. The bootstrap resamples whole curves.
+        At each of 1000 values of FLOPs, spaced evenly on a logarithmic scale, the curve with the
+        lowest loss is selected, with linear interpolation between its points. FLOPs at which no
+        curve improves on less compute are left out. The logarithms of loss, size and data are
+        then regressed on those of the FLOPs. The bootstrap resamples whole curves.
 
         Parameters
         ----------
         runs : mapping of columns, data frame, structured array or sequence of mappings
             Columns ``parameters``, ``data`` and ``loss``, one row per checkpoint or per run;
             optionally ``accuracy`` (gives the law its accuracy line), ``fid`` (one value) and
-            ``run``: rows of one name are one curve. Without ``run``, rows of one size are.
+            ``run``: rows with the same name form a curve. Without ``run``, rows of the same size
+            do.
         flops_factor : float, default=7822.0
-            Training FLOPs per parameter and example, of the runs' networks and training.
+            Training FLOPs per parameter and example of the runs.
         n_bootstrap : int, default=200
-            Resamples of the curves, behind the intervals.
+            Resamples of the curves for the intervals.
         confidence : float, default=0.95
             Level of the intervals.
         random_state : int, optional
@@ -186,18 +187,18 @@ class EnvelopeLaw(ScalingLaw):
         Returns
         -------
         Fit
-            The law and its intervals. A line is reported as not identified if fewer than three
-            sizes make up the envelope, or if the intervals of its values at the ends of the
-            envelope reach over a factor of two either way.
+            The law and its intervals. A power law is reported as not identified if fewer than
+            three sizes make up the envelope, or if its intervals at the ends of the envelope
+            extend by more than a factor of two either way.
 
         Raises
         ------
         TypeError
             If ``runs`` has no columns.
         ValueError
-            If a column is missing, of another length or has impossible values, the runs are
-            of several data qualities, no two points of an envelope can be had, or another
-            argument is out of its range.
+            If a column is missing, has a different length or impossible values, the runs have
+            several data qualities or give fewer than two points of an envelope, or another
+            argument is out of range.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""What a fit found: a law, how sure it is, and what it could not know."""
+"""Result of a fit: a law, its intervals, and which coefficients are not identified."""
 
 import math
 from collections.abc import Callable
@@ -17,38 +17,39 @@ from ._runs import Runs
 class Fit:
     """A law fitted to runs.
 
-    ``print(fit)`` gives a table with a note on every coefficient that the runs leave open. Such
-    a law may still predict well between the runs: ask :meth:`interval` about a prediction.
+    ``print(fit)`` gives a table with a note on every coefficient that the runs do not identify.
+    Such a law may still predict well between the runs; :meth:`interval` gives the uncertainty of a
+    prediction.
 
     Attributes
     ----------
     law : ScalingLaw
-        The best one found.
+        The best law found.
     laws : tuple of ScalingLaw
         One per bootstrap resample of the runs.
     confidence : float
         Level of the intervals.
     unidentified : dict of str to str
-        Coefficients that the runs do not determine within a factor of two either way, each
-        with how that shows: a flat objective, starts that end as low elsewhere, the curvature,
-        or the spread of the bootstrap. For exponents of the data quality, the factor is that by
-        which the term changes from the best to the worst quality of the runs.
+        Coefficients that the runs do not determine within a factor of two either way, each with
+        the reason: a flat objective, starts that end elsewhere with the same objective, the
+        curvature, or the spread of the bootstrap. For exponents of the data quality, the factor
+        is that by which the term changes from the best to the worst quality of the runs.
     undetermined : frozenset of str
-        Those of them about which the runs say nothing at all: the objective is flat in them, or
-        the runs vary nothing that they multiply and they hold a stand-in. Their intervals have
-        no ends.
+        The subset about which the runs contain no information: the objective is flat in them, or
+        what they multiply does not vary and they have a placeholder value. Their intervals are
+        unbounded.
     fixed : dict of str to float
-        Coefficients that were held.
+        Coefficients that were held fixed.
     objective : float
-        What was minimised, at the law.
+        Minimised objective at ``law``.
     objectives : tuple of float
-        The same where each start ended, ascending.
+        Objective at the end of each start, ascending.
     residuals : ndarray
         Errors of the log-losses, measured minus predicted: one per run, or for an
         :class:`EnvelopeLaw` per point of the envelope.
     runs : object
-        The columns fitted to, as arrays: ``parameters``, ``data``, ``loss``, ``fid``,
-        ``accuracy`` and ``run``, the last three None where not given.
+        The columns used in the fit, as arrays: ``parameters``, ``data``, ``loss``, ``fid``,
+        ``accuracy`` and ``run``. The last three are None if not given.
     """
 
     law: ScalingLaw
@@ -64,7 +65,7 @@ class Fit:
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Bootstrap interval of each coefficient: NaN without resamples, open if undetermined."""
+        """Bootstrap interval by coefficient: NaN without resamples, unbounded if undetermined."""
         found = {name: self.interval(attrgetter(name)) for name in self.law.coefficients}
         kinds = self.law._coefficients
         nothing = {
@@ -76,12 +77,12 @@ class Fit:
     def interval(
         self, ask: Callable[[Any], Any], confidence: float | None = None
     ) -> tuple[Any, Any]:
-        """Bootstrap interval of anything that a law answers.
+        """Bootstrap interval of any prediction of the law.
 
         Parameters
         ----------
         ask : callable
-            From a law to a number or an array, such as
+            Function of a law that returns a number or an array, such as
             ``lambda law: law.compute_optimal(1e20).loss``.
         confidence : float, optional
             Level of the interval; that of the fit if not given.

@@ -1,4 +1,4 @@
-"""Robust fits from many starts, their bootstrap, and what they leave open."""
+"""Robust fits from many starts, their bootstrap, and which coefficients they identify."""
 
 import math
 from abc import ABC, abstractmethod
@@ -40,7 +40,7 @@ class Form(ABC):
 
     @abstractmethod
     def unvaried(self) -> dict[str, float]:
-        """Coefficients that the runs say nothing about for want of variety, and their stand-ins."""
+        """Coefficients not determined because the runs do not vary, and their placeholders."""
 
     @abstractmethod
     def log_loss(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +48,7 @@ class Form(ABC):
 
     @abstractmethod
     def candidates(self) -> np.ndarray:
-        """Starts worth a look, of shape (m, p)."""
+        """Candidate starts, of shape (m, p)."""
 
     def logged(self) -> np.ndarray:
         """Which elements of ``theta`` are logarithms."""
@@ -106,7 +106,7 @@ class Problem:
     def descend(
         self, start: np.ndarray, rounds: int = 5, steps: int = 300
     ) -> tuple[float, np.ndarray]:
-        """Follow L-BFGS in coordinates in which the errors are about equally steep all ways."""
+        """Minimise by L-BFGS in coordinates scaled so that the errors have similar gradients."""
         best, place = self.objective(start)[0], start
         for _ in range(rounds):
             origin, axes = place, self._axes(place)
@@ -152,7 +152,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Options:
-    """How a fit is made, checked."""
+    """Checked options of a fit."""
 
     huber_delta: float
     n_starts: int
@@ -171,7 +171,7 @@ class Options:
 def fit_form(
     form: Form, settings: dict[str, Any], fixed: Mapping[str, float] | None, **options: Any
 ) -> Fit:
-    """Fit, resample, and say what is not identified."""
+    """Fit, resample, and find the coefficients that are not identified."""
     chosen, fixed = Options(**options), dict(fixed or {})
     check_positive("flops_factor", settings["flops_factor"])
     check_fixed(form.law, fixed)
@@ -216,7 +216,7 @@ def fit_form(
 
 
 def accuracy_line(runs: Runs, weights: np.ndarray | None = None) -> AccuracyLine | None:
-    """Accuracy regressed on loss, where the runs have both in some variety."""
+    """Accuracy regressed on loss, if the runs have both and they vary."""
     chosen = slice(None) if weights is None else weights > 0
     if runs.accuracy is None or np.ptp(runs.loss[chosen]) == 0:
         return None
@@ -233,7 +233,7 @@ def resamples(groups: np.ndarray, n: int, random: np.random.Generator) -> list[n
 
 
 def _descents(problem: Problem, n_starts: int) -> list[tuple[float, np.ndarray]]:
-    """Where descents from the best candidates and from a sample of the others end, best first."""
+    """End points of descents from the best candidates and a sample of the others, best first."""
     candidates = problem.form.candidates()[:, problem.free]
     order = np.argsort([problem.objective(each)[0] for each in candidates])
     half = min(-(-n_starts // 2), len(order))
@@ -249,13 +249,13 @@ def _resampled(
     """Fits to resamples of the runs, each with its weights."""
     runs = problem.form.runs
     groups = np.arange(len(runs)) if runs.run is None else runs.run
-    # They start from every end that is as good, since their own best may lie at another.
+    # They start from all equally good ends, as the best of a resample may be at another.
     good = _distinct([end for value, end in ends if value <= SAME * ends[0][0]])
     found = []
     random = np.random.default_rng(options.random_state)
     for weights in resamples(groups, options.n_bootstrap, random):
         again = Problem(problem.form, problem.held, problem.delta, weights)
-        # Near their ends already, and only their spread is asked for.
+        # These starts are near the ends already, and only their spread is needed.
         best = min((again.descend(start, 2, 60) for start in good), key=lambda end: end[0])
         found.append((best[1], weights))
     return found
@@ -275,7 +275,7 @@ def _unidentified(
     resampled: list[np.ndarray],
     confidence: float,
 ) -> dict[str, str]:
-    """Which coefficients are left open by more than the factor, and how that shows."""
+    """Coefficients not determined within the factor, with the reason."""
     spread = np.array([problem.form.spread.get(name, 1.0) for name in problem.names])
     best, place = ends[0]
     reach = norm.ppf((1 + confidence) / 2) * problem.standard_errors(place) * spread

@@ -1,4 +1,4 @@
-"""What the three approaches share: cost, accuracy, and the shape of an answer."""
+"""Common parts of the three approaches: FLOPs, accuracy, and the optimum."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ FLOPS_FACTOR = 7822.0
 
 
 class AccuracyLine(NamedTuple):
-    """Accuracy as a straight line in the loss.
+    """Accuracy as a linear function of the loss.
 
     Attributes
     ----------
     intercept : float
         Accuracy at loss 0, by extrapolation.
     slope : float
-        Change of accuracy per unit of loss, below 0 where a lower loss is better.
+        Change of accuracy per unit of loss, below 0 if a lower loss is better.
     """
 
     intercept: float
@@ -31,18 +31,18 @@ class AccuracyLine(NamedTuple):
 
 
 class Optimum(NamedTuple):
-    """How compute is best spent; floats, or arrays shaped like the FLOPs asked for.
+    """Compute-optimal network and data; floats, or arrays of the shape of the FLOPs.
 
     Attributes
     ----------
     parameters : float or ndarray
         Parameters of the network.
     data : float or ndarray
-        Training examples, repetitions counted.
+        Training examples, counted with repetitions.
     loss : float or ndarray
         Predicted loss.
     accuracy : float, ndarray or None
-        Predicted robust accuracy in [0, 1]; None where the law has no accuracy line.
+        Predicted robust accuracy in [0, 1]; None if the law has no accuracy line.
     """
 
     parameters: Any
@@ -52,10 +52,10 @@ class Optimum(NamedTuple):
 
 
 class ScalingLaw(ABC):
-    """What every scaling law answers.
+    """Base class of scaling laws.
 
-    A law is a frozen data class: its coefficients are its fields, under the letters of the
-    paper. All arguments broadcast; numbers in give a number out, arrays an array.
+    A law is a frozen data class whose fields are the coefficients, with the paper's letters. All
+    arguments broadcast; scalars give a scalar and arrays an array.
     """
 
     flops_factor: float
@@ -75,7 +75,7 @@ class ScalingLaw(ABC):
 
     @property
     def coefficients(self) -> dict[str, float]:
-        """The fitted numbers by name."""
+        """The fitted coefficients by name."""
         return {name: getattr(self, name) for name in self._coefficients}
 
     @abstractmethod
@@ -87,7 +87,7 @@ class ScalingLaw(ABC):
         parameters : float or array
             Parameters of the network.
         data : float or array
-            Training examples, repetitions counted.
+            Training examples, counted with repetitions.
         fid : float or array, optional
             Fréchet inception distance of the training data from the real images.
 
@@ -99,7 +99,7 @@ class ScalingLaw(ABC):
 
     @abstractmethod
     def compute_optimal(self, flops: Any, fid: Any = None) -> Optimum:
-        """Spend compute best.
+        """Find the compute-optimal size and amount of data.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class ScalingLaw(ABC):
         """
 
     def accuracy(self, loss: Any) -> Any:
-        """Predict the robust accuracy that goes with a loss.
+        """Predict the robust accuracy at a given loss.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class ScalingLaw(ABC):
         Returns
         -------
         float or ndarray
-            On the law's accuracy line, cut off at 0 and 1.
+            Accuracy on the law's accuracy line, clipped to [0, 1].
 
         Raises
         ------
@@ -149,7 +149,7 @@ class ScalingLaw(ABC):
         parameters : float or array
             Parameters of the network.
         data : float or array
-            Training examples, repetitions counted.
+            Training examples, counted with repetitions.
 
         Returns
         -------
@@ -165,7 +165,7 @@ class ScalingLaw(ABC):
         return like(self.flops_factor * product, parameters, data)
 
     def _fid(self, fid: Any) -> Any:
-        """The data quality asked for, or the law's own."""
+        """The given data quality, or the law's own."""
         return np.asarray(self.reference_fid) if fid is None else not_negative("fid", fid)
 
     def _optimum(self, parameters: Any, data: Any, loss: Any, *like_what: Any) -> Optimum:
@@ -183,7 +183,7 @@ def check_coefficient(law: type[ScalingLaw], name: str, value: Any) -> None:
 
 
 def check_fixed(law: type[ScalingLaw], fixed: Mapping[str, float]) -> None:
-    """Refuse to hold what is no coefficient of the law, or at an impossible value."""
+    """Refuse fixed names that are no coefficients of the law, and impossible values."""
     for name, value in fixed.items():
         if name not in law._coefficients:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Numbers and arrays of them at the public boundary."""
+"""Checks of numbers and arrays at the public interface."""
 
 from numbers import Real
 from typing import Any
@@ -7,22 +7,22 @@ import numpy as np
 
 
 def positive(name: str, value: Any) -> np.ndarray:
-    """As float64, refusing all but finite numbers above 0."""
+    """As float64; refuses values that are not finite and above 0."""
     return _checked(name, value, "finite and above 0", lambda each: each > 0)
 
 
 def not_negative(name: str, value: Any) -> np.ndarray:
-    """As float64, refusing all but finite numbers of at least 0."""
+    """As float64; refuses values that are not finite and at least 0."""
     return _checked(name, value, "finite and at least 0", lambda each: each >= 0)
 
 
 def share(name: str, value: Any) -> np.ndarray:
-    """As float64, refusing all but numbers in [0, 1]."""
+    """As float64; refuses values outside [0, 1]."""
     return _checked(name, value, "in [0, 1]", lambda each: (each >= 0) & (each <= 1))
 
 
 def like(values: np.ndarray, *arguments: Any) -> Any:
-    """A float where every argument was a number, else an array."""
+    """A float if every argument was a number, else an array."""
     scalar = all(np.ndim(each) == 0 for each in arguments if each is not None)
     return float(values) if scalar else np.asarray(values)
 

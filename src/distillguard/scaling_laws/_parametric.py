@@ -1,4 +1,4 @@
-"""Approach 2: a loss of three terms, two of which know the quality of the data."""
+"""Approach 2: a loss of three terms, two of which depend on the data quality."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,14 +17,15 @@ from ._starts import EXPONENTS, non_negative_coefficients
 
 @dataclass(frozen=True, kw_only=True)
 class ParametricLaw(ScalingLaw):
-    r"""Loss as a sum of powers of size and data, with data quality [1]_.
+    r"""Loss as a sum of power laws in size and data, with data quality [1]_.
 
     .. math::
         L = \frac{A}{N^\alpha} + \frac{B q^\zeta}{D^\beta} + E q^\epsilon,
         \qquad q = \frac{1 + \mathrm{FID}}{1 + \mathrm{FID}_0},
 
-    for :math:`N` parameters and :math:`D` examples: what a smaller network costs, what fewer
-    examples cost, and what remains. Without :math:`q` it is approach 3 of [2]_.
+    for :math:`N` parameters and :math:`D` examples. The terms are the loss due to the finite
+    network, the loss due to the finite data, and the irreducible loss. Without :math:`q` this is
+    approach 3 of [2]_.
 
     Attributes
     ----------
@@ -33,28 +34,28 @@ class ParametricLaw(ScalingLaw):
     B : float
         Coefficient of the data.
     E : float
-        Loss that remains with any size and any amount of data of the reference quality.
+        Irreducible loss, with unlimited size and unlimited data of the reference quality.
     alpha : float
         Exponent of the size.
     beta : float
         Exponent of the data.
     zeta : float
-        How the data term depends on the quality. Of either sign; 0 if it does not.
+        Exponent of the quality in the data term. Of either sign; 0 for no dependence.
     epsilon : float
-        How the remaining loss depends on it. Of either sign; 0 if it does not.
+        Exponent of the quality in the irreducible loss. Of either sign; 0 for no dependence.
     reference_fid : float
-        :math:`\mathrm{FID}_0`, at which :math:`q = 1`; also what ``fid`` is where not given.
+        :math:`\mathrm{FID}_0`, at which :math:`q = 1`; also the default of ``fid``.
     flops_factor : float
         Training FLOPs per parameter and example.
     accuracy_line : AccuracyLine or None
-        Robust accuracy as a line in the loss.
+        Robust accuracy as a linear function of the loss.
     source : str
-        Where the coefficients come from.
+        Source of the coefficients.
 
     See Also
     --------
-    EnvelopeLaw : Assumes no form, and answers for compute-optimal networks only.
-    QualityLaw : Lets the quality limit what data can bring.
+    EnvelopeLaw : Assumes no form of the loss; for compute-optimal networks only.
+    QualityLaw : The data quality limits the benefit of more data.
 
     References
     ----------
@@ -99,7 +100,7 @@ class ParametricLaw(ScalingLaw):
         parameters : float or array
             Parameters of the network.
         data : float or array
-            Training examples, repetitions counted.
+            Training examples, counted with repetitions.
         fid : float or array, optional
             Fréchet inception distance of the training data; ``reference_fid`` if not given.
 
@@ -170,30 +171,30 @@ class ParametricLaw(ScalingLaw):
     ) -> Fit:
         r"""Fit the law to training runs.
 
-        Minimises the mean Huber loss of the log-losses' errors, as [1]_ does, where the law's
-        logarithm is a log-sum-exp of three terms that are linear in the logarithms, by L-BFGS
-        with analytic gradients. All coefficients are fitted at once; hold some with ``fixed``
-        for a fit in two stages.
+        Minimises the mean Huber loss of the errors of the log-loss, as in [1]_, by L-BFGS with
+        analytic gradients; the logarithm of the law is a log-sum-exp of three terms that are
+        linear in the logarithms. All coefficients are fitted jointly. For a fit in two stages,
+        hold some with ``fixed``.
 
         Parameters
         ----------
         runs : mapping of columns, data frame, structured array or sequence of mappings
             Columns ``parameters``, ``data`` and ``loss``; optionally ``fid``, ``accuracy``
-            (gives the law its accuracy line) and ``run`` (rows of one name are checkpoints of
-            one run, and are resampled together). Others are ignored.
+            (gives the law its accuracy line) and ``run`` (rows with the same name are
+            checkpoints of one run and are resampled together). Others are ignored.
         fixed : mapping, optional
-            Coefficients that are not fitted, by name.
+            Coefficients to hold fixed, by name.
         reference_fid : float, optional
-            :math:`\mathrm{FID}_0`. The lowest of the runs if not given.
+            :math:`\mathrm{FID}_0`; the lowest FID of the runs if not given.
         flops_factor : float, default=7822.0
-            Training FLOPs per parameter and example, of the runs' networks and training.
+            Training FLOPs per parameter and example of the runs.
         huber_delta : float, default=0.001
-            Error of the log-loss from which on it counts linearly rather than squared.
+            Error of the log-loss above which it counts linearly instead of quadratically.
         n_starts : int, default=16
-            Starts of the optimiser: the best, and a sample of the rest, of some hundred
-            exponents whose coefficients are solved for.
+            Starts of the optimiser: the best of about a hundred combinations of exponents, with
+            their coefficients solved for, and a sample of the others.
         n_bootstrap : int, default=200
-            Resamples of the runs, behind the intervals.
+            Resamples of the runs for the intervals.
         confidence : float, default=0.95
             Level of the intervals.
         random_state : int, optional
@@ -209,8 +210,8 @@ class ParametricLaw(ScalingLaw):
         TypeError
             If ``runs`` has no columns.
         ValueError
-            If a column is missing, of another length or has impossible values, there are no
-            more runs than coefficients, or another argument is out of its range.
+            If a column is missing, has a different length or impossible values, there are not
+            more runs than coefficients, or another argument is out of range.
 
         References
         ----------

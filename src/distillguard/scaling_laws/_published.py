@@ -1,4 +1,4 @@
-"""What Bartoldson et al. 2024 found, as stored in the notebook of their repository."""
+"""Coefficients of Bartoldson et al. 2024, as stored in the notebook of their repository."""
 
 from ._envelope import EnvelopeLaw
 from ._law import AccuracyLine
@@ -38,7 +38,7 @@ BARTOLDSON2024_PARAMETRIC = ParametricLaw(
     source=f"{_SOURCE} 2",
 )
 
-# B stands exactly at one of the authors' starts: their optimiser did not move it.
+# B equals one of the authors' starts exactly: their optimiser did not change it.
 BARTOLDSON2024_QUALITY = QualityLaw(
     A=6.00080741,
     B=7000.0,

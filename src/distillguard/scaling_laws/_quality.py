@@ -1,4 +1,4 @@
-"""Approach 3: the quality of the data limits what more of it can bring."""
+"""Approach 3: the data quality limits the benefit of more data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ from ._starts import EXPONENTS, non_negative_coefficients
 
 @dataclass(frozen=True, kw_only=True)
 class QualityLaw(ScalingLaw):
-    r"""Loss in which quality bounds the worth of data [1]_.
+    r"""Loss in which the data quality limits the benefit of more data [1]_.
 
     .. math::
         L = \left(\frac{B}{D} + (Q \, \mathrm{FID})^{\kappa/\beta}\right)^\beta + E
         + \epsilon \ln(1 + \mathrm{FID}) + \frac{A}{N^\alpha},
 
     for :math:`N` parameters and :math:`D` examples. The first term has the form of [2]_
-    (equation 1.5): with ever more examples it tends to :math:`(Q \, \mathrm{FID})^\kappa`,
-    not to 0. At FID 0 the law is that of :class:`ParametricLaw` with :math:`B^\beta` for its B.
+    (equation 1.5). With more and more examples it tends to :math:`(Q \, \mathrm{FID})^\kappa`
+    rather than to 0. At FID 0 the law equals :class:`ParametricLaw` with :math:`B^\beta` as its B.
 
     Attributes
     ----------
     A : float
         Coefficient of the size.
     B : float
-        Examples that are worth a loss of 1; of the dimension of data.
+        Number of examples at which the data term is 1 at FID 0.
     E : float
-        Loss that remains with any size and any amount of perfect data.
+        Irreducible loss, with unlimited size and unlimited perfect data.
     Q : float
         Coefficient of the quality's bound; 0 for none.
     alpha : float
@@ -44,19 +44,19 @@ class QualityLaw(ScalingLaw):
     kappa : float
         Exponent of the quality's bound.
     epsilon : float
-        How the remaining loss depends on the quality, the paper's e. Of either sign.
+        Coefficient of the quality in the irreducible loss, the paper's e. Of either sign.
     reference_fid : float
-        What ``fid`` is where not given.
+        Default of ``fid``.
     flops_factor : float
         Training FLOPs per parameter and example.
     accuracy_line : AccuracyLine or None
-        Robust accuracy as a line in the loss.
+        Robust accuracy as a linear function of the loss.
     source : str
-        Where the coefficients come from.
+        Source of the coefficients.
 
     See Also
     --------
-    ParametricLaw : Lets the quality scale the terms instead.
+    ParametricLaw : The data quality scales the terms instead.
 
     References
     ----------
@@ -105,7 +105,7 @@ class QualityLaw(ScalingLaw):
         parameters : float or array
             Parameters of the network.
         data : float or array
-            Training examples, repetitions counted.
+            Training examples, counted with repetitions.
         fid : float or array, optional
             Fréchet inception distance of the training data; ``reference_fid`` if not given.
 
@@ -129,9 +129,9 @@ class QualityLaw(ScalingLaw):
         r"""Find the size and the data that give the lowest loss for the compute.
 
         With :math:`u = B / D` and :math:`v = (Q \, \mathrm{FID})^{\kappa/\beta}` the optimum is
-        where :math:`\beta (u + v)^{\beta - 1} u = \alpha A N^{-\alpha}`. In the logarithm of
-        :math:`N` the logarithm of the two sides' ratio rises and is concave, so Newton's
-        method finds the root from anywhere.
+        where :math:`\beta (u + v)^{\beta - 1} u = \alpha A N^{-\alpha}`. The logarithm of the ratio
+        of the two sides is increasing and concave in :math:`\ln N`, so Newton's method converges
+        from any start.
 
         Parameters
         ----------
@@ -180,27 +180,28 @@ class QualityLaw(ScalingLaw):
     ) -> Fit:
         """Fit the law to training runs.
 
-        As :meth:`ParametricLaw.fit` does. The bound needs runs of several qualities with so
-        much data that it shows; otherwise ``Q`` and ``kappa`` come back as not identified.
+        Works like :meth:`ParametricLaw.fit`. Identifying the limit needs runs of several qualities
+        with enough data to approach it; otherwise ``Q`` and ``kappa`` are reported as not
+        identified.
 
         Parameters
         ----------
         runs : mapping of columns, data frame, structured array or sequence of mappings
             Columns ``parameters``, ``data`` and ``loss``; optionally ``fid``, ``accuracy``
-            (gives the law its accuracy line) and ``run`` (rows of one name are checkpoints of
-            one run, and are resampled together). Others are ignored.
+            (gives the law its accuracy line) and ``run`` (rows with the same name are
+            checkpoints of one run and are resampled together). Others are ignored.
         fixed : mapping, optional
-            Coefficients that are not fitted, by name.
+            Coefficients to hold fixed, by name.
         reference_fid : float, optional
-            What ``fid`` shall be where not given. The lowest of the runs if not given.
+            Default of ``fid`` in the law; the lowest FID of the runs if not given.
         flops_factor : float, default=7822.0
-            Training FLOPs per parameter and example, of the runs' networks and training.
+            Training FLOPs per parameter and example of the runs.
         huber_delta : float, default=0.001
-            Error of the log-loss from which on it counts linearly rather than squared.
+            Error of the log-loss above which it counts linearly instead of quadratically.
         n_starts : int, default=24
             Starts of the optimiser.
         n_bootstrap : int, default=200
-            Resamples of the runs, behind the intervals.
+            Resamples of the runs for the intervals.
         confidence : float, default=0.95
             Level of the intervals.
         random_state : int, optional
@@ -216,8 +217,8 @@ class QualityLaw(ScalingLaw):
         TypeError
             If ``runs`` has no columns.
         ValueError
-            If a column is missing, of another length or has impossible values, there are no
-            more runs than coefficients, or another argument is out of its range.
+            If a column is missing, has a different length or impossible values, there are not
+            more runs than coefficients, or another argument is out of range.
         """
         table = read_runs(runs)
         if reference_fid is None:

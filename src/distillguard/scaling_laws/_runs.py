@@ -1,4 +1,4 @@
-"""Training runs as columns, from whatever a user keeps them in."""
+"""Training runs as columns, from tables of several kinds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ class Runs:
     fid: np.ndarray | None
     accuracy: np.ndarray | None
     run: np.ndarray | None
-    """Which run a row is a checkpoint of, as numbers from 0."""
+    """Index of the run to which each row belongs."""
 
     def __len__(self) -> int:
         return len(self.loss)
 
     @property
     def n_qualities(self) -> int:
-        """How many data qualities the runs have among them."""
+        """Number of distinct data qualities of the runs."""
         return 1 if self.fid is None else len(np.unique(self.fid))
 
 

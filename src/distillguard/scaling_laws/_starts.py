@@ -1,4 +1,4 @@
-"""Starts for the fits: exponents from a grid, the coefficients that belong to them solved for."""
+"""Starts for the fits: exponents from a grid, with their coefficients solved for."""
 
 import numpy as np
 from scipy.optimize import nnls
@@ -9,7 +9,7 @@ EXPONENTS = np.geomspace(0.04, 1.5, 10)
 def non_negative_coefficients(log_terms: list[np.ndarray], loss: np.ndarray) -> np.ndarray:
     """Logarithms of the best coefficients of the terms, by relative errors.
 
-    Terms that the solution does without keep a thousandth, or no descent would bring them back.
+    Terms with a zero coefficient get a thousandth of the largest, or no descent could restore them.
     """
     shifts = [term.mean() for term in log_terms]
     columns = [np.exp(term - shift) for term, shift in zip(log_terms, shifts, strict=True)]
