@@ -137,6 +137,24 @@ def assert_figures(cells, known):
         assert abs(float(number) - value) <= rounding, (number, value)
 
 
+def test_what_far_examples_cost_has_the_figures_of_its_result():
+    found = results("near")
+    rows = found["rows"]
+    page = (ROOT / "docs" / "explanation" / "attacks.md").read_text(encoding="utf-8")
+    text = " ".join(page.split())
+    late = [share for row in rows for _, share in row["late"]]
+    near = [share for share in late if share < found["near"]]
+    (other,) = (share for share in late if share >= found["near"])
+    standing = sum(row["standing"] for row in rows)
+    far = sum(row["far"] * row["standing"] for row in rows) / standing
+    assert f"on {len(rows)} networks and norms with 300 images each" in text
+    assert found["last"] - found["first"] == 300
+    assert f"fooled {len(late)} images after the cheaper attacks" in text
+    assert f"On {len(near)} of these at most {100 * max(near):.0f} % of the lead" in text
+    assert f"in l2, {100 * other:.0f} %." in text
+    assert f"Of the {standing:,} images that no attack fooled, {100 * far:.0f} % were far" in text
+
+
 def test_the_orders_of_targets_have_the_figures_of_their_result():
     text = (ROOT / "docs" / "explanation" / "attacks.md").read_text(encoding="utf-8")
     known = targets.totals(results("targets")["rows"])
