@@ -55,7 +55,7 @@ def shift(by):
     return lambda model, inputs, labels: inputs + by
 
 
-PAGES = ["attackbench", "attacks", "evaluation", "optimum", "promises", "temperatures"]
+PAGES = ["attackbench", "attacks", "evaluation", "leaderboard", "optimum", "promises", "temperatures"]
 
 
 @pytest.mark.parametrize("name", PAGES)
