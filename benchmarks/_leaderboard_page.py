@@ -28,10 +28,10 @@ What stands after each attack of `evaluate`:
 
 {after}
 
-`evaluate` ran `attacks="standard"` and then `square` with 1,000 queries, both on all that stood. The
-figures are older than the rule by which `"standard"` spares [far
-examples](../adr/0024-far-examples-are-left-to-the-cheap-attacks.md) its costly attacks, and than the
-longer searches that the command runs today.
+`evaluate` ran `attacks="standard"` and then `square` with 1,000 queries, both on all that stood.
+These figures are older than the rule by which `"standard"` spares [far
+examples](../adr/0024-far-examples-are-left-to-the-cheap-attacks.md) its costly attacks, and older
+than the longer searches that the command runs today.
 
 ```
 python -m benchmarks.leaderboard FOLDER STATE --device cuda --batch-size 2500
