@@ -55,7 +55,15 @@ def shift(by):
     return lambda model, inputs, labels: inputs + by
 
 
-PAGES = ["attackbench", "attacks", "evaluation", "leaderboard", "optimum", "promises", "temperatures"]
+PAGES = [
+    "attackbench",
+    "attacks",
+    "evaluation",
+    "leaderboard",
+    "optimum",
+    "promises",
+    "temperatures",
+]
 
 
 @pytest.mark.parametrize("name", PAGES)
