@@ -181,8 +181,8 @@ FAULTS = [
     Fault(
         "a point outside the ball brings an example near",
         "evaluation/_judge.py",
-        "lead=torch.where(within,",
-        "lead=torch.where(legal,",
+        "lead=torch.where(within &",
+        "lead=torch.where(legal &",
         ("test_near.py",),
     ),
     Fault(

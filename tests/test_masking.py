@@ -1,6 +1,7 @@
 """Findings: for each a model that shows it and one that does not."""
 
 import copy
+import json
 import math
 import re
 import types
@@ -652,6 +653,10 @@ def test_a_report_never_says_no_findings_where_an_attack_stopped(networks, digit
     )
     assert "No findings" not in str(report)
     assert type(report).from_json(report.to_json()).findings == report.findings
+    told = json.loads(report.to_json())
+    told["observations"]["raised"] = {"A": "another error"}
+    with pytest.raises(ValueError, match="raised and the errors of the attacks"):
+        type(report).from_json(json.dumps(told))
 
 
 def test_where_the_gradient_is_missing_that_is_the_finding(networks, digits):

@@ -72,7 +72,10 @@ class Verdict(NamedTuple):
     """Distance in the attack's own norm, float64."""
 
     lead: Tensor
-    """Lead of the true class at a point within the threat model, infinite at others, float64."""
+    """Lead of the true class at a point within the threat model, float64.
+
+    Infinite at other points, and where the logits have no difference (NaN, infinite).
+    """
 
     @classmethod
     def of_nothing(cls, labels: Tensor) -> "Verdict":
@@ -122,6 +125,7 @@ def _verdict(
     success = legal & (opposed(model, logits, labels).argmax(dim=1) != labels)
     within = legal & is_within_epsilon(points, inputs, threat)
     delta = points.double() - inputs.double()
+    lead = -margin_loss(logits, labels).double()
     return Verdict(
         predicted=logits.argmax(dim=1),
         legal=legal,
@@ -130,7 +134,7 @@ def _verdict(
         rejected=refused(model, logits) & within,
         distance=lp_norm(delta, threat.norm),
         own_distance=lp_norm(delta, own_norm),
-        lead=torch.where(within, -margin_loss(logits, labels).double(), torch.inf),
+        lead=torch.where(within & ~lead.isnan(), lead, torch.inf),
     )
 
 

@@ -59,8 +59,8 @@ def nearer(report: "RobustnessReport") -> list[str]:
         if row.near is not None:
             names.setdefault(row.near, []).append(row.name)
     return [
-        f"Of those, {' and '.join(told)} left out the examples whose lead the earlier attacks had "
-        f"lowered, but not below {100 * near:g} % of the clean lead."
+        f"{' and '.join(told)} left out the examples on which the earlier attacks had lowered the "
+        f"lead of the true class, but not below {100 * near:g} % of the clean lead."
         for near, told in names.items()
     ]
 
