@@ -152,6 +152,8 @@ def test_the_rejected_label_may_be_text_and_no_class(digits):
     assert set(found.predict(digits[0])) <= {"nothing", *names}
     with pytest.raises(ValueError, match="rejected_label must be none of the classes, got 3"):
         ExtendedDistiller(SMALL, rejected_label=3, **settings).fit(*digits)
+    with pytest.raises(TypeError, match="rejected_label must be a number, got 'nothing'"):
+        ExtendedDistiller(SMALL, rejected_label="nothing", **settings).fit(*digits)
 
 
 def test_saves_pickles_and_clones_answer_alike(fitted, digits, tmp_path):

@@ -5,7 +5,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._random import draw_seed
 from .._typing import Range
+from .._validation import check_at_least
 from .._words import described
 from ..adaptive._lending import lent, wants_gradient
 
@@ -123,6 +125,8 @@ class RandomLayer(Layer):
 
     def __init__(self, *, seed: int | None = None, bounds: Range = (0.0, 1.0)) -> None:
         super().__init__(bounds=bounds)
+        if seed is not None:
+            check_at_least("seed", seed, 0)
         self.seed = seed
 
     @property
@@ -147,7 +151,9 @@ class RandomLayer(Layer):
         Tensor of shape (n, \*shape)
             The draws; with a seed the same for every example.
         """
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        generator = (
+            None if self.seed is None else torch.Generator().manual_seed(draw_seed(self.seed))
+        )
         rows = len(inputs) if generator is None else 1
         drawn = (torch.randn if normal else torch.rand)(rows, *shape, generator=generator)
         return drawn.to(inputs).expand(len(inputs), *shape)

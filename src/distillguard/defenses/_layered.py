@@ -58,8 +58,8 @@ class LayeredDefense(RejectingClassifier):
     false_positive_rate : float, default=0.05
         Share of clean examples to reject, in (0, 1).
     rejected_label : int or str, default=-1
-        What ``predict`` returns for a rejected input; not one of the classes. A string if classes
-        are strings.
+        What ``predict`` returns for a rejected input: a number that is not one of the classes; if
+        classes are strings, a string.
     calibration_fraction : float, default=0.2
         Share of the examples that ``fit`` holds out from training to set the thresholds, in (0, 1).
         Used only if there are detectors and something is trained.

@@ -74,8 +74,8 @@ class ExtendedDistiller(RejectingClassifier):
         ``validation_fraction`` of all. None is the paper's own rule, the largest logit, whatever it
         rejects.
     rejected_label : int or str, default=-1
-        What ``predict`` returns for an outlier; not one of the classes. A string if classes are
-        strings.
+        What ``predict`` returns for an outlier: a number that is not one of the classes; if classes
+        are strings, a string.
     max_epochs : int, default=20
         Epochs of the teacher and again of the student.
     batch_size : int, default=128

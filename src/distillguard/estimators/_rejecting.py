@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import functional
 from .._clopper_pearson import clopper_pearson
+from .._validation import check_finite
 from ._classifier import NetworkClassifier
 
 
@@ -82,12 +83,12 @@ class RejectingClassifier(NetworkClassifier):
         return self._gathered(X, lambda logits: logits)
 
     def _check_rejected_label(self, classes: Any) -> None:
-        known = [str(each) if _is_text(classes) else each for each in classes.tolist()]
-        label = str(self.rejected_label) if _is_text(classes) else self.rejected_label
-        if label in known:
-            raise ValueError(
-                f"rejected_label must be none of the classes, got {self.rejected_label!r}"
-            )
+        text, label = _is_text(classes), self.rejected_label
+        if not (text and isinstance(label, str)):
+            check_finite("rejected_label", label)
+        known = [str(each) if text else each for each in classes.tolist()]
+        if (str(label) if text else label) in known:
+            raise ValueError(f"rejected_label must be none of the classes, got {label!r}")
 
 
 def _is_text(classes: NDArray[Any]) -> bool:
