@@ -71,8 +71,6 @@ class Claim:
     """The networks that it needs."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What it does otherwise than the lab's settings say."""
-    panels: int = 2
-    """Of the figure. One alone fits a telephone; more scroll there."""
 
 
 class Places(NamedTuple):

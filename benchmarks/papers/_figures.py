@@ -8,17 +8,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def axes(n: int, height: float = 3.2, width: float = 3.8) -> tuple["Figure", list[Any]]:
-    """Return a figure of n panels, two in a row, so that a page's width leaves them legible."""
+def axes(n: int, height: float = 3.0) -> tuple["Figure", list[Any]]:
+    """Return a figure of n panels below one another, legible on a telephone's width."""
     from matplotlib.figure import Figure
 
-    columns = min(n, 2)
-    rows = -(-n // columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in panels[n:]:
-        spare.remove()
-    return figure, panels[:n]
+    figure = Figure(figsize=(5.2, height * n), layout="constrained")
+    return figure, list(figure.subplots(n, squeeze=False).flat)
 
 
 def spread_of(found: Sequence[float]) -> float:

@@ -76,8 +76,7 @@ def page(claim: Claim, results: dict[str, Row]) -> str:
 def figure(claim: Claim, data: str) -> str:
     """The drawing with its caption."""
     alt = f"{claim.title}, {DATA[data].title}"
-    size = ":width: 75%\n" if claim.panels == 1 else ":width: 100%\n:figclass: wide\n"
-    head = f":::{{figure}} {claim.name}-{data}.svg\n:alt: {alt}\n{size}"
+    head = f":::{{figure}} {claim.name}-{data}.svg\n:alt: {alt}\n:width: 75%\n"
     return f"{head}\n{claim.caption}\n:::\n"
 
 

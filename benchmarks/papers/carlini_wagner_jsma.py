@@ -91,20 +91,20 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
 
 
 def draw(rows: Rows, column: str) -> "Figure":
-    """Success to the left, features to the right."""
-    figure, (left, right) = axes(2)
+    """Success to the above, features to the below."""
+    figure, (above, below) = axes(2)
     names = sorted(networks_in(rows), key=lambda name: (name != UNDEFENDED, temperature_of(name)))
     for saliency in SALIENCIES:
-        for ax, key, scale in ((left, "success", 100), (right, "features", 1)):
+        for ax, key, scale in ((above, "success", 100), (below, "features", 1)):
             found = [
                 [scale * v for v in values(rows, key, network=kind, saliency=saliency)]
                 for kind in names
             ]
             line(ax, range(len(names)), found, label=saliency)
-    left.set(ylabel="targets that JSMA reaches (%)", ylim=(0, 103))
-    right.set(ylabel="features changed in a success", ylim=(0, None))
-    left.legend(title="pixels chosen by")
-    for ax in (left, right):
+    above.set(ylabel="targets that JSMA reaches (%)", ylim=(0, 103))
+    below.set(ylabel="features changed in a success", ylim=(0, None))
+    above.legend(title="pixels chosen by")
+    for ax in (above, below):
         by_network(ax, names)
     return figure
 

@@ -78,7 +78,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
 
 def draw(rows: Rows, column: str) -> "Figure":
     """Figure 8: distance over temperature, each network a dot."""
-    figure, (ax,) = axes(1, width=5)
+    figure, (ax,) = axes(1)
     dots = {"color": "C0", "alpha": 0.5, "label": "one network"}
     ax.plot([T for T, _ in points(rows)], [distance for _, distance in points(rows)], ".", **dots)
     names = [kind for kind in networks_in(rows) if kind != UNDEFENDED]
@@ -114,7 +114,6 @@ the temperature just as Papernot et al. report.
     checks=checks,
     comparisons=comparisons,
     draw=draw,
-    panels=1,
     caption="Mean L2 distance to a random wrong class by temperature (figure 8).",
     differences="""
 The correlation here is over the networks of all seeds, each attacked on the images of its seed; the

@@ -81,7 +81,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
 
 
 def draw(rows: Rows, column: str) -> "Figure":
-    """Figure 9 to the left, figure 10 to the right."""
+    """Figure 9 above, figure 10 below."""
     figure, panels = axes(2)
     for ax, name in zip(panels, TARGETS, strict=True):
         for key, words in (("fooled", "untargeted: misclassified"), ("reached", "targeted")):

@@ -139,21 +139,21 @@ def _omissions(rows: Rows) -> list[Row]:
 
 def draw(rows: Rows, column: str) -> "Figure":
     """Errors by temperature, by hard-label weight, and with omitted classes."""
-    figure, (left, middle, right) = axes(3)
+    figure, (above, middle, below) = axes(3)
     for place, width in enumerate(WIDTHS):
         name, colour = f"2 x {width}", f"C{place}"
         found = [_of(rows, name, T, 0.0) for T in TEMPERATURES]
-        line(left, TEMPERATURES, found, color=colour, label=f"{name}, soft labels")
+        line(above, TEMPERATURES, found, color=colour, label=f"{name}, soft labels")
         level = mean(_of(rows, name))
         if level is not None:
-            left.axhline(level, color=colour, linestyle="--", label=f"{name}, hard labels")
+            above.axhline(level, color=colour, linestyle="--", label=f"{name}, hard labels")
     level = mean(_of(rows, "teacher"))
     if level is not None:
-        left.axhline(level, color="C7", linestyle=":", label="teacher, 2 x 1200")
-    left.set(xlabel="temperature", ylabel="test errors (%)", xscale="log", ylim=(0, None))
-    left.set_xticks(TEMPERATURES, [f"{T:g}" for T in TEMPERATURES])
-    left.minorticks_off()
-    left.legend(fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        above.axhline(level, color="C7", linestyle=":", label="teacher, 2 x 1200")
+    above.set(xlabel="temperature", ylabel="test errors (%)", xscale="log", ylim=(0, None))
+    above.set_xticks(TEMPERATURES, [f"{T:g}" for T in TEMPERATURES])
+    above.minorticks_off()
+    above.legend(fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     weights = (0.0, *WEIGHTS, 1.0)
     small = f"2 x {WIDTHS[0]}"
@@ -165,13 +165,13 @@ def draw(rows: Rows, column: str) -> "Figure":
     for place, (key, label) in enumerate(bars):
         heights = [mean(values(rows, key, model=name)) or 0.0 for name in OMISSIONS]
         places = [p + 0.4 * place - 0.2 for p in range(len(heights))]
-        right.bar(places, heights, 0.4, label=label)
+        below.bar(places, heights, 0.4, label=label)
         for at, height in zip(places, heights, strict=True):
-            right.text(at, height, f"{height:.1f}", ha="center", va="bottom")
-    right.set_xticks(range(len(OMISSIONS)), OMISSIONS)
-    right.set(xlabel="transfer set", ylabel="test errors (%)")
-    right.margins(y=0.15)
-    right.legend()
+            below.text(at, height, f"{height:.1f}", ha="center", va="bottom")
+    below.set_xticks(range(len(OMISSIONS)), OMISSIONS)
+    below.set(xlabel="transfer set", ylabel="test errors (%)")
+    below.margins(y=0.15)
+    below.legend()
     return figure
 
 
@@ -192,8 +192,8 @@ every class.
     checks=checks,
     comparisons=comparisons,
     draw=draw,
-    caption="Test errors by temperature (top left), by hard-label weight (top right), and for "
-    "students whose transfer set lacks classes (bottom).",
+    caption="Test errors by temperature (above), by hard-label weight (middle), and for "
+    "students whose transfer set lacks classes (below).",
     differences="""
 MNIST-5k has a fifteenth of MNIST's training images, so all error rates are higher; compare the
 ratios. The teacher uses dropout and a jitter of two pixels, but no limit on its weights. It is

@@ -79,7 +79,6 @@ that stops the attack.
     checks=checks,
     comparisons=comparisons,
     draw=draw,
-    panels=1,
     caption="Success of JSMA on a network trained on hard labels, on one trained on labels "
     "smoothed by hand, and on a distilled one.",
     differences="""

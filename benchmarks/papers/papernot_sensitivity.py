@@ -144,7 +144,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
 
 def draw(rows: Rows, column: str) -> "Figure":
     """Figure 9 as stacked bars, figure 10 with the ceiling, table III as lines."""
-    figure, (left, middle, right) = axes(3)
+    figure, (above, middle, below) = axes(3)
     names = networks_in(rows)
     places = list(range(len(names)))
     edges = rows[0]["edges"]
@@ -156,12 +156,12 @@ def draw(rows: Rows, column: str) -> "Figure":
             total = sum(map(sum, chosen))
             shares.append(100 * sum(counts[bin_] for counts in chosen) / total)
         shade = (0.15 + 0.8 * bin_ / (len(edges) - 2),) * 3
-        left.bar(places, shares, 0.85, bottom=bottom, color=shade, label=f"{low:g} to {high:g}")
+        above.bar(places, shares, 0.85, bottom=bottom, color=shade, label=f"{low:g} to {high:g}")
         bottom = [b + s for b, s in zip(bottom, shares, strict=True)]
-    left.set(ylabel="examples (%)", ylim=(0, 100), title="mean |gradient| of the softmax")
+    above.set(ylabel="examples (%)", ylim=(0, 100), title="mean |gradient| of the softmax")
     outside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-    left.legend(fontsize=7, title="per unit of input", title_fontsize=7, **outside)
-    by_network(left, names)
+    above.legend(fontsize=8.5, title="per unit of input", title_fontsize=8.5, **outside)
+    by_network(above, names)
 
     ceiling = 100 * rows[0]["ceiling"]
     line(middle, places, [percent(rows, "metric", kind) for kind in names], label="ours")
@@ -173,12 +173,12 @@ def draw(rows: Rows, column: str) -> "Figure":
     middle.legend()
     by_network(middle, names)
 
-    line(right, places, [percent(rows, "confidence", kind) for kind in names], label="at T = 1")
+    line(below, places, [percent(rows, "confidence", kind) for kind in names], label="at T = 1")
     key = "probability_at_training_temperature"
-    line(right, places, [percent(rows, key, kind) for kind in names], label="at the training T")
-    right.set(ylabel="mean confidence (%)", ylim=(0, 102))
-    right.legend()
-    by_network(right, names)
+    line(below, places, [percent(rows, key, kind) for kind in names], label="at the training T")
+    below.set(ylabel="mean confidence (%)", ylim=(0, 102))
+    below.legend()
+    by_network(below, names)
     return figure
 
 

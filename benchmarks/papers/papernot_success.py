@@ -110,28 +110,28 @@ def name_of(kind: str) -> str:
 
 
 def draw(rows: Rows, column: str) -> "Figure":
-    """Figure 7 to the left, figure 8 to the right."""
-    figure, (left, right) = axes(2)
+    """Figure 7 to the above, figure 8 to the below."""
+    figure, (above, below) = axes(2)
     names = networks_in(rows)
     places = range(len(names))
     found = [[100 * v for v in values(rows, "success", network=kind)] for kind in names]
-    line(left, places, found, label="ours, mean and spread over seeds")
+    line(above, places, found, label="ours, mean and spread over seeds")
     paper = [PUBLISHED[column].get(kind) for kind in names]
-    left.plot(places, paper, "s--", color="C7", markersize=4, label="Papernot 2016")
-    left.set(ylabel="targets that JSMA reaches (%)", ylim=(0, 100))
-    left.legend()
-    by_network(left, names)
+    above.plot(places, paper, "s--", color="C7", markersize=4, label="Papernot 2016")
+    above.set(ylabel="targets that JSMA reaches (%)", ylim=(0, 100))
+    above.legend()
+    by_network(above, names)
 
     distilled = [kind for kind in names if kind != UNDEFENDED]
     places = range(len(distilled))
     ours = [mean(change(rows, kind)) or 0.0 for kind in distilled]
     theirs = [CHANGES[column].get(kind, 0.0) for kind in distilled]
-    right.bar([p - 0.2 for p in places], ours, 0.4, label="ours")
-    right.bar([p + 0.2 for p in places], theirs, 0.4, color="C7", label="Papernot 2016, by eye")
-    right.axhline(0, color="black", linewidth=0.8)
-    right.set(ylabel="change of accuracy (points)")
-    right.legend()
-    by_network(right, distilled)
+    below.bar([p - 0.2 for p in places], ours, 0.4, label="ours")
+    below.bar([p + 0.2 for p in places], theirs, 0.4, color="C7", label="Papernot 2016, by eye")
+    below.axhline(0, color="black", linewidth=0.8)
+    below.set(ylabel="change of accuracy (points)")
+    below.legend()
+    by_network(below, distilled)
     return figure
 
 

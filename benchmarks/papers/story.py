@@ -153,7 +153,7 @@ def comparisons(rows: Rows, column: str) -> list[Row]:
 
 def draw(rows: Rows, column: str) -> "Figure":
     """One line for each attack."""
-    figure, (ax,) = axes(1, height=5.4, width=5.2)
+    figure, (ax,) = axes(1, height=5.4)
     names = networks_in(rows)
     for place, (key, (title, year, _)) in enumerate(ATTACKS.items()):
         found = [[100 * v for v in values(rows, key, network=kind)] for kind in names]
@@ -183,7 +183,6 @@ temperature, or transfer from another network succeed at every temperature.
     checks=checks,
     comparisons=comparisons,
     draw=draw,
-    panels=1,
     caption="Success of seven attacks by temperature: the share of images misclassified, or, for "
     "JSMA and Carlini–Wagner, of targets reached. FGSM and PGD have the usual l-infinity budget "
     "of the data set, JSMA may change 112 features, and the others have no budget.",
