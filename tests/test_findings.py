@@ -363,6 +363,6 @@ def test_the_page_of_a_finding_says_whether_evaluate_adapts_to_it_by_itself():
     says = {
         page.stem
         for page in pages.glob("*.md")
-        if "`evaluate` applies this remedy itself" in page.read_text(encoding="utf-8")
+        if "`evaluate` attacks the remaining examples again" in page.read_text(encoding="utf-8")
     }
     assert says == set(REMEDIES)
