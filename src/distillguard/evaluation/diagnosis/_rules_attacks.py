@@ -4,7 +4,7 @@ from ..._words import listed
 from ._active import EXPECTED
 from ._findings import Finding
 from ._observations import Observations
-from ._remedies import STAND_IN
+from ._remedies import REPLACEMENT
 from ._thresholds import RARE_SHARE, exceeds, exceeds_disagreement, falls_short, share
 
 
@@ -19,7 +19,7 @@ def attack_raised(seen: Observations) -> Finding | None:
         severity="severe",
         evidence=f"the attack {name!r} stopped with an error, {error}{also}",
         meaning="The figures are those of the other attacks, and too high if this one finds more.",
-        remedy="Mend what the error names, or pass only attacks that can attack this model.",
+        remedy="Fix what the error names, or pass only attacks that can attack this model.",
         figures={"attacks": len(seen.raised)},
     )
 
@@ -37,7 +37,10 @@ def more_steps_help(seen: Observations) -> Finding | None:
             f"{seen.longer_steps} steps on the margin fools {found}"
         ),
         meaning="The attacks passed are too weak or have not converged; their figure is too high.",
-        remedy='Use attacks="standard", or more steps, restarts and losses, until nothing moves.',
+        remedy=(
+            'Use attacks="standard", or more steps, restarts and losses, until doubling them '
+            "changes nothing."
+        ),
         figures={"withstand": left / seen.sampled, "share": found / seen.sampled},
     )
 
@@ -51,10 +54,13 @@ def silent_success(seen: Observations) -> Finding | None:
         severity="severe",
         evidence=(
             f"on {share(seen.silent, seen.correct)} an attack showed the model a point within the "
-            "threat model that fooled it, and returned another one that does not"
+            "threat model that fooled it, and returned another one that does not fool it"
         ),
-        meaning="The attack keeps its last point instead of its best; its failures are its own.",
-        remedy="Let the attack return the best point of its path.",
+        meaning=(
+            "The attack had a success and lost it, probably because it returns its last point "
+            "instead of its best. That it failed says nothing about the model."
+        ),
+        remedy="Make the attack return the best point of its path.",
         figures={"share": seen.silent / seen.correct},
     )
 
@@ -86,9 +92,9 @@ def outside_threat_model(seen: Observations) -> Finding | None:
         severity="severe",
         evidence=f"{name} returned {' and '.join(found)}",
         meaning=(
-            "These points do not count, whether the model errs there or not. Within the threat "
-            "model the attack has not looked for others, so that what it left standing was hardly "
-            "attacked; the robust accuracy is too high by as much."
+            "These points do not count, whether the model errs there or not. The attack did not "
+            "search within the threat model, so the examples that it left were hardly attacked, "
+            "and the robust accuracy may be too high by as many."
         ),
         remedy=(
             f'Give the attack the threat model of this evaluation, norm="{seen.norm}", '
@@ -109,17 +115,17 @@ def attack_fails_its_own_test(seen: Observations) -> Finding | None:
         evidence=(
             "with a new last layer that has an adversarial example within epsilon by construction, "
             f"the attacks passed find one for {share(found, tested)} images "
-            f"({seen.active_left_out or 0} more left out, which tell nothing)"
+            f"({seen.active_left_out or 0} more could not be tested)"
         ),
         meaning=(
-            "An attack that works finds nearly all of them (Zimmermann and others 2022). These "
-            "attacks do not follow what the model computes up to its last layer, so that what they "
-            "leave standing is no evidence of robustness."
+            "An attack that works finds nearly all of them (Zimmermann et al. 2022). These attacks "
+            "do not follow what the model computes up to its last layer, so the examples that they "
+            "leave are no evidence of robustness."
         ),
         remedy=(
             'Pass attacks="standard", or attacks={"PGD": functools.partial(attacks.pgd, '
             f'loss="margin", norm="{seen.norm}", epsilon={seen.epsilon:.6g}, steps=100)}}; if '
-            f"these fail too, {STAND_IN}."
+            f"these fail too, {REPLACEMENT}."
         ),
         figures={"share": found / tested, "tested": float(tested)},
     )

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..._geometry import COUNTS
 from .._statistics import significant_difference
 from ._findings import Finding
 from ._observations import Observations
-from ._remedies import STAND_IN
+from ._remedies import REPLACEMENT
 from ._thresholds import (
     DISAGREEMENT_SHARE,
     RARE_SHARE,
@@ -52,8 +53,8 @@ def margin_beats_cross_entropy(seen: Observations) -> Finding | None:
             "them alone is an artefact."
         ),
         remedy=(
-            "Quote the worst case over attacks on the margin, the DLR loss or distances; never the "
-            "cross-entropy's figure."
+            "Quote the worst case over attacks on the margin or the DLR loss and minimum-distance "
+            "attacks, never the figure of the cross-entropy alone."
         ),
         figures={
             "withstand_cross_entropy": cross / n,
@@ -85,9 +86,10 @@ def one_step_beats_iterative(seen: Observations) -> Finding | None:
             "inputs are shattered, and an iterative attack that follows them fails for that reason."
         ),
         remedy=(
-            "Average the gradient over noise, model = lambda x: torch.stack([network(x + sigma * "
-            f"torch.randn_like(x)) for _ in range(20)]).mean(dim=0), or {STAND_IN}; vary the step "
-            "size."
+            "Average the gradient over noise, smooth = lambda x: torch.stack([model(x + sigma * "
+            "torch.randn_like(x)) for _ in range(20)]).mean(dim=0) and "
+            "evaluate(adaptive.gradient_from(model, smooth), X, y, ...), or "
+            f"{REPLACEMENT}; vary the step size."
         ),
         figures={"only_one_step": found / n},
     )
@@ -104,14 +106,15 @@ def minimum_distance_beats_pgd(seen: Observations) -> Finding | None:
     return Finding(
         code="minimum-distance-beats-pgd",
         severity="severe",
-        evidence=f"carlini_wagner_l2 fools {share(found, n)} within the radius that {missed}",
+        evidence=f"carlini_wagner_l2 fools {share(found, n)} within epsilon that {missed}",
         meaning=(
-            "The margin rises before it falls, so that an attack that climbs inside the ball does "
-            "not leave the input's surroundings. What it leaves standing is not robust."
+            "On the way to the nearest adversarial example the lead of the true class grows before "
+            "it shrinks, so an attack that follows the gradient inside the ball stays near the "
+            "input. The examples that it leaves are not robust."
         ),
         remedy=(
-            'Attack from the boundary: evaluate(model, X, y, norm="l2", '
-            'attacks=[..., "carlini_wagner_l2"]), or "standard", which has it.'
+            f'Attack from the boundary: evaluate(model, X, y, norm="l2", epsilon={seen.epsilon:.6g}'
+            ', attacks=["pgd", "carlini_wagner_l2"]), or attacks="standard", which includes it.'
         ),
         figures={"share": found / n},
     )
@@ -131,14 +134,15 @@ RIVALS = (
         "noise-beats-gradient",
         lambda seen: seen.only_noise,
         "random points of the ball fool",
-        "Look for flat or shattered gradients (zero-gradients); attack the margin with many random "
-        "starts, or without gradients.",
+        "Look for flat or shattered gradients (zero-gradients); attack the margin from many random "
+        'starts, attacks.pgd(..., loss="margin", restarts=20), and without gradients, '
+        "attacks.square.",
     ),
     Rival(
         "black-box-beats-white-box",
         lambda seen: seen.only_black_box,
-        "a random search (Square) fools",
-        f"Give the search many more queries and quote what it leaves; {STAND_IN}.",
+        "a random search ({search}) fools",
+        f"Give the search many more queries and quote what it leaves; {REPLACEMENT}.",
     ),
     Rival(
         "transfer-beats-white-box",
@@ -153,18 +157,20 @@ RIVALS = (
 
 def rivals(seen: Observations) -> list[Finding]:
     """Attacks that see less of the model must not find what PGD on either loss misses."""
-    n = seen.compared or 0
+    n, search = seen.compared or 0, "Sparse-RS" if seen.norm in COUNTS else "Square"
     if seen.differentiable is False and (seen.stand_ins or seen.unseen):
         missed = "that the attacks passed miss, where the model has no gradient of its own"
         meaning = (
-            "Attacks that asked something in place of the model miss what is found without any "
-            "gradient. The stand-in leads elsewhere, and what they left standing is not robust."
+            "Attacks that followed a surrogate in place of the model miss what is found without "
+            "any gradient. The surrogate leads elsewhere, and the examples that they left are not "
+            "robust."
         )
     elif seen.differentiable is False:
         missed = "where no gradient attack could run"
         meaning = (
-            "The model has no gradient, and yet adversarial examples that are found without one. "
-            "What is left standing was not attacked by gradients and is not robust for that."
+            "The model has no gradient, but adversarial examples are found without one. The "
+            "examples that are left were not attacked with gradients, which does not make them "
+            "robust."
         )
     else:
         missed = "that PGD on the cross-entropy and on the margin both miss"
@@ -172,13 +178,14 @@ def rivals(seen: Observations) -> list[Finding]:
             missed = "that all attacks on the gradient miss"
         meaning = (
             "An attack that sees less of the model does better than attacks that see all of "
-            "it. The gradients mislead, and what gradient attacks leave standing is not robust."
+            "it. The gradients mislead, and the examples that gradient attacks leave are not "
+            "robust."
         )
     return [
         Finding(
             code=rival.code,
             severity="severe",
-            evidence=f"{rival.name} {share(found, n)} {missed}",
+            evidence=f"{rival.name.format(search=search)} {share(found, n)} {missed}",
             meaning=meaning,
             remedy=rival.remedy,
             figures={"share": found / n},
@@ -211,12 +218,12 @@ def more_budget_does_not_help(seen: Observations) -> Finding | None:
         severity="severe",
         evidence=f"PGD on the margin leaves {steps}",
         meaning=(
-            "A larger ball holds the smaller one, so an attack that works can only do better in "
-            "it. This one does not follow the model's decision boundary."
+            "A larger ball contains the smaller one, so an attack that works can only do better in "
+            "it. This one does not find the model's decision boundary."
         ),
         remedy=(
-            "Do not trust gradient attacks on this model; vary step size and loss, "
-            f"{STAND_IN}, and add an attack without gradients."
+            "Do not trust gradient attacks on this model; vary the step size and the loss, "
+            f"{REPLACEMENT}, and add an attack without gradients."
         ),
         figures={f"withstand_{i}": count / n for i, count in enumerate(stands)},
     )
@@ -231,13 +238,16 @@ def unbounded_attack_fails(seen: Observations) -> Finding | None:
         code="unbounded-attack-fails",
         severity="severe",
         evidence=(
-            f"{share(left, n)} withstand PGD on the margin though it may change every "
-            f"input at will (radius {seen.budgets[-1]:.4g})"
+            f"{share(left, n)} withstand PGD on the margin although it may change every "
+            f"input arbitrarily within the bounds (radius {seen.budgets[-1]:.4g})"
         ),
         meaning=(
             "With the whole range to choose from, an attack reaches inputs of every class. Where "
             "it fails, the attack is broken or the model is constant; that is not robustness."
         ),
-        remedy="Find out why the gradient does not lead anywhere before quoting any figure.",
+        remedy=(
+            "Find out why the gradient leads nowhere before quoting any figure: look for "
+            "zero-gradients, a wrong step size, or coordinates that a mask excludes."
+        ),
         figures={"share": left / n},
     )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from .._statistics import significant_difference
 from ._findings import Finding
 from ._observations import Observations
-from ._remedies import AVERAGED, STAND_IN, STRAIGHT_THROUGH
+from ._remedies import AVERAGED, REPLACEMENT, STRAIGHT_THROUGH
 from ._thresholds import RARE_SHARE, SIGNIFICANCE, exceeds, share
 
 
@@ -44,28 +44,30 @@ class Cause(NamedTuple):
 
 UNDERFLOW = Cause(
     "The gradient underflows: the logits are so far apart that the softmax is exactly one-hot. "
-    "Attacks that follow the cross-entropy stand still there, whatever the network is worth.",
+    "Attacks that follow the cross-entropy do not move there, however robust or fragile the "
+    "network is.",
     "Quote attacks on logits (margin, DLR, Carlini-Wagner), or one whose cross-entropy cannot "
     'saturate: attacks.pgd(..., loss="rescaled_cross_entropy").',
 )
 INNER_UNDERFLOW = Cause(
     "The gradient underflows inside the model, before its output: in float64 it is there. A "
-    "softmax or a sigmoid that is exactly 0 or 1 does that. Gradient attacks of any kind stand "
-    "still there, whatever the network is worth.",
-    "Take the softmax out of the model and attack its logits; where that cannot be done, attack "
-    "the model in float64, and add an attack without gradients.",
+    "softmax or a sigmoid that is exactly 0 or 1 does that. No gradient attack moves there, "
+    "however robust or fragile the network is.",
+    "Remove the softmax from the model and attack its logits; where that is impossible, attack the "
+    "model in float64, evaluate(model.double(), X.double(), y, ...), and add an attack without "
+    "gradients.",
 )
 FLAT = Cause(
     "The network itself is flat around these inputs, whatever the loss: something in it "
-    "quantises, thresholds or cuts its input off. Gradient attacks of any kind stand still there.",
-    f"{STAND_IN[0].upper()}{STAND_IN[1:]}, and add an attack without gradients.",
+    "quantises, thresholds or clips its input. No gradient attack moves there.",
+    f"{REPLACEMENT[0].upper()}{REPLACEMENT[1:]}, and add an attack without gradients.",
 )
 UNDEFINED = Cause(
     "The gradient is not defined: something in the model divides 0 by 0 on its way back, such as "
-    "a root or a norm at 0, or a where() over a branch that is infinite. Attacks take NaN for 0 "
-    "and do not see these inputs move.",
-    "Give the operation a small constant, such as (x + 1e-12).sqrt() for x.sqrt(), rather than "
-    "select after it, and add an attack without gradients.",
+    "a root or a norm at 0, or a where() over a branch that is infinite. Attacks treat NaN as 0 "
+    "and do not move there.",
+    "Add a small constant inside the operation, such as (x + 1e-12).sqrt() for x.sqrt(), instead "
+    "of selecting after it, and add an attack without gradients.",
 )
 
 
@@ -85,8 +87,9 @@ def saturated_softmax(seen: Observations) -> Finding | None:
             "Probabilities, confidences and losses computed from them carry no information."
         ),
         remedy=(
-            "Read predict_proba of this model as a class, not as a confidence; divide the logits "
-            "by the training temperature where probabilities are needed."
+            "Read predict_proba of this model as a class, not as a confidence; where probabilities "
+            "are needed, divide the logits by the training temperature T: "
+            "functional.softmax(model(X), temperature=T)."
         ),
         figures={
             "share": seen.saturated / seen.correct,
@@ -118,13 +121,13 @@ def unstable_predictions(seen: Observations) -> Finding | None:
                 "their class"
             ),
             meaning=(
-                "The model draws random numbers. A gradient is one draw's gradient, an attack that "
-                "fails may succeed on the next draw, and every accuracy here is one draw's too."
+                "The model draws random numbers. Each gradient belongs to one draw, an attack that "
+                "fails may succeed on the next draw, and all accuracies here are those of one draw."
             ),
             remedy=(
-                "Attack the average over many draws (EOT) and judge each example by it, "
-                f"{AVERAGED}, and report the undefended twin beside it. If the randomness is not "
-                "meant, switch it off: look for dropout called with training=True."
+                "Attack the mean over many draws (EOT) and judge each example by it, "
+                f"{AVERAGED}; also report the network without its randomness. If the randomness is "
+                "not intended, switch it off: look for dropout called with training=True."
             ),
             figures={"logit_gap": seen.logit_gap, "changed": seen.changed / n},
         )
@@ -139,13 +142,12 @@ def unstable_predictions(seen: Observations) -> Finding | None:
             f"{share(seen.batch_changed, n)} changed their class"
         ),
         meaning=(
-            "The model's answer about an example depends on the others in its batch. An attack "
-            "moves all of them at once and is judged on them together, so that a point may fool "
-            "in one batch and not in the next, and every accuracy here is that of one batch size "
-            "and one order."
+            "The model's output for an example depends on the others in its batch. An attack "
+            "changes all of them at once, so a point may fool the model in one batch and not in "
+            "the next, and all accuracies here are those of one batch size and one order."
         ),
         remedy=(
-            "Look for what is computed over the batch: BatchNorm called with training=True or "
+            "Look for anything computed over the batch: BatchNorm called with training=True or "
             "without running statistics, or a mean, a norm or a rank over the first axis. Freeze "
             "it at the values of the training data."
         ),
@@ -154,7 +156,7 @@ def unstable_predictions(seen: Observations) -> Finding | None:
 
 
 def unsteady_mean(gap: float, changed: int, n: int, draws: int) -> Finding:
-    """Means over few draws differ from one another; only where classes do is that grave."""
+    """Means over few draws differ from one another, which is severe only if classes change."""
     return Finding(
         code="unstable-predictions",
         severity="severe" if exceeds(changed, n, RARE_SHARE) else "notice",
@@ -163,13 +165,13 @@ def unsteady_mean(gap: float, changed: int, n: int, draws: int) -> Finding:
             f"{draws} draws to the next; {share(changed, n)} changed their class"
         ),
         meaning=(
-            f"The model draws random numbers. Answers and gradients here are means over {draws} "
-            "draws, which still differ from each other: an example near a boundary is fooled by "
-            "one mean and not by the next."
+            f"The model draws random numbers. Outputs and gradients here are means over {draws} "
+            "draws, which still differ from each other: an example near a decision boundary may be "
+            "fooled for one mean and not for the next."
         ),
         remedy=(
-            f"Take {4 * draws} draws, which halves the difference, where it is as large as what is "
-            "to be shown; and report the undefended twin beside it."
+            f"If that matters for your claim, take four times as many, draws={4 * draws}, which "
+            "halves the difference; also report the network without its randomness."
         ),
         figures={"logit_gap": gap, "changed": changed / n, "draws": float(draws)},
     )
@@ -185,15 +187,15 @@ def interrupted_graph(seen: Observations) -> Finding | None:
             severity="notice",
             evidence=(
                 "the model's output has no gradient with respect to its input; attacks followed "
-                f"that of a stand-in ({'; '.join(seen.stand_ins)})"
+                f"that of a surrogate ({'; '.join(seen.stand_ins)})"
             ),
             meaning=(
-                "Attacks on the stand-in were judged on the model. What they left standing is as "
-                "good as the stand-in; the other attacks, and the diagnosis, had no gradient."
+                "Attacks on the surrogate were judged on the model, and their result is as good as "
+                "the surrogate; the other attacks, and the diagnosis, had no gradient."
             ),
             remedy=(
-                "Evaluate the stand-in itself, which answers as the model does, so that all "
-                "attacks and the diagnosis follow its gradient: "
+                "Evaluate a model with the same outputs and the gradient of the surrogate, so that "
+                "all attacks and the diagnosis follow it: "
                 f"evaluate({STRAIGHT_THROUGH}, X, y, ...)."
             ),
         )
@@ -203,16 +205,16 @@ def interrupted_graph(seen: Observations) -> Finding | None:
             severity="notice" if seen.attack_survivors == 0 else "severe",
             evidence=(
                 "the model's output has no gradient with respect to its input, and "
-                f"{', '.join(seen.unseen)} asked it nothing"
+                f"{', '.join(seen.unseen)} never queried it"
             ),
             meaning=(
-                "No attack could follow a gradient of the model. Those that asked it nothing may "
-                "have followed another model's, which is not seen from here: what they left "
-                "standing is worth what that model is worth."
+                "No attack could follow a gradient of the model. Those that never queried it may "
+                "have followed another model's, which the evaluation cannot see: their result is "
+                "as good as that model."
             ),
             remedy=(
-                "Show the evaluation what is attacked: keep the answers of the model and give the "
-                "part that hides the gradient that of its stand-in (BPDA), "
+                "Let the evaluation see what is attacked: keep the outputs of the model and give "
+                "the part that hides the gradient that of a replacement (BPDA), "
                 f"evaluate({STRAIGHT_THROUGH}, X, y, ...)."
             ),
         )
@@ -220,10 +222,10 @@ def interrupted_graph(seen: Observations) -> Finding | None:
         code="interrupted-graph",
         severity="severe",
         evidence="the model's output has no gradient with respect to its input",
-        meaning="No gradient attack could run at all; what is left standing was not attacked.",
+        meaning="No gradient attack could run, and none attacked the examples that are left.",
         remedy=(
             "Look for detach(), no_grad(), NumPy or argmax inside the model's forward and remove "
-            f"it, {STAND_IN}, or use attacks that need no gradients, such as square."
+            f"it, {REPLACEMENT}, or use attacks that need no gradients, such as square."
         ),
     )
 
@@ -237,9 +239,9 @@ def probabilities_not_logits(seen: Observations) -> Finding | None:
         severity="notice",
         evidence="every row of the model's output is in [0, 1] and sums to 1",
         meaning=(
-            "The model returns probabilities. Their logarithms were attacked here; an attack that "
-            "takes the outputs for logits would apply the softmax twice, which flattens its "
-            "gradients, and where a probability is exactly 0 its logit is lost."
+            "The model returns probabilities. Their logarithms were attacked here. An attack that "
+            "treats the outputs as logits applies the softmax twice, which flattens its gradients, "
+            "and where a probability is exactly 0 its logit is lost."
         ),
         remedy="Remove the final softmax and return logits.",
     )
@@ -258,13 +260,14 @@ def gradient_vanishes_at_bounds(seen: Observations) -> Finding | None:
             f"{share(lost, shown)} have none at the bound itself"
         ),
         meaning=(
-            "The model clamps its inputs, or takes a root of them. Attacks of this package ask for "
-            "gradients a hair inside the bounds and are not held up; those of other libraries are, "
-            "and their robust accuracy on this model is too high."
+            "The model clamps its inputs, or takes a root of them. Attacks of this package compute "
+            "gradients a hair inside the bounds and are not affected; those of other libraries "
+            "are, and the robust accuracy that they leave is too high."
         ),
         remedy=(
-            f"Take the clamp out of the model, or keep its gradient, {STRAIGHT_THROUGH}; for other "
-            "libraries' attacks pass lambda x: model(x * (1 - 2e-6) + 1e-6), for bounds of 0 and 1."
+            f"Remove the clamp from the model, or preserve its gradient, {STRAIGHT_THROUGH}; or "
+            "give attacks of other libraries lambda x: model(x * (1 - 2e-6) + 1e-6), for bounds of "
+            "0 and 1."
         ),
         figures={"share": lost / shown, "coordinates": float(shown)},
     )
@@ -286,7 +289,8 @@ def normalisation_missing(seen: Observations) -> Finding | None:
     # On another scale a network may say one class of everything, and be right that often.
     if not exceeds(after, n, (seen.rescaling_constant or 0) / n):
         return None
-    mean, std = numbers(seen.rescaling_mean), numbers(seen.rescaling_std)
+    mean = numbers(seen.rescaling_mean) or "mean"
+    std = numbers(seen.rescaling_std) or "std"
     return Finding(
         code="normalisation-missing",
         severity="severe",
@@ -296,19 +300,19 @@ def normalisation_missing(seen: Observations) -> Finding | None:
         ),
         meaning=(
             "The network was trained on inputs of another scale. All accuracies of this report, "
-            "clean and robust, are those of a network that is used in the wrong way."
+            "clean and robust, are those of a network that is used incorrectly."
         ),
         remedy=(
             "Put the normalisation inside the model, so that epsilon and bounds keep the units of "
             f"the inputs: evaluate(networks.Normalized(network, {mean}, {std}), X, y, ...), with "
-            "the numbers of the training data."
+            "the mean and standard deviation of the training data."
         ),
         figures={"before": before / n, "after": after / n},
     )
 
 
-def numbers(values: tuple[float, ...]) -> str:
+def numbers(values: tuple[float, ...]) -> str | None:
     """One number where all are the same, a few as a tuple, many not at all."""
     if len(set(values)) == 1:
         return f"{values[0]:.4g}"
-    return f"({', '.join(f'{value:.4g}' for value in values)})" if len(values) <= 4 else "..."
+    return f"({', '.join(f'{value:.4g}' for value in values)})" if len(values) <= 4 else None

@@ -47,7 +47,8 @@ def notes(report: "RobustnessReport") -> list[str]:
             lines.append(f"{row.name} {outcome(row)}: {row.error}")
         if row.illegal:
             lines.append(
-                f"{row.name} returned {row.illegal} points outside the bounds, which do not count."
+                f"{row.name} returned {row.illegal} points outside the bounds or the mask, or not "
+                "finite, which do not count."
             )
     return lines
 
@@ -90,18 +91,18 @@ def adapted(report: "RobustnessReport") -> list[str]:
     seen, lines = report.observations, []
     if seen.adaptations:
         lines.append(
-            f"Adapted: the model answers with {'; '.join(seen.adaptations)}. What it asks inside "
-            "is counted."
+            f"Adapted: the model answers with {'; '.join(seen.adaptations)}. All passes inside "
+            "are counted."
         )
     if seen.stand_ins:
         lines.append(
-            f"Asked in place of the model: {'; '.join(seen.stand_ins)}. These passes are counted "
-            "as the attack's; every verdict is the model's own."
+            f"Queried in place of the model: {'; '.join(seen.stand_ins)}. These passes count as "
+            "the attack's; every verdict is the model's own."
         )
     if seen.unseen:
         lines.append(
-            f"{', '.join(seen.unseen)} asked the model nothing: passes through anything else are "
-            "not seen, and not known."
+            f"{', '.join(seen.unseen)} never queried the model: passes through anything else are "
+            "unknown."
         )
     return lines
 

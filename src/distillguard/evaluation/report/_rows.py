@@ -40,15 +40,16 @@ class AttackRow:
     distance_norm : {"linf", "l2", "l1", "l0", "l0_pixels"}
         The norm that the attack itself works in.
     forwards, backwards : float or None
-        Examples sent through the model and back, for each attacked example; through a stand-in
-        for it from :mod:`distillguard.adaptive` too. None where the attack asked something else
-        that cannot be seen.
+        Examples sent through the model and back, for each attacked example; passes through a
+        surrogate from :mod:`distillguard.adaptive` count too. None if the attack queried
+        something else, whose passes are unknown.
     seconds : float
         Wall clock of the attack alone, for all examples.
     illegal : int
-        Attacked examples for which it returned a point outside the bounds, or NaN.
+        Attacked examples for which it returned a point outside the bounds or the mask, or not
+        finite.
     error : str or None
-        Why the attack could not run, or ran on ``attacked`` examples only.
+        Why the attack could not run, or stopped after ``attacked`` examples.
     rejected : int
         Attacked examples whose point, within the threat model, the model refused to classify.
     near : float or None
