@@ -16,7 +16,7 @@ from distillguard.functional import cross_entropy
 
 PAGES = Path(__file__).parents[1] / "docs" / "findings"
 CODES = sorted({page.stem for page in PAGES.glob("*.md")} - {"index"})
-SECTIONS = ["Raised if", "What it means", "What to do", "When it is a false alarm"]
+SECTIONS = ["Raised if", "What it means", "What to do", "When you can ignore it"]
 EPSILON = 0.1
 TRAINED = 1200
 

@@ -290,6 +290,34 @@ def test_wrong_labels_are_not_called_a_missing_normalisation(network, digits):
     assert report.findings == ()
 
 
+@pytest.mark.parametrize("diagnosis", ["full", "brief"])
+def test_what_too_small_a_mask_leaves_robust_accuses_no_attack(network, digits, diagnosis):
+    mask = torch.zeros(64, dtype=torch.bool)
+    mask[[2, 10, 18]] = True
+    report = reported(network, digits, n=60, mask=mask, attacks="quick", diagnosis=diagnosis)
+    assert report.n_robust > 40
+    # Whatever these three coordinates are, on a grid of all that they may be, most stay right.
+    inputs, labels = digits[0][1200:1260], digits[1][1200:1260]
+    steps = torch.linspace(0, 1, 6)
+    robust = torch.ones(60, dtype=torch.bool)
+    for values in torch.cartesian_prod(steps, steps, steps):
+        robust &= network(inputs.masked_scatter(mask, values.repeat(60))).argmax(dim=1) == labels
+    assert robust.sum() > 40
+    assert report.findings == ()
+
+
+def test_without_a_mask_the_same_survivors_accuse_an_attack():
+    seen = {"correct": 64, "sampled": 64, "compared": 64, "budget_lost": (0,), "budget_won": (0,)}
+    seen |= {"budgets": (0.1, 1.0), "budget_survivors": (60, 60), "diagnosis": "full"}
+    codes = {finding.code for finding in findings(Observations(**seen))}
+    assert codes == {"more-budget-does-not-help", "unbounded-attack-fails"}
+    assert findings(Observations(**seen, masked=True)) == ()
+    # A larger ball that loses what the smaller one fools is as bad with a mask as without.
+    lost = seen | {"budget_survivors": (20, 60), "budget_lost": (40,)}
+    (finding,) = findings(Observations(**lost, masked=True))
+    assert finding.code == "more-budget-does-not-help"
+
+
 def test_sound_attacks_pass_their_own_test(network, digits):
     for model in (network, Front(network, scale=1000.0)):
         report = reported(model, digits, attacks="standard")

@@ -35,6 +35,7 @@ def observed(run: Run) -> Observations:
         raised=dict(run.records.errors),
         norm=run.threat.norm,
         epsilon=run.threat.epsilon,
+        masked=run.threat.mask is not None,
         correct=int(correct.sum()),
         saturated=int(columns["saturated"][correct].sum()),
         silent=int(silent.sum()),

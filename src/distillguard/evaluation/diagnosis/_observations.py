@@ -24,6 +24,9 @@ class Observations:
     epsilon: float | None = merged(first)
     """Radius of the threat model."""
 
+    masked: bool = merged(first, False)
+    """Whether a mask says which coordinates may change."""
+
     correct: int = merged(first, 0)
     """Examples classified correctly before any attack."""
 

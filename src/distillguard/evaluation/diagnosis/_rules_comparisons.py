@@ -206,7 +206,7 @@ def more_budget_does_not_help(seen: Observations) -> Finding | None:
         and significant_difference(lost, won, SIGNIFICANCE)
         for lost, won in zip(seen.budget_lost, seen.budget_won, strict=True)
     )
-    stays = exceeds(stands[-1], n, WIDE_GAP) and stands[-1] >= stands[0]
+    stays = exceeds(stands[-1], n, WIDE_GAP) and stands[-1] >= stands[0] and not seen.masked
     if not (falls or stays):
         return None
     steps = ", ".join(
@@ -232,7 +232,8 @@ def more_budget_does_not_help(seen: Observations) -> Finding | None:
 def unbounded_attack_fails(seen: Observations) -> Finding | None:
     """Even the whole range of inputs does not suffice (Pintor 2022, indicator 6)."""
     n, left = seen.compared or 0, (seen.budget_survivors or (None,))[-1]
-    if left is None or not exceeds(left, n, DISAGREEMENT_SHARE):
+    # What a mask lets change need not suffice, however far it changes.
+    if left is None or seen.masked or not exceeds(left, n, DISAGREEMENT_SHARE):
         return None
     return Finding(
         code="unbounded-attack-fails",
@@ -247,7 +248,7 @@ def unbounded_attack_fails(seen: Observations) -> Finding | None:
         ),
         remedy=(
             "Find out why the gradient leads nowhere before quoting any figure: look for "
-            "zero-gradients, a wrong step size, or coordinates that a mask excludes."
+            "zero-gradients, a wrong step size, or a loss that the model saturates."
         ),
         figures={"share": left / n},
     )
