@@ -79,7 +79,7 @@ def test_the_table_of_attacks_by_networks_holds_the_figures_of_each_report(repor
     assert cells["second"] == (
         f"{100 * row.robust_accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
     )
-    assert "what all leave" in str(together)
+    assert "the examples that the earlier ones had left" in str(together)
 
 
 def test_the_heat_map_of_attacks_by_networks_shows_the_figures_of_the_table(reports):

@@ -103,8 +103,8 @@ def test_a_notebook_shows_what_print_says_with_names_as_they_are(kind):
         assert [text for text in said if text not in printed] == []
     else:
         assert said == [
-            printed, "examples", "second stands", "second falls",
-            "first stands", "5", "4", "first falls", "3", "2",
+            printed, "examples", "second right", "second wrong",
+            "first right", "5", "4", "first wrong", "3", "2",
         ]  # fmt: skip
     if kind in ("comparison", "examples", "transfer"):
         assert {" ".join(name.split()) for name in HOSTILE} <= {

@@ -1,4 +1,4 @@
-"""What attacks that were adapted to the model found besides."""
+"""Results of attacks that were adapted to the findings."""
 
 from dataclasses import dataclass
 
@@ -7,25 +7,25 @@ from ._rows import AttackRow
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What was done about the findings, and what attacks found then.
+    """What was done about the findings, and what came of it.
 
     Attributes
     ----------
     findings : tuple of str
-        Codes of the findings that named what to do.
+        Codes of the findings that attacks were adapted to.
     standing : int
         Examples that the attacks passed and the diagnosis had left.
     attacked : int
-        Of those, the ones attacked again: of data that are read once those of the diagnosis's
-        sample, else all.
+        Of those, the ones attacked again: all, or those in the sample of the diagnosis if the data
+        can be read only once.
     fooled : int
         Of those, the ones fooled.
     remedies : tuple of str
-        In which forms the model was attacked, in words.
+        The forms in which the model was attacked, in words.
     attacks : tuple of AttackRow
-        The attacks on these forms, each on what those before it had left. Points are judged on
-        the model itself; where it draws random numbers on its mean over draws that no attack has
-        seen.
+        The attacks on these forms, each on the examples that those before it had left. Points are
+        judged on the model itself; if it draws random numbers, on its mean over draws that no
+        attack has seen.
     failed : tuple of str
         What could not be adapted to, and why.
     """

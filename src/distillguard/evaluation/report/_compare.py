@@ -54,9 +54,9 @@ CLEAN, WORST, QUOTED = ("clean", "clean"), ("worst case", WORST_CASE), ("to quot
 class Comparison:
     """Reports side by side: the networks, and the attacks by networks.
 
-    Printed as two tables; with :meth:`to_markdown`, :meth:`to_latex`, :meth:`to_csv` and
-    :meth:`to_frame` as others. Of several reports of one network, one for each seed say, tables
-    have the mean, the standard deviation, and the lowest and highest.
+    Printed as two tables; :meth:`to_markdown`, :meth:`to_latex`, :meth:`to_csv` and
+    :meth:`to_frame` give other forms. If a network has several reports, one for each seed for
+    example, tables show their mean, standard deviation, lowest and highest value.
 
     Attributes
     ----------
@@ -207,7 +207,7 @@ class Comparison:
         Returns
         -------
         str
-            A line of names, then one per record; nothing stands for None.
+            A line of names, then one per record; None becomes an empty cell.
         """
         return written(to_csv(self.records()), path)
 
@@ -265,13 +265,16 @@ class Comparison:
         )
         alone = {report.survivors_only for report in every}
         if alone == {True}:
-            ran = "Each attack ran on what the earlier ones had left; its row is what all leave."
+            ran = (
+                "Each attack ran on the examples that the earlier ones had left; its row shows "
+                "what is left after all of these."
+            )
         elif alone == {False}:
             ran = "Each attack ran on all examples classified correctly."
         else:
             ran = (
-                "Attacks of some reports ran on all examples and of others on what the earlier "
-                "ones had left: compare their worst cases, not their rows."
+                "In some reports each attack ran on all examples, in others on those that the "
+                "earlier ones had left: compare their worst cases, not their rows."
             )
         return f"{ran} {spread}".strip()
 
@@ -336,11 +339,11 @@ def compare(*reports: Any, **named: Any) -> Comparison:
     Parameters
     ----------
     *reports : RobustnessReport or mapping
-        Reports, called by their models' names, with a number where two would share one; or a
-        mapping from names to what ``named`` takes.
+        Reports, named after their models, with a number if two share a name; or a mapping from
+        names to what ``named`` takes.
     **named : RobustnessReport or sequence of RobustnessReport
-        Called by the keyword; several reports of one network, one for each seed say, share a
-        column.
+        Named by the keyword; several reports of one network, one for each seed for example, share
+        a column.
 
     Returns
     -------
@@ -350,7 +353,7 @@ def compare(*reports: Any, **named: Any) -> Comparison:
     Raises
     ------
     TypeError
-        If something else than a report is given.
+        If an argument is not a report.
     ValueError
         If there is none, a name is given twice, or the reports of one network are of different
         threat models.

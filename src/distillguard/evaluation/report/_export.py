@@ -28,7 +28,7 @@ _TO_ESCAPE = re.compile("|".join(map(re.escape, _SPECIAL)))
 
 
 def to_csv(records: Sequence[dict[str, Any]]) -> str:
-    """Comma-separated values (RFC 4180), what is missing as nothing."""
+    """Comma-separated values (RFC 4180), None as an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -58,7 +58,7 @@ def latex(text: str) -> str:
 
 
 def written(text: str, path: str | PathLike[str] | None) -> str:
-    """The text, written to a file in one stroke as well if there is a path."""
+    """The text, also written to a file, atomically, if there is a path."""
     if path is not None:
         write_atomically(path, text.encode())
     return text

@@ -18,9 +18,9 @@ class PairedDifference:
     Attributes
     ----------
     both : int
-        Examples that both networks are right about.
+        Examples that both networks classify correctly, under attack if ``accuracy`` is robust.
     only_first, only_second : int
-        Examples that one of them is right about.
+        Examples that only one of them does.
     neither : int
         The others.
     """
@@ -37,7 +37,7 @@ class PairedDifference:
 
     @property
     def difference(self) -> float:
-        """Accuracy of the first less that of the second, in [-1, 1]."""
+        """Accuracy of the first minus that of the second, in [-1, 1]."""
         return (self.only_first - self.only_second) / self.n_examples
 
     @property
@@ -47,7 +47,7 @@ class PairedDifference:
 
     @property
     def p_value(self) -> float:
-        """McNemar's exact test, two-sided: how likely so uneven a split is by chance alone."""
+        """McNemar's exact test, two-sided: how likely chance alone makes so uneven a split."""
         return paired_p_value(self.only_first, self.only_second)
 
     def __str__(self) -> str:
@@ -55,14 +55,15 @@ class PairedDifference:
         return (
             f"difference {middle:z.1f} points [{low:z.1f}, {high:z.1f}], "
             f"p = {self.p_value:.2g} (McNemar's exact test); of {self.n_examples} examples "
-            f"{self.only_first} stand only with the first, {self.only_second} only with the second"
+            f"{self.only_first} are right only with the first and {self.only_second} only with the "
+            "second"
         )
 
     def _repr_html_(self) -> str:
-        headers = ("examples", "second stands", "second falls")
+        headers = ("examples", "second right", "second wrong")
         rows = [
-            ("first stands", str(self.both), str(self.only_first)),
-            ("first falls", str(self.only_second), str(self.neither)),
+            ("first right", str(self.both), str(self.only_first)),
+            ("first wrong", str(self.only_second), str(self.neither)),
         ]
         return shown(paragraph(str(self)), html_table(headers, rows))
 
@@ -75,18 +76,18 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two reports on the same examples, with a test and an interval of the difference.
 
-    What both networks share, examples that are hard or easy for both, does not blur the comparison,
-    so that it sees smaller differences than two separate intervals do.
+    Examples that are hard or easy for both networks cancel out, so this detects smaller differences
+    than two separate intervals do.
 
     Parameters
     ----------
     first : RobustnessReport
-        What is compared.
+        One report.
     second : RobustnessReport
-        With what: on the same examples in the same order, within the same threat model.
+        The other, on the same examples in the same order, within the same threat model.
     accuracy : {"robust", "clean"}, default="robust"
-        What is compared: who withstands every attack passed, or who is classified correctly
-        without one, for which threat models may differ.
+        Which accuracy: after every attack passed, or without an attack, for which threat models
+        may differ.
 
     Returns
     -------
@@ -97,9 +98,9 @@ def paired_difference(
     Raises
     ------
     TypeError
-        If something else than a report is given.
+        If an argument is not a report.
     ValueError
-        If the reports are of other examples or threat models, or ``accuracy`` is none of these.
+        If examples or threat models differ, or ``accuracy`` is neither.
 
     References
     ----------

@@ -24,18 +24,18 @@ class PerExample(Table):
     index : ndarray of shape (n,), int64
         The example's place in the data.
     label : ndarray of shape (n,), int64 or str
-        True class: its index, or its name as text where the model has ``classes_``.
+        True class: its index, or its name as text if the model has ``classes_``.
     predicted : ndarray of shape (n,), int64 or str
-        The class that the model sees in the clean input.
+        The class that the model predicts for the clean input.
     margin : ndarray of shape (n,), float64
-        Lead of the labelled logit over the best other one, on the clean input; negative where
-        it is misclassified.
+        Labelled logit minus the largest other one, on the clean input; negative if that is
+        misclassified.
     fooled_by : tuple of (str or None)
-        The first of the attacks passed that fooled the example within the threat model; None of
-        those that withstand all and of those that were wrong without one.
+        The first of the attacks passed that fooled the example within the threat model; None if it
+        withstands all of them or is misclassified without one.
     distance : ndarray of shape (n,), float64
-        From the clean input to the point of that attack, in the threat model's norm; NaN where
-        there is none.
+        From the clean input to the point of that attack, in the threat model's norm; NaN if there
+        is none.
 
     Examples
     --------
@@ -131,7 +131,7 @@ class PerExample(Table):
 
 
 def per_example(records: Records, names: list[str], classes: Any | None) -> PerExample:
-    """Read off the records who was fooled by what, with the caller's names for the classes."""
+    """Turn the records into columns, with the caller's names for the classes."""
     columns = records.columns
     n = len(records)
     first, distance = np.full(n, -1), np.full(n, np.nan)

@@ -23,8 +23,8 @@ class Rejection:
     clean_interval : (float, float)
         The 95 % Wilson interval of their share.
     adversarial : int
-        Of the examples classified correctly, those that no attack passed fooled and of which it
-        refused the point of at least one attack, within the threat model. They count as robust.
+        Of the examples classified correctly, those that no attack passed fooled and for which it
+        refused at least one attack's point within the threat model. They count as robust.
     adversarial_interval : (float, float)
         The 95 % Wilson interval of their share of the examples classified correctly.
     """

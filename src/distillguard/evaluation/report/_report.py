@@ -63,7 +63,7 @@ class Example:
 
 @dataclass(frozen=True)
 class RobustnessReport:
-    """What :func:`evaluate` found out about a model.
+    """The result of :func:`evaluate`.
 
     ``print(report)`` gives a table with its findings; notebooks show it as HTML.
 
@@ -96,8 +96,8 @@ class RobustnessReport:
     per_example : PerExample
         What became of each example: label, prediction, margin, the attack that fooled it.
     costs : mapping from str to Cost
-        What the clean pass, the judging of returned points and the diagnosis spent in all, as
-        :class:`~distillguard.evaluation.Cost`.
+        Passes and seconds of the clean pass, the judging of returned points, the diagnosis and
+        other parts, each a :class:`~distillguard.evaluation.Cost`.
     random_state : int
         The seed; with it, the same data, versions and ``chunk_size`` the evaluation can be
         repeated, as long as attacks that are not of this package draw from PyTorch's global
@@ -110,17 +110,17 @@ class RobustnessReport:
     classes : tuple of ClassRow
         Examples, correct ones and robust ones of each class that has examples.
     title, dataset : str or None
-        What people call the report and the examples.
+        Title of the report and name of the data set.
     class_names : tuple of str or None
-        What people call the classes, in the order of the logits.
+        Names of the classes, in the order of the logits.
     examples : tuple of Example
-        Those that ``keep_examples`` asked for, a few fooled ones by default: in the order of the
-        data, or a few in random order. Not part of the JSON.
+        The examples selected by ``keep_examples``: by default a few fooled ones in random order,
+        otherwise in the order of the data. Not part of the JSON.
     adaptation : Adaptation or None
-        What attacks found that were adapted to the findings; None where none were.
+        Results of the attacks adapted to the findings; None if there were none.
     rejection : Rejection or None
-        How many clean and how many attacked examples the model refused to classify; None of a model
-        that always answers.
+        How many clean and how many attacked examples the model refused to classify; None for a
+        model that never refuses.
     """
 
     model: str
@@ -163,11 +163,11 @@ class RobustnessReport:
 
     @property
     def quoted_accuracy(self) -> float:
-        """The robust accuracy to quote: a count that takes what was fooled besides.
+        """The robust accuracy to quote, after everything that was tried.
 
-        Whatever anything fooled within the threat model is fooled: the attacks passed, an attack
-        of the diagnosis, or one adapted to what it found. The diagnosis looks at a sample;
-        what it would have fooled of the others is not guessed, so that this stays an upper bound.
+        An example counts as fooled if anything fooled it within the threat model: an attack
+        passed, an attack of the diagnosis, or one adapted to what it found. The diagnosis uses a
+        sample; its successes are not extrapolated to the others, so this stays an upper bound.
         Without a diagnosis it is ``robust_accuracy``.
         """
         return self._n_quoted / self.n_examples
@@ -183,7 +183,7 @@ class RobustnessReport:
 
     @property
     def n_fooled_besides(self) -> int:
-        """How many examples fell to the diagnosis or to adapted attacks, and to no other."""
+        """How many examples only the diagnosis or adapted attacks fooled."""
         adapted = self.adaptation.fooled if self.adaptation else 0
         return self.observations.n_fooled_by_diagnosis + adapted
 
@@ -191,9 +191,9 @@ class RobustnessReport:
     def headline(self) -> str:
         """The result in one line.
 
-        It names the figure to quote, and starts with a warning where another one is at hand: the
-        attacks passed left more examples than the diagnosis did, or failed for a reason other
-        than robustness. Every figure in it stands in the table.
+        It names the figure to quote, and starts with a warning if a wrong one might be quoted
+        instead: the diagnosis fooled examples that the attacks passed had left, or those failed
+        for a reason other than robustness. Every figure in it also appears in the table.
         """
         from ._sentences import headline
 
@@ -222,7 +222,7 @@ class RobustnessReport:
         Parameters
         ----------
         path : path-like, optional
-            Where to write it; a file that is there is replaced in one stroke.
+            Where to write it; an existing file is replaced atomically.
 
         Returns
         -------
@@ -269,16 +269,15 @@ class RobustnessReport:
         return report
 
     def rejudged(self) -> "RobustnessReport":
-        """Return the report with what today's rules find in its observations.
+        """Return the report with the findings that the current rules draw from its observations.
 
-        A report that was saved holds the findings of the version that wrote it. Nothing is
-        attacked or measured again, so that rules about what that version did not observe are
-        silent.
+        A saved report holds the findings of the version that wrote it. Nothing is attacked or
+        measured again, so a rule about something that version did not measure finds nothing.
 
         Returns
         -------
         RobustnessReport
-            The same figures, other findings perhaps.
+            The same figures, possibly with other findings.
         """
         return replace(self, findings=findings(self.observations))
 
@@ -300,13 +299,13 @@ class RobustnessReport:
         return {name: _plain(part) for name, part in parts.items()}
 
     def to_frame(self) -> "DataFrame":
-        """Return the table of attacks as one of pandas.
+        """Return the table of attacks as a DataFrame.
 
         Returns
         -------
         pandas.DataFrame
             One row per attack, one column per attribute of
-            :class:`~distillguard.evaluation.AttackRow`; the interval's ends are two.
+            :class:`~distillguard.evaluation.AttackRow`; the interval becomes two columns.
 
         Raises
         ------
@@ -322,12 +321,12 @@ class RobustnessReport:
         Parameters
         ----------
         path : path-like, optional
-            Where to write it; a file that is there is replaced in one stroke.
+            Where to write it; an existing file is replaced atomically.
 
         Returns
         -------
         str
-            The columns of :meth:`to_frame`; nothing stands for None.
+            The columns of :meth:`to_frame`; None becomes an empty cell.
         """
         from ._export import to_csv, written
 
@@ -339,7 +338,7 @@ class RobustnessReport:
         Parameters
         ----------
         path : path-like, optional
-            Where to write it; a file that is there is replaced in one stroke.
+            Where to write it; an existing file is replaced atomically.
 
         Returns
         -------
@@ -361,12 +360,12 @@ class RobustnessReport:
         Parameters
         ----------
         path : path-like, optional
-            Where to write it; a file that is there is replaced in one stroke.
+            Where to write it; an existing file is replaced atomically.
 
         Returns
         -------
         str
-            A page that needs nothing else: styles and images are inside.
+            A self-contained page, styles and images included.
         """
         from ._html import to_html
 

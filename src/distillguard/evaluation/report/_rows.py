@@ -26,7 +26,7 @@ class AttackRow:
         Share of all examples that are classified correctly and that this attack did not fool
         within the threat model. Where attacks run on survivors only, examples that an earlier
         attack fooled count as errors here too. After an ``error``, examples that the attack did
-        not see count as standing: it is an upper bound.
+        not see count as not fooled: it is an upper bound.
     robust_interval : (float, float)
         Its 95 % Wilson interval.
     attacked : int
@@ -140,12 +140,12 @@ def survivors(records: Records, names: list[str]) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """What is left of one class.
+    """The accuracies of one class.
 
     Attributes
     ----------
     name : str
-        What people call the class.
+        Name of the class.
     n_examples : int
         Examples of the class.
     n_correct : int
