@@ -306,6 +306,22 @@ def test_what_too_small_a_mask_leaves_robust_accuses_no_attack(network, digits, 
     assert report.findings == ()
 
 
+def test_bounds_that_fix_coordinates_accuse_no_attack_and_can_be_read_back(network, digits):
+    inputs = digits[0][1200:1260].clone()
+    free = torch.zeros(64, dtype=torch.bool)
+    free[[2, 10, 18]] = True
+    inputs[:, ~free] = inputs[0, ~free]
+    low, high = (torch.where(free, end, inputs[0]) for end in (0.0, 1.0))
+    labels = network(inputs).argmax(dim=1)
+    settings = {"epsilon": EPSILON, "attacks": "quick", "diagnosis": "full", "random_state": 0}
+    report = evaluate(network, inputs, labels, bounds=(low, high), **settings)
+    assert report.n_robust > 40
+    assert report.findings == ()
+    assert type(report).from_json(report.to_json()) == report
+    report = evaluate(network, inputs, labels, bounds=(0.0, high.clamp(min=1)), **settings)
+    assert type(report).from_json(report.to_json()) == report
+
+
 def test_without_a_mask_the_same_survivors_accuse_an_attack():
     seen = {"correct": 64, "sampled": 64, "compared": 64, "budget_lost": (0,), "budget_won": (0,)}
     seen |= {"budgets": (0.1, 1.0), "budget_survivors": (60, 60), "diagnosis": "full"}
@@ -316,6 +332,15 @@ def test_without_a_mask_the_same_survivors_accuse_an_attack():
     lost = seen | {"budget_survivors": (20, 60), "budget_lost": (40,)}
     (finding,) = findings(Observations(**lost, masked=True))
     assert finding.code == "more-budget-does-not-help"
+
+
+def test_the_summary_does_not_say_that_attacks_tried_where_none_could_run(network, digits):
+    report = reported(Front(network, torch.Tensor.detach), digits, n=30, attacks="quick")
+    assert all(row.error for row in report.attacks)
+    words = " ".join(str(report).split())
+    assert f"No attack ran to its end on the {report.observations.correct} of 30" in words
+    assert f"{report.n_robust} were not fooled within 0.1 in linf" in words
+    assert "0 attacks" not in words
 
 
 def test_sound_attacks_pass_their_own_test(network, digits):

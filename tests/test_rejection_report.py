@@ -80,8 +80,8 @@ def test_every_form_of_the_report_tells_what_was_rejected(report):
         assert row in text
         assert f"| {' | '.join(row)} |" in report.to_markdown()
         assert all(f">{cell}</td>" in page for cell in row)
-    said = "It refused 2 of all examples when clean, which count as errors, and at a point of an "
-    said += "attack 3 of those that withstood."
+    said = "The model rejected 2 of the clean examples, which count as errors, and an attack's "
+    said += "point for 3 of those that withstood."
     assert said in " ".join(str(report).split())
 
 

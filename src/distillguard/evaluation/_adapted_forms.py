@@ -252,10 +252,13 @@ LABELS = Form(
     "by labels",
     labelled,
     by_labels,
-    own=f"a search of {QUERIES} queries that asks for nothing but the class",
+    own=f"a search of {QUERIES} queries that uses nothing but the class",
 )
 BOUNDARY = Form(
-    "again", climbed, from_the_boundary, own="a search for the least distance, behind the margin"
+    "again",
+    climbed,
+    from_the_boundary,
+    own="a search for the least distance, from the decision boundary",
 )
 
 HIDDEN = (HEAD, PARTS, FRONT, LABELS, SURROGATE, STUDENT, SEARCH)

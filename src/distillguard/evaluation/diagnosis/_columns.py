@@ -17,7 +17,7 @@ CONCENTRATED = 0.05
 
 def observed(run: Run) -> Observations:
     """What the clean pass and the attacks left behind."""
-    columns = run.records.columns
+    columns, (low, high) = run.records.columns, run.threat.bounds
     correct = columns["predicted"] == columns["label"]
     margins = -columns["margin"][correct]
     silent = torch.zeros_like(correct)
@@ -35,7 +35,7 @@ def observed(run: Run) -> Observations:
         raised=dict(run.records.errors),
         norm=run.threat.norm,
         epsilon=run.threat.epsilon,
-        masked=run.threat.mask is not None,
+        masked=run.threat.mask is not None or bool(torch.as_tensor(low == high).any()),
         correct=int(correct.sum()),
         saturated=int(columns["saturated"][correct].sum()),
         silent=int(silent.sum()),

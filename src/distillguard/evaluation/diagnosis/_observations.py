@@ -25,7 +25,7 @@ class Observations:
     """Radius of the threat model."""
 
     masked: bool = merged(first, False)
-    """Whether a mask says which coordinates may change."""
+    """Whether a mask, or bounds that are equal, exclude some coordinates from changes."""
 
     correct: int = merged(first, 0)
     """Examples classified correctly before any attack."""

@@ -48,9 +48,18 @@ Facts = Iterator[tuple[str, Any]]
 def _threat_model(report: "RobustnessReport") -> Facts:
     low, high = (np.array(bound) for bound in report.bounds)
     yield "bounds that are no numbers", low.dtype.kind in "if" and high.dtype.kind in "if"
-    yield "bounds that hold nothing", low.shape == high.shape and (low < high).all()
+    yield "bounds that hold nothing", _holds_something(low, high)
     if report.mask is not None:
         yield "a mask that is not of true and false", np.array(report.mask).dtype.kind == "b"
+
+
+def _holds_something(low: np.ndarray, high: np.ndarray) -> bool:
+    """Bounds broadcast, and those of a coordinate that may not change are equal."""
+    try:
+        low, high = np.broadcast_arrays(low, high)
+    except ValueError:
+        return False
+    return bool((low <= high).all() and (low < high).any())
 
 
 def _counts(report: "RobustnessReport") -> Facts:

@@ -71,8 +71,8 @@ def adaptation_notes(report: "RobustnessReport", adaptation: "Adaptation") -> li
     lines = []
     if adaptation.findings:
         lines.append(
-            f"Attacked again because of {', '.join(adaptation.findings)}. The model was followed "
-            f"by {'; then by '.join(adaptation.remedies) or 'nothing'}. Verdicts are the model's "
+            f"Attacked again because of {', '.join(adaptation.findings)}. Attacks followed "
+            f"{'; then '.join(adaptation.remedies) or 'nothing'}. Verdicts are the model's "
             f"own. The attacks passed left {percent(report.robust_accuracy)}; after all that was "
             f"tried {percent(report.quoted_accuracy)} are left."
         )
@@ -91,8 +91,8 @@ def adapted(report: "RobustnessReport") -> list[str]:
     seen, lines = report.observations, []
     if seen.adaptations:
         lines.append(
-            f"Adapted: the model answers with {'; '.join(seen.adaptations)}. All passes inside "
-            "are counted."
+            f"Adapted: the model was evaluated with {'; '.join(seen.adaptations)}. All passes "
+            "inside it are counted."
         )
     if seen.stand_ins:
         lines.append(

@@ -99,18 +99,24 @@ def summary(report: "RobustnessReport") -> str:
     ran = [row for row in report.attacks if row.error is None]
     attacks = "1 attack" if len(ran) == 1 else f"{len(ran)} attacks"
     few = f"{n} examples" if seen.correct == n else f"{seen.correct} of {n} examples"
+    within = f"{report.epsilon:.6g} in {report.norm}"
     done = (
         f"{attacks} tried to change the {few} that the model classifies correctly, each by at most "
-        f"{report.epsilon:.6g} in {report.norm}: {report.n_robust} withstood all."
+        f"{within}: {report.n_robust} withstood all."
     )
+    if not ran:
+        done = (
+            f"No attack ran to its end on the {few} that the model classifies correctly: "
+            f"{report.n_robust} were not fooled within {within}."
+        )
     if report.rejection is not None:
         done += (
-            f" It refused {report.rejection.clean} of all examples when clean, which count as "
-            f"errors, and at a point of an attack {report.rejection.adversarial} of those that "
+            f" The model rejected {report.rejection.clean} of the clean examples, which count as "
+            f"errors, and an attack's point for {report.rejection.adversarial} of those that "
             "withstood."
         )
     if not seen.diagnosis:
-        done += " Whether the attacks failed for the right reason was not looked at."
+        done += " Whether the attacks failed for the right reason was not examined."
     elif seen.sampled:
         more = seen.n_fooled_by_diagnosis or "none"
         done += (
@@ -121,7 +127,7 @@ def summary(report: "RobustnessReport") -> str:
         more = report.adaptation.fooled or "none"
         done += (
             f" {report.adaptation.attacked} were attacked again, with attacks adapted to what it "
-            f"found: {more} fell."
+            f"found: {more} were fooled."
         )
     low, high = report.quoted_interval
     return (
