@@ -429,6 +429,20 @@ def test_a_wrong_argument_is_named_with_its_value(four, change, error, message):
         evaluate(model, X, y, **arguments)
 
 
+@pytest.mark.parametrize("chunk_size", [1, 3])
+def test_answers_that_sum_to_one_by_chance_stop_no_attack(chunk_size):
+    # Rounded probabilities do so too. The first row, which is wrong and not attacked, sums to 1.1.
+    def model(inputs):
+        share = inputs[:, :1]
+        return torch.cat([share, 1 - share, 0.1 * (inputs[:, 1:] > 0.5)], dim=1)
+
+    X, y = torch.tensor([[0.9, 0.9], [0.8, 0.1], [0.7, 0.1]]), torch.tensor([1, 0, 0])
+    report = evaluate(model, X, y, epsilon=0.25, chunk_size=chunk_size, random_state=0)
+    assert [row.error for row in report.attacks] == [None] * len(report.attacks)
+    assert not report.observations.failed
+    assert report.robust_accuracy == pytest.approx(1 / 3)
+
+
 def test_an_unfitted_estimator_is_refused():
     estimator = types.SimpleNamespace(fit=None)
     with pytest.raises(NotFittedError, match="model must be fitted before it is evaluated"):

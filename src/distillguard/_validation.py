@@ -147,6 +147,16 @@ def check_labels(labels: Any, inputs: Tensor) -> None:
 
 def check_logits(logits: Any, n: int, name: str = "model") -> None:
     """Refuse a model's output that is not finite logits of shape (n, n_classes)."""
+    check_finite_output(logits, n, name)
+    if look_like_probabilities(logits):
+        raise ValueError(
+            f"{name} must return logits, got rows in [0, 1] that sum to 1; "
+            "remove the final softmax (gradients through it vanish and attacks then mislead)"
+        )
+
+
+def check_finite_output(logits: Any, n: int, name: str = "model") -> None:
+    """Refuse what is not finite numbers of shape (n, n_classes), logits or not."""
     check_output(logits, n, name)
     if not logits.isfinite().all():
         if not logits.isnan().any() and bool((logits == -torch.inf).any()):
@@ -155,11 +165,6 @@ def check_logits(logits: Any, n: int, name: str = "model") -> None:
                 "probability of 0; return what goes into the softmax, or its log_softmax"
             )
         raise ValueError(f"{name} must return finite logits, got NaN or infinity")
-    if look_like_probabilities(logits):
-        raise ValueError(
-            f"{name} must return logits, got rows in [0, 1] that sum to 1; "
-            "remove the final softmax (gradients through it vanish and attacks then mislead)"
-        )
 
 
 def check_output(output: Any, n: int, name: str = "model") -> None:

@@ -25,6 +25,9 @@ class QueryCounter(nn.Module):
     inside it that ask more often than they are asked add what they ask.
     """
 
+    answers_logits = True
+    """Whatever a few of its answers look like: the first chunk of examples has settled it."""
+
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model

@@ -17,7 +17,7 @@ from .._modes import borrowed, device_of, dtype_of
 from .._random import example_keys
 from .._rejection import n_classes_of, refused
 from .._typing import Model
-from .._validation import check_logits, look_like_probabilities
+from .._validation import check_finite_output, look_like_probabilities
 from ..attacks._engine import model_facts
 from ..exceptions import NoGradientError
 from ..functional import margin_loss
@@ -160,7 +160,7 @@ class Run:
                 self.records.probabilities = True
                 self.model.takes_logarithm = self.search.takes_logarithm = True
                 logits = logits_of(self.model, inputs, dtype, self.batch_size)
-        check_logits(logits, len(inputs))
+        check_finite_output(logits, len(inputs))
         self.spec.check_classes(labels, n_classes_of(self.model, logits))
         self.captions.classes.check(logits.shape[1])
         return logits

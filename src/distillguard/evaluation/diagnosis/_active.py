@@ -242,6 +242,9 @@ def fitted(features: Tensor, own: Tensor, label: int) -> Readout | None:
 class Rewired(nn.Module):
     """A model with another last layer for each image, which a point has of the image it is near."""
 
+    answers_logits = True
+    """As those of the model."""
+
     def __init__(
         self,
         model: QueryCounter,
