@@ -15,7 +15,8 @@ from torch import nn
 from distillguard import UndefendedClassifier, attacks, datasets, evaluate
 from distillguard.adaptive import straight_through
 from distillguard.evaluation import RobustnessReport, _adapted_forms
-from distillguard.evaluation._stand_ins import before_head, over_front, over_parts
+from distillguard.evaluation._readout import ReadOut
+from distillguard.evaluation._stand_ins import before_head, live_features, over_front, over_parts
 
 EPSILON = 0.3
 N = 50
@@ -56,6 +57,20 @@ class Front(nn.Module):
 
     def forward(self, x):
         return self.network((x.detach() * 4).round() / 4)
+
+
+class Nearest(nn.Module):
+    """Votes of the nearest examples, by the features of a network."""
+
+    def __init__(self, network, inputs, labels):
+        super().__init__()
+        self.features, self.labels = network[:-1], labels
+        self.known = self.features(inputs).detach()
+
+    def forward(self, x):
+        distances = torch.cdist(self.features(x).detach(), self.known)
+        nearest = distances.topk(9, largest=False).indices
+        return nn.functional.one_hot(self.labels[nearest], 10).sum(dim=1).float()
 
 
 class Thermometer(nn.Module):
@@ -151,6 +166,26 @@ def test_a_model_that_tells_the_class_alone_is_searched_by_labels_before_a_stude
         told[name] = [row.name for row in report.adaptation.attacks]
     assert told["labels"][0] == "RayS, by labels"
     assert not any(name.startswith("RayS") for name in told["margins"])
+
+
+def test_what_has_no_gradient_after_its_features_falls_along_them(network, train, data):
+    model, seen = Nearest(network, *train), 0
+
+    def count(_, given, __):
+        nonlocal seen
+        seen += len(given[0])
+
+    model.register_forward_hook(count)
+    report = evaluate(model, *data, adapt=True, **SETTINGS)
+    adapted = report.adaptation
+    assert (
+        "its ReLU, through a linear layer that learned 4000 of its answers" in adapted.remedies[0]
+    )
+    first = [row for row in adapted.attacks if row.name.endswith("along a readout")]
+    assert first[-1].robust_accuracy <= 0.1
+    costs = sum(cost.forwards for cost in report.costs.values())
+    (row,) = report.attacks
+    assert seen == costs + round(row.forwards * max(row.attacked, 1))
 
 
 def test_a_thermometer_code_falls_to_a_student_of_its_answers(thermometer, data):
@@ -434,6 +469,43 @@ def test_before_a_head_that_quantises_stand_the_logits():
     assert torch.equal(found(asked), model[:2](inputs)) or torch.equal(found(asked), linear(inputs))
     (slope,) = torch.autograd.grad(found(asked)[:, 1].sum(), asked)
     assert bool((slope != 0).any())
+
+
+def test_features_are_the_last_output_inside_with_a_gradient():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    inputs = torch.rand(8, 4)
+    for head in (
+        lambda features: features.detach(),
+        lambda features: torch.from_numpy(features.numpy()),  # which refuses the gradient
+    ):
+        model = lambda x: head(network[1](network[0](x)))  # noqa: B023, E731
+        found = live_features(model, model, inputs)
+        assert found.inside is network[1]
+        asked = inputs.clone().requires_grad_()
+        assert torch.equal(found(asked), network[:2](inputs))
+        assert torch.autograd.grad(found(asked).sum(), asked)[0].any()
+    assert live_features(network, network, inputs) is None
+    assert live_features(nn.Sequential(Detached(), network), network[:0], inputs) is None
+
+
+def test_a_readout_has_the_gradient_of_the_features_that_the_answers_are_linear_in():
+    torch.manual_seed(0)
+    inside = nn.Linear(4, 5)
+    told = 0.1 * torch.randn(5, 3)
+    told -= told.mean(dim=1, keepdim=True)
+
+    def model(x):
+        return (1 / 3 + inside(x).detach() @ told).log()
+
+    inputs = torch.rand(500, 4)
+    features = live_features(model, model, inputs[:8])
+    found = ReadOut(model, model, features, inputs)
+    assert torch.equal(found(inputs), model(inputs))
+    asked = inputs[:8].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(found(asked)[:, 1].sum(), asked)
+    expected = told[:, 1] @ inside.weight.detach()
+    torch.testing.assert_close(slope, expected.expand(8, 4), rtol=0.05, atol=1e-3)
 
 
 def test_nothing_is_stepped_over_where_nothing_hides_the_gradient(network, data):

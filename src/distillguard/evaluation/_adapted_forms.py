@@ -28,8 +28,9 @@ from ._hidden import hidden_boundary_l2
 from ._ours import ours
 from ._presets import name_of
 from ._query import QueryCounter, logarithm, logits_of
+from ._readout import ReadOut
 from ._run import Run
-from ._stand_ins import before_head, is_live, over_front, over_parts
+from ._stand_ins import before_head, is_live, live_features, over_front, over_parts
 from .diagnosis._findings import Finding
 
 PART = "adaptation"
@@ -125,6 +126,16 @@ def within_head(subject: Subject) -> Model | None:
     """The logits inside a model that makes something else of them, such as probabilities."""
     with subject.run.accounted(PART):
         return before_head(subject.base, subject.counted(subject.base), subject.few)
+
+
+def along_readout(subject: Subject) -> Model | None:
+    """The gradient of what is inside, where what is made of it has none."""
+    with subject.run.accounted(PART):
+        asked = subject.counted(subject.base)
+        features = live_features(subject.base, asked, subject.few)
+        if features is None:
+            return None
+        return ReadOut(subject.base, asked, features, points_around(subject))
 
 
 def smoothed(subject: Subject) -> Model | None:
@@ -245,6 +256,7 @@ PARTS = Form("past its parts", past_parts)
 FRONT = Form("past its front", past_front)
 HEAD = Form("within its head", within_head)
 SMOOTH = Form("smoothed", smoothed)
+READOUT = Form("along a readout", along_readout, least=5)
 SURROGATE = Form("along the surrogate", along_surrogate)
 STUDENT = Form("along a student", along_student, least=5)
 SEARCH = Form("again", whole, searches, own=f"a random search of {QUERIES} queries")
@@ -261,13 +273,13 @@ BOUNDARY = Form(
     own="a search for the least distance, from the decision boundary",
 )
 
-HIDDEN = (HEAD, PARTS, FRONT, LABELS, SURROGATE, STUDENT, SEARCH)
+HIDDEN = (HEAD, PARTS, FRONT, READOUT, LABELS, SURROGATE, STUDENT, SEARCH)
 """For a gradient that is not there."""
 
 MISLEADING = (HEAD, PARTS, FRONT, SMOOTH, LABELS, SURROGATE, STUDENT, SEARCH)
 """For one that leads astray."""
 
-FORMS = (PLAIN, BOUNDARY, *MISLEADING)
+FORMS = (PLAIN, BOUNDARY, HEAD, PARTS, FRONT, SMOOTH, READOUT, LABELS, SURROGATE, STUDENT, SEARCH)
 """All forms, in the order in which they are tried."""
 
 REMEDIES: dict[str, tuple[Form, ...]] = {
@@ -356,6 +368,17 @@ def spread(subject: Subject) -> float:
     if threat.norm in COUNTS:
         return threat.epsilon / size
     return threat.epsilon * {"linf": 1.0, "l2": sqrt(3 / size), "l1": 2 / size}[lp(threat.norm)]
+
+
+def points_around(subject: Subject) -> Tensor:
+    """The examples, and points of the ball around them: as many as questions are asked, about."""
+    inputs = examples_at_hand(subject)
+    points = inputs.repeat(max(1, QUESTIONS // len(inputs)), *[1] * (inputs.ndim - 1))
+    generator = torch.Generator().manual_seed(subject.run.seed)
+    noise = 2 * torch.rand(points.shape, generator=generator, dtype=points.dtype) - 1
+    noise[: len(inputs)] = 0
+    low, high = boxes(points, subject.run.threat.bounds, None)
+    return (points + spread(subject) * noise).clamp(low, high)
 
 
 class Jitter(nn.Module):

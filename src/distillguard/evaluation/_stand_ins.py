@@ -21,6 +21,10 @@ TRIED = 32
 """Modules that are tried at most, in the order in which the model asks them."""
 
 
+WIDEST = 4096
+"""Numbers in the features of an example, at most."""
+
+
 class Call(NamedTuple):
     """What a module was given when the model asked it first."""
 
@@ -79,6 +83,23 @@ def before_head(model: Model, asked: Callable[[Tensor], Tensor], x: Tensor) -> M
     return None
 
 
+def live_features(
+    model: Model, asked: Callable[[Tensor], Tensor], x: Tensor
+) -> "BeforeHead | None":
+    """Take the last output inside that has a gradient, where what is made of it has none."""
+    if is_live(asked, x):
+        return None
+    calls = traced(modules_of(model), asked, x)
+    calls.pop("", None)  # the whole
+    for call in list(calls.values())[: -TRIED - 1 : -1]:
+        told = call.returned
+        if isinstance(told, Tensor) and len(told) == len(x) and told[0].numel() <= WIDEST:
+            found = BeforeHead(model, call.module)
+            if is_live(found, x):
+                return found
+    return None
+
+
 class BeforeHead(nn.Module):
     """A model that answers with the output of a module inside, the last one if it is asked often.
 
@@ -101,6 +122,9 @@ class BeforeHead(nn.Module):
             hook = self.inside.register_forward_hook(lambda _, __, output: told.append(output))
             try:
                 self.model(inputs)
+            except Exception:  # NumPy takes no tensor that wants a gradient
+                if not told:
+                    raise
             finally:
                 hook.remove()
             return watch(told[-1])
