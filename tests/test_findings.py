@@ -256,11 +256,13 @@ def test_a_nearest_example_beyond_the_radius_is_no_stray(halfspace, examples, at
     assert "outside-threat-model" not in raised(report)
 
 
-def test_a_network_that_waits_for_normalised_inputs_is_found_out(digits):
+@pytest.mark.parametrize("function", [False, True])
+def test_a_network_that_waits_for_normalised_inputs_is_found_out(digits, function):
     inputs, labels = digits
     mean, std = 0.3, 0.02
     network = fitted((inputs[:1200] - mean) / std, labels[:1200])
-    report = reported(network, digits, n=150, attacks="quick", diagnosis="brief")
+    model = (lambda x: network(x)) if function else network
+    report = reported(model, digits, n=150, attacks="quick", diagnosis="brief")
     finding = raised(report)["normalisation-missing"]
     assert report.clean_accuracy < 0.9
     assert finding.figures["after"] > finding.figures["before"]
@@ -281,6 +283,18 @@ def test_the_numbers_that_help_are_named(digits):
     assert "networks.Normalized(network, 0, 0.003922)" in finding.remedy
     right = (network(inputs[1200:1350]).argmax(dim=1) == labels[1200:1350]).double().mean()
     assert finding.figures["after"] == pytest.approx(right.item(), abs=0.05)
+
+
+def test_a_model_that_abstains_where_it_is_unsure_waits_for_no_normalisation(network, digits):
+    def model(x):
+        logits = network(x)
+        return torch.where(logits.softmax(dim=1).amax(dim=1, keepdim=True) > 0.99, logits, 0.0)
+
+    inputs, labels = digits
+    surer = (model(255 * inputs).argmax(dim=1) == labels).double().mean()
+    report = reported(model, digits, n=150, attacks="quick", diagnosis="brief")
+    assert surer > 0.9 > report.clean_accuracy + 0.05
+    assert "normalisation-missing" not in raised(report)
 
 
 def test_wrong_labels_are_not_called_a_missing_normalisation(network, digits):

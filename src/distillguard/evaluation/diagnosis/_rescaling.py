@@ -55,6 +55,8 @@ def rescaling(run: Run) -> Observations:
     inputs, labels = drawn["inputs"].to(device), drawn["labels"].to(device)
     index = drawn["index"]
     right = (columns["predicted"] == columns["label"])[index].to(device)
+    # Where all classes are level it abstains, and on any scale on which it is surer it would not.
+    level = (columns["margin"] == 0)[index].to(device)
     before = Observations(
         rescaled=len(labels),
         rescaling_before=int(right.sum()),
@@ -66,21 +68,23 @@ def rescaling(run: Run) -> Observations:
     for scale in scales(inputs):
         # The model is foreign code, and the inputs are none that it was ever shown.
         with suppress(Exception):
-            tried.append(before | gain(run, scale, inputs, labels, right))
+            tried.append(before | gain(run, scale, inputs, labels, right, ~right & ~level))
     return max(tried, key=net)
 
 
-def gain(run: Run, scale: Scale, inputs: Tensor, labels: Tensor, right: Tensor) -> Observations:
+def gain(
+    run: Run, scale: Scale, inputs: Tensor, labels: Tensor, right: Tensor, wrong: Tensor
+) -> Observations:
     """Which wrong examples are right on this scale and, if many are, which right ones are wrong."""
 
     def turned(chosen: Tensor) -> int:
         if not bool(chosen.any()):
             return 0
-        model, points = run.model, scale(inputs[chosen])
+        model, points = run.model, scale(inputs[chosen]).to(inputs.dtype)
         logits = logits_of(model, points, dtype_of(model, points.dtype), run.batch_size)
         return int(((logits.argmax(dim=1) == labels[chosen]) != right[chosen]).sum())
 
-    won = turned(~right)
+    won = turned(wrong)
     if won < FEWEST:
         return Observations()
     return Observations(
