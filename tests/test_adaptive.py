@@ -392,6 +392,20 @@ def test_a_saturated_softmax_is_taught_with_a_range_of_ten_logits():
         assert lesson.unit == unit
 
 
+def test_logits_that_hardly_differ_teach_each_in_a_unit_of_its_own():
+    def model(inputs):  # from 1e-19 to 1e-7, as where exponentials vanish
+        return (inputs[:, :2] - inputs[:, 2:]) * 10 ** (-7 - 12 * inputs[:, :1])
+
+    settings = {"max_epochs": 10, "rounds": 1, "learning_rate": 1e-2, "random_state": 0}
+    student = distil_surrogate(model, torch.rand(600, 4), **settings)
+    assert student.agreement > 0.9
+    lesson = _Lesson(model, 0)
+    lesson.ask(torch.rand(100, 4))
+    told = lesson.in_units(lesson.logits)
+    torch.testing.assert_close(told.amax(dim=1) - told.amin(dim=1), torch.full((100,), 10.0))
+    assert torch.equal(lesson.in_units(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
 def test_few_examples_are_warned_of_and_more_are_taken():
     def hard(inputs):
         return 300 * (inputs[:, :2] > inputs[:, 2:]).float()

@@ -37,6 +37,9 @@ FEW = 500
 USUAL_RANGE = 10.0
 """Distance from an answer's smallest logit to its largest that a softmax keeps apart."""
 
+LEAST_RANGE = 0.1
+"""The same distance below which a softmax hardly tells anything apart."""
+
 ASKED = 512
 """Examples that the model is asked about at once."""
 
@@ -288,8 +291,11 @@ class _Lesson:
         self.points = self.logits = torch.empty(0)
         self.device = torch.device("cpu")
         """Where the model answers: the student comes to lie there too."""
-        self.unit = 1.0
-        """What the model's logits are divided by: a saturated softmax teaches one class."""
+        self.unit: float | None = 1.0
+        """What the model's logits are divided by: a saturated softmax teaches one class.
+
+        None where all of them are small, which teaches nothing: each answer has a unit of its own.
+        """
 
     def ask(self, points: Tensor) -> None:
         """Ask about more points."""
@@ -306,20 +312,32 @@ class _Lesson:
         found = torch.cat(answers).cpu()
         logits = found.to(torch.promote_types(found.dtype, torch.float32))
         if not len(self.logits):
-            ranges = logits.amax(dim=1) - logits.amin(dim=1)
-            self.unit = max(1.0, ranges.median().item() / USUAL_RANGE)
+            usual = _ranges(logits).median().item()
+            self.unit = max(1.0, usual / USUAL_RANGE) if usual >= LEAST_RANGE else None
             self.points, self.logits = points, logits
         else:
             self.points = torch.cat([self.points, points])
             self.logits = torch.cat([self.logits, logits])
+
+    def in_units(self, logits: Tensor) -> Tensor:
+        """Logits that a softmax keeps apart."""
+        if self.unit is not None:
+            return logits / self.unit
+        ranges = _ranges(logits)
+        return USUAL_RANGE * logits / torch.where(ranges > 0, ranges, 1)
 
     def objective(self, network: nn.Module, batch: Batch) -> BatchLosses:
         """Cross-entropy with the softmax of the model's answers."""
         assert batch.indices is not None
         taught = self.logits[batch.indices.cpu()].to(batch.inputs.device)
         logits = network(batch.inputs)
-        targets = functional.softmax(taught / self.unit)
+        targets = functional.softmax(self.in_units(taught))
         return BatchLosses(functional.soft_cross_entropy(logits, targets.to(logits)), logits)
+
+
+def _ranges(logits: Tensor) -> Tensor:
+    """From each answer's smallest logit to its largest: (n, 1)."""
+    return logits.amax(dim=1, keepdim=True) - logits.amin(dim=1, keepdim=True)
 
 
 def _inputs(name: str, data: Any, bounds: Range) -> Tensor:
