@@ -1,21 +1,25 @@
 """How near the boundary an example has to be for a costly attack to fool it.
 
     python -m benchmarks.near [--first 200] [--last 500] [--cache FOLDER] [--published FOLDER]
+    python -m benchmarks.near --l1 ...
 
-The networks of ``benchmarks.evaluation``, in linf and l2, on test images that it does not use. The
-attacks of ``"standard"`` run in turn on all that stands. Kept for each that APGD with targets, FAB
-or Square fools: which share of its clean lead the cheaper attacks before had left; and for those
-that stand in the end how that share is spread. Writes ``results/near.json``.
+The networks of ``benchmarks.evaluation``, in linf and l2, on test images that it does not use; with
+``--l1`` those of ``benchmarks.l1``, in l1. The attacks of ``"standard"`` run in turn on all that
+stands. Kept for each image that Square fools, or an attack that far examples are spared: which
+share of its clean lead the attacks before had left; and for those that stand in the end how that
+share is spread. Writes its part of ``results/near.json``.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks._common import circumstances, save, table
+from benchmarks import l1
+from benchmarks._common import circumstances, load, save, table
 from benchmarks._robust import CACHE
 from benchmarks.evaluation import subjects
 from distillguard._geometry import lp_norm
@@ -23,7 +27,6 @@ from distillguard.evaluation._judge import ThreatModel
 from distillguard.evaluation._presets import NEAR, preset
 from distillguard.functional import margin_loss
 
-COSTLY = ("APGD targeted", "FAB targeted", "Square")
 FEWEST = 10
 """Images standing for which the others are worth a row."""
 
@@ -45,7 +48,7 @@ def row(model: nn.Module, X: Tensor, y: Tensor, norm: str, epsilon: float) -> di
         left = lead(model, points, y[standing])
         within = lp_norm(points - X[standing], norm) <= epsilon * (1 + 1e-5)
         fooled = within & (left <= 0)
-        if name in COSTLY:
+        if spec.near is not None or name == "Square":
             late += [(name, share) for share in (least / clean)[standing[fooled]].tolist()]
         least[standing[within]] = least[standing[within]].minimum(left[within])
         standing = standing[~fooled]
@@ -60,6 +63,23 @@ def row(model: nn.Module, X: Tensor, y: Tensor, norm: str, epsilon: float) -> di
     }
 
 
+Subject = tuple[str, str, nn.Module, Tensor, Tensor, float]
+
+
+def in_l1(chosen: argparse.Namespace) -> Iterator[Subject]:
+    """Name, norm, network, images, labels and radius of those of ``benchmarks.l1``."""
+    for data, kind, build, X, y in l1.subjects(chosen.last, chosen.cache, chosen.published):
+        yield f"{data} {kind}", "l1", build(), X, y, l1.RADII[data]
+
+
+def in_linf_and_l2(chosen: argparse.Namespace) -> Iterator[Subject]:
+    """Name, norm, network, images, labels and radius of those of ``benchmarks.evaluation``."""
+    for name, build, X, y, radii in subjects(chosen.last, chosen.cache, chosen.published):
+        model = build()
+        for norm in ("linf", "l2"):
+            yield name, norm, model, X, y, radii[norm]
+
+
 def main() -> None:
     """Measure every network and norm."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -67,20 +87,19 @@ def main() -> None:
     parser.add_argument("--last", type=int, default=500)
     parser.add_argument("--cache", type=Path, default=CACHE / "evaluation")
     parser.add_argument("--published", type=Path)
+    parser.add_argument("--l1", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for name, build, X, y, radii in subjects(chosen.last, chosen.cache, chosen.published):
-        model = build().eval().requires_grad_(False)
-        for norm in ("linf", "l2"):
-            X_, y_ = X[chosen.first :], y[chosen.first :]
-            found = row(model, X_, y_, norm, radii[norm])
-            if found["standing"] < FEWEST:
-                continue
-            rows.append({"network": name, "norm": norm, **found})
-            told = {"first": chosen.first, "last": chosen.last, "near": NEAR, "rows": rows}
-            save("near", {**circumstances(), **told})
-            print(rows[-1], flush=True)
+    part, rows = "l1" if chosen.l1 else "linf and l2", []
+    for name, norm, model, X, y, epsilon in (in_l1 if chosen.l1 else in_linf_and_l2)(chosen):
+        model.eval().requires_grad_(False)
+        found = row(model, X[chosen.first :], y[chosen.first :], norm, epsilon)
+        if found["standing"] < FEWEST:
+            continue
+        rows.append({"network": name, "norm": norm, **found})
+        told = {"first": chosen.first, "last": chosen.last, "near": NEAR, "rows": rows}
+        save("near", load("near") | {part: circumstances() | told})
+        print(rows[-1], flush=True)
     print(table(rows, ["network", "norm", "standing", "late", "far"]))
 
 

@@ -163,9 +163,9 @@ BUDGETS = {
     ("standard", "l1"): [
         FGSM,
         "APGD margin loss=margin steps=60 restarts=2",
-        "APGD cross-entropy steps=100 restarts=5",
+        "APGD rescaled cross-entropy loss=rescaled_cross_entropy steps=100 restarts=5",
         "APGD targeted steps=60 n_targets=5",
-        "FAB targeted steps=60 n_targets=1 target_order=likeliest stop_within=0.25",
+        "FAB targeted steps=60 n_targets=1 target_order=nearest stop_within=0.25",
         "Square queries=100",
     ],
     ("standard", "l0"): [

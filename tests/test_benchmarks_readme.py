@@ -146,7 +146,7 @@ def assert_figures(cells, known):
 
 
 def test_what_far_examples_cost_has_the_figures_of_its_result():
-    found = results("near")
+    found = results("near")["linf and l2"]
     rows = found["rows"]
     page = (ROOT / "docs" / "explanation" / "attacks.md").read_text(encoding="utf-8")
     text = " ".join(page.split())
@@ -161,6 +161,30 @@ def test_what_far_examples_cost_has_the_figures_of_its_result():
     assert f"On {len(near)} of these at most {100 * max(near):.0f} % of the lead" in text
     assert f"in l2, {100 * other:.0f} %." in text
     assert f"Of the {standing:,} images that no attack fooled, {100 * far:.0f} % were far" in text
+
+    found = results("near")["l1"]
+    rows, each = found["rows"], found["last"] - found["first"]
+    late = [share for row in rows for _, share in row["late"]]
+    standing = sum(row["standing"] for row in rows)
+    far = sum(row["far"] * row["standing"] for row in rows) / standing
+    assert f"In l1 (`--l1`), on {len(rows)} networks with {each} images each" in text
+    assert f"fooled {len(late)} images after the margin's" in text
+    assert f"all with at most {100 * max(late):.0f} % of the lead left" in text
+    assert f"of the {standing} images that no attack fooled {100 * far:.0f} % were far" in text
+
+
+def test_the_table_in_l1_has_the_figures_of_its_result():
+    text = (ROOT / "docs" / "explanation" / "attacks.md").read_text(encoding="utf-8")
+    shown = list(cells_below('| network | radius | `evaluate(norm="l1")` |', text))
+    for (name, *cells), row in zip(shown, results("l1")["rows"], strict=True):
+        assert row["network"].removesuffix(" (published)") in name
+        assert row["data"] in name
+        parts = [row, row["peers"]["AutoAttack"], row["peers"]["adv-lib APGD-T"]]
+        counts = [(100 * part["robust_accuracy"], part["evaluations"]) for part in parts]
+        assert_figures(
+            [cell.replace(",", "") for cell in cells],
+            [row["epsilon"], *(figure for pair in counts for figure in pair)],
+        )
 
 
 def test_the_orders_of_targets_have_the_figures_of_their_result():

@@ -69,8 +69,13 @@ def preset(
         if threat.norm == "l2":
             chosen["Carlini-Wagner L2"] = partial(hidden_boundary_l2, **common)
         chosen |= _strong(threat, common, budget)
-    near = {} if threat.norm == "l1" else dict.fromkeys(("APGD targeted", "FAB targeted"), NEAR)
-    return {key: AttackSpec(attack, threat.norm, near.get(key)) for key, attack in chosen.items()}
+    costly = {"APGD targeted", "FAB targeted"}
+    if threat.norm == "l1":
+        costly.add("APGD rescaled cross-entropy")
+    return {
+        key: AttackSpec(attack, threat.norm, NEAR if key in costly else None)
+        for key, attack in chosen.items()
+    }
 
 
 def _sparse(
@@ -102,10 +107,11 @@ def _ascent(threat: ThreatModel, budget: dict[str, Any]) -> dict[str, Attack]:
     A few steps up the cross-entropy find what no attack on the logits of one class against another
     finds: it pulls towards all classes at once. Rescaled, it does not vanish.
     """
+    rescaled = partial(attacks.apgd, loss="rescaled_cross_entropy", **budget)
     if threat.norm == "l1":
         return {
             "APGD margin": partial(attacks.apgd, loss="margin", steps=60, restarts=2, **budget),
-            "APGD cross-entropy": partial(attacks.apgd, steps=100, restarts=5, **budget),
+            "APGD rescaled cross-entropy": partial(rescaled, steps=100, restarts=5),
         }
     pgd = partial(
         attacks.pgd,
@@ -117,12 +123,7 @@ def _ascent(threat: ThreatModel, budget: dict[str, Any]) -> dict[str, Attack]:
         random_start="blocks",
         **budget,
     )
-    return {
-        "PGD margin": pgd,
-        "APGD rescaled cross-entropy": partial(
-            attacks.apgd, loss="rescaled_cross_entropy", steps=20, **budget
-        ),
-    }
+    return {"PGD margin": pgd, "APGD rescaled cross-entropy": partial(rescaled, steps=20)}
 
 
 def _strong(
@@ -134,17 +135,18 @@ def _strong(
     find in more steps (``benchmarks/targets.py``). In l1 it takes a larger part of the budget to
     find what AutoAttack finds (``benchmarks/l1.py``).
     """
+    l1 = threat.norm == "l1"
     targeted: dict[str, Any] = {"steps": 30, "n_targets": 3, "target_order": "nearest"}
-    if threat.norm == "l1":
+    if l1:
         targeted = {"steps": 60, "n_targets": 5}
     return {
         "APGD targeted": partial(attacks.apgd_targeted, **targeted, **budget),
         "FAB targeted": partial(
             attacks.fab_targeted,
             norm=lp(threat.norm),
-            steps=60 if threat.norm == "l1" else 15,
+            steps=60 if l1 else 15,
             n_targets=1,
-            target_order="likeliest" if threat.norm == "l1" else "nearest",
+            target_order="nearest",
             stop_within=threat.epsilon,
             **common,
         ),
