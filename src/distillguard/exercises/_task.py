@@ -161,11 +161,11 @@ class Task:
     @property
     def stub(self) -> str:
         """The function's head, as a cell to begin with."""
-        function = ast.parse(textwrap.dedent(inspect.getsource(self.answer))).body[0]
+        source = textwrap.dedent(inspect.getsource(self.answer))
+        function = ast.parse(source).body[0]
         assert isinstance(function, ast.FunctionDef)
-        head = ast.unparse(ast.FunctionDef(**{**vars(function), "body": [ast.Pass()]}))
         lines = [
-            *(f"{line}" for line in head.splitlines()[:-1]),
+            *source.splitlines()[function.lineno - 1 : function.body[0].lineno - 1],
             f"    '''{inspect.getdoc(self.answer)}'''",
             f'    raise NotImplementedError("{self.name} is yours to write")',
         ]
