@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillguard import evaluate
+from distillguard import attacks, evaluate
 from distillguard.defenses import (
     BitDepth,
     Detector,
@@ -195,6 +195,30 @@ def test_the_joint_attack_looks_for_what_the_staged_one_left(monkeypatch):
     assert (report.fooled["staged"] ^ report.fooled["joint"]).all()
 
 
+class Flat(nn.Module):
+    """The same values, with a gradient of zero."""
+
+    def forward(self, inputs):
+        return inputs.detach() + 0 * inputs
+
+
+@pytest.mark.parametrize("layers", [[], [Flat()]])
+def test_square_attacks_the_whole_where_the_gradient_leads_nowhere(monkeypatch, layers):
+    X, y = points()
+    asked, square = [], attacks.square
+
+    def counted(model, inputs, labels, **told):
+        asked.append(len(inputs))
+        return square(model, inputs, labels, **told)
+
+    monkeypatch.setattr(attacks, "square", counted)
+    settings = {"norm": "linf", "epsilon": 0.04, "bounds": (0.0, 1.0), "batch_size": 32}
+    whole = guard(layers, [Second()], [2.0])
+    trial = _layer_by_layer._Trial(whole, X, y, settings | {"random_state": 0}, "standard", 1)
+    assert not trial.jointly(whole, np.ones(len(X), dtype=bool))[0].any()  # 0.05 away and more
+    assert bool(asked) == bool(layers)
+
+
 def test_clean_accuracies_are_those_of_each_part_alone():
     X, y = points(40)
     whole = guard([BitDepth(1)], [Second()], [0.5])
@@ -230,6 +254,25 @@ def test_what_was_found_against_a_part_is_tried_on_the_whole(monkeypatch):
     # The descent on the whole, which is blunt here, is run on what no known point fools.
     left = sum(n for parts, n in asked if parts == 2)
     assert report.fooled["staged"].sum() == report.n_counted - left > 0
+
+
+def test_what_was_found_against_the_whole_is_tried_on_the_parts(monkeypatch):
+    X, y = points()
+    X[:, 1] = 0.5
+    whole, descent = guard([BitDepth(6)], [Second()], [0.6]), _layer_by_layer.selective_pgd
+
+    def blunt_on_parts(model, x, y, **told):
+        return x if len(model.layers) + len(model.detectors) == 1 else descent(model, x, y, **told)
+
+    def nobody(trial, model, attacks=None):
+        return np.zeros(len(trial.inputs), dtype=bool), trial.inputs
+
+    monkeypatch.setattr(_layer_by_layer, "selective_pgd", blunt_on_parts)
+    monkeypatch.setattr(_layer_by_layer._Trial, "attacked", nobody)
+    report = evaluate_layers(whole, X, y, **TOLD)
+    assert report.fooled["all together"].all()
+    for name in report.parts:
+        assert report.fooled[name].all(), name
 
 
 @pytest.mark.parametrize("blunt", ["staged", "joint"])

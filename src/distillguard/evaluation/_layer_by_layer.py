@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from .._modes import borrowed, dtype_of
 from .._random import draw_seed
-from .._typing import Attack, Bounds, Distance
+from .._typing import Bounds, Distance
 from .._validation import DISTANCES, check_at_least, check_choice, check_epsilon, check_norm
 from ..adaptive._averaged import averaged
 from ._evaluate import evaluate
 from ._judge import ThreatModel
 from ._layer_report import BARE, JOINT, OBLIVIOUS, STAGED, WHOLE, LayerReport
 from ._model import resolve_model
-from ._presets import PRESETS, preset
+from ._presets import PRESETS, AttackSpec, preset
 from ._query import logits_of
 from ._reading import opened
 from ._selective import selective_pgd
@@ -28,8 +28,12 @@ from ._selective import selective_pgd
 if TYPE_CHECKING:
     from ..defenses import LayeredNetwork
 
-JOINTLY = ("APGD targeted", "PGD margin", "Square")
-"""Of a preset what attacks the whole, in this order; all of a preset that has none of them."""
+JOINTLY = (("APGD targeted", "Square"), ("PGD margin",))
+"""What attacks the whole, in this order: the first of the two that a preset has."""
+STAGED_STEPS, TARGETED_STEPS = 40, 50
+"""Of the staged attack on the whole, and of APGD with targets on it, at least."""
+BLIND = 1e-6
+"""Share of the lead below which nothing lies: Square runs where the gradient led nowhere."""
 
 
 def evaluate_layers(
@@ -51,9 +55,10 @@ def evaluate_layers(
     tries on the whole what it found against the parts, fools the classifier behind its layers and
     then silences the detectors from there ("staged", selective gradients [1]_), one on all columns
     of the whole at once, of the examples that this left ("joint"), and the worst case of those that
-    know the whole. What is rejected is not fooled. Beside them stands what would pass if the holes
-    of the parts were independent, :math:`\prod_i p_i` with :math:`p_i` the success against part
-    :math:`i` alone over that on the bare classifier: slices with holes in the same place stop less.
+    know the whole; what they found is tried on each part as well. What is rejected is not fooled.
+    Beside them stands what would pass if the holes of the parts were independent,
+    :math:`\prod_i p_i` with :math:`p_i` the success against part :math:`i` alone over that on the
+    bare classifier: slices with holes in the same place stop less.
 
     Parameters
     ----------
@@ -68,8 +73,8 @@ def evaluate_layers(
     epsilon : float
         Its radius, in the units of ``X``; in l0 a whole number.
     attacks : {"standard", "quick"}, default="standard"
-        The preset of :func:`~distillguard.evaluate` on the bare classifier, on each part and on the
-        whole.
+        The preset of :func:`~distillguard.evaluate` on the bare classifier and on each part; the
+        strongest of its attacks run on the whole.
     draws : int, default=1
         Draws over which answers and gradients are averaged, in every attack and verdict, for
         defences with random layers; passes grow with them.
@@ -182,9 +187,12 @@ class _Trial:
                 fooled[name] |= few.fools(piece, staged)
             tried += [found, staged]
         with counting(whole.network, passes, STAGED):
-            fooled[STAGED] = few.in_stages(whole, tried[::-1])
+            fooled[STAGED], staged = few.in_stages(whole, tried[::-1])
         with counting(whole.network, passes, JOINT):
-            fooled[JOINT] = few.jointly(whole, ~fooled[STAGED])
+            fooled[JOINT], joint = few.jointly(whole, ~fooled[STAGED])
+        for name, piece in pieces.items():
+            with counting(whole.network, passes, name):
+                fooled[name] |= few.fools(piece, staged) | few.fools(piece, joint)
         fooled[WHOLE] = fooled[OBLIVIOUS] | fooled[STAGED] | fooled[JOINT]
 
         stops = {name: ~few.fools(piece, points) for name, piece in pieces.items()}
@@ -211,11 +219,12 @@ class _Trial:
         with borrowed(self.whole, gradients=False):
             return int(self.whole(self.inputs[:1]).shape[1] - 1)
 
-    def jointly(self, model: "LayeredNetwork", left: np.ndarray) -> np.ndarray:
-        """Which of the examples that are left an attack on all columns at once fools.
+    def jointly(self, model: "LayeredNetwork", left: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        """Which of the examples that are left an attack on all columns at once fools, and points.
 
         A layered defence costs several passes a question: of the preset what finds most for them,
-        that first.
+        in more steps. PGD from many starts would find little that this does not, and Square
+        nothing unless the gradient leads nowhere.
         """
         rows = torch.from_numpy(left).to(self.inputs.device)
         threat = ThreatModel(
@@ -223,14 +232,19 @@ class _Trial:
         )
         told = {name: self.settings[name] for name in ("batch_size", "random_state")}
         specs = preset(self.attacks, threat, **told)
-        chosen = {name: specs[name].attack for name in JOINTLY if name in specs}
+        names = next(names for names in JOINTLY if names[0] in specs)
+        chosen = {name: specs[name]._replace(near=None) for name in names}
+        if isinstance(targeted := specs[names[0]].attack, partial) and "Square" in names:
+            longer = partial(targeted, steps=max(TARGETED_STEPS, targeted.keywords["steps"]))
+            chosen[names[0]] = chosen[names[0]]._replace(attack=longer)
+            chosen["Square"] = chosen["Square"]._replace(near=BLIND)
         few = replace(self, inputs=self.inputs[rows], labels=self.labels[rows])
-        fooled = np.zeros(len(left), dtype=bool)
-        fooled[left], _ = few.attacked(model, chosen or None)
-        return fooled
+        fooled, points = np.zeros(len(left), dtype=bool), self.inputs.clone()
+        fooled[left], points[rows] = few.attacked(model, chosen)
+        return fooled, points
 
     def attacked(
-        self, model: "LayeredNetwork", attacks: Mapping[str, Attack] | None = None
+        self, model: "LayeredNetwork", attacks: Mapping[str, AttackSpec] | None = None
     ) -> tuple[np.ndarray, Tensor]:
         """Which examples the preset, or other attacks, fool, and the points."""
         if not len(self.inputs):
@@ -249,25 +263,29 @@ class _Trial:
         fooled = np.array([by is not None for by in report.per_example.fooled_by])
         return fooled, report.adversarial.to(self.inputs)
 
-    def in_stages(self, model: "LayeredNetwork", known: Sequence[Tensor]) -> np.ndarray:
-        """Which examples fall to points that are known, or to a descent of their own.
+    def in_stages(
+        self, model: "LayeredNetwork", known: Sequence[Tensor]
+    ) -> tuple[np.ndarray, Tensor]:
+        """Which examples fall to points that are known or to a descent of their own, and points.
 
         A point that gets past one part may get past all: asking costs one answer of the whole,
         searching costs dozens.
         """
-        fooled = np.zeros(len(self.labels), dtype=bool)
+        fooled, last = np.zeros(len(self.labels), dtype=bool), self.inputs.clone()
         for points in (*known, None):
             left = ~fooled
             if not left.any():
                 break
             rows = torch.from_numpy(left).to(self.inputs.device)
             few = replace(self, inputs=self.inputs[rows], labels=self.labels[rows])
-            fooled[left] = few.fools(model, few.staged(model) if points is None else points[rows])
-        return fooled
+            found = few.staged(model, steps=STAGED_STEPS) if points is None else points[rows]
+            fooled[left], last[rows] = few.fools(model, found), found
+        return fooled, last
 
-    def staged(self, model: "LayeredNetwork") -> Tensor:
+    def staged(self, model: "LayeredNetwork", **settings: int) -> Tensor:
         """Points that fool the classifier first, and then silence the detectors."""
-        return selective_pgd(model, self.inputs, self.labels, draws=self.draws, **self.settings)
+        told = {**self.settings, **settings, "draws": self.draws}
+        return selective_pgd(model, self.inputs, self.labels, **told)
 
     def answers(self, model: "LayeredNetwork", inputs: Tensor) -> Tensor:
         """The columns that a model answers."""
@@ -285,8 +303,8 @@ class _Trial:
 
 @contextmanager
 def counting(network: nn.Module, passes: dict[str, int], name: str) -> Iterator[None]:
-    """Count the examples that a network sends forwards and backwards."""
-    passes[name] = 0
+    """Count the examples that a network sends forwards and backwards, in addition to earlier."""
+    passes.setdefault(name, 0)
 
     def answered(_: nn.Module, __: tuple[Any, ...], logits: Any) -> None:
         passes[name] += len(logits)
