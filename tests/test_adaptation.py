@@ -523,3 +523,15 @@ def test_what_cannot_be_stepped_over_is_refused():
     doubled = straight_through(lambda x: network(x[:, ::2]), before=network)
     with pytest.raises(ValueError, match="before must be a module that is given as many numbers"):
         doubled(torch.rand(2, 8, requires_grad=True))
+
+
+def test_a_report_tells_of_no_attacks_that_no_remedy_brought():
+    """On a saturated softmax the margin has been climbed, and nothing else is to be done."""
+    torch.manual_seed(0)
+    network, inputs = nn.Linear(4, 3), torch.rand(40, 4)
+    network.requires_grad_(False).weight *= 1e4
+    labels = network(inputs).argmax(dim=1)
+    report = evaluate(network, inputs, labels, epsilon=0.01, random_state=0)
+    assert report.adaptation.findings
+    assert not report.adaptation.remedies
+    assert "Attacked again" not in str(report)

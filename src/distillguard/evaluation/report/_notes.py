@@ -69,10 +69,10 @@ def nearer(report: "RobustnessReport") -> list[str]:
 def adaptation_notes(report: "RobustnessReport", adaptation: "Adaptation") -> list[str]:
     """What was done about the findings, what it found, and what could not be done."""
     lines = []
-    if adaptation.findings:
+    if adaptation.remedies:
         lines.append(
             f"Attacked again because of {', '.join(adaptation.findings)}. Attacks followed "
-            f"{'; then '.join(adaptation.remedies) or 'nothing'}. Verdicts are the model's "
+            f"{'; then '.join(adaptation.remedies)}. Verdicts are the model's "
             f"own. The attacks passed left {percent(report.robust_accuracy)}; after all that was "
             f"tried {percent(report.quoted_accuracy)} are left."
         )
