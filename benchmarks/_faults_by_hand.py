@@ -1390,8 +1390,8 @@ FAULTS = [
     Fault(
         "Square attacks the whole everywhere",
         "evaluation/_layer_by_layer.py",
-        "_replace(near=BLIND)",
-        "_replace(near=None)",
+        "threat.norm, near=BLIND)",
+        "threat.norm, near=None)",
         ("test_layer_by_layer.py",),
     ),
     Fault(

@@ -11,6 +11,7 @@ from distillguard._boxes import boxes
 from distillguard._typing import Bounds
 from distillguard.attacks._engine import Query
 from distillguard.attacks._examples import Examples
+from distillguard.functional import cross_entropy
 
 torch.set_num_threads(1)
 
@@ -76,6 +77,33 @@ class _Deaf(torch.autograd.Function):
 def deaf(inputs: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Return the inputs, whose gradient is lost at the bounds; on any version of PyTorch."""
     return _Deaf.apply(inputs, low, high)
+
+
+class Turned(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a factor on its way back."""
+
+    @staticmethod
+    def forward(ctx, inputs, factor):
+        ctx.save_for_backward(factor)
+        return inputs.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (factor,) = ctx.saved_tensors
+        return gradient * factor, None
+
+
+def fitted(inputs, labels, *parts):
+    """Train a network of two layers on 64 features, behind some parts."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(*parts, nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(80):
+        optimizer.zero_grad()
+        cross_entropy(network(inputs), labels).mean().backward()
+        optimizer.step()
+    return network
 
 
 class Halfspace(nn.Module):

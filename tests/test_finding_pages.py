@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from conftest import deaf
+from conftest import Turned, deaf, fitted
 from distillguard import attacks, evaluate
 from distillguard.functional import cross_entropy
 
@@ -59,19 +59,6 @@ class Defended(nn.Module):
         return self.softmax(self.network(self.front(inputs)))
 
 
-class Turned(torch.autograd.Function):
-    """Return the inputs; their gradient is multiplied by a factor."""
-
-    @staticmethod
-    def forward(ctx, inputs, factor):
-        ctx.save_for_backward(factor)
-        return inputs.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * ctx.saved_tensors[0], None
-
-
 def rounded(inputs):
     return (4 * inputs).round() / 4
 
@@ -116,18 +103,6 @@ def forgetful(model, inputs, labels):
         x = step(model, x, labels)
     model(x)
     return inputs
-
-
-def fitted(inputs, labels, *parts):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = nn.Sequential(*parts, nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    for _ in range(80):
-        optimizer.zero_grad()
-        cross_entropy(network(inputs), labels).mean().backward()
-        optimizer.step()
-    return network
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from conftest import deaf
+from conftest import deaf, fitted
 from distillguard import attacks, evaluate
 from distillguard.evaluation import _progress
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.evaluation.diagnosis._rules import findings
-from distillguard.functional import cross_entropy
 
 EPSILON = 0.1
 WHOLE = nn.Identity()
@@ -36,18 +35,6 @@ class Front(nn.Module):
 def digits():
     X, y = load_digits(return_X_y=True)
     return torch.tensor(X, dtype=torch.float32) / 16, torch.tensor(y)
-
-
-def fitted(inputs, labels):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    for _ in range(80):
-        optimizer.zero_grad()
-        cross_entropy(network(inputs), labels).mean().backward()
-        optimizer.step()
-    return network
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from conftest import Turned
 from distillguard import attacks, evaluate
 from distillguard._clopper_pearson import lower_bound
 from distillguard.evaluation._hidden import FIRST_STEPS, hidden_boundary_l2
@@ -260,20 +261,6 @@ def test_what_the_diagnosis_spent_is_counted(networks, digits):
     spent = sum(cost.forwards for cost in report.costs.values())
     spent += sum(round(row.forwards * row.attacked) for row in report.attacks)
     assert spent == sum(calls)
-
-
-class Turned(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a factor on its way back."""
-
-    @staticmethod
-    def forward(ctx, inputs, factor):
-        ctx.save_for_backward(factor)
-        return inputs.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (factor,) = ctx.saved_tensors
-        return gradient * factor, None
 
 
 class Wrapped(nn.Module):

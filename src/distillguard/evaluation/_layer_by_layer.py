@@ -28,8 +28,6 @@ from ._selective import selective_pgd
 if TYPE_CHECKING:
     from ..defenses import LayeredNetwork
 
-JOINTLY = (("APGD targeted", "Square"), ("PGD margin",))
-"""What attacks the whole, in this order: the first of the two that a preset has."""
 STAGED_STEPS, TARGETED_STEPS = 40, 50
 """Of the staged attack on the whole, and of APGD with targets on it, at least."""
 BLIND = 1e-6
@@ -232,12 +230,16 @@ class _Trial:
         )
         told = {name: self.settings[name] for name in ("batch_size", "random_state")}
         specs = preset(self.attacks, threat, **told)
-        names = next(names for names in JOINTLY if names[0] in specs)
-        chosen = {name: specs[name]._replace(near=None) for name in names}
-        if isinstance(targeted := specs[names[0]].attack, partial) and "Square" in names:
+        if "APGD targeted" in specs:
+            targeted = specs["APGD targeted"].attack
+            assert isinstance(targeted, partial)
             longer = partial(targeted, steps=max(TARGETED_STEPS, targeted.keywords["steps"]))
-            chosen[names[0]] = chosen[names[0]]._replace(attack=longer)
-            chosen["Square"] = chosen["Square"]._replace(near=BLIND)
+            chosen = {
+                "APGD targeted": AttackSpec(longer, threat.norm),
+                "Square": AttackSpec(specs["Square"].attack, threat.norm, near=BLIND),
+            }
+        else:
+            chosen = {"PGD margin": specs["PGD margin"]}
         few = replace(self, inputs=self.inputs[rows], labels=self.labels[rows])
         fooled, points = np.zeros(len(left), dtype=bool), self.inputs.clone()
         fooled[left], points[rows] = few.attacked(model, chosen)
