@@ -1,6 +1,7 @@
 """docs/benchmarks/temperatures.md: generated from results of ``benchmarks.temperatures``."""
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks._common import load, table
 
@@ -12,7 +13,7 @@ TEXT = """\
 
 The table shows the accuracy on test images of Papernot's network, undefended and distilled at each
 temperature with the defaults ({epochs} epochs, float32, one seed), trained on 4,000 digits of
-MNIST-5k or 10,000 images of Fashion-MNIST.
+MNIST-5k or 10,000 images of Fashion-MNIST.{devices}
 
 ```
 python -m benchmarks.temperatures --data mnist5k
@@ -52,10 +53,19 @@ def page() -> str:
     ]
     return TEXT.format(
         epochs=digits["epochs"],
+        devices=devices(digits, clothes),
         table=table(rows, list(rows[0])),
         below_digits=below(digits["rows"]),
         below_clothes=below(clothes["rows"]),
     )
+
+
+def devices(digits: dict[str, Any], clothes: dict[str, Any]) -> str:
+    """Which trained which, where they are not the same."""
+    where = [result["gpu"] or "a processor" for result in (digits, clothes)]
+    if where[0] == where[1]:
+        return ""
+    return f"\nThose of MNIST-5k were trained on {where[0]}, those of Fashion-MNIST on {where[1]}."
 
 
 def below(rows: list[dict[str, float]]) -> str:

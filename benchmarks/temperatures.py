@@ -30,7 +30,7 @@ from benchmarks._common import circumstances, load, save, table
 from distillguard import DefensiveDistiller, UndefendedClassifier, datasets, functional, networks
 from distillguard._data._batch import Batch
 from distillguard._data._sources import TensorSource
-from distillguard._modes import borrowed, isolated_random_state
+from distillguard._modes import borrowed, fitted_to, isolated_random_state
 from distillguard.exceptions import DivergenceError
 from distillguard.training import BatchLosses, Plan, Runtime, multiply_logits, scaled_head, train
 
@@ -48,8 +48,9 @@ def examples(data: str) -> tuple[Examples, Examples]:
 
 
 def rows_of(name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of an earlier run, if it had the same settings."""
+    """The rows of an earlier run, if it had the same settings and trained on the same device."""
     before = load(name)
+    settings = settings | {"gpu": circumstances()["gpu"]}
     same = all(before.get(key) == value for key, value in settings.items())
     return before.get("rows", []) if same else []
 
@@ -59,11 +60,12 @@ def facts(network: nn.Module, test: Examples) -> dict[str, float]:
     X, y = test
     with borrowed(network):
         with torch.no_grad():
-            logits = torch.cat([network(part) for part in X.split(500)])
+            parts = [network(fitted_to(network, part)).cpu() for part in X.split(500)]
+        logits = torch.cat(parts)
         zero = 0
         for inputs, labels in zip(X[:500].split(100), y[:500].split(100), strict=True):
-            points = inputs.clone().requires_grad_()
-            loss = functional.cross_entropy(network(points), labels).sum()
+            points = fitted_to(network, inputs).requires_grad_()
+            loss = functional.cross_entropy(network(points), labels.to(points.device)).sum()
             (gradient,) = torch.autograd.grad(loss, points)
             zero += int((gradient.flatten(1) == 0).all(dim=1).sum())
     return {
