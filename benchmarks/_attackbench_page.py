@@ -69,21 +69,21 @@ with {pilot_budget} passes. Their optimality in the pilot:
 """
 
 
-def write() -> None:
+def write(folder: Path | None = None) -> None:
     """Write the page and the picture anew."""
-    (DOCS / f"{NAME}.md").write_text(page(), encoding="utf-8")
-    draw(cells(load(NAME)["rows"]), DOCS / f"{NAME}.svg")
+    (DOCS / f"{NAME}.md").write_text(page(folder), encoding="utf-8")
+    draw(cells(load(NAME, folder)["rows"]), DOCS / f"{NAME}.svg")
 
 
-def page() -> str:
+def page(folder: Path | None = None) -> str:
     """The whole page."""
-    result = load(NAME)
+    result = load(NAME, folder)
     found = cells(result["rows"])
     behind = [each for each in found if each["high"] < 0]
     ahead = [each for each in found if each["low"] > 0]
     return TEXT.format(
         images=result["images"],
-        processor=result["processor"],
+        processor=result["gpu"] if on_gpu(result) else result["processor"],
         torch=result["versions"]["torch"],
         adv_lib=result["versions"]["adv-lib"],
         date=result["date"],
@@ -205,10 +205,16 @@ def pilots(kept: list[dict[str, Any]]) -> list[dict[str, str]]:
     return rows
 
 
+def on_gpu(result: dict[str, Any]) -> bool:
+    """Whether the attacks ran on a GPU."""
+    return result.get("device") == "cuda"
+
+
 def command(result: dict[str, Any], found: list[dict[str, Any]]) -> str:
     """The command that measures what is there."""
     budgets = " ".join(map(str, sorted({each["budget"] for each in found})))
     told = f"--budgets {budgets} --images {result['images']} --published FOLDER"
+    told += " --device cuda" if on_gpu(result) else ""
     return f"python -m benchmarks.attackbench {told}"
 
 

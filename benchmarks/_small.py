@@ -46,9 +46,7 @@ def convolutional(
 def trained(kind: str, X: Tensor, y: Tensor, epsilon: float, cache: Path) -> nn.Module:
     """Train one of the four networks, or take it from the cache."""
     if cache.is_file():
-        model = network()
-        model.load_state_dict(torch.load(cache, weights_only=True))
-        return model.eval()
+        return stored(cache)
     if kind == "adversarially trained":
         settings: dict[str, Any] = {
             "learning_rate": 2e-3,
@@ -67,5 +65,13 @@ def trained(kind: str, X: Tensor, y: Tensor, epsilon: float, cache: Path) -> nn.
             network, temperature=temperature, max_epochs=15, random_state=0
         )
         model = distiller.fit(X, y).student_
-    torch.save(model.state_dict(), cache)
+    # A GPU trains on itself, where there is one.
+    torch.save(model.cpu().state_dict(), cache)
+    return model.eval()
+
+
+def stored(cache: Path) -> nn.Module:
+    """Read a network that was trained before, onto the CPU."""
+    model = network()
+    model.load_state_dict(torch.load(cache, weights_only=True, map_location="cpu"))
     return model.eval()

@@ -1,7 +1,13 @@
 """The measures of the benchmarks against brute force, hand-worked numbers and their library."""
 
 import importlib
+import itertools
+import json
+import random
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -148,3 +154,110 @@ def test_an_attack_is_stopped_once_its_passes_are_spent():
     inputs, labels = torch.rand(4, 2), torch.zeros(4, dtype=torch.long)
     found = bench.attacked(endless, Brightness(), inputs, labels, "l2", budget=6)
     assert found["passes"] == 6
+
+
+IN_ORDER = [
+    (network, norm, budget, *rival)
+    for network, norm, budget, rival in itertools.product(
+        [("MNIST-5k", "undefended"), ("MNIST", "TRADES (published)")],
+        ["l0", "linf"],
+        [50, 1000],
+        [("distillguard", None), ("adv-lib", "fmn"), ("adv-lib", "pdpgd")],
+    )
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_file_does_not_depend_on_the_order_in_which_rows_arrive(seed, tmp_path):
+    first = {"l0": "sigma_zero", "linf": "carlini_wagner_linf"}
+    expected = [
+        {"data": data, "network": network, "norm": norm, "budget": budget, "library": library,
+         "attack": attack or first[norm]}
+        for (data, network), norm, budget, library, attack in IN_ORDER
+    ]  # fmt: skip
+    arriving = random.Random(seed).sample(expected, len(expected))
+    record = bench.Record(100, "cpu", tmp_path)
+    for each in arriving[:7]:
+        record.keep(record.rows, each)
+    record = bench.Record(100, "cpu", tmp_path)  # interrupted, and started again
+    for each in arriving[7:]:
+        record.keep(record.rows, each)
+    assert json.loads((tmp_path / "attackbench.json").read_text())["rows"] == expected
+
+
+@pytest.mark.parametrize(("images", "device"), [(100, "cuda"), (50, "cpu")])
+def test_what_was_measured_with_other_settings_is_not_written_over(images, device, tmp_path):
+    record = bench.Record(100, "cpu", tmp_path)
+    record.keep(record.pilots, {"data": "MNIST-5k", "network": "undefended", "norm": "l2"})
+    before = (tmp_path / "attackbench.json").read_bytes()
+    with pytest.raises(ValueError, match="--results"):
+        bench.Record(images, device, tmp_path)
+    assert (tmp_path / "attackbench.json").read_bytes() == before
+
+
+class Halves(bench.Subject):
+    """Two values that are not bright."""
+
+    def build(self):
+        return Brightness()
+
+    def images(self, first, end):
+        values = torch.linspace(0, 0.5, end - first)
+        return torch.stack([values, 0.5 - values], dim=1), torch.zeros(len(values)).long()
+
+
+def brighter(by):
+    return lambda model, inputs, labels: inputs + by
+
+
+def broken(model, inputs, labels):
+    raise ZeroDivisionError("no steps")
+
+
+@pytest.fixture
+def contest(monkeypatch, tmp_path):
+    """A record whose contenders are one of ours, a peer that fails and one that the pilot drops."""
+    runs = {("distillguard", "a"): brighter(0.3), ("peer", "b"): broken, ("peer", "c"): None}
+    listed = [
+        bench.Contender(name, library, lambda budget, run=run: run)
+        for (library, name), run in runs.items()
+    ]
+    monkeypatch.setattr(bench, "contenders", lambda norm: listed)
+    record = bench.Record(4, "cpu", tmp_path)
+    rows = [
+        {"library": library, "attack": name, "processor_seconds": seconds}
+        for (library, name), seconds in zip(runs, (1.0, 2.0, 3.0), strict=True)
+    ]
+    about = {"data": "MNIST-5k", "network": "undefended", "norm": "linf"}
+    record.pilots.append(about | {"kept": [["peer", "b"]], "rows": rows})
+    return record, [(Halves("MNIST-5k", "undefended", tmp_path), "linf")]
+
+
+def test_a_contender_that_fails_is_named_and_does_not_lose_the_others(contest, tmp_path):
+    record, cells = contest
+    tasks = list(record.missing_rows(cells, 50))
+    # What took long in the pilot comes first: the one that fails.
+    assert [task.args[4:6] for task in tasks] == [("peer", "b"), ("distillguard", "a")]
+    with ThreadPoolExecutor(1) as pool:
+        (error,) = bench.gather(pool, 1, tasks, partial(record.keep, record.rows), np.inf)
+    assert "b of peer" in str(error)
+    assert "no steps" in str(error)
+    (row,) = json.loads((tmp_path / "attackbench.json").read_text())["rows"]
+    assert (row["attack"], row["budget"], row["distances"]) == ("a", 50, "0.3 0.3 0.3 0.3")
+    (left,) = record.missing_rows(cells, 50)
+    assert left.args[4:6] == ("peer", "b")
+
+
+def test_after_the_deadline_nothing_is_begun_and_what_has_begun_is_kept():
+    begun, kept = [], []
+    deadline = time.monotonic() + 0.2
+
+    def task(number):
+        begun.append(number)
+        time.sleep(max(0.0, deadline + 0.05 - time.monotonic()))
+        return number
+
+    tasks = [partial(task, number) for number in range(5)]
+    with ThreadPoolExecutor(2) as pool:
+        assert bench.gather(pool, 2, tasks, kept.append, deadline) == []
+    assert sorted(begun) == sorted(kept) == [0, 1]
