@@ -49,9 +49,9 @@ def _ours(norm: str) -> list[Contender]:
     ]
     return {
         "l0": [of("sigma_zero"), of("carlini_wagner_l0")],
-        "l1": [fab, *radii],
-        "l2": [of("carlini_wagner_l2"), of("ddn"), fab, *radii],
-        "linf": [of("carlini_wagner_linf"), fab, *radii],
+        "l1": [of("fmn", norm=norm), fab, *radii],
+        "l2": [of("carlini_wagner_l2"), of("ddn"), of("fmn", norm=norm), fab, *radii],
+        "linf": [of("carlini_wagner_linf"), of("fmn", norm=norm), fab, *radii],
     }[norm]
 
 

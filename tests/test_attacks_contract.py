@@ -213,6 +213,15 @@ TABLE = [
         strong={"steps": 100, "initial_norm": 0.1},
     ),
     Row(
+        "fmn",
+        attacks.fmn,
+        {"steps": 20},
+        ("linf", "l2", "l1"),
+        budget=False,
+        shortest={"steps": 1},
+        strong={"steps": 100},
+    ),
+    Row(
         "carlini_wagner_l2",
         attacks.carlini_wagner_l2,
         {"steps": 20},

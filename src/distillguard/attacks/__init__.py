@@ -9,6 +9,7 @@ from ._ddn import ddn
 from ._deepfool import deepfool
 from ._fab_targeted import fab_targeted
 from ._fgsm import fgsm
+from ._fmn import fmn
 from ._jsma import jsma
 from ._pgd import pgd
 from ._rays import rays
@@ -28,6 +29,7 @@ __all__ = [
     "deepfool",
     "fab_targeted",
     "fgsm",
+    "fmn",
     "jsma",
     "pgd",
     "rays",
