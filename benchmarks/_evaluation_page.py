@@ -88,9 +88,7 @@ On one {gpu} with torch {gpu_torch}, in one run: a ResNet-18 that TRADES trained
 on {gpu_images} of its test images at linf {gpu_epsilon:g}. The published AutoAttack searches and
 judges in the model's own precision, float32 with convolutions in TF32, which is PyTorch's default;
 `evaluate` judges in it whatever it searches in. Seconds are a wall clock's, and those of the
-compiled search include the compiler's. In that search APGD with targets and FAB stopped with an
-error, because a compiled model stands one backward pass through each graph; that is mended, and the
-row, which has no passes of theirs, has not been measured again.
+compiled search include the compiler's.
 
 {gpu_table}
 
