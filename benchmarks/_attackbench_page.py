@@ -22,8 +22,7 @@ TEXT = """\
 
 This page measures how close an attack comes to the least distances found by any attack, with a
 given number of passes. It is the measure of [AttackBench](https://attackbench.github.io/), at six
-budgets instead of one. {images} test images, one seed; {processor}, torch {torch}, adv-lib
-{adv_lib}, {date}.
+budgets instead of one. {images} test images, one seed; adv-lib {adv_lib}, {date}; {devices}.
 
 - *Budget*: forward plus backward passes, per image on average. An attack is stopped when they are
   spent; it is configured for as many steps as its budget allows.
@@ -83,8 +82,7 @@ def page(folder: Path | None = None) -> str:
     ahead = [each for each in found if each["low"] > 0]
     return TEXT.format(
         images=result["images"],
-        processor=result["gpu"] if on_gpu(result) else result["processor"],
-        torch=result["versions"]["torch"],
+        devices=devices(result["rows"]),
         adv_lib=result["versions"]["adv-lib"],
         date=result["date"],
         command=command(result, found),
@@ -205,16 +203,19 @@ def pilots(kept: list[dict[str, Any]]) -> list[dict[str, str]]:
     return rows
 
 
-def on_gpu(result: dict[str, Any]) -> bool:
-    """Whether the attacks ran on a GPU."""
-    return result.get("device") == "cuda"
+def devices(rows: list[dict[str, Any]]) -> str:
+    """Where the attacks ran, at which budgets if there are several places."""
+    names = list(dict.fromkeys(row["device"] for row in rows))
+    if len(names) == 1:
+        return names[0]
+    at = {name: sorted({row["budget"] for row in rows if row["device"] == name}) for name in names}
+    return "; ".join(f"{name} ({', '.join(map(str, at[name]))} passes)" for name in names)
 
 
 def command(result: dict[str, Any], found: list[dict[str, Any]]) -> str:
     """The command that measures what is there."""
     budgets = " ".join(map(str, sorted({each["budget"] for each in found})))
     told = f"--budgets {budgets} --images {result['images']} --published FOLDER"
-    told += " --device cuda" if on_gpu(result) else ""
     return f"python -m benchmarks.attackbench {told}"
 
 

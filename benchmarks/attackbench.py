@@ -224,7 +224,15 @@ def row(
     X, y = shown(subject, device, FIRST, FIRST + images)
     found = measured(contender, built(subject, device), X, y, norm, budget)
     about = {"data": subject.data, "network": subject.network, "norm": norm, "budget": budget}
-    return about | found
+    return about | {"device": device_name(device)} | found
+
+
+def device_name(device: str) -> str:
+    """The processor or the GPU, and the version of PyTorch."""
+    about = circumstances()
+    return (
+        f"{about['gpu' if device == 'cuda' else 'processor']}, torch {about['versions']['torch']}"
+    )
 
 
 def place(found: dict[str, Any]) -> tuple[Any, ...]:
@@ -249,14 +257,14 @@ class Record:
 
     def __init__(self, images: int, device: str, folder: Path | None = None) -> None:
         before = load(NAME, folder)
-        settings = {"images": images, "batch": BATCH, "device": device}
+        settings = {"images": images, "batch": BATCH}
         other = {key: before.get(key) for key in settings if before.get(key) != settings[key]}
         if before and other:
             raise ValueError(
                 f"{NAME}.json was measured with {other}, not {settings}: "
                 "name another folder with --results"
             )
-        self.folder = folder
+        self.folder, self.device = folder, device
         self.rows: list[dict[str, Any]] = before.get("rows", [])
         self.pilots: list[dict[str, Any]] = before.get("pilots", [])
         self.about = circumstances("adv-lib", "foolbox", "attackbenchlib")
@@ -278,7 +286,7 @@ class Record:
         """The pilots that are not there."""
         for subject, norm in cells:
             if not any(concerns(each, subject, norm) for each in self.pilots):
-                yield partial(pilot, subject, norm, self.about["device"])
+                yield partial(pilot, subject, norm, self.device)
 
     def missing_rows(
         self, cells: Iterable[tuple[Subject, str]], budget: int
@@ -293,7 +301,7 @@ class Record:
                 seconds = {rival(each): each["processor_seconds"] for each in pilots["rows"]}
                 for name in chosen_contenders(pilots):
                     if name not in there:
-                        about = (subject, norm, settings["device"], budget)
+                        about = (subject, norm, self.device, budget)
                         task = partial(row, *about, *name, settings["images"])
                         todo.append((seconds.get(name, 0.0), task))
         todo.sort(key=lambda each: -each[0])
