@@ -43,6 +43,7 @@ ATTACKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "carlini_wagner_linf": ("carlini_wagner_linf", "linf", {}),
     "carlini_wagner_l0": ("carlini_wagner_l0", "l0", {}),
     "ddn": ("ddn", "l2", {}),
+    "fmn": ("fmn", "l2", {}),
     "deepfool": ("deepfool", "l2", {"norm": "l2"}),
     "jsma": ("jsma", "l0", {"targeted": True, "max_features": 112}),
     "jsma, logits": (

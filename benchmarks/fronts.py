@@ -80,11 +80,13 @@ NEAREST: dict[str, dict[str, Callable[..., Tensor]]] = {
     "l2": {
         "carlini_wagner_l2": attacks.carlini_wagner_l2,
         "ddn": attacks.ddn,
+        "fmn l2": attacks.fmn,
         "deepfool l2": attacks.deepfool,
         "fab_targeted l2": partial(attacks.fab_targeted, norm="l2", n_targets=3, steps=30),
     },
     "linf": {
         "carlini_wagner_linf": attacks.carlini_wagner_linf,
+        "fmn linf": partial(attacks.fmn, norm="linf"),
         "deepfool linf": partial(attacks.deepfool, norm="linf"),
         "fab_targeted linf": partial(attacks.fab_targeted, n_targets=3, steps=30),
     },

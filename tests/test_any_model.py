@@ -18,8 +18,8 @@ from distillguard.functional import margin_loss
 from distillguard.training import Ascent
 from test_attacks_contract import EPSILON, cases, each_case, misclassified, pixels
 
-REPEATED = ["fab_targeted", "carlini_wagner_linf", "carlini_wagner_l2", "ddn"]
-STRONG = ["carlini_wagner_l2", "carlini_wagner_linf", "carlini_wagner_l0", "ddn", "deepfool"]
+REPEATED = ["fab_targeted", "carlini_wagner_linf", "carlini_wagner_l2", "ddn", "fmn"]
+STRONG = ["carlini_wagner_l2", "carlini_wagner_linf", "carlini_wagner_l0", "ddn", "deepfool", "fmn"]
 
 
 @pytest.fixture(scope="module")

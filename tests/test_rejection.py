@@ -94,6 +94,7 @@ ATTACKS = {
     "carlini_wagner_linf": attacks.carlini_wagner_linf,
     "carlini_wagner_l0": attacks.carlini_wagner_l0,
     "ddn": attacks.ddn,
+    "fmn": attacks.fmn,
     "deepfool": attacks.deepfool,
     "jsma": attacks.jsma,
 }

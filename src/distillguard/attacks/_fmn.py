@@ -134,12 +134,12 @@ def fmn(
 
     Notes
     -----
-    Five things differ from the paper. Steps are measured by the radius, where it has one length
-    for all, 1 in l2 and l1 and 10 in linf: so nothing depends on the units of the inputs. In linf
-    they go along the sign of the gradient. Slopes that lead out of the bounds are left out.
-    The distance to the linearised boundary is that within the bounds. And where the
-    model is fooled, the radius falls to the distance of the input from that boundary, by
-    five times :math:`\gamma_k` at most. The paper's ``gamma`` is 0.05. In few steps
+    Five things differ from the paper. The length of a step is a share of the radius; there it is
+    an absolute number, the same for all inputs. In linf a step follows the sign of the gradient.
+    Slopes that lead out of the bounds are left out. The distance to the linearised boundary is
+    that within the bounds, and the first radii are two percent longer. And where the
+    model is fooled, the radius falls to the distance between the input and that boundary, by
+    the factor :math:`1 - 5 \gamma_k` at most. The paper's ``gamma`` is 0.05. In few steps
     this finds much smaller perturbations (see :doc:`/explanation/attacks`).
 
     References
@@ -278,9 +278,7 @@ class FastMinimumNorm:
 
     def _reach(self, examples: Examples, points: Tensor, gradient: Tensor, gap: Tensor) -> Tensor:
         """Distance of points from the boundary of the linearised model, within the bounds."""
-        step = step_to_hyperplane(
-            points, gradient, gap.clamp(min=0), self.norm, examples.low, examples.high
-        )
+        step = step_to_hyperplane(points, gradient, gap, self.norm, examples.low, examples.high)
         return lp_norm(step, self.norm)
 
     def _projected(self, examples: Examples, points: Tensor, radius: Tensor) -> Tensor:
