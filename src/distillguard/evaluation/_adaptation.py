@@ -20,6 +20,7 @@ from ._adapted_forms import (
     FORMS,
     PART,
     SEARCH,
+    TOWARDS,
     Form,
     Subject,
     all_at_hand,
@@ -61,7 +62,7 @@ def adapt(
     campaign = Campaign(subject, standing, failed)
     for form in FORMS:
         # A random model gives a search nothing to hold on to, at many draws a step.
-        if form in asked and not (random and form is SEARCH):
+        if form in asked and not (random and form in (TOWARDS, SEARCH)):
             campaign.attack(form)
     if codes:
         costs = processes.all_gather(run.records.cost(PART))

@@ -31,6 +31,7 @@ from ._query import QueryCounter, logarithm, logits_of
 from ._readout import ReadOut
 from ._run import Run
 from ._stand_ins import before_head, is_live, live_features, over_front, over_parts
+from ._towards import NEAREST, towards
 from .diagnosis._findings import Finding
 
 PART = "adaptation"
@@ -146,18 +147,37 @@ def smoothed(subject: Subject) -> Model | None:
     return gradient_from(subject.base, averaged(around, DRAWS))
 
 
+def logarithmic(subject: Subject) -> Model | None:
+    """The logarithms of answers that are never negative, if they have a gradient.
+
+    Of sums of exponentials the largest hides all others' gradients; their logarithms hide none.
+    """
+    told = answers_around(subject)
+    if subject.run.model.takes_logarithm or bool((told < 0).any()):
+        return None
+    model = Logits(subject.base, pick=logarithm)
+    with subject.run.accounted(PART):
+        return model if is_live(subject.counted(model), subject.few) else None
+
+
 def labelled(subject: Subject) -> Model | None:
     """The model itself, where its answers tell the class and nothing else."""
     if subject.random or subject.run.threat.norm != "linf":
         return None
+    ranked = answers_around(subject).sort(dim=1).values
+    return subject.base if bool((ranked == ranked[:1]).all()) else None
+
+
+def answers_around(subject: Subject) -> Tensor:
+    """Answers about some examples, between them, and on the way to the bounds.
+
+    A model that has margins tells others there.
+    """
     model, few = subject.counted(subject.base), subject.few
     low, high = boxes(few, subject.run.threat.bounds, None)
-    # Between examples, and on the way to the bounds, a model that has margins tells others.
     ways = [few, (few + few.flip(0)) / 2, (few + low) / 2, (few + high) / 2]
     with subject.run.accounted(PART):
-        logits = logits_of(model, torch.cat(ways), few.dtype, subject.run.batch_size)
-    ranked = logits.sort(dim=1).values
-    return subject.base if bool((ranked == ranked[:1]).all()) else None
+        return logits_of(model, torch.cat(ways), few.dtype, subject.run.batch_size)
 
 
 def along_surrogate(subject: Subject) -> Model | None:
@@ -223,6 +243,13 @@ def searches(subject: Subject) -> dict[str, Attack]:
     return {"Square": partial(attacks.square, queries=QUERIES, **subject.budget())}
 
 
+def to_neighbours(subject: Subject) -> dict[str, Attack]:
+    """What goes towards examples of other classes."""
+    told = {name: value for name, value in subject.budget().items() if name != "random_state"}
+    goals, classes = answered_at_hand(subject)
+    return {"Other examples": partial(towards, goals=goals, classes=classes, **told)}
+
+
 def by_labels(subject: Subject) -> dict[str, Attack]:
     """What needs no more than to know whether a point fools."""
     told = {name: value for name, value in subject.budget().items() if name != "norm"}
@@ -254,12 +281,23 @@ class Form(NamedTuple):
 PLAIN = Form("again", climbed)
 PARTS = Form("past its parts", past_parts)
 FRONT = Form("past its front", past_front)
+LOGARITHM = Form(
+    "on logarithms",
+    logarithmic,
+    own="the gradient of the logarithms of its answers, which are never negative",
+)
 HEAD = Form("within its head", within_head)
 SMOOTH = Form("smoothed", smoothed)
 READOUT = Form("along a readout", along_readout, least=5)
 SURROGATE = Form("along the surrogate", along_surrogate)
 STUDENT = Form("along a student", along_student, least=5)
 SEARCH = Form("again", whole, searches, own=f"a random search of {QUERIES} queries")
+TOWARDS = Form(
+    "cut to the ball",
+    whole,
+    to_neighbours,
+    own=f"the way to each of the {NEAREST} nearest examples of other classes",
+)
 LABELS = Form(
     "by labels",
     labelled,
@@ -273,13 +311,16 @@ BOUNDARY = Form(
     own="a search for the least distance, from the decision boundary",
 )
 
-HIDDEN = (HEAD, PARTS, FRONT, READOUT, LABELS, SURROGATE, STUDENT, SEARCH)
+HIDDEN = (LOGARITHM, HEAD, PARTS, FRONT, READOUT, LABELS, SURROGATE, STUDENT, TOWARDS, SEARCH)
 """For a gradient that is not there."""
 
-MISLEADING = (HEAD, PARTS, FRONT, SMOOTH, LABELS, SURROGATE, STUDENT, SEARCH)
+MISLEADING = (LOGARITHM, HEAD, PARTS, FRONT, SMOOTH, LABELS, SURROGATE, STUDENT, TOWARDS, SEARCH)
 """For one that leads astray."""
 
-FORMS = (PLAIN, BOUNDARY, HEAD, PARTS, FRONT, SMOOTH, READOUT, LABELS, SURROGATE, STUDENT, SEARCH)
+FORMS = (
+    *(PLAIN, BOUNDARY, LOGARITHM, HEAD, PARTS, FRONT, SMOOTH),
+    *(READOUT, LABELS, SURROGATE, STUDENT, TOWARDS, SEARCH),
+)
 """All forms, in the order in which they are tried."""
 
 REMEDIES: dict[str, tuple[Form, ...]] = {
@@ -354,12 +395,20 @@ def all_at_hand(subject: Subject) -> Iterator[Chunk]:
 
 def examples_at_hand(subject: Subject) -> Tensor:
     """Inputs to distil a student from: as many as questions are asked about, at most."""
+    return answered_at_hand(subject)[0]
+
+
+def answered_at_hand(subject: Subject) -> tuple[Tensor, Tensor]:
+    """The same inputs, and the column that the model answers with about each."""
     inputs: list[Tensor] = []
+    places: list[Tensor] = []
     for chunk in all_at_hand(subject):
         inputs.append(chunk.inputs.cpu())
+        places.append(chunk.places.cpu())
         if sum(map(len, inputs)) >= QUESTIONS:
             break
-    return torch.cat(inputs)[:QUESTIONS]
+    answers = subject.run.records.columns["predicted"][torch.cat(places)]
+    return torch.cat(inputs)[:QUESTIONS], answers[:QUESTIONS]
 
 
 def spread(subject: Subject) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import attacks
 from .._typing import Attack, Distance, Mask
 from ._hidden import hidden_boundary_l2
+from ._towards import towards
 
 
 class Ours(NamedTuple):
@@ -69,7 +70,7 @@ def ours(attack: Any) -> Ours | None:
     function, given = unwrapped(attack)
     name = getattr(function, "__name__", "")
     public = name in attacks.__all__ and getattr(attacks, name) is function
-    if not public and function is not hidden_boundary_l2:
+    if not public and function not in (hidden_boundary_l2, towards):
         return None
     return Ours(name, given, inspect.signature(function).parameters)
 
