@@ -79,6 +79,24 @@ def deaf(inputs: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     return _Deaf.apply(inputs, low, high)
 
 
+class Cache(nn.Module):
+    """Answers a query near an earlier one with the earlier answer."""
+
+    def __init__(self, network, radius=2.4):
+        super().__init__()
+        self.network, self.radius = network, radius
+        self.known, self.told = [], []
+
+    def forward(self, x):
+        logits, asked = self.network(x), x.detach().flatten(1).clone()
+        if self.known:
+            near, at = torch.cdist(asked, torch.cat(self.known)).min(dim=1)
+            logits = torch.where((near < self.radius)[:, None], torch.cat(self.told)[at], logits)
+        self.known.append(asked)
+        self.told.append(logits.detach())
+        return logits
+
+
 class Turned(torch.autograd.Function):
     """The identity, whose gradient is multiplied by a factor on its way back."""
 

@@ -25,6 +25,13 @@ class Noise(nn.Module):
         return x + 0.2 * torch.randn_like(x)
 
 
+class Tally(list):
+    """One for a network and all copies of it."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+
 class Counting(nn.Module):
     """The network inside, which counts what really passes through it."""
 
@@ -33,9 +40,11 @@ class Counting(nn.Module):
         torch.manual_seed(0)
         self.linear = nn.Linear(3, 3, bias=False)
         self.linear.weight.data = 8 * torch.eye(3)
-        self.seen = [0, 0]
+        self.seen = Tally([0, 0])
+        self.calls = 0  # A change, so that a copy is asked too.
 
     def forward(self, x):
+        self.calls += 1
         self.seen[0] += len(x)
         logits = self.linear(x)
         if logits.requires_grad:

@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from conftest import Turned, deaf, fitted
+from conftest import Cache, Turned, deaf, fitted
 from distillguard import attacks, evaluate
 from distillguard.functional import cross_entropy
 
@@ -239,9 +239,18 @@ def test_a_missing_normalisation_is_put_inside_as_the_page_says(reader, network)
 
 def test_draws_make_of_a_random_model_one_that_is_judged_by_its_mean(reader, network):
     names = reader(model=Defended(network, noisy))
-    before, after = remedied("unstable-predictions", names, **QUICK)
+    before, after, _ = remedied("unstable-predictions", names, **QUICK)
     assert severities(before)["unstable-predictions"] == "severe"
     assert severities(after).get("unstable-predictions") != "severe"
+
+
+def test_copies_make_of_a_model_that_remembers_one_that_does_not(reader, network):
+    before = evaluated(reader(model=Cache(network, radius=0.8)), **QUICK)
+    assert severities(before)["unstable-predictions"] == "severe"
+    names = reader(model=Cache(network, radius=0.8), evaluate=evaluate)
+    exec(blocks_of("unstable-predictions")[1], names)
+    assert "unstable-predictions" not in severities(names["report"])
+    assert names["report"].robust_accuracy < before.robust_accuracy
 
 
 def test_logits_divided_by_the_temperature_give_probabilities_again(reader, network):

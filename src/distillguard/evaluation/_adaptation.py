@@ -27,6 +27,7 @@ from ._adapted_forms import (
     cannot_help,
     draws_numbers,
     forms_for,
+    remembers,
 )
 from ._errors import described, ran_out_of_memory
 from ._judge import Verdict, judge
@@ -57,7 +58,8 @@ def adapt(
     if not bool(standing.any()) or not (codes or failed):
         return None
     random = any(map(draws_numbers, found))
-    subject = Subject(run, data, chunk_size, surrogate, processes, random)
+    told = (random, any(map(remembers, found)))
+    subject = Subject(run, data, chunk_size, surrogate, processes, *told)
     asked = set().union(*tried.values())
     campaign = Campaign(subject, standing, failed)
     for form in FORMS:
@@ -104,7 +106,8 @@ class Campaign:
             if bool(self.standing.any()):
                 self.run(f"{name}, {form.label}", attack, model)
         fell = before - int(self.standing.sum())
-        told = "; ".join(adaptations(model)) or form.own
+        own = [form.own] if model is subject.base else []
+        told = "; ".join([*own, *adaptations(model)]) or form.own
         self.remedies.append(f"{told}: {fell} of {before} fooled")
 
     def run(self, name: str, attack: Attack, model: Model) -> None:
@@ -152,7 +155,8 @@ def attempted(subject: Subject, name: str, attack: Attack, model: Model, standin
     run = subject.run
     before = replace(run.records.cost(PART))
     target, judged = subject.counted(model), run.model
-    if subject.random:
+    if subject.random or subject.remembers:
+        # Of what a model remembers of the search nobody else knows.
         judged = subject.counted(subject.steady(subject.base))
     places, verdicts, error = [torch.arange(0)], [Verdict.of_nothing(torch.arange(0))], None
     for chunk in chunks_at_hand(subject, standing):

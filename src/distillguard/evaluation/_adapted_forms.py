@@ -65,10 +65,14 @@ class Subject:
     random: bool
     """Whether the model draws random numbers, and is asked for its mean."""
 
+    remembers: bool = False
+    """Whether its answers depend on earlier questions, and each is to be the first."""
+
     @cached_property
     def base(self) -> Model:
         """The model, with logits."""
-        model = self.run.model.model
+        kept = self.run.unasked if self.remembers else None
+        model = self.run.model.model if kept is None else kept
         return Logits(model, pick=logarithm) if self.run.model.takes_logarithm else model
 
     @cached_property
@@ -351,7 +355,7 @@ def forms_for(finding: Finding, run: Run) -> tuple[Form, ...]:
     """What is to be tried; nothing where the attacks passed have done it, or nothing helps."""
     forms, figures = REMEDIES.get(finding.code, ()), finding.figures
     if finding.code == "unstable-predictions" and not draws_numbers(finding):
-        return ()
+        return (PLAIN,) if remembers(finding) else ()
     if finding.code == "gradient-vanishes-at-bounds" and all(
         ours(spec.attack) for spec in run.attacks.values()
     ):
@@ -382,6 +386,11 @@ def draws_numbers(finding: Finding) -> bool:
     """Whether a finding says that the model is random, and not a mean over draws already."""
     figures = finding.figures
     return finding.code == "unstable-predictions" and figures.keys() == {"logit_gap", "changed"}
+
+
+def remembers(finding: Finding) -> bool:
+    """Whether a finding says that answers depend on earlier questions."""
+    return "remembered" in finding.figures
 
 
 def all_at_hand(subject: Subject) -> Iterator[Chunk]:

@@ -44,6 +44,7 @@ from ._search import Precision, check_search, searched
 from ._shards import gathered
 from ._state import StateFile
 from ._statistics import wilson
+from ._unasked import unasked
 from .diagnosis._diagnose import PROBES, diagnose, sample_size
 from .diagnosis._observations import Observations
 from .diagnosis._rules import findings
@@ -277,6 +278,7 @@ def evaluate(
         search = searched(subject.model, precision, compile)
     told = (threat, survivors_only, batch_size, seed, records, data.spec, captions)
     run = Run(counted, chosen, *told, search, keep_examples)
+    run.unasked = None if diagnosis is None else unasked(subject.model)
     stream = data.chunks(chunk_size, dtype_of(counted, torch.get_default_dtype()))
     bar = Progress(
         progress and processes.first,

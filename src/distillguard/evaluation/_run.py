@@ -30,6 +30,7 @@ from ._presets import AttackSpec
 from ._progress import Progress
 from ._query import QueryCounter, logits_of
 from ._records import Records
+from ._unasked import Unasked
 
 STALLED = 0.95
 """Share of the clean lead above which attacks have not got anywhere."""
@@ -57,6 +58,8 @@ class Run:
     """What attacks raised, other than for lack of gradients."""
     fooled_by_diagnosis: Tensor = field(default_factory=lambda: torch.arange(0))
     """Places of the examples that the diagnosis fooled and the attacks had not: (m,) int64."""
+    unasked: Unasked | None = None
+    """The model as it was before anything was asked, if it can be copied."""
     progress: Progress = field(default_factory=lambda: Progress(False, None))
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ from ._probes import (
     whole_range,
 )
 from ._rescaling import rescaling
-from ._stability import batch_dependence, randomness
+from ._stability import batch_dependence, memory, randomness
 from ._thresholds import WIDE_GAP
 
 FIRST = 64
@@ -57,7 +57,7 @@ DOUBTFUL = 2
 VULNERABLE = 16
 """Survivors that a longer attack tries first, those of the smallest margin."""
 
-PROBES: dict[str | None, int] = {"auto": 14, "full": 14, "brief": 7, None: 0}
+PROBES: dict[str | None, int] = {"auto": 15, "full": 15, "brief": 8, None: 0}
 """Measurements of a diagnosis that finds nothing, for the progress bar."""
 
 
@@ -106,6 +106,7 @@ def full(probe: Probe, surrogate: Model | None) -> Observations:
     first = probe.places < FIRST
     seen = probe.measured("stability", partial(randomness, probe, passes=5), first)
     seen |= probe.measured("other batches", partial(batch_dependence, probe), first)
+    seen |= probe.measured("memory", partial(memory, probe), probe.places < FEW)
     seen |= probe.measured("gradients", partial(gradients, probe))
     backwards = seen.differentiable is not False
     compared = comparisons(probe, first, surrogate, backwards)
@@ -128,6 +129,7 @@ def brief(probe: Probe, surrogate: Model | None) -> Observations:
     few = probe.places < FEW
     seen = probe.measured("stability", partial(randomness, probe, passes=2), few)
     seen |= probe.measured("other batches", partial(batch_dependence, probe), few)
+    seen |= probe.measured("memory", partial(memory, probe), few)
     seen |= probe.measured("gradients", partial(gradients, probe))
     if seen.differentiable is not False:
         seen |= probe.measured("gradients at the bounds", partial(at_bounds, probe), few)

@@ -6,7 +6,7 @@ from .._statistics import significant_difference
 from ._findings import Finding
 from ._observations import Observations
 from ._remedies import AVERAGED, REPLACEMENT, STRAIGHT_THROUGH
-from ._thresholds import RARE_SHARE, SIGNIFICANCE, exceeds, share
+from ._thresholds import BATCH_GAP, RARE_SHARE, REPEAT_GAP, SIGNIFICANCE, exceeds, share
 
 
 def zero_gradients(seen: Observations) -> Finding | None:
@@ -99,13 +99,6 @@ def saturated_softmax(seen: Observations) -> Finding | None:
     )
 
 
-REPEAT_GAP = 1e-4
-"""Largest l2 distance between normalised logits that rounding explains (AutoAttack's flag)."""
-
-BATCH_GAP = 0.05
-"""The same between two batches, where kernels may round otherwise: a few units of bfloat16."""
-
-
 def unstable_predictions(seen: Observations) -> Finding | None:
     """The same input gives different logits (AutoAttack's flag for randomised models)."""
     n = seen.asked or 1
@@ -131,6 +124,8 @@ def unstable_predictions(seen: Observations) -> Finding | None:
             ),
             figures={"logit_gap": seen.logit_gap, "changed": seen.changed / n},
         )
+    if seen.recalled and exceeds(seen.remembered, seen.recalled, RARE_SHARE):
+        return remembering(seen.remembered or 0, seen.recalled)
     if seen.batch_gap is None or seen.batch_changed is None or seen.batch_gap <= BATCH_GAP:
         return None
     return Finding(
@@ -152,6 +147,30 @@ def unstable_predictions(seen: Observations) -> Finding | None:
             "it at the values of the training data."
         ),
         figures={"batch_gap": seen.batch_gap, "batch_changed": seen.batch_changed / n},
+    )
+
+
+def remembering(remembered: int, n: int) -> Finding:
+    """The model answers otherwise than it did before it was asked anything."""
+    return Finding(
+        code="unstable-predictions",
+        severity="severe",
+        evidence=(
+            f"near {share(remembered, n)} the model answers otherwise than a copy of it that was "
+            "asked nothing before"
+        ),
+        meaning=(
+            "The model's output depends on earlier queries: it remembers or adapts to what it was "
+            "asked. The clean pass and every step of an attack change the answers to the next, so "
+            "attacks follow a model that they have changed. An attacker who searches on a copy "
+            "asks the model itself once."
+        ),
+        remedy=(
+            "Attack and judge copies that were asked nothing before, with a new model: "
+            "evaluate(lambda x: copy.deepcopy(model)(x), X, y, ...); also report the network "
+            "without its memory."
+        ),
+        figures={"remembered": remembered / n},
     )
 
 

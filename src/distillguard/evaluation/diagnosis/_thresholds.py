@@ -11,6 +11,12 @@ DISAGREEMENT_SHARE = 0.02
 """The same for examples that a weaker attack finds and a stronger one misses. Any two attacks
 differ on a few: small networks on digits show up to 0.02, masked ones 0.1 and more."""
 
+REPEAT_GAP = 1e-4
+"""Largest l2 distance between normalised logits that rounding explains (AutoAttack's flag)."""
+
+BATCH_GAP = 0.05
+"""The same between two batches, where kernels may round otherwise: a few units of bfloat16."""
+
 MIN_COUNT = 5
 """Minimum count; fewer examples are within what any two attacks disagree on.
 Undefended networks on 8 to 40 digits show up to 3."""
