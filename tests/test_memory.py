@@ -57,6 +57,18 @@ class Callable:
         return self.cache(x)
 
 
+def around(network):
+    """A function with a cache around it."""
+    cache = Cache(network)
+    return lambda x: cache(x)
+
+
+def by_default(network):
+    """A function with a cache among its arguments."""
+    cache = Cache(network)
+    return lambda x, cache=cache: cache(x)
+
+
 class Centred(nn.Module):
     """Centres its inputs by the mean of its first query."""
 
@@ -74,7 +86,7 @@ def memory(report):
     return [each for each in report.findings if "remembered" in each.figures]
 
 
-@pytest.mark.parametrize("kind", [Cache, Detached, Sure, Callable])
+@pytest.mark.parametrize("kind", [Cache, Detached, Sure, Callable, around, by_default])
 def test_a_cache_of_earlier_queries_is_named_and_worth_what_its_network_is(kind, network, data):
     twin = evaluate(network, *data, **SETTINGS)
     blind = evaluate(kind(network), *data, adapt=False, **SETTINGS)
@@ -277,6 +289,9 @@ def test_a_copy_shares_the_parameters_and_nothing_else():
     assert kept.layer.weight is holder.layer.weight
     assert kept.kept is not holder.kept
     assert unasked(lambda x: x) is None
+    (cell,) = unasked(lambda x: holder.layer(x)).model.__closure__
+    assert cell.cell_contents.kept is not holder.kept
+    assert cell.cell_contents.layer.weight is holder.layer.weight
 
 
 def test_the_copy_of_a_compiled_model_is_not_compiled():

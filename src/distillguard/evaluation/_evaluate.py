@@ -129,11 +129,12 @@ def evaluate(
     adapt : bool or "auto", default="auto"
         Whether to apply the remedies of findings and attack again: if the diagnosis finds that the
         gradient is hidden, misleading or random, attacks bypass the modules that hide it (BPDA), or
-        follow the features inside the model, its mean over draws (EOT), its mean over nearby
-        points, its labels alone or a student distilled from its outputs on ``X``. Verdicts remain
-        the model's own. These attacks have rows and costs of their own, ``report.adaptation``, and
-        lower ``quoted_accuracy``; without such a finding none runs. ``"auto"`` adapts only the
-        attacks of ``"standard"``.
+        follow the features inside the model, the logarithms of its outputs, its mean over draws
+        (EOT), its mean over nearby points, its labels alone, a student distilled from its outputs
+        on ``X``, or the way to other examples of ``X``. Verdicts remain the model's own, or those
+        of a fresh copy if it remembers queries. These attacks have rows and costs of their own,
+        ``report.adaptation``, and lower ``quoted_accuracy``; without such a finding none runs.
+        ``"auto"`` adapts only the attacks of ``"standard"``.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
         Lowest and highest value an input may take: two numbers, or tensors broadcastable to one
         input, such as one bound for each feature or channel. Inputs that exceed them only by

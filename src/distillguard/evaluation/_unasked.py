@@ -3,6 +3,7 @@
 import copy
 from collections import deque
 from contextlib import suppress
+from types import CellType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,22 @@ def unasked(model: Model) -> Unasked | None:
 
 def twin(model: Model) -> Any:
     """Copy all but the parameters, which stay as they are while a model is borrowed."""
-    known = model.parameters() if isinstance(model, nn.Module) else ()
     with computed_tensors_copied():
-        return copy.deepcopy(model, {id(parameter): parameter for parameter in known})
+        return copy_of(model, {})
+
+
+def copy_of(thing: Any, known: dict[int, Any]) -> Any:
+    """Copy what a module holds, or a function around which something is remembered."""
+    if isinstance(thing, FunctionType) and held(thing):
+        cells = [CellType(copy_of(cell.cell_contents, known)) for cell in thing.__closure__ or ()]
+        defaults, keywords = copy.deepcopy((thing.__defaults__, thing.__kwdefaults__), known)
+        told = (thing.__code__, thing.__globals__, thing.__name__, defaults, tuple(cells))
+        function = FunctionType(*told)
+        function.__kwdefaults__ = keywords
+        return function
+    if isinstance(thing, nn.Module):
+        known |= {id(parameter): parameter for parameter in thing.parameters()}
+    return copy.deepcopy(thing, known)
 
 
 def has_changed(before: Unasked, model: Model) -> bool:
@@ -92,7 +106,14 @@ def entries_differ(old: dict[Any, Any], new: dict[Any, Any], depth: int, seen: s
 
 
 def held(thing: Any) -> dict[str, Any]:
-    """What an object holds, but for the parts, the hooks and the mode of a module."""
+    """What an object holds, but for the parts, the hooks and the mode of a module.
+
+    A function holds what is around it and its defaults.
+    """
+    if isinstance(thing, FunctionType):
+        around = [cell.cell_contents for cell in thing.__closure__ or ()]
+        values = [*around, thing.__defaults__, thing.__kwdefaults__]
+        return {str(place): value for place, value in enumerate(values) if value is not None}
     own = getattr(thing, "__dict__", {})
     if not isinstance(thing, nn.Module):
         return dict(own)
