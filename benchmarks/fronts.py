@@ -8,9 +8,10 @@ networks where their folder is given. Beside the bare network's: robust accuracy
 
     python -m benchmarks.fronts [--images 200] [--published FOLDER] [--cache FOLDER]
         [--networks TEXT] [--fronts NAME ...] [--norms linf l2] [--presets quick standard]
+        [--nearest NAME ...]
 
 The fronts lose the gradient at a bound by themselves, as PyTorch's clamp does since 2.14. Writes
-``results/fronts.json`` after every row, beside figures of other norms of the same row; prints the
+``results/fronts.json`` after every row, beside the other figures of the same row; prints the
 largest differences at the end: robust accuracy within a point, distances within 2 %, all successes
 kept.
 """
@@ -134,6 +135,7 @@ def row(
     radii: dict[str, float],
     norms: list[str],
     presets: list[str],
+    nearest: list[str],
 ) -> dict[str, Any]:
     """All figures of one network behind one front."""
     figures: dict[str, Any] = {}
@@ -149,7 +151,8 @@ def row(
         right = model(inputs).argmax(dim=1) == labels
     x, y = inputs[right], labels[right]
     for norm in [*norms, "l0"]:
-        for name, attack in NEAREST[norm].items():
+        for name in (each for each in NEAREST[norm] if each in nearest):
+            attack = NEAREST[norm][name]
             settings = {"random_state": 0}
             distance = lp_norm(attack(model, x, y, **settings) - x, norm)  # type: ignore[arg-type]
             found = distance > 0
@@ -189,6 +192,8 @@ def main() -> None:
     parser.add_argument("--fronts", nargs="+", choices=FRONTS, default=list(FRONTS))
     parser.add_argument("--norms", nargs="+", choices=("linf", "l2"), default=["linf", "l2"])
     parser.add_argument("--presets", nargs="*", default=["quick", "standard"])
+    every = [name for some in NEAREST.values() for name in some]
+    parser.add_argument("--nearest", nargs="*", choices=every, default=every)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rows = load("fronts").get("rows", [])
@@ -200,8 +205,9 @@ def main() -> None:
         for front in chosen.fronts:
             began = time.process_time()
             figures = row(
-                Behind(FRONTS[front], network), inputs, labels, radii, chosen.norms, chosen.presets
-            )
+                Behind(FRONTS[front], network), inputs, labels, radii, chosen.norms,
+                chosen.presets, chosen.nearest,
+            )  # fmt: skip
             entry = {"network": name, "front": front, "images": len(inputs), **figures}
             entry["seconds"] = time.process_time() - began
             earlier = [each for each in rows if (each["network"], each["front"]) == (name, front)]

@@ -93,7 +93,7 @@ def test_an_attack_by_its_name_is_the_one_called_with_the_evaluations_arguments(
     found = resolved([name], **threat)[name].attack(halfspace, inputs, labels)
     asked = {"bounds": bounds, "batch_size": 7, "random_state": 3}
     asked |= {"epsilon": epsilon, "norm": norm} if name in BUDGET else {}
-    asked |= {"norm": norm} if name in ("deepfool", "fab_targeted") else {}
+    asked |= {"norm": norm} if name in ("deepfool", "fab_targeted", "fmn") else {}
     assert torch.equal(found, getattr(attacks, name)(halfspace, inputs, labels, **asked))
 
 
@@ -163,8 +163,9 @@ BUDGETS = {
     ("standard", "l1"): [
         FGSM,
         "APGD margin loss=margin steps=60 restarts=2",
-        "APGD rescaled cross-entropy loss=rescaled_cross_entropy steps=100 restarts=5",
-        "APGD targeted steps=60 n_targets=5",
+        "FMN steps=150 stop_within=0.25",
+        "APGD rescaled cross-entropy loss=rescaled_cross_entropy steps=100 restarts=4",
+        "APGD targeted steps=60 n_targets=3",
         "FAB targeted steps=60 n_targets=1 target_order=nearest stop_within=0.25",
         "Square queries=100",
     ],

@@ -149,6 +149,18 @@ def test_only_what_the_bounds_leave_counts(norm):
     assert model(adversarial).argmax() == 1
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_stops_once_it_is_near_enough(halfspace, examples, norm):
+    inputs, labels = examples(16)
+    near = 1.5 * halfspace.least_epsilon(inputs, norm).max().item()
+    model = Recording(halfspace)
+    adversarial = fmn(model, inputs, labels, norm=norm, steps=30, stop_within=near)
+    assert (lp_norm(adversarial - inputs, norm) <= near).all()
+    assert (halfspace(adversarial).argmax(dim=1) != labels).all()
+    # The boundary is straight, and the first radius that of its distance.
+    assert sum(map(len, model.points)) <= 3 * 16
+
+
 class Scripted:
     """A model of two classes that is fooled at the questions given, counted from 0."""
 
@@ -211,6 +223,7 @@ def test_without_a_slope_nothing_moves_and_nothing_breaks():
         ({"norm": "l0"}, "norm must be one of 'linf', 'l2', 'l1', got 'l0'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"step_size": 0.0}, "step_size must be a finite number above 0, got 0.0"),
+        ({"stop_within": 0}, "stop_within must be a finite number above 0, got 0"),
         ({"gamma": 0}, "gamma must be a finite number above 0, got 0"),
         ({"gamma": 1.0}, "gamma must be below 1, got 1.0"),
     ],

@@ -43,6 +43,7 @@ def fmn(
     steps: int = 100,
     step_size: float | None = None,
     gamma: float = 0.1,
+    stop_within: float | None = None,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
     mask: Mask | None = None,
@@ -89,6 +90,8 @@ def fmn(
         hundredth. If not given, 2 in linf and 1 otherwise.
     gamma : float, default=0.1
         :math:`\gamma_0`, in (0, 1): how fast the radius changes at first. It falls to 0.001.
+    stop_within : float, optional
+        Leave an example alone once the model is fooled within this distance.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
@@ -120,9 +123,9 @@ def fmn(
         If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
         If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
-        in the batch, ``norm`` is unknown, ``steps`` is below 1, a given ``step_size`` is not a
-        finite number above 0, ``gamma`` is outside (0, 1), or ``model`` returns something else
-        than logits.
+        in the batch, ``norm`` is unknown, ``steps`` is below 1, a given ``step_size`` or
+        ``stop_within`` is not a finite number above 0, ``gamma`` is outside (0, 1), or ``model``
+        returns something else than logits.
     NoGradientError
         If autograd cannot trace the model's output back to its input.
 
@@ -162,6 +165,8 @@ def fmn(
     check_at_least("steps", steps, 1)
     if step_size is not None:
         check_positive("step_size", step_size)
+    if stop_within is not None:
+        check_positive("stop_within", stop_within)
     check_positive("gamma", gamma)
     if gamma >= 1:
         raise ValueError(f"gamma must be below 1, got {gamma!r}")
@@ -171,6 +176,7 @@ def fmn(
         steps=steps,
         step_size=STEP_SIZES[norm] if step_size is None else step_size,
         gamma=gamma,
+        stop_within=0.0 if stop_within is None else stop_within,
         targeted=targeted,
     )
     return run(
@@ -208,6 +214,7 @@ class FastMinimumNorm:
     steps: int
     step_size: float
     gamma: float
+    stop_within: float
     targeted: bool
 
     def start(self, examples: Examples) -> FMNState:
@@ -248,8 +255,8 @@ class FastMinimumNorm:
         return judged._replace(current=self._projected(examples, ahead, radius), radius=radius)
 
     def done(self, state: FMNState) -> Tensor:
-        """Out of steps, or fooled by the input itself."""
-        return (state.step > self.steps) | (state.best_distance == 0)
+        """Out of steps, or fooled as near as is asked for, or by the input itself."""
+        return (state.step > self.steps) | (state.best_distance <= self.stop_within)
 
     def result(self, state: FMNState) -> Tensor:
         """Return the closest iterate that fooled the model, and the input where none did."""
