@@ -269,6 +269,17 @@ def test_a_student_of_another_dtype_lends_its_gradient():
     torch.testing.assert_close(gradient, gradient_of(student, inputs).double(), atol=1e-6, rtol=0)
 
 
+def test_a_model_that_writes_into_its_input_leaves_it_to_the_student_as_it_was():
+    model, student, inputs = (
+        nn.Sequential(nn.ReLU(inplace=True), network()),
+        network(),
+        -torch.rand(5, 4),
+    )
+    attacked = gradient_from(model, student)
+    before = inputs.clone()
+    assert torch.equal(gradient_of(attacked, inputs), gradient_of(student, before))
+
+
 def test_a_student_with_other_logits_is_refused():
     attacked = gradient_from(nn.Linear(4, 2), network())
     with pytest.raises(ValueError, match=r"student must return as many logits as model, 2, got"):

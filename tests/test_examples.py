@@ -8,7 +8,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -22,7 +24,9 @@ def run(script: str, *arguments: str) -> None:
         sys.argv = before
 
 
-def test_the_quickstart_writes_its_table_report_and_picture(tmp_path, capsys):
+def test_the_quickstart_writes_its_table_report_and_picture(tmp_path, capsys, monkeypatch):
+    drawn, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda *a, **k: (drawn.append(a[0]), save(*a, **k)))
     tmp_path /= "not/there/yet"
     settings = {"--epochs": 1, "--images": 20, "--train": 256, "--out": tmp_path}
     run("quickstart.py", *(str(part) for pair in settings.items() for part in pair))
@@ -32,6 +36,13 @@ def test_the_quickstart_writes_its_table_report_and_picture(tmp_path, capsys):
     assert set(json.loads((tmp_path / "report.json").read_text())) == {"undefended", "distilled"}
     assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    # Each digit stands below its class, and what it was changed to below its distance from it.
+    clean, *changed = np.reshape(np.asarray(drawn[-1].axes, dtype=object), (3, 10))
+    assert [axis.get_title() for axis in clean] == [str(digit) for digit in range(10)]
+    for axis, before in zip(np.ravel(changed), 2 * list(clean), strict=True):
+        image, original = (each.images[0].get_array() for each in (axis, before))
+        distance = np.linalg.norm(np.asarray(image - original, dtype=float))
+        assert re.fullmatch(rf"\d\nL2 {distance:.2f}", axis.get_title())
 
 
 @pytest.mark.slow

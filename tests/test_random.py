@@ -40,6 +40,26 @@ def test_uniform_numbers_stay_below_one_in_every_precision(dtype):
     assert ((drawn >= 0) & (drawn < 1)).all()
 
 
+def unmixed(value: int) -> int:
+    """The number from which SplitMix64's finaliser makes ``value``: its steps back to front."""
+    for shift, factor in ((31, 0x94D049BB133111EB), (27, 0xBF58476D1CE4E5B9), (30, 1)):
+        shifted = value
+        for _ in range(64 // shift):
+            shifted = value ^ (shifted >> shift)
+        value = shifted * pow(factor, -1, 2**64) % 2**64
+    return value
+
+
+@pytest.mark.parametrize("digits", [11, 8, 24, 53])
+def test_the_largest_uniform_number_is_the_last_below_one(digits):
+    dtypes = {11: torch.float16, 8: torch.bfloat16, 24: torch.float32, 53: torch.float64}
+    golden = 0x9E3779B97F4A7C15
+    stream = unmixed(2**64 - 1) - golden
+    key = (unmixed(stream % 2**64) - golden) % 2**64
+    drawn = uniform(torch.tensor([key - 2**64 * (key >= 2**63)]), 0, 1, dtypes[digits])
+    assert drawn.item() == 1 - 2.0**-digits
+
+
 @pytest.mark.parametrize("counter", [0, 1, 10**6])
 def test_uniform_numbers_pass_the_kolmogorov_smirnov_test(counter):
     along = uniform(keys_of(1), counter, 20_000, torch.float64)[0]

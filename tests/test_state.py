@@ -642,6 +642,14 @@ def test_a_full_disk_is_told_by_the_file(path, monkeypatch):
     assert caught.value.filename == str(path)
 
 
+def test_a_place_that_cannot_be_written_is_told_by_the_file_that_was_asked_for(path):
+    # Too long a name with what an unfinished file has at its end, which nobody has heard of.
+    named = path.with_name("s" * 250)
+    with pytest.raises(OSError, match="name too long") as caught:
+        evaluate(NET, X, Y, state_file=named, **SETTINGS)
+    assert caught.value.filename == str(named)
+
+
 def test_a_link_to_a_state_stays_one(path):
     target = path.parent / "elsewhere"
     path.symlink_to(target)

@@ -896,6 +896,16 @@ MISTAKES = [
         lambda: ask(X=X, y=y),
     ),
     mistake(
+        "a single feature without its axis, and a list of labels",
+        lambda: UndefendedClassifier(max_epochs=1).fit(TABLE[:, 0], y.tolist()),
+        ValueError,
+        "X must have shape (n, ...) with at least two axes, got (12,). Reshape your data; "
+        "for one feature write torch.as_tensor(X)[:, None]",
+        lambda: UndefendedClassifier(max_epochs=1).fit(
+            torch.as_tensor(TABLE[:, 0])[:, None], y.tolist()
+        ),
+    ),
+    mistake(
         "ragged labels",
         lambda: ask(X=X[:2], y=[[0], [1, 2]]),
         ValueError,

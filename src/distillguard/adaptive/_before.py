@@ -10,7 +10,7 @@ from .._account import question
 from .._model_kinds import check_model
 from .._modes import one_at_a_time
 from .._words import described
-from ._lending import lent, wants_gradient
+from ._lending import lent
 
 
 class StraightThroughBefore(nn.Module):
@@ -72,8 +72,6 @@ class StraightThroughBefore(nn.Module):
             return (lent(first, inputs.reshape(first.shape)), *values[1:])
 
         with question(len(inputs), self.adaptation, 1, 1) as watch, one_at_a_time():
-            if not wants_gradient(inputs):
-                return self.model(inputs)
             hook = self.before.register_forward_pre_hook(entering)
             try:
                 # Detached: NumPy takes no tensor that wants a gradient. A copy may be written into.
