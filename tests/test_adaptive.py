@@ -75,6 +75,16 @@ def test_gradients_go_back_through_what_backward_names(backward):
     assert torch.equal(gradient_of(through, inputs), gradient_of(backward, inputs))
 
 
+def test_reports_call_a_function_by_its_name_and_a_module_by_its_class():
+    def quantised(x):
+        return (4 * x).round() / 4
+
+    told = "{} with the gradient of {} (BPDA)"
+    assert straight_through(quantised).adaptation == told.format("quantised", "the identity")
+    both = straight_through(Quantise(), backward=quantised)
+    assert both.adaptation == told.format("Quantise", "quantised")
+
+
 @pytest.mark.parametrize("by_name", [True, False])
 def test_a_part_of_a_model_is_stepped_over(by_name):
     net, inputs = network(), torch.rand(5, 4)

@@ -646,6 +646,20 @@ MEASURED = [
         "got list; call transfer_matrix once for each attack",
     ),
     (
+        lambda model, inputs, labels: matrix({"a": model}, "fgsm", epsilon=0.1)(
+            model, inputs, labels + 7
+        ),
+        ValueError,
+        "y must be classes from 0 to 1, got values in [7, 8]",
+    ),
+    (
+        lambda model, inputs, labels: curve(budget="fgsm", epsilons=[0.1])(
+            model, inputs, labels + 1
+        ),
+        ValueError,
+        "y must be classes from 0 to 1, got values in [1, 2]; if they count from 1, write y - 1",
+    ),
+    (
         matrix([nn.Identity()], "fgms", epsilon=0.1),
         ValueError,
         f"attack must be one of {OURS}, got 'fgms'; did you mean 'fgsm'?",
@@ -700,3 +714,13 @@ def test_an_error_inside_a_curve_or_a_matrix_names_the_attack():
         with pytest.raises(ZeroDivisionError) as caught:
             call(nn.Identity(), inputs, labels)
         assert caught.value.__notes__ == [f"raised in {place}"]
+
+
+def test_an_error_in_the_clean_pass_of_a_matrix_names_the_model():
+    def broken(inputs):
+        raise ZeroDivisionError
+
+    call = matrix({"a": nn.Identity(), "b": broken}, "fgsm", epsilon=0.1)
+    with pytest.raises(ZeroDivisionError) as caught:
+        call(nn.Identity(), torch.tensor([[0.9, 0.2]]), torch.tensor([0]))
+    assert caught.value.__notes__ == ["raised in transfer_matrix's clean pass through 'b'"]

@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Halfspace, examples_of
+from distillguard import UndefendedClassifier, datasets
 from distillguard._geometry import lp_norm, per_example
-from distillguard.attacks import carlini_wagner_l0, carlini_wagner_l2, carlini_wagner_linf
+from distillguard.attacks import (
+    carlini_wagner_l0,
+    carlini_wagner_l2,
+    carlini_wagner_linf,
+    sigma_zero,
+)
 from distillguard.attacks._examples import Examples
 from distillguard.attacks.carlini_wagner._linf import SignsWithinALimit
 from distillguard.attacks.carlini_wagner._prune import Pruning, Trial
@@ -256,6 +262,20 @@ def test_l0_changes_as_few_coordinates_as_a_half_space_allows(seed):
     least = fewest_changes(model, inputs)
     assert least.max() >= 3
     assert torch.equal((adversarial != inputs).sum(dim=1), least)
+
+
+def test_l0_changes_no_more_of_a_digit_than_a_like_descent_in_as_few_steps():
+    X, y = datasets.load_digits("train")
+    network = UndefendedClassifier(max_epochs=20, random_state=0).fit(X, y).model_.eval()
+    inputs = datasets.load_digits("test")[0][:40]
+    labels = network(inputs).argmax(dim=1)
+    found, like = (
+        (attack(network, inputs, labels, steps=20) != inputs).flatten(1).sum(dim=1)
+        for attack in (carlini_wagner_l0, sigma_zero)
+    )
+    assert (like > 0).all()
+    assert (found <= like).all()
+    assert found.sum() < 0.9 * like.sum()
 
 
 def test_no_change_that_l0_leaves_could_be_taken_back_alone():

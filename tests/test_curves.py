@@ -154,6 +154,19 @@ def test_transfer_is_counted_where_both_models_were_right():
     assert np.asarray(matrix)[2] == pytest.approx([0, 0, 2 / 3])
 
 
+def test_attacks_that_work_in_place_are_measured_like_those_that_do_not(halfspace, examples):
+    def in_place(model, inputs, labels):
+        return inputs.copy_(nearest(halfspace)(model, inputs, labels))
+
+    inputs, labels = examples(20)
+    found, expected = (
+        robustness_curve(halfspace, inputs, labels, minimum_distance={"a": attack}, norm="l2")
+        for attack in (in_place, nearest(halfspace))
+    )
+    assert np.array_equal(found.epsilons, expected.epsilons)
+    assert np.array_equal(found.robust_accuracy, expected.robust_accuracy)
+
+
 class Named:
     """A fitted estimator whose classes are words."""
 

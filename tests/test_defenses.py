@@ -549,6 +549,20 @@ def test_a_score_of_another_shape_is_refused(digits, classifier):
         LayeredDefense(classifier, (), [Odd()]).calibrate(digits[1][0])
 
 
+def test_a_layer_whose_way_back_is_the_identity_may_compute_in_numpy():
+    class Rounded(Layer):
+        gradient = "identity"
+
+        def transform(self, inputs):
+            return torch.from_numpy(inputs.numpy().round())
+
+    pixels = images().requires_grad_()
+    changed = Rounded()(pixels)
+    assert torch.equal(changed, pixels.detach().round())
+    (gradient,) = torch.autograd.grad(changed.sum(), pixels)
+    assert torch.equal(gradient, torch.ones_like(pixels))
+
+
 def test_a_layer_that_changes_the_shape_is_refused():
     class Halved(Layer):
         def transform(self, inputs):

@@ -413,6 +413,7 @@ def test_divergence_tells_the_epochs_before_it_and_the_one_that_failed(digits):
         ({"temperature": "hot"}, TypeError, "temperature must be a number, got 'hot'"),
         ({"hard_label_weight": 1.5}, ValueError, r"hard_label_weight must be in \[0, 1\], got 1.5"),
         ({"max_epochs": 0}, ValueError, "max_epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
         ({"batch_size": 2.5}, TypeError, "batch_size must be an integer, got 2.5"),
         ({"optimizer": "magic"}, ValueError, "optimizer must be one of 'adam'.* got 'magic'"),
         ({"lr_scheduler": "magic"}, ValueError, "lr_scheduler must be one of .* got 'magic'"),

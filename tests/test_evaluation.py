@@ -557,3 +557,30 @@ def test_in_l1_too_a_model_whose_gradients_mislead_is_found_out(halfspace, examp
     report = evaluate(stepped, inputs, labels, norm="l1", epsilon=epsilon, random_state=0)
     assert report.observations.only_black_box is not None
     assert {"zero-gradients"} <= {finding.code for finding in report.findings}
+
+
+def test_bytes_within_the_bounds_of_their_own_channel_are_inputs_like_any():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (20, 2, 3, 3), generator=generator, dtype=torch.uint8)
+    pixels[:, 0] %= 2
+    labels = (pixels[:, 1, 1, 1] > 120).long()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(18, 2))
+    ends = torch.zeros(2, 1, 1), torch.tensor([1.0, 255.0]).view(2, 1, 1)
+    settings = {"epsilon": 1.0, "attacks": {"none": identity}, "bounds": ends}
+    found, expected = (evaluate(model, X, labels, **settings) for X in (pixels, pixels.float()))
+    assert found.clean_accuracy == expected.clean_accuracy
+    with pytest.raises(TypeError, match="X must be floating point, got uint8"):
+        evaluate(model, pixels, labels, **settings | {"bounds": (0.0, 1.0)})
+
+
+def test_bounds_that_want_a_gradient_are_bounds_like_any():
+    generator = torch.Generator().manual_seed(0)
+    inputs, model = torch.rand(20, 3, generator=generator), nn.Linear(3, 2)
+    labels = model(inputs).argmax(dim=1)
+    ends = torch.zeros(3), torch.ones(3)
+    settings = {"epsilon": 0.3, "attacks": "quick", "random_state": 0}
+    expected = evaluate(model, inputs, labels, bounds=ends, **settings)
+    bounds = tuple(end.clone().requires_grad_() for end in ends)
+    found = evaluate(model, inputs, labels, bounds=bounds, **settings)
+    assert found.robust_accuracy == expected.robust_accuracy
+    assert all(end.grad is None for end in bounds)

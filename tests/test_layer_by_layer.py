@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import nn
 
 from distillguard import attacks, evaluate
@@ -299,6 +300,34 @@ def test_all_together_is_the_worst_case_of_both_attacks_that_know_the_whole(monk
 def test_only_layered_defences_have_layers():
     with pytest.raises(TypeError, match="guard must be a fitted LayeredDefense"):
         evaluate_layers(Line(), *points(), epsilon=0.1)
+
+
+def test_shares_print_with_their_wilson_intervals():
+    fooled = {"bare": 6, "A": 3, "all together": 1}
+    fooled = {name: np.arange(8) < count for name, count in fooled.items()}
+    report = LayerReport(
+        parts=("A",), n_examples=8, clean_accuracy=1.0, clean_rejected=0.0, fooled=fooled,
+        stopped={("A",): 5, (): 1}, clean={}, passes={}, norm="linf", epsilon=0.1, seed=0,
+    )  # fmt: skip
+    for name, each in fooled.items():
+        low, high = binomtest(int(each.sum()), 8).proportion_ci(0.95, method="wilson")
+        interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
+        (line,) = (line for line in str(report).splitlines() if line.startswith(f"{name} "))
+        assert interval in line
+
+
+def test_the_whole_is_not_asked_about_examples_of_which_none_are_left(monkeypatch):
+    X, y = points()
+    asked, answers = [], LayeredNetwork.answers
+
+    def counted(self, inputs):
+        asked.append(len(inputs))
+        return answers(self, inputs)
+
+    monkeypatch.setattr(LayeredNetwork, "answers", counted)
+    report = evaluate_layers(guard([BitDepth(6)]), X, y, **TOLD)
+    assert report.fooled["staged"].all()
+    assert 0 not in asked
 
 
 def test_the_picture_shows_every_group():

@@ -192,3 +192,10 @@ def test_a_wrapper_rejects_where_its_model_does(wary, wrap):
     bare = attacks.fgsm(model, inputs, labels, epsilon=0.3, loss="margin")
     wrapped = attacks.fgsm(wrap(model), inputs, labels, epsilon=0.3, loss="margin")
     assert torch.allclose(bare, wrapped, atol=1e-6)
+
+
+def test_a_student_of_a_model_that_rejects_has_its_last_column_for_rejection(wary):
+    model, inputs = wary[0], torch.rand(500, 8)
+    settings = {"max_epochs": 1, "rounds": 1, "random_state": 0}
+    assert rejects(adaptive.distil_surrogate(model, inputs, **settings))
+    assert not rejects(adaptive.distil_surrogate(nn.Linear(8, 3), inputs, **settings))

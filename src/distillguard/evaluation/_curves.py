@@ -364,7 +364,7 @@ class Search:
             dtype = dtype_of(self.model, inputs.dtype)
             logits = logits_of(self.model, inputs, dtype, self.batch_size)
         check_logits(logits, len(inputs))
-        check_label_range(labels, n_classes_of(self.model, logits))
+        check_label_range(labels, n_classes_of(self.model, logits), "y")
         predicted = logits.argmax(dim=1)
         radii = torch.where(predicted == labels, torch.inf, 0.0).double()
         by = torch.full_like(labels, -1)

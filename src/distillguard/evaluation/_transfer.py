@@ -278,7 +278,7 @@ class Trial:
         with noted(f"in transfer_matrix's clean pass through {name!r}"), self.borrowed(name, False):
             logits = logits_of(model, points, dtype_of(model, inputs.dtype), self.batch_size)
         check_logits(logits, len(inputs), f"models[{name!r}]")
-        check_label_range(labels, n_classes_of(model, logits))
+        check_label_range(labels, n_classes_of(model, logits), "y")
         return logits.argmax(dim=1).to(labels.device) == labels
 
     def points(self, name: str, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> Tensor:
