@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from conftest import deaf, examples_of, query
 from distillguard import AdversarialTrainer, attacks, datasets, evaluate
 from distillguard._geometry import COUNTS, inside, lp_norm
-from distillguard.attacks._checks import ModelFacts
+from distillguard.attacks._checks import ModelFacts, sounded
 from distillguard.attacks._engine import logits_and_gradient
 from distillguard.functional import margin_loss
 from distillguard.training import Ascent
@@ -194,6 +194,18 @@ def test_black_and_white_images_behind_a_front_have_gradients(digits):
         lambda x: net(deaf(x)), inputs, labels, epsilon=0.1, attacks="quick", random_state=0
     )
     assert report.observations.zero_gradients == 0
+
+
+def test_gradients_are_compared_at_both_bounds_and_inside_whatever_the_images():
+    drawn = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    low, high = torch.full((1, 8, 8), -2.0), torch.full((1, 8, 8), 3.0)
+    points, lowest, highest = sounded(
+        examples_of(torch.where(drawn < 0.5, low, high), bounds=(low, high))
+    )
+    assert torch.equal(lowest, low.expand_as(points))
+    assert torch.equal(highest, high.expand_as(points))
+    for place in (points == low, points == high, (points > low) & (points < high)):
+        assert place[len(drawn) :].any(dim=0).all()
 
 
 # Masks: what is excluded comes back bit-equal, and the rest is attacked as if it were alone.

@@ -148,9 +148,11 @@ def test_without_a_diagnosis_the_model_is_asked_by_the_attacks_alone(network, di
         reported(network, digits, diagnosis="short")
 
 
-@pytest.mark.parametrize("front", [WHOLE, torch.Tensor.detach])
+@pytest.mark.parametrize(
+    ("front", "diagnosis"), [(WHOLE, "brief"), (torch.Tensor.detach, "brief"), (WHOLE, "full")]
+)
 def test_the_progress_bar_is_full_when_all_is_done_and_not_before(
-    network, digits, monkeypatch, front
+    network, digits, monkeypatch, front, diagnosis
 ):
     class Recorder:
         def __init__(self, disable, total, unit):
@@ -170,13 +172,14 @@ def test_the_progress_bar_is_full_when_all_is_done_and_not_before(
     bars = []
     monkeypatch.setattr(_progress, "tqdm", Recorder)
     model = Front(network, front)
-    reported(model, digits, attacks="quick", diagnosis="brief", progress=True)
+    reported(model, digits, attacks="quick", diagnosis=diagnosis, progress=True)
     bar = bars[-1]
     stages = [stage for stage, _, _ in bar.seen]
     assert stages[:3] == ["clean pass", "FGSM margin", "PGD margin"]
     begun = stages.index("diagnosis: stability")
     assert all(n < total for _, n, total in bar.seen[:begun])
     assert bar.n == bar.total == bar.seen[0][2]
+    assert ("diagnosis: active test" in stages) == (diagnosis == "full")
 
 
 def test_a_gradient_that_is_lost_at_the_bounds_alone_is_noticed(network, digits):
@@ -187,6 +190,18 @@ def test_a_gradient_that_is_lost_at_the_bounds_alone_is_noticed(network, digits)
     seen = report.observations
     assert seen.lost_at_bounds == seen.at_bounds > 16 * 64 / 4
     assert "gradient-vanishes-at-bounds" not in raised(reported(network, digits, attacks="quick"))
+
+
+def test_gradients_that_a_bound_leaves_as_they_are_are_not_counted_as_lost(network, digits):
+    def half_deaf(x):
+        return torch.cat([deaf(x[:, :32]), x[:, 32:]], dim=1)
+
+    whole, half = (
+        reported(Front(network, front), digits, attacks="quick").observations
+        for front in (deaf, half_deaf)
+    )
+    assert half.at_bounds == whole.at_bounds
+    assert 0.2 * whole.lost_at_bounds < half.lost_at_bounds < 0.8 * whole.lost_at_bounds
 
 
 def test_points_beyond_the_radius_are_counted_and_the_radius_is_named(halfspace, examples):
@@ -212,6 +227,7 @@ def test_what_is_lost_outside_the_ball_is_not_called_a_weak_attack(network, digi
     report = reported(network, digits, attacks=given)
     assert "outside-threat-model" in raised(report)
     assert "more-steps-help" not in raised(report)
+    assert report.observations.active_tested is None
     # The diagnosis fools them within the ball all the same, and the figure to quote counts it.
     assert report.quoted_accuracy < report.robust_accuracy - 0.3
 

@@ -20,6 +20,7 @@ from distillguard._clopper_pearson import lower_bound
 from distillguard.evaluation._hidden import FIRST_STEPS, hidden_boundary_l2
 from distillguard.evaluation._query import QueryCounter
 from distillguard.evaluation.diagnosis import _rules_attacks, _rules_comparisons, _rules_model
+from distillguard.evaluation.diagnosis import _diagnose
 from distillguard.evaluation.diagnosis._active import seen_by_last_layer
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.evaluation.diagnosis._rules import findings
@@ -357,6 +358,22 @@ def test_a_network_that_shows_it_raises_the_finding(
     severe = {f.code for f in report.findings if f.severity == "severe"}
     assert report.headline.startswith("WARNING") == bool(severe - {"margin-beats-cross-entropy"})
     assert not codes & undefended(settings)
+
+
+def test_once_something_fell_the_longer_attack_goes_on_to_all_that_is_left(
+    networks, digits, monkeypatch
+):
+    # A single step leaves examples to the longer attack, which is to try one of them first, or all.
+    monkeypatch.setattr(_diagnose, "STEPS", 1)
+    found = []
+    for vulnerable in (1, 1000):
+        monkeypatch.setattr(_diagnose, "VULNERABLE", vulnerable)
+        given = {"none": lambda model, x, y: x}
+        _, report = codes_of(networks["undefended"], digits, attacks=given)
+        found.append(report.observations.longer_fools)
+    assert found[0] == found[1]
+    seen = report.observations
+    assert found[1] > seen.attack_survivors - seen.margin_survivors + 1
 
 
 class OverTheBatch(nn.Module):
