@@ -5,7 +5,7 @@ import inspect
 import re
 import types
 from collections import namedtuple
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +109,11 @@ class Wide(nn.Module):
 
 def build() -> nn.Module:
     return NET
+
+
+class Builder:
+    def built(self) -> nn.Module:
+        return NET
 
 
 def make_unannotated(inputs):
@@ -975,6 +980,20 @@ MISTAKES = [
         TypeError,
         NO_MODEL + "the function build; write build()",
         lambda: ask(build()),
+    ),
+    mistake(
+        "a method that builds a network",
+        lambda: ask(Builder().built),
+        TypeError,
+        NO_MODEL + "the function built; write built()",
+        lambda: ask(Builder().built()),
+    ),
+    mistake(
+        "a function that builds a network once",
+        lambda: ask(cache(build)),
+        TypeError,
+        NO_MODEL + "the function build; write build()",
+        lambda: ask(cache(build)()),
     ),
     mistake(
         "a function of networks",

@@ -24,11 +24,9 @@ def check_model(model: Any, name: str = "model") -> None:
 
 def _builds_a_module(function: Any) -> bool:
     """Whether a function says that it returns a module rather than logits."""
-    if not inspect.isfunction(function):
-        return False
     try:
         returned = typing.get_type_hints(function).get("return")
-    except Exception:  # Names in annotations of foreign code need not resolve.
+    except Exception:  # It has no annotations, or names in those of foreign code do not resolve.
         return False
     return isinstance(returned, type) and issubclass(returned, nn.Module)
 
@@ -40,7 +38,7 @@ def _remedy(model: Any) -> str:
     if isinstance(model, type):
         fit = ".fit(X, y)" if hasattr(model, "fit") and not issubclass(model, nn.Module) else ""
         return f"; write {model.__name__}{_arguments(model)}{fit}"
-    if inspect.isfunction(model):
+    if inspect.isroutine(model):
         return f"; write {model.__name__}{_arguments(model)}"
     if isinstance(model, Mapping):
         return "; build the network and call its load_state_dict"
