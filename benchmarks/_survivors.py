@@ -1,15 +1,19 @@
 """How the faults by rule that survived their run were settled by hand, after it.
 
-``results/mutants-by-rule.json`` has the verdicts of ``benchmarks.mutants_by_rule`` as they came out:
-a survivor survived the tests asked within the limit of seconds. Each was planted again by hand. Here
-it has the test that failed with it in place, one that the limit had left out or that was written
-since; or the reason why nothing changes that anybody could observe or was promised.
+The results of ``SAMPLES`` have the verdicts of ``benchmarks.mutants_by_rule`` as they came out: a
+survivor survived the tests asked within the limit of seconds. Each was planted again by hand. Here it
+has the test that failed with it in place, one that the limit had left out or that was written since;
+or the reason why nothing changes that anybody could observe or was promised. Where the code was
+rewritten so that the fault is no longer possible, it has the test of what it does now.
 
-When the faults are judged anew, the equivalent ones belong into ``_equivalent_faults.py``, and this
-file begins with the new survivors.
+When a sample is judged anew, the equivalent ones belong into ``_equivalent_faults.py``, and its
+survivors here give way to the new ones.
 """
 
 # ruff: noqa: E501 - the names of faults and of tests are as long as they are
+
+SAMPLES = {0: "mutants-by-rule", 1: "mutants-by-rule-1"}
+"""Names of the committed results, by the seed of the sample."""
 
 SETTLED: dict[str, tuple[str, str]] = {
     "_geometry.py lp: junction: or -> and": (

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from benchmarks._common import RESULTS, load, table
-from benchmarks._survivors import SETTLED
+from benchmarks._survivors import SAMPLES, SETTLED
 
 PAGE = RESULTS.parents[1] / "docs" / "explanation" / "trust.md"
 CONTRACT, MODELS = "tests/test_attacks_contract.py", "tests/test_any_model.py"
@@ -102,9 +102,13 @@ runs the test files that are most likely to notice. {by_hand}
 `python -m benchmarks.mutants_by_rule` makes changes that nobody chose: to an operator, a sign, a
 constant, a condition, a reduction, a bound, a keyword, a call or an early exit. It samples from all
 changes that its rules allow in `src`, some from every folder, and runs the tests that execute the
-changed line, the shortest first, for at most {seconds:g} seconds. {by_rule}
+changed line, the shortest first, for at most {seconds:g} seconds. The survivors were looked at by
+hand, after the run: of each sample, so many are *detected since*, by a test that the limit of
+seconds had left out or that was written since, and so many *change nothing* that anybody could
+observe or was promised. `benchmarks/_equivalent_faults.py` and `benchmarks/_survivors.py` name each
+with its reason or its test. Another sample would find other survivors.
 
-{by_hand_after}
+{by_rule}
 
 ## Deliberate faults in the environment
 
@@ -128,16 +132,15 @@ def main() -> None:
 
 def page() -> str:
     """The whole page."""
-    found, ruled = load("faults"), load("mutants-by-rule")
+    found, samples = load("faults"), [load(name) for name in SAMPLES.values()]
     names = ("kills", "disks", "givens", "damage", "threads")
     rows = [row for name in names for row in found["parts"].get(name, [])]
     return TEXT.format(
         attacks=promises(ATTACKS),
         rest=promises(REST),
         by_hand=told_of_faults(load("mutants")["faults"]),
-        by_rule=told_of_faults(ruled["faults"]),
-        by_hand_after=told_of_survivors(ruled["faults"]),
-        seconds=ruled["limit"],
+        by_rule=told_of_samples(samples),
+        seconds=samples[0]["limit"],
         faults=table(rows, ["fault", "trials", "right", "refused", "lost"]),
         load=told_of_load(found["load"]),
         date=found["date"],
@@ -156,30 +159,34 @@ def promises(kept: dict[str, tuple[str, ...]]) -> str:
 
 
 def told_of_faults(faults: list[dict[str, Any]]) -> str:
-    """How many were killed, how many nobody can tell, and how many survived."""
+    """How many were killed, and how many survived."""
     verdicts = Counter(fault["verdict"] for fault in faults)
     told = f"The tests detected {verdicts['killed']} of {len(faults)} faults"
-    if verdicts["equivalent"]:
-        told += (
-            f"; {verdicts['equivalent']} change nothing that a test could detect, for the reasons "
-            "in `benchmarks/_equivalent_faults.py`"
-        )
     if verdicts["SURVIVED"]:
         told += f"; {verdicts['SURVIVED']} survived the tests asked; the result file names them"
     return f"{told}."
 
 
-def told_of_survivors(faults: list[dict[str, Any]]) -> str:
-    """How the survivors were settled since, by hand."""
-    names = [fault["fault"] for fault in faults if fault["verdict"] == "SURVIVED"]
-    settled = Counter(SETTLED[name][0] if name in SETTLED else "open" for name in names)
-    return (
-        f"The {len(names)} survivors were looked at by hand, after the run: {settled['test']} are "
-        "detected by a test that the limit of seconds had left out or that was written since, "
-        f"{settled['equivalent']} change nothing that anybody could observe or was promised, and "
-        f"{settled['open']} are open. `benchmarks/_survivors.py` names each with its test or its "
-        "reason. These are no figures of a run: another sample would find other survivors."
-    )
+def told_of_samples(samples: list[dict[str, Any]]) -> str:
+    """The verdicts of each run, and how its survivors were settled since, by hand."""
+    rows = []
+    for each in samples:
+        verdicts = Counter(fault["verdict"] for fault in each["faults"])
+        names = [fault["fault"] for fault in each["faults"] if fault["verdict"] == "SURVIVED"]
+        settled = Counter(SETTLED[name][0] if name in SETTLED else "open" for name in names)
+        rows.append(
+            {
+                "sample of seed": each["seed"],
+                "faults": len(each["faults"]),
+                "detected": verdicts["killed"],
+                "known to change nothing": verdicts["equivalent"],
+                "survived": len(names),
+                "detected since": settled["test"],
+                "change nothing": settled["equivalent"],
+                "open": settled["open"],
+            }
+        )
+    return table(rows, list(rows[0]))
 
 
 def told_of_load(found: dict[str, Any]) -> str:

@@ -43,8 +43,8 @@ from benchmarks._coverage_map import CACHE, CoverageMap, Test
 from benchmarks._equivalent_faults import EQUIVALENT
 from benchmarks._mutation import ENDLESS, outcome
 from benchmarks._mutation_rules import Fault, files, sample, source_of
+from benchmarks._survivors import SAMPLES
 
-RESULT = "mutants-by-rule"
 LINE = "caught by: "
 READERS = "tests/test_surface.py::test_the_public_surface"
 """The test that compares names, signatures and defaults with a snapshot."""
@@ -253,7 +253,8 @@ def main() -> None:
     coverage = CoverageMap.of_today(arguments.cache)
     drawn = sample(arguments.number, arguments.seed)
     chosen = [fault for fault in drawn if arguments.only in fault.name]
-    before = load(RESULT, arguments.out).get("faults", []) if arguments.keep else []
+    result = SAMPLES.get(arguments.seed, f"mutants-by-rule-{arguments.seed}")
+    before = load(result, arguments.out).get("faults", []) if arguments.keep else []
     rows = {row["fault"]: row for row in before}
     setting = circumstances("pytest", "hypothesis", "coverage")
     broken = coverage.broken()
@@ -262,7 +263,7 @@ def main() -> None:
         row = rows[fault.name] = judged(fault, coverage, arguments.seconds, broken)
         ordered = [rows[each.name] for each in drawn if each.name in rows]
         drawn_by = {"seed": arguments.seed, "limit": arguments.seconds}
-        save(RESULT, {"circumstances": setting, **drawn_by, "faults": ordered}, arguments.out)
+        save(result, {"circumstances": setting, **drawn_by, "faults": ordered}, arguments.out)
         print(f"{row['verdict']:11}{fault.name}  {row['by'] or ''}", flush=True)
 
     for fault in chosen:

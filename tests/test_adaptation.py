@@ -522,7 +522,7 @@ def test_what_cannot_be_stepped_over_is_refused():
         straight_through(lambda x: network(x), before="network")
     doubled = straight_through(lambda x: network(x[:, ::2]), before=network)
     with pytest.raises(ValueError, match="before must be a module that is given as many numbers"):
-        doubled(torch.rand(2, 8, requires_grad=True))
+        doubled(torch.rand(2, 8))
 
 
 def test_a_report_tells_of_no_attacks_that_no_remedy_brought():

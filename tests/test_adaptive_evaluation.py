@@ -148,7 +148,7 @@ def test_a_stand_in_of_ours_is_seen_wherever_it_is_asked(data, tmp_path):
     told = "BPDA: '0' (Quantise) with the gradient of the identity (BPDA)"
     assert report.observations.stand_ins == (told,)
     assert interruption(report).severity == "notice"
-    assert told in " ".join(str(report).split())
+    assert f"Queried in place of the model: {told}." in " ".join(str(report).split())
     assert not report.headline.startswith("WARNING")
     # Known from the file, without asking anything again.
     again = evaluate(model, inputs, labels, **settings)

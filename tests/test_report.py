@@ -466,6 +466,15 @@ def test_a_report_of_figures_that_cannot_be_is_refused(masked, path):
             RobustnessReport.from_json(json.dumps(changed(read, path, value)))
 
 
+@pytest.mark.parametrize(("counted", "moved"), [("n_examples", 25), ("n_correct", 24)])
+def test_a_report_of_classes_that_cannot_be_is_refused_though_they_add_up(masked, counted, moved):
+    read = masked.to_dict()
+    for row, change in zip(read["classes"], (-moved, moved, 0), strict=True):
+        row[counted] += change
+    with pytest.raises(ValueError, match=r"^source must be a report written by to_json, got"):
+        RobustnessReport.from_json(json.dumps(read))
+
+
 @pytest.mark.parametrize("survivors_only", [True, False])
 def test_a_report_of_attacks_that_failed_is_read_back(survivors_only):
     calls = []
@@ -589,3 +598,8 @@ def test_reports_stand_side_by_side_with_their_intervals(masked, plain):
         compare()
     with pytest.raises(TypeError, match="compare must get RobustnessReport objects, got int"):
         compare(a=3)
+
+
+def test_the_repr_of_a_report_has_nothing_that_is_as_long_as_the_data(plain):
+    assert f"robust_accuracy={plain.robust_accuracy!r}" in repr(plain)
+    assert not re.search(r"\b(per_example|examples)=", repr(plain))

@@ -48,5 +48,5 @@ def want_gradients_alike(module: nn.Module, twin: nn.Module) -> None:
     """Set ``requires_grad`` in a copy as in the original: copies of TorchScript forget it."""
     theirs = dict(twin.named_parameters(remove_duplicate=False))
     for name, ours in module.named_parameters(remove_duplicate=False):
-        if not is_lazy(ours) and theirs[name].requires_grad != ours.requires_grad:
+        if not is_lazy(ours):
             theirs[name].requires_grad_(ours.requires_grad)
