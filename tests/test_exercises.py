@@ -10,6 +10,7 @@ import torch
 
 import distillguard
 from distillguard import exercises
+from distillguard.exercises._properties import differ
 from distillguard.functional import margin_loss
 
 TASKS = exercises.tasks()
@@ -27,6 +28,7 @@ def test_a_task_is_whole_and_its_solution_passes_from_its_text_alone(name):
     task = TASKS[name]
     assert len({*task.hints}) == 3
     assert task.minutes > 0
+    assert task.statement.split(" ") == task.statement.split()
     assert len(task.properties) >= 3
     assert all(each.why and each.rule for each in task.properties)
     names: dict = {}
@@ -80,6 +82,23 @@ def test_an_answer_of_another_shape_is_told_both_shapes():
         each for each in exercises.check("margin", answer).failures if each.name == "agrees"
     )
     assert failure.found == "got shape (7, 7), expected (1,)"
+
+
+@pytest.mark.parametrize("answer", [2.5, (2.5,), [1, 2, 3]])
+def test_an_answer_that_is_no_pair_where_one_is_due_is_told_so(answer):
+    found = differ(answer, (1.0, 2.0))
+    assert found.startswith("got ")
+    assert found.endswith(", expected 2 values")
+
+
+def test_an_answer_that_raises_is_told_the_last_line_of_its_error():
+    for text, told in (("first\nsecond", "second"), ("", "no message")):
+
+        def raises(logits, labels, text=text):
+            raise ValueError(text)
+
+        failures = exercises.check("margin", raises).failures
+        assert f"it raised ValueError: {told}" in {failure.found for failure in failures}
 
 
 def test_the_import_of_the_exercises_draws_no_random_numbers():

@@ -204,6 +204,7 @@ WRONG = {
     "search_over_c": [
         ("return best", "return c", "asks"),
         ("range(steps)", "range(steps - 1)", "asks"),
+        ("range(steps)", "range(steps + 1)", "asks"),
         ("c, best = 0.0, math.inf, start, math.inf", "c, best = 0.0, math.inf, start, 0.0",
          "failure"),
         ("10 * c if high == math.inf else (low + high) / 2", "10 * c", "converges"),

@@ -19,8 +19,12 @@ from distillguard import attacks, evaluate
 from distillguard._clopper_pearson import lower_bound
 from distillguard.evaluation._hidden import FIRST_STEPS, hidden_boundary_l2
 from distillguard.evaluation._query import QueryCounter
-from distillguard.evaluation.diagnosis import _rules_attacks, _rules_comparisons, _rules_model
-from distillguard.evaluation.diagnosis import _diagnose
+from distillguard.evaluation.diagnosis import (
+    _diagnose,
+    _rules_attacks,
+    _rules_comparisons,
+    _rules_model,
+)
 from distillguard.evaluation.diagnosis._active import seen_by_last_layer
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.evaluation.diagnosis._rules import findings

@@ -1,5 +1,6 @@
 """The papers' networks have the papers' shapes; counts come from the tables, not the code."""
 
+import copy
 import pickle
 import re
 from dataclasses import dataclass
@@ -252,6 +253,15 @@ def test_normalised_inputs_are_those_of_torchvision_in_every_rank(shape):
     torch.testing.assert_close(networks.Normalized(nn.Identity(), MEAN, STD)(inputs), expected)
     one = networks.Normalized(nn.Identity(), 0.5, torch.tensor(0.25))
     torch.testing.assert_close(one(inputs), 4 * inputs - 2)
+
+
+def test_statistics_that_want_a_gradient_are_numbers_like_any():
+    std = torch.tensor([0.5, 0.25, 2.0], requires_grad=True)
+    model = networks.Normalized(nn.Identity(), torch.zeros(3, requires_grad=True), std)
+    inputs = torch.rand(5, 3)
+    found = copy.deepcopy(model)(inputs)
+    torch.testing.assert_close(found, inputs / std.detach())
+    assert not found.requires_grad
 
 
 def test_an_attack_on_raw_inputs_is_the_attack_on_normalised_ones_in_their_units():

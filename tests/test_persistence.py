@@ -239,6 +239,17 @@ def test_parameters_that_json_cannot_carry_are_told(table, tmp_path):
     assert same(found, fitted, table[0])
 
 
+@pytest.mark.parametrize(
+    ("weights", "kept"),
+    [({}, True), ({"a": 2.0}, True), ({0: 2.0}, False), ({"a": 2.0, 0: 1.0}, False)],
+)
+@pytest.mark.filterwarnings("ignore:class_weight could not be saved")
+def test_a_mapping_is_saved_with_names_for_keys_and_else_not_at_all(table, tmp_path, weights, kept):
+    fitted = tiny().fit(*table).set_params(class_weight=weights)
+    fitted.save(tmp_path)
+    assert load(tmp_path).class_weight == (weights if kept else None)
+
+
 def test_the_callers_module_and_random_numbers_are_left_alone(table, tmp_path):
     network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     before = [tensor.clone() for tensor in network.state_dict().values()]

@@ -100,8 +100,9 @@ def test_trades_by_hand():
 
 def test_label_smoothing_is_torchs():
     z, y = torch.randn(6, 5, dtype=torch.float64), torch.arange(6) % 5
-    theirs = nn.functional.cross_entropy(z, y, label_smoothing=0.1, reduction="none")
-    torch.testing.assert_close(functional.smoothed_cross_entropy(z, y, 0.1), theirs)
+    for share in (0, 0.1, 1):
+        theirs = nn.functional.cross_entropy(z, y, label_smoothing=share, reduction="none")
+        torch.testing.assert_close(functional.smoothed_cross_entropy(z, y, share), theirs)
 
 
 def test_the_clean_branch_of_trades_is_not_detached():
@@ -186,6 +187,7 @@ def test_gradients_are_those_of_finite_differences(loss):
     [
         (lambda: functional.kl_divergence(EVEN, torch.zeros(1, 3)), "target_logits must have the"),
         (lambda: functional.trades_loss(EVEN, EVEN, FIRST, beta=-1), "beta must be"),
+        (lambda: functional.mart_loss(EVEN, EVEN, FIRST, beta=-1), "beta must be"),
         (lambda: functional.rslad_loss(EVEN, EVEN, EVEN, alpha=2), "alpha must be in"),
         (lambda: functional.ard_loss(EVEN, EVEN, EVEN, FIRST, temperature=0), "temperature must"),
         (lambda: functional.smoothed_cross_entropy(EVEN, FIRST, 1.5), "smoothing must be in"),

@@ -481,6 +481,13 @@ def test_bad_settings_of_a_fit_are_refused(settings, message):
         ParametricLaw.fit(GOOD, **settings)
 
 
+@pytest.mark.parametrize("flops_factor", [-1.0, 0.0, math.nan])
+def test_an_envelope_of_no_compute_is_refused(flops_factor):
+    message = f"flops_factor must be a finite number above 0, got {flops_factor}"
+    with pytest.raises(ValueError, match=message):
+        EnvelopeLaw.fit(GOOD, flops_factor=flops_factor)
+
+
 def test_other_bad_input_is_refused():
     law = BARTOLDSON2024_PARAMETRIC
     with pytest.raises(TypeError, match=r"runs must be a mapping of columns.*, got int"):
@@ -532,7 +539,8 @@ def test_displays_draw_the_laws_answers_with_bands_and_runs():
     runs = simulated(law, 20, fids=[1.65, 6.8])
     fit = ParametricLaw.fit(runs, n_starts=2, n_bootstrap=5, random_state=0)
     assert fit.law.reference_fid == 1.65
-    fitted = LossDisplay.from_fit(fit, fid=6.8, ax=drawn.ax_)
+    fitted = LossDisplay.from_fit(fit, fid=6.8, name="runs", ax=drawn.ax_)
+    assert fitted.line_.get_label() == "runs"
     assert fitted.ax_ is drawn.ax_
     band, points = fitted.ax_.collections
     spent = 7822 * runs["parameters"] * runs["data"]
