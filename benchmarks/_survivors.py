@@ -300,5 +300,317 @@ SETTLED: dict[str, tuple[str, str]] = {
         "test",
         "tests/test_training.py::test_a_precision_is_that_of_weights_and_of_products",
     ),
+    "_files.py check_writable: context: with _naming(path) -> if True": (
+        "test",
+        "tests/test_state.py::test_a_place_that_cannot_be_written_is_told_by_the_file_that_was_asked_for",
+    ),
+    "_copies.py want_gradients_alike: junction: and -> or": (
+        "test",
+        "tests/test_any_network.py::test_networks_that_deepcopy_refuses_are_copied_and_trained",
+    ),
+    "_geometry.py _l1_sample: branches: drawn[:, dimension + 1 :] < 0.5, -1.0, 1.0 -> drawn[:, dimension + 1 :] < 0.5, 1.0, -1.0": (
+        "equivalent",
+        "a sign of each with probability one half: the mirror image is as likely",
+    ),
+    "_random.py top: constant: 24 -> 48": (
+        "test",
+        "tests/test_random.py::test_the_largest_uniform_number_is_the_last_below_one",
+    ),
+    "_model_kinds.py _builds_a_module: ending: return False -> pass": (
+        "test",
+        "tests/test_usual_mistakes.py::test_a_usual_mistake_gets_its_sentence",
+    ),
+    '_cli/_demo.py draw: call: _show(axis, image, f"{prediction}\\nL2 {distance:.2f}") -> pass': (
+        "test",
+        "tests/test_examples.py::test_the_quickstart_writes_its_table_report_and_picture",
+    ),
+    "_data/_open.py _in_memory: constant: 1 -> 2 (2)": (
+        "test",
+        "tests/test_usual_mistakes.py::test_a_usual_mistake_gets_its_sentence",
+    ),
+    "_data/_spec.py _are_beyond: reduction: max -> min (2)": (
+        "test",
+        "tests/test_evaluation.py::test_bytes_within_the_bounds_of_their_own_channel_are_inputs_like_any",
+    ),
+    "adaptive/_surrogate.py distil_surrogate.learn: reduction: argmax -> argmin": (
+        "equivalent",
+        "the labels serve an accuracy in the student's history, which nobody is given; it learns from the answers",
+    ),
+    "adaptive/_surrogate.py distil_surrogate: keyword: , rejects=rejects(model) -> nothing": (
+        "test",
+        "tests/test_rejection.py::test_a_student_of_a_model_that_rejects_has_its_last_column_for_rejection",
+    ),
+    "adaptive/_gradient_from.py GradientFrom.forward: bound: inputs.detach().clone() -> inputs.detach()": (
+        "test",
+        "tests/test_adaptive.py::test_a_model_that_writes_into_its_input_leaves_it_to_the_student_as_it_was",
+    ),
+    "adaptive/_before.py StraightThroughBefore.forward: ending: return self.model(inputs) -> pass": (
+        "test",
+        "tests/test_adaptation.py::test_what_cannot_be_stepped_over_is_refused",
+    ),
+    "adaptive/_straight_through.py called: negation: isinstance(target, nn.Module) -> (not (isinstance(target, nn.Module)))": (
+        "test",
+        "tests/test_adaptive.py::test_reports_call_a_function_by_its_name_and_a_module_by_its_class",
+    ),
+    "attacks/_fab_targeted.py FastAdaptiveBoundary._linearised_step: bound: high.abs() -> high": (
+        "equivalent",
+        "where high is below 0, low is further from 0 still, and the larger of both is the same",
+    ),
+    "attacks/_deepfool.py DeepFool.start: reduction: zeros_like -> ones_like (2)": (
+        "equivalent",
+        "the first step writes it before anybody reads it",
+    ),
+    "attacks/_checks.py sounded: bound: x.clamp(lowest + 0.2 * (highest - lowest), highest - 0.1 ... -> x": (
+        "test",
+        "tests/test_any_model.py::test_gradients_are_compared_at_both_bounds_and_inside_whatever_the_images",
+    ),
+    "attacks/_square.py stripes: comparison: < -> <=": (
+        "equivalent",
+        "one number in 2^24 gets the other of two signs that are as likely",
+    ),
+    "attacks/auto_pgd/_targeted.py TargetedAutoPGD.start: constant: 1 -> 2 (2)": (
+        "equivalent",
+        "any number beyond the last step says that the run before the first is over",
+    ),
+    "attacks/auto_pgd/_targeted.py TargetedAutoPGD.step: ending: return move(model, state) -> pass": (
+        "equivalent",
+        "what follows takes all rows out and puts them back: the same values by way of a copy",
+    ),
+    "attacks/carlini_wagner/_l0.py SparseDescent.descended: branches: reached, THRESHOLD_CHANGE, -THRESHOLD_CHANGE -> reached, -THRESHOLD_CHANGE, THRESHOLD_CHANGE": (
+        "test",
+        "tests/test_carlini_wagner.py::test_l0_changes_no_more_of_a_digit_than_a_like_descent_in_as_few_steps",
+    ),
+    "attacks/carlini_wagner/_multi_target.py MultiTargetDescent.searched: ending: return state -> pass": (
+        "equivalent",
+        "what follows changes the examples that search, of which there are none",
+    ),
+    "attacks/carlini_wagner/_l0.py SparseDescent.step: arithmetic: & -> | (3)": (
+        "test",
+        "tests/test_carlini_wagner.py::test_l0_changes_no_more_of_a_digit_than_a_like_descent_in_as_few_steps",
+    ),
+    "datasets/_image_files.py read_cifar10_binary: constant: 1 -> 2 (2)": (
+        "equivalent",
+        "NumPy takes any negative size for the one that follows from the others",
+    ),
+    "defenses/_network.py LayeredNetwork.alarm: reduction: new_zeros -> new_ones": (
+        "equivalent",
+        "each row is written by the detector that is first there",
+    ),
+    "defenses/_layer.py Layer.forward: context: with torch.set_grad_enabled(torch.is_grad_enabled() and n... -> if True": (
+        "test",
+        "tests/test_defenses.py::test_a_layer_whose_way_back_is_the_identity_may_compute_in_numpy",
+    ),
+    "estimators/_settings.py TrainingSettings.__post_init__: constant: 1 -> 0 (2)": (
+        "test",
+        "tests/test_distiller.py::test_wrong_parameters_are_refused_with_the_rule_and_the_value",
+    ),
+    "estimators/_calibration.py calibrate_offset: bound: last.abs() -> last": (
+        "equivalent",
+        "a hair above any rounding of a lead above 0, whose larger part is best.abs() or last itself",
+    ),
+    "evaluation/_layer_by_layer.py _Trial.in_stages: ending: break -> pass": (
+        "test",
+        "tests/test_layer_by_layer.py::test_the_whole_is_not_asked_about_examples_of_which_none_are_left",
+    ),
+    "evaluation/_state_format.py _check_kept: sign: -1 -> 1 (2)": (
+        "equivalent",
+        "a key without an axis is refused a few lines later, where every column is",
+    ),
+    "evaluation/_curves.py Search.distances: bound: inputs.clone() -> inputs": (
+        "test",
+        "tests/test_curves.py::test_attacks_that_work_in_place_are_measured_like_those_that_do_not",
+    ),
+    "evaluation/_adapted_forms.py labelled: keyword: dim=1 -> nothing": (
+        "equivalent",
+        "PyTorch sorts the last axis by default, and logits have two",
+    ),
+    "evaluation/_transfer.py Trial.correct: call: check_label_range(labels, n_classes_of(model, logits)) -> pass": (
+        "test",
+        "tests/test_attack_arguments.py::test_a_mistake_in_curves_histograms_and_transfer_gets_its_sentence",
+    ),
+    "evaluation/_layer_report.py LayerReport._rows: reduction: sum -> mean": (
+        "test",
+        "tests/test_layer_by_layer.py::test_shares_print_with_their_wilson_intervals",
+    ),
+    "evaluation/_transfer.py Trial.correct: context: with noted(f\"in transfer_matrix's clean pass through {nam... -> if True": (
+        "test",
+        "tests/test_attack_arguments.py::test_an_error_in_the_clean_pass_of_a_matrix_names_the_model",
+    ),
+    "evaluation/diagnosis/_diagnose.py convergence: negation: probe.anywhere(~most) and probe.anywhere(fell) -> (not (probe.anywhere(~most) and probe.anywhere(fell)))": (
+        "test",
+        "tests/test_masking.py::test_once_something_fell_the_longer_attack_goes_on_to_all_that_is_left",
+    ),
+    "evaluation/diagnosis/_diagnose.py doubtful: comparison: > -> >=": (
+        "equivalent",
+        "where nothing was compared among the first examples, there are no others",
+    ),
+    "evaluation/diagnosis/_gradients.py at_bounds: sign: ~outer.isfinite() -> outer.isfinite()": (
+        "test",
+        "tests/test_findings.py::test_gradients_that_a_bound_leaves_as_they_are_are_not_counted_as_lost",
+    ),
+    "evaluation/diagnosis/_active.py active_test: junction: and -> or (2)": (
+        "test",
+        "tests/test_findings.py::test_sound_attacks_pass_their_own_test",
+    ),
+    "evaluation/diagnosis/_probes.py noise: bound: inputs.clone() -> inputs": (
+        "equivalent",
+        "it is given a copy, and a point of the ball fools at whatever distance",
+    ),
+    "evaluation/diagnosis/_diagnose.py within_budget: reduction: any -> all": (
+        "test",
+        "tests/test_findings.py::test_what_is_lost_outside_the_ball_is_not_called_a_weak_attack",
+    ),
+    "evaluation/diagnosis/_probe.py Probe.once: call: self.run.progress.tell(name) -> pass": (
+        "test",
+        "tests/test_findings.py::test_the_progress_bar_is_full_when_all_is_done_and_not_before",
+    ),
+    "evaluation/diagnosis/_rules_model.py zero_gradients: arithmetic: / -> * (6)": (
+        "test",
+        "tests/test_masking.py::test_underflow_is_told_from_flatness",
+    ),
+    "evaluation/report/_report.py RobustnessReport: constant: False -> True": (
+        "test",
+        "tests/test_report.py::test_the_repr_of_a_report_has_nothing_that_is_as_long_as_the_data",
+    ),
+    "evaluation/report/_report.py RobustnessReport: keyword: repr=False -> nothing": (
+        "test",
+        "tests/test_report.py::test_the_repr_of_a_report_has_nothing_that_is_as_long_as_the_data",
+    ),
+    "evaluation/_adapted_forms.py labelled: arithmetic: / -> * (3)": (
+        "test",
+        "tests/test_adaptation.py::test_a_model_that_tells_the_class_alone_is_searched_by_labels_before_a_student",
+    ),
+    "evaluation/_evaluate.py as_bounds: bound: torch.as_tensor(high).detach() -> torch.as_tensor(high)": (
+        "equivalent",
+        "attacks of this package alone are given the bounds, and they detach what they ask and return",
+    ),
+    "evaluation/report/_consistency.py _classes: junction: and -> or": (
+        "test",
+        "tests/test_report.py::test_a_report_of_classes_that_cannot_be_is_refused_though_they_add_up",
+    ),
+    "evaluation/report/_notes.py adapted: call: lines.append( f\"Queried in place of the model: {'; '.join... -> pass": (
+        "test",
+        "tests/test_adaptive_evaluation.py::test_a_stand_in_of_ours_is_seen_wherever_it_is_asked",
+    ),
+    "evaluation/report/_schema.py _has_default: returned: part.default is not MISSING or part.default_factory is no... -> not (part.default is not MISSING or part.default_factory ...": (
+        "test",
+        "tests/test_report.py::test_a_report_saved_by_an_earlier_version_is_read_compared_and_judged_again",
+    ),
+    "exercises/_adapted_gradients.py straight_through: bound: (function(inputs) - inputs).detach() -> function(inputs) - inputs": (
+        "test",
+        "tests/test_exercises.py::test_a_task_is_whole_and_its_solution_passes_from_its_text_alone",
+    ),
+    "exercises/_defensive_distillation.py _share_cases: constant: 1.0 -> 2.0 (5)": (
+        "equivalent",
+        "a network of two classes to count on: another slope is as good a case",
+    ),
+    "exercises/_task.py _last_line: junction: or -> and": (
+        "test",
+        "tests/test_exercises.py::test_an_answer_that_raises_is_told_the_last_line_of_its_error",
+    ),
+    'exercises/_search_and_saliency.py _calls: ending: return f"it asked {len(asked)} times" -> pass': (
+        "test",
+        "tests/test_exercises_answers.py::test_a_wrong_answer_fails_a_property_that_says_why",
+    ),
+    "exercises/_defensive_distillation.py soft_labels: context: with torch.no_grad() -> if True": (
+        "test",
+        "tests/test_exercises.py::test_a_task_is_whole_and_its_solution_passes_from_its_text_alone",
+    ),
+    "exercises/_scaling_laws.py _budgets: constant: 0.5 -> 1.0 (5)": (
+        "equivalent",
+        "the coefficients of a law: another law is as good a case",
+    ),
+    "exercises/_scaling_laws.py _budgets: constant: 0.5 -> 0.25 (5)": (
+        "equivalent",
+        "the coefficients of a law: another law is as good a case",
+    ),
+    "exercises/_robust_training.py _never_below: comparison: >= -> >": (
+        "equivalent",
+        "slack for rounding, which no loss exceeds by exactly this much",
+    ),
+    "exercises/_adapted_gradients.py _identity_slope: bound: inputs.clone() -> inputs": (
+        "equivalent",
+        "the cases of a property are made anew for each answer, and nobody else has the tensor",
+    ),
+    'exercises/_task.py Task.__post_init__: call: object.__setattr__(self, "statement", " ".join(self.state... -> pass': (
+        "test",
+        "tests/test_exercises.py::test_a_task_is_whole_and_its_solution_passes_from_its_text_alone",
+    ),
+    "exercises/_properties.py differ: junction: or -> and": (
+        "test",
+        "tests/test_exercises.py::test_an_answer_that_is_no_pair_where_one_is_due_is_told_so",
+    ),
+    "functional/_robust_losses.py smoothed_cross_entropy: constant: 0 -> 1": (
+        "test",
+        "tests/test_robust.py::test_label_smoothing_is_torchs",
+    ),
+    'functional/_robust_losses.py mart_loss: call: check_not_negative("beta", beta) -> pass': (
+        "test",
+        "tests/test_robust.py::test_numbers_out_of_range_are_refused",
+    ),
+    "networks/_wrappers.py _statistic: bound: torch.as_tensor(values, dtype=torch.float64).detach() -> torch.as_tensor(values, dtype=torch.float64)": (
+        "test",
+        "tests/test_networks.py::test_statistics_that_want_a_gradient_are_numbers_like_any",
+    ),
+    "persistence/_answers.py check_answers: constant: 0 -> 1": (
+        "equivalent",
+        "a network that answers otherwise under another seed has no answers in its save",
+    ),
+    "persistence/_manifest.py _plain: reduction: all -> any": (
+        "test",
+        "tests/test_persistence.py::test_a_mapping_is_saved_with_names_for_keys_and_else_not_at_all",
+    ),
+    "scaling_laws/_displays.py _Display.from_fit: keyword: , name=name -> nothing": (
+        "test",
+        "tests/test_scaling_laws.py::test_displays_draw_the_laws_answers_with_bands_and_runs",
+    ),
+    'scaling_laws/_envelope.py EnvelopeLaw.fit: call: check_positive("flops_factor", flops_factor) -> pass': (
+        "test",
+        "tests/test_scaling_laws.py::test_an_envelope_of_no_compute_is_refused",
+    ),
+    "testing/_answers.py plain_points: constant: 2 -> 1": (
+        "test",
+        "tests/test_testing_models.py::test_a_network_is_asked_within_the_bounds_alone",
+    ),
+    "testing/_slopes.py true_gradient: comparison: <= -> <": (
+        "equivalent",
+        "no difference of two slopes above rounding is exactly this share of the larger",
+    ),
+    "testing/_parts.py of_model.found: negation: subject.detects -> (not (subject.detects))": (
+        "test",
+        "tests/test_testing_defenses.py::test_a_fault_is_named_and_no_other",
+    ),
+    "testing/_learning.py inputs_kept: keyword: axis=1 -> nothing": (
+        "test",
+        "tests/test_testing_classifiers.py::test_the_rows_that_were_written_into_are_counted_and_shown",
+    ),
+    "testing/_attack_subject.py examples: bound: images[1].round() -> images[1]": (
+        "test",
+        "tests/test_testing_attacks.py::test_an_attack_is_asked_about_grey_black_and_white_images_and_black_and_white_pixels",
+    ),
+    "testing/_points.py batch_independence: ending: return -> pass (2)": (
+        "equivalent",
+        "run() reads the first broken promise of a check and no more",
+    ),
+    "training/_loop.py _Totals.add: constant: 0 -> 1": (
+        "test",
+        "tests/test_processes.py::test_an_example_without_weight_counts_for_no_figure_of_an_epoch",
+    ),
+    "training/_runtime.py _quiet: call: logger.setLevel(logging.ERROR) -> pass": (
+        "test",
+        "tests/test_training.py::test_fabrics_log_and_warnings_are_silent_while_it_is_set_up",
+    ),
+    "training/_average.py Average.update: bound: parameter.detach() -> parameter": (
+        "test",
+        "tests/test_callbacks.py::test_the_average_follows_its_recurrence",
+    ),
+    "training/_scaled_head.py _multiplies: context: with torch.no_grad() -> if True": (
+        "test",
+        "tests/test_training.py::test_the_head_is_found_by_what_its_weights_do_to_the_logits",
+    ),
+    "training/_loop.py _Stage.trained: keyword: set_to_none=True -> nothing": (
+        "equivalent",
+        "PyTorch's default since 2.0, and no longer written",
+    ),
 }
 """By the fault's name: ("test", which one) or ("equivalent", why)."""

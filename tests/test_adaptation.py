@@ -156,8 +156,13 @@ def elsewhere(x):
 
 
 def test_a_model_that_tells_the_class_alone_is_searched_by_labels_before_a_student(network, data):
-    """Of its like with margins the search asks nothing."""
-    ELSEWHERE["network"], told = network, {}
+    """Of its like with margins the search asks nothing; neither is asked beyond the bounds."""
+
+    def bounded(x):
+        assert ((x >= 0) & (x <= 1)).all()
+        return network(x)
+
+    ELSEWHERE["network"], told = bounded, {}
     for name, answer in (
         ("labels", lambda x: 5.0 * nn.functional.one_hot(elsewhere(x).argmax(dim=1), 10)),
         ("margins", lambda x: elsewhere(x).detach()),

@@ -14,7 +14,8 @@ import torch
 from distillguard import UndefendedClassifier, datasets
 from distillguard._data._batch import Batch
 from distillguard._processes import Processes
-from distillguard.training import Runtime
+from distillguard.training import BatchLosses, Runtime
+from distillguard.training._loop import _Totals
 
 SCRIPT = """
     import dataclasses, json, os, sys
@@ -232,6 +233,13 @@ def test_the_parts_of_a_batch_are_the_batch_and_weigh_as_its_mean(n, count):
         seen += part.indices.tolist() if weight else []
     assert sorted(seen) == list(range(n))
     assert total == pytest.approx(losses.mean().item(), rel=1e-6)
+
+
+def test_an_example_without_weight_counts_for_no_figure_of_an_epoch():
+    totals, logits = _Totals(Runtime("cpu", "32-true")), torch.tensor([[2.0, 1.0], [0.0, 3.0]])
+    totals.add(BatchLosses(torch.tensor([1.0, 4.0]), logits), torch.tensor([0, 0]), 1.0)
+    totals.add(BatchLosses(torch.tensor([9.0]), logits[:1]), torch.tensor([0]), 0.0)
+    assert totals.means() == {"loss": 2.5, "accuracy": 0.5}
 
 
 def test_an_attack_that_fails_in_one_process_is_told_in_all(told):

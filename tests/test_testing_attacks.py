@@ -145,6 +145,19 @@ def test_norm_and_epsilon_are_those_that_a_partial_fixes():
         check_attack(partial(attacks.fgsm, epsilon=0.3, norm="l2"), norm="linf", epsilon=0.1)
 
 
+def test_an_attack_is_asked_about_grey_black_and_white_images_and_black_and_white_pixels():
+    kinds = set()
+
+    def notes(points, inputs):
+        for image in inputs:
+            values = set(image.unique().tolist())
+            kinds.add(tuple(sorted(values)) if values <= {0, 1} else "grey")
+        return points
+
+    check_attack(around(notes), skip="failures-unchanged")
+    assert kinds == {"grey", (0.0,), (1.0,), (0.0, 1.0)}
+
+
 def test_promises_that_an_attack_does_not_make_are_skipped():
     check_attack(around(rounds_up), **BUDGET, skip="budget")
     with pytest.raises(ValueError, match=r"^skip must be one of 'returns'"):

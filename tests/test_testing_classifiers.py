@@ -297,6 +297,12 @@ def test_a_fault_is_named_and_no_other(estimator):
     assert each_once_with_an_example(broken(estimator)) == {FAULTS[estimator]}
 
 
+def test_the_rows_that_were_written_into_are_counted_and_shown():
+    (one,) = broken(Standardises())
+    assert one.message.endswith("got other values in 60 of 60 rows")
+    assert one.example.shape[1:] == (4,)
+
+
 def test_the_sound_one_among_them_passes():
     check_classifier(Centroids())
 

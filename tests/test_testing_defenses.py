@@ -235,6 +235,8 @@ def test_a_fault_is_named_and_no_other(name):
         check_defense(part, skip=() if promises == "pickle" else "pickle")
     expected = {promises} if isinstance(promises, str) else promises
     assert each_once_with_an_example(caught.value.broken) == expected
+    other = "layer must" if name.startswith("detector") else "detector must"
+    assert not any(one.message.startswith(other) for one in caught.value.broken)
 
 
 def test_the_smallest_example_shows_the_fault():

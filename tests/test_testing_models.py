@@ -211,6 +211,18 @@ HONEST = {
 }
 
 
+def test_a_network_is_asked_within_the_bounds_alone():
+    asked = []
+
+    def noting(x):
+        asked.extend(x.detach().aminmax())
+        return network(x - 2)
+
+    network = mlp()
+    check_model(noting, 2 + images(), bounds=(2.0, 3.0))
+    assert 2 <= min(asked) < max(asked) <= 3
+
+
 @pytest.mark.parametrize("name", HONEST)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("seed", range(3))

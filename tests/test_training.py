@@ -1,6 +1,7 @@
 """The loop's own promises: the last layer in units of T, devices, schedules, side effects."""
 
 import copy
+import logging
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from torch.nn.utils import prune
 from distillguard import UndefendedClassifier
 from distillguard.networks import Scaled
 from distillguard.training import Runtime, make_scheduler, multiply_logits, scaled_head
+from distillguard.training._runtime import _quiet
 from distillguard.training._scaled_head import find_head
 
 INPUTS = torch.linspace(0, 1, 24).reshape(2, 12)
@@ -344,3 +346,23 @@ def test_a_processor_that_emulates_bfloat16_is_told(monkeypatch, capabilities, p
     told = [str(each.message) for each in caught if "bfloat16" in str(each.message)]
     assert len(told) == warned
     assert all(f"precision={precision!r}" in each for each in told)
+
+
+def test_fabrics_log_and_warnings_are_silent_while_it_is_set_up():
+    logger, heard = logging.getLogger("lightning_fabric"), []
+    handler = logging.Handler()
+    handler.emit = heard.append
+    logger.addHandler(handler)
+    level = logger.level
+    try:
+        logger.setLevel(logging.INFO)
+        with _quiet():
+            logger.info("Using bfloat16")
+            logger.warning("No device")
+            warnings.warn("renamed", stacklevel=1)
+        assert heard == []
+        logger.info("of somebody else")
+        assert len(heard) == 1
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)

@@ -24,8 +24,7 @@ class Average:
     def update(self) -> None:
         """Move towards the live weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        live = [parameter.detach() for parameter in self.network.parameters()]
-        torch._foreach_lerp_(self.weights, live, 1 - decay)
+        torch._foreach_lerp_(self.weights, list(self.network.parameters()), 1 - decay)
         self.updates += 1
 
     @contextmanager

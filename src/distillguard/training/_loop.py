@@ -187,7 +187,7 @@ class _Stage:
                 with _told_of_single_examples(batch):
                     scored = self.scored(batch)
 
-                self.stepper.zero_grad(set_to_none=True)
+                self.stepper.zero_grad()
                 runtime.fabric.backward(scored.losses.sum() * weight)
                 if plan.gradient_clip is not None:
                     runtime.clip(network, self.stepper, plan.gradient_clip)

@@ -109,14 +109,13 @@ def _multiplies(
     """Whether the weights times a factor give the logits times that factor, but for a shift."""
     weights = [getattr(owner, name) for owner, name in _weights(head)]
     before = [weight.detach().clone() for weight in weights]
-    with torch.no_grad():
-        try:
-            for weight in weights:
-                weight.mul_(factor)
-            found = _ask(network, inputs)
-        finally:
-            for weight, value in zip(weights, before, strict=True):
-                weight.copy_(value)
+    try:
+        for weight in weights:
+            weight.mul_(factor)
+        found = _ask(network, inputs)
+    finally:
+        for weight, value in zip(weights, before, strict=True):
+            weight.copy_(value)
     wanted = factor * logits
     slack = max(1e-3, 8 * torch.finfo(logits.dtype).eps)
     return bool(0 < wanted.abs().max() < torch.inf) and bool(
@@ -186,7 +185,10 @@ def _shared(network: nn.Module, layer: nn.Module) -> bool:
 
 @contextmanager
 def _no_zeros(network: nn.Module) -> Iterator[None]:
-    """Fill what begins as zeros, such as biases and BatchNorm's means, to see what it does."""
+    """Fill what begins as zeros, such as biases and BatchNorm's means, to see what it does.
+
+    No gradients are recorded meanwhile.
+    """
     generator = torch.Generator().manual_seed(0)
     tensors = filter(_known, chain(network.parameters(), network.buffers()))
     zeros = [tensor for tensor in tensors if not tensor.detach().any()]
