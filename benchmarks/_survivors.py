@@ -3,8 +3,8 @@
 The results of ``SAMPLES`` have the verdicts of ``benchmarks.mutants_by_rule`` as they came out: a
 survivor survived the tests asked within the limit of seconds. Each was planted again by hand. Here it
 has the test that failed with it in place, one that the limit had left out or that was written since;
-or the reason why nothing changes that anybody could observe or was promised. Where the code was
-rewritten so that the fault is no longer possible, it has the test of what it does now.
+or the reason why nothing changes that anybody could observe or was promised; or how the code was
+simplified since, so that the fault is no longer possible.
 
 When a sample is judged anew, the equivalent ones belong into ``_equivalent_faults.py``, and its
 survivors here give way to the new ones.
@@ -305,8 +305,8 @@ SETTLED: dict[str, tuple[str, str]] = {
         "tests/test_state.py::test_a_place_that_cannot_be_written_is_told_by_the_file_that_was_asked_for",
     ),
     "_copies.py want_gradients_alike: junction: and -> or": (
-        "test",
-        "tests/test_any_network.py::test_networks_that_deepcopy_refuses_are_copied_and_trained",
+        "gone",
+        "every parameter is set, whatever it was, and there is no second condition",
     ),
     "_geometry.py _l1_sample: branches: drawn[:, dimension + 1 :] < 0.5, -1.0, 1.0 -> drawn[:, dimension + 1 :] < 0.5, 1.0, -1.0": (
         "equivalent",
@@ -317,8 +317,8 @@ SETTLED: dict[str, tuple[str, str]] = {
         "tests/test_random.py::test_the_largest_uniform_number_is_the_last_below_one",
     ),
     "_model_kinds.py _builds_a_module: ending: return False -> pass": (
-        "test",
-        "tests/test_usual_mistakes.py::test_a_usual_mistake_gets_its_sentence",
+        "gone",
+        "methods and cached functions are asked what they return, as functions are",
     ),
     '_cli/_demo.py draw: call: _show(axis, image, f"{prediction}\\nL2 {distance:.2f}") -> pass': (
         "test",
@@ -345,8 +345,8 @@ SETTLED: dict[str, tuple[str, str]] = {
         "tests/test_adaptive.py::test_a_model_that_writes_into_its_input_leaves_it_to_the_student_as_it_was",
     ),
     "adaptive/_before.py StraightThroughBefore.forward: ending: return self.model(inputs) -> pass": (
-        "test",
-        "tests/test_adaptation.py::test_what_cannot_be_stepped_over_is_refused",
+        "gone",
+        "a question without a gradient is asked in the same way as one with it",
     ),
     "adaptive/_straight_through.py called: negation: isinstance(target, nn.Module) -> (not (isinstance(target, nn.Module)))": (
         "test",
@@ -601,16 +601,20 @@ SETTLED: dict[str, tuple[str, str]] = {
         "tests/test_training.py::test_fabrics_log_and_warnings_are_silent_while_it_is_set_up",
     ),
     "training/_average.py Average.update: bound: parameter.detach() -> parameter": (
-        "test",
-        "tests/test_callbacks.py::test_the_average_follows_its_recurrence",
+        "gone",
+        "the parameters themselves are read, as no gradient is recorded there",
     ),
     "training/_scaled_head.py _multiplies: context: with torch.no_grad() -> if True": (
-        "test",
-        "tests/test_training.py::test_the_head_is_found_by_what_its_weights_do_to_the_logits",
+        "gone",
+        "the only caller records no gradients already",
     ),
     "training/_loop.py _Stage.trained: keyword: set_to_none=True -> nothing": (
+        "gone",
+        "it is what PyTorch does by default, and is no longer written",
+    ),
+    "training/_layout.py _there_and_back: bound: logits.detach() -> logits": (
         "equivalent",
-        "PyTorch's default since 2.0, and no longer written",
+        "both answers are compared and dropped, and the graph of each is spent",
     ),
 }
-"""By the fault's name: ("test", which one) or ("equivalent", why)."""
+"""By the fault's name: ("test", which one), ("equivalent", why) or ("gone", how)."""

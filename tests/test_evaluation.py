@@ -571,16 +571,3 @@ def test_bytes_within_the_bounds_of_their_own_channel_are_inputs_like_any():
     assert found.clean_accuracy == expected.clean_accuracy
     with pytest.raises(TypeError, match="X must be floating point, got uint8"):
         evaluate(model, pixels, labels, **settings | {"bounds": (0.0, 1.0)})
-
-
-def test_bounds_that_want_a_gradient_are_bounds_like_any():
-    generator = torch.Generator().manual_seed(0)
-    inputs, model = torch.rand(20, 3, generator=generator), nn.Linear(3, 2)
-    labels = model(inputs).argmax(dim=1)
-    ends = torch.zeros(3), torch.ones(3)
-    settings = {"epsilon": 0.3, "attacks": "quick", "random_state": 0}
-    expected = evaluate(model, inputs, labels, bounds=ends, **settings)
-    bounds = tuple(end.clone().requires_grad_() for end in ends)
-    found = evaluate(model, inputs, labels, bounds=bounds, **settings)
-    assert found.robust_accuracy == expected.robust_accuracy
-    assert all(end.grad is None for end in bounds)
