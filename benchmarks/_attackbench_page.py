@@ -1,5 +1,6 @@
 """docs/benchmarks/attackbench.md and its picture: generated from ``results/attackbench.json``."""
 
+from collections import Counter
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ TEXT = """\
 
 This page measures how close an attack comes to the least distances found by any attack, with a
 given number of passes. It is the measure of [AttackBench](https://attackbench.github.io/), at six
-budgets instead of one. {images} test images, one seed; adv-lib {adv_lib}, {date}; {devices}.
+budgets instead of one. {images} test images, one seed; adv-lib {adv_lib}, {date};
+{devices}.
 
 - *Budget*: forward plus backward passes, per image on average. An attack is stopped when they are
   spent; it is configured for as many steps as its budget allows.
@@ -204,12 +206,11 @@ def pilots(kept: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def devices(rows: list[dict[str, Any]]) -> str:
-    """Where the attacks ran, at which budgets if there are several places."""
-    names = list(dict.fromkeys(row["device"] for row in rows))
-    if len(names) == 1:
-        return names[0]
-    at = {name: sorted({row["budget"] for row in rows if row["device"] == name}) for name in names}
-    return "; ".join(f"{name} ({', '.join(map(str, at[name]))} passes)" for name in names)
+    """Where the attacks ran, and how many if there are several places."""
+    runs = Counter(row["device"] for row in rows)
+    if len(runs) == 1:
+        return f"on {next(iter(runs))}"
+    return ", ".join(f"{n} of {len(rows)} attacks on {name}" for name, n in runs.most_common())
 
 
 def command(result: dict[str, Any], found: list[dict[str, Any]]) -> str:
