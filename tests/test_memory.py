@@ -3,6 +3,7 @@
 import copy
 from collections import deque
 from functools import lru_cache, partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -57,6 +58,58 @@ class Callable:
         return self.cache(x)
 
 
+class Slotted:
+    """An object without a dictionary."""
+
+    __slots__ = ("cache",)
+
+    def __init__(self, network):
+        self.cache = Cache(network)
+
+    def __call__(self, x):
+        return self.cache(x)
+
+
+class Lambda(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def method(network):
+    return Cache(network).forward
+
+
+def partially(network):
+    return partial(lambda cache, x: cache(x), Cache(network))
+
+
+def as_attribute(network):
+    """A function that keeps its cache as an attribute of its own."""
+
+    def model(x):
+        return model.cache(x)
+
+    model.cache = Cache(network)
+    return model
+
+
+def in_a_layer(network):
+    return nn.Sequential(Lambda(around(network)))
+
+
+def in_a_hook(network):
+    """A network whose answers a hook replaces."""
+    model, cache = nn.Sequential(network), Cache(network)
+    model.register_forward_hook(lambda module, given, answer: cache(*given))
+    return model
+
+
 def around(network):
     """A function with a cache around it."""
     cache = Cache(network)
@@ -109,6 +162,12 @@ def test_the_line_of_the_remedy_attacks_the_network(network, data):
     twin = evaluate(network, *data, **SETTINGS)
     assert report.robust_accuracy == twin.robust_accuracy
     assert not model.known
+
+
+@pytest.mark.parametrize("kind", [Slotted, method, partially, as_attribute, in_a_layer, in_a_hook])
+def test_a_cache_is_found_wherever_it_is_held(kind, network, data):
+    (finding,) = memory(evaluate(kind(network), *data, adapt=False, **SETTINGS))
+    assert finding.figures["remembered"] == 1
 
 
 @pytest.mark.parametrize("radius", [0.2, 0.5, 2.4])
@@ -187,6 +246,105 @@ class Elsewhere(Counting):
         return super().forward(torch.where(clean, x, x + 0.1 * torch.randn_like(x)))
 
 
+def headless(network):
+    """A network, what a hook saw at its last layer but one, and that layer."""
+    known, last = {}, network[-1]
+    last.register_forward_pre_hook(lambda _, given: known.update(features=given[0]))
+    return known, last
+
+
+class Hooked(nn.Module):
+    """Reads what a hook put into a dictionary."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        self.known, self.last = headless(self.network)
+
+    def forward(self, x):
+        self.network(x)
+        return nn.functional.linear(self.known["features"], self.last.weight, self.last.bias)
+
+
+def hooked(network):
+    network = copy.deepcopy(network)
+    known, last = headless(network)
+
+    def model(x):
+        network(x)
+        return nn.functional.linear(known["features"], last.weight, last.bias)
+
+    return model
+
+
+def asked_before(kind):
+    """As many examples as the diagnosis asks about at once, so that old answers fit."""
+
+    def made(network):
+        model = kind(network)
+        model(torch.rand(16, 1, 8, 8))
+        return model
+
+    return made
+
+
+def prepared(network):
+    """Two functions that share a variable, which the first query fills."""
+    scale = None
+
+    def prepare():
+        nonlocal scale
+        scale = 2.0
+
+    def model(x):
+        if scale is None:
+            prepare()
+        return scale * network(x)
+
+    return model
+
+
+def by_halves(network):
+    """A function that calls itself, and counts."""
+    calls = []
+
+    def model(x):
+        calls.append(len(x))
+        return torch.cat([model(x[:4]), model(x[4:])]) if len(x) > 4 else network(x)
+
+    return model
+
+
+class Registered(Counting):
+    """Known by its place in memory to a table that all share."""
+
+    table: ClassVar = {}
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.table[id(self)] = 1.0
+
+    def forward(self, x):
+        return self.table[id(self)] * super().forward(x)
+
+
+class Odd(nn.Module):
+    """Holds what compares in ways of its own."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.names = np.array(["a", "b"])
+        self.things = np.array([None, {}], dtype=object)
+        self.sparse = torch.eye(2).to_sparse()
+        self.nowhere = torch.empty(2, device="meta")
+        self.first, self.second = np.zeros(2), torch.zeros(2)
+
+    def forward(self, x):
+        self.first, self.second = None, 3
+        return self.network(x)
+
+
 def normalised(network):
     torch.manual_seed(0)
     return nn.Sequential(nn.BatchNorm2d(1), network)
@@ -202,6 +360,14 @@ HARMLESS = {
     "normalised": normalised,
     "compiled": lambda network: torch.compile(Counting(network), backend="eager"),
     "a function": lambda network: lambda x: network(x),
+    "hooked": Hooked,
+    "hooked, asked before": asked_before(Hooked),
+    "a function with a hook": hooked,
+    "a function with a hook, asked before": asked_before(hooked),
+    "a shared variable": prepared,
+    "a function that calls itself": by_halves,
+    "registered": Registered,
+    "odd things": Odd,
 }
 
 
@@ -222,23 +388,30 @@ def test_noise_that_no_clean_example_shows_is_no_memory(network, data):
     assert not memory(report)
 
 
+class Watch:
+    """Counts what copies are asked too."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def __call__(self, _, given, __):
+        self.seen += len(given[0])
+
+    def __deepcopy__(self, memo):
+        return self
+
+
 @pytest.mark.parametrize(("kind", "asked"), [(Counting, 16), (nn.Sequential, 0)])
 def test_a_copy_is_asked_only_where_the_model_has_changed_and_counted(kind, asked, network, data):
-    seen = 0
-
-    def count(_, given, __):
-        nonlocal seen
-        seen += len(given[0])
-
-    inner = nn.Sequential(network)
+    inner, watch = nn.Sequential(network), Watch()
     model = kind(inner)
-    handle = inner.register_forward_hook(count)
+    handle = inner.register_forward_hook(watch)
     report = evaluate(model, *data, adapt=False, **SETTINGS)
     handle.remove()
     assert report.observations.recalled == asked
     (row,) = report.attacks
     costs = sum(cost.forwards for cost in report.costs.values())
-    assert seen == costs + round(row.forwards * row.attacked)
+    assert watch.seen == costs + round(row.forwards * row.attacked)
 
 
 class Holder(nn.Module):
@@ -259,6 +432,8 @@ CHANGES = {
     "an array": (np.zeros(2), lambda holder: holder.thing.put(0, 1)),
     "a buffer": (None, lambda holder: holder.kept.add_(1)),
     "an object": (Callable(Cache(None)), lambda holder: holder.thing.cache.known.append(1)),
+    "a set of values": (torch.eye(2).to_sparse(), lambda holder: holder.thing.mul_(2)),
+    "a variable": (lambda thing=[]: thing, lambda holder: holder.thing().append(1)),
     "another kind": (None, lambda holder: setattr(holder, "thing", "told")),
 }
 
@@ -305,3 +480,31 @@ def test_the_first_of_all_queries_is_every_one():
     for asked in (x, x + 1):
         torch.testing.assert_close(first(asked), x - x.mean())
     assert model.mean is None
+
+
+def test_a_copied_function_keeps_what_is_said_of_it():
+    holder = Holder()
+
+    def model(x):
+        return holder(x)
+
+    model.rejects = True
+    assert unasked(model).rejects
+
+
+def test_copies_share_what_the_originals_share():
+    count = 0
+
+    def more():
+        nonlocal count
+        count += 1
+
+    def model(x):
+        more()
+        return torch.full((len(x), 2), float(count))
+
+    kept = unasked(model).model
+    model(torch.zeros(1))
+    assert kept(torch.zeros(1))[0, 0] == 1
+    assert kept(torch.zeros(1))[0, 0] == 2
+    assert count == 1

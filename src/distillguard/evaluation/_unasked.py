@@ -3,7 +3,8 @@
 import copy
 from collections import deque
 from contextlib import suppress
-from types import CellType, FunctionType
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from .._typing import Model
 
 DEPTH = 8
 """How deep what a model holds is looked into."""
+
+FORWARD_HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
+"""Where a module holds functions that take part in its answers."""
 
 
 class Unasked(nn.Module):
@@ -56,33 +60,74 @@ def twin(model: Model) -> Any:
 
 
 def copy_of(thing: Any, known: dict[int, Any]) -> Any:
-    """Copy what a module holds, or a function around which something is remembered."""
-    if isinstance(thing, FunctionType) and held(thing):
-        cells = [CellType(copy_of(cell.cell_contents, known)) for cell in thing.__closure__ or ()]
-        defaults, keywords = copy.deepcopy((thing.__defaults__, thing.__kwdefaults__), known)
-        told = (thing.__code__, thing.__globals__, thing.__name__, defaults, tuple(cells))
-        function = FunctionType(*told)
-        function.__kwdefaults__ = keywords
-        return function
+    """Copy what a module holds, or a function around which something is remembered.
+
+    What is shared inside is shared by the copies: variables of functions, also of those that hooks
+    call, and what methods belong to.
+    """
+    if id(thing) in known:
+        return known[id(thing)]
+    if isinstance(thing, FunctionType):
+        return function_copied(thing, known) if held(thing) else thing
+    if isinstance(thing, MethodType):
+        return MethodType(copy_of(thing.__func__, known), copy_of(thing.__self__, known))
+    if isinstance(thing, partial):
+        arguments = [copy_of(each, known) for each in thing.args]
+        keywords = {name: copy_of(each, known) for name, each in thing.keywords.items()}
+        return partial(copy_of(thing.func, known), *arguments, **keywords)
     if isinstance(thing, nn.Module):
         known |= {id(parameter): parameter for parameter in thing.parameters()}
-    return copy.deepcopy(thing, known)
+    before = set(known)
+    copied = copy.deepcopy(thing, known)
+    for place in known.keys() - before:
+        if isinstance(known[place], nn.Module):
+            functions_renewed(known[place], known)
+    return copied
+
+
+def function_copied(thing: FunctionType, known: dict[int, Any]) -> FunctionType:
+    """Copy a function with the variables around it, which others may share."""
+    cells = thing.__closure__ or ()
+    met = [cell for cell in cells if id(cell) not in known]
+    known |= {id(cell): CellType() for cell in met}
+    told = (thing.__code__, thing.__globals__, thing.__name__, None)
+    function = FunctionType(*told, tuple(known[id(cell)] for cell in cells))
+    known[id(thing)] = function  # it may be a variable of its own
+    for cell in met:
+        with suppress(ValueError):  # the variable may have no value yet
+            known[id(cell)].cell_contents = copy_of(cell.cell_contents, known)
+    function.__defaults__, function.__kwdefaults__ = copy.deepcopy(
+        (thing.__defaults__, thing.__kwdefaults__), known
+    )
+    vars(function).update({name: copy_of(each, known) for name, each in vars(thing).items()})
+    return function
+
+
+def functions_renewed(module: nn.Module, known: dict[int, Any]) -> None:
+    """Let a copy of a module hold copies of its functions; ``copy.deepcopy`` keeps them."""
+    own = vars(module)
+    for holder in (own, *(each for each in own.values() if isinstance(each, dict))):
+        for name, each in holder.items():
+            if isinstance(each, FunctionType):
+                holder[name] = copy_of(each, known)
 
 
 def has_changed(before: Unasked, model: Model) -> bool:
     """Whether a model holds anything else than it did before: numbers, tensors, or more of them."""
-    return differs(before.model, getattr(model, "_orig_mod", model), DEPTH, set())
+    with suppress(Exception):  # what is compared is foreign as well
+        return differs(before.model, getattr(model, "_orig_mod", model), DEPTH, set())
+    return False
 
 
 def differs(old: Any, new: Any, depth: int, seen: set[int]) -> bool:
     """Compare what two objects hold; of what cannot be looked into nothing is said."""
     if old is new or id(new) in seen or not depth:
         return False
-    if isinstance(new, bool | int | float | str | bytes | None):
-        return bool(old != new)
-    seen.add(id(new))
     if type(old) is not type(new):
         return True
+    if isinstance(new, bool | int | float | str | bytes):
+        return bool(old != new)
+    seen.add(id(new))
     if isinstance(new, Tensor | np.ndarray):
         return not same_values(old, new)
     if isinstance(new, set | frozenset):
@@ -106,24 +151,41 @@ def entries_differ(old: dict[Any, Any], new: dict[Any, Any], depth: int, seen: s
 
 
 def held(thing: Any) -> dict[str, Any]:
-    """What an object holds, but for the parts, the hooks and the mode of a module.
+    """What an object holds, but for the parts and the mode of a module, and hooks of no answer.
 
-    A function holds what is around it and its defaults.
+    A function holds what is around it and its defaults, a method what it belongs to.
     """
+    own = dict(getattr(thing, "__dict__", {}))
     if isinstance(thing, FunctionType):
-        around = [cell.cell_contents for cell in thing.__closure__ or ()]
-        values = [*around, thing.__defaults__, thing.__kwdefaults__]
-        return {str(place): value for place, value in enumerate(values) if value is not None}
-    own = getattr(thing, "__dict__", {})
-    if not isinstance(thing, nn.Module):
-        return dict(own)
-    aside = {"training", "_modules", "_parameters"}
-    return {name: own[name] for name in own if name not in aside and "_hooks" not in name}
+        around = zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True)
+        for name, cell in around:
+            with suppress(ValueError):  # the variable may have no value yet
+                own[name] = cell.cell_contents
+        defaults = {"defaults": thing.__defaults__, "keywords": thing.__kwdefaults__}
+        return own | {name: each for name, each in defaults.items() if each is not None}
+    if isinstance(thing, MethodType):
+        return {"self": thing.__self__, "function": thing.__func__}
+    if isinstance(thing, partial):
+        return own | {"function": thing.func, "args": thing.args, "keywords": thing.keywords}
+    if isinstance(thing, nn.Module):
+        aside = {"training", "_modules", "_parameters"}
+        aside |= {name for name in own if "_hooks" in name} - FORWARD_HOOKS
+        return {name: own[name] for name in own if name not in aside}
+    slots = [getattr(kind, "__slots__", ()) for kind in type(thing).__mro__]
+    names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
+    return {name: getattr(thing, name) for name in names if hasattr(thing, name)} | own
 
 
 def same_values(old: Any, new: Any) -> bool:
-    """Whether two tensors or arrays are equal, bit for bit or both NaN."""
+    """Whether two tensors or arrays are equal, bit for bit or both NaN.
+
+    Of what cannot be compared, such as arrays of objects, nothing is said.
+    """
     if old.shape != new.shape or old.dtype != new.dtype:
         return False
-    old, new = torch.as_tensor(old), torch.as_tensor(new)
-    return bool(((old == new) | ((old != old) & (new != new))).all())
+    with suppress(Exception):
+        old, new = torch.as_tensor(old), torch.as_tensor(new)
+        if old.layout != torch.strided:
+            old, new = old.to_dense(), new.to_dense()
+        return bool(((old == new) | ((old != old) & (new != new))).all())
+    return True
