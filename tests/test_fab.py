@@ -177,6 +177,17 @@ def test_a_long_single_precision_problem_is_solved_to_rounding(norm):
     )
 
 
+@each_norm
+@pytest.mark.parametrize("factor", [2.0**-120, 2.0**-100, 2.0**100])
+def test_a_step_does_not_mind_the_scale(norm, factor):
+    points = greys(4, 50).float()
+    normal = torch.randn(4, 50, generator=torch.Generator().manual_seed(1))
+    gap = torch.tensor([1e-3, -3.0, 5.0, -8000.0])
+    expected = step_to_hyperplane(points, normal, gap, norm, 0, 1)
+    steps = step_to_hyperplane(points, factor * normal, factor * gap, norm, 0, 1)
+    torch.testing.assert_close(steps, expected)
+
+
 def test_half_precision_is_solved_in_single():
     points = torch.full((1, 2000), 0.5, dtype=torch.bfloat16)
     normal = torch.ones(1, 2000, dtype=torch.bfloat16)

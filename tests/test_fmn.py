@@ -209,6 +209,18 @@ def test_the_scale_of_the_logits_makes_no_difference(tangled, norm, factor):
     torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("factor", [2.0**-100, 2.0**100])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_nor_does_a_scale_whose_squares_leave_single_precision(tangled, norm, factor):
+    model = tangled.eval().float()
+    inputs = inputs_of(6, seed=1).float()
+    labels = model(inputs).argmax(dim=1)
+    expected = fmn(model, inputs, labels, norm=norm, steps=20)
+    assert (expected != inputs).any()
+    adversarial = fmn(lambda points: factor * model(points), inputs, labels, norm=norm, steps=20)
+    torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-6)
+
+
 def test_without_a_slope_nothing_moves_and_nothing_breaks():
     inputs = inputs_of(3)
     flat = Recording(lambda points: points[:, :2] * 0 + torch.tensor([2.0, 0.0]))

@@ -31,21 +31,29 @@ def step_to_hyperplane(
     ends in the corner nearest to it. A normal of zeros gives a step of zeros.
     """
     dtype = torch.promote_types(points.dtype, torch.float32)
-    x, w = points.flatten(1).to(dtype), normal.flatten(1).to(dtype)
-    direction = w.sign() * gap.to(dtype).sign()[:, None]
+    x, w, gap = points.flatten(1).to(dtype), normal.flatten(1).to(dtype), gap.to(dtype)
+    direction = w.sign() * gap.sign()[:, None]
+    w, gap = within_range(w, gap)
     slope = w.abs()
     lowest, highest = (as_like(bound, points).expand_as(points) for bound in (low, high))
     up, down = highest.flatten(1).to(dtype) - x, x - lowest.flatten(1).to(dtype)
     room = torch.where(direction > 0, up, down).clamp(min=0)
     if norm == "l1":
-        step = greedy_step(slope, room.masked_fill(direction == 0, 0), gap.to(dtype).abs())
+        step = greedy_step(slope, room.masked_fill(direction == 0, 0), gap.abs())
         return (direction * step).to(points.dtype).view_as(points)
     speed = (torch.ones_like(slope) if norm == "linf" else slope).masked_fill(direction == 0, 0)
     end = torch.where(speed > 0, room / speed, 0)
 
-    pace = smallest_pace(slope * speed, end, gap.to(dtype).abs())
+    pace = smallest_pace(slope * speed, end, gap.abs())
     step = torch.minimum(pace[:, None] * speed, room)
     return (direction * step).to(points.dtype).view_as(points)
+
+
+def within_range(normal: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale each row by a power of two, which is exact: squares would leave the range."""
+    largest = normal.abs().sum(dim=1)
+    exponent = torch.frexp(largest.nan_to_num(0, 0, 0)).exponent.clamp(-126, 126)
+    return torch.ldexp(normal, -exponent[:, None]), torch.ldexp(gap, -exponent)
 
 
 def greedy_step(slope: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
