@@ -464,6 +464,26 @@ def test_under_inference_mode_the_report_is_the_same(halfspace, examples, made_i
     assert report.observations == expected.observations
 
 
+def test_a_model_that_turns_gradients_on_is_evaluated_as_it_is(halfspace, examples):
+    inputs, labels = examples(20)
+    settings = {"epsilon": 0.03, "attacks": "quick", "random_state": 0}
+    expected = evaluate(lambda points: halfspace(points), inputs, labels, **settings)
+    factor = torch.ones(1, dtype=inputs.dtype, requires_grad=True)
+
+    @torch.enable_grad()
+    def purified(points):
+        return halfspace(points) * factor
+
+    report = evaluate(purified, inputs, labels, **settings)
+    assert report.robust_accuracy == expected.robust_accuracy
+    assert not report.observations.failed
+    curves = [
+        robustness_curve(model, inputs, labels, minimum_distance="fmn", norm="linf")
+        for model in (halfspace, purified)
+    ]
+    assert curves[0].epsilons.tolist() == curves[1].epsilons.tolist()
+
+
 def test_curves_and_matrices_come_out_under_inference_mode_too(halfspace, examples):
     inputs, labels = examples(20)
     near = partial(attacks.deepfool, norm="l2")

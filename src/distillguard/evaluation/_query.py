@@ -98,5 +98,5 @@ def logits_of(model: Model, inputs: Tensor, dtype: torch.dtype, batch_size: int)
         parts = [model(batch.to(dtype, copy=True)) for batch in asked]
     for batch, part in zip(asked, parts, strict=True):
         check_output(part, len(batch))
-    logits = torch.cat(parts)
+    logits = torch.cat(parts).detach()  # of models that turn gradients on
     return logits.float() if logits.element_size() < 4 else logits
