@@ -187,5 +187,6 @@ def same_values(old: Any, new: Any) -> bool:
         old, new = torch.as_tensor(old), torch.as_tensor(new)
         if old.layout != torch.strided:
             old, new = old.to_dense(), new.to_dense()
-        return bool(((old == new) | ((old != old) & (new != new))).all())
+        same = torch.equal(old, new)
+        return same or bool(((old == new) | ((old != old) & (new != new))).all())
     return True
