@@ -153,6 +153,18 @@ def test_a_cache_of_earlier_queries_is_named_and_worth_what_its_network_is(kind,
     assert (report.adaptation.attacks[0].name == "PGD margin, again") == (kind is not Detached)
 
 
+@pytest.mark.parametrize("before", ["asked about the data", "evaluated"])
+def test_a_model_that_remembers_from_before_the_evaluation_is_named_too(network, data, before):
+    model = Cache(network)
+    if before == "evaluated":
+        evaluate(model, *data, adapt=False, **SETTINGS)
+    else:
+        model(data[0])
+    (finding,) = memory(evaluate(model, *data, adapt=False, **SETTINGS))
+    assert finding.figures["remembered"] > 0.5
+
+
+
 def test_the_line_of_the_remedy_attacks_the_network(network, data):
     model = Cache(network)
     names = {"copy": copy, "evaluate": partial(evaluate, **SETTINGS), "model": model}

@@ -6,9 +6,10 @@ from torch.nn.functional import normalize
 
 from ..._geometry import random_point
 from ..._modes import borrowed, dtype_of
-from ..._random import example_keys
+from ..._random import example_keys, uniform
+from .._judge import ThreatModel
 from .._query import QueryCounter, logits_of
-from .._unasked import has_changed
+from .._unasked import has_changed, twin
 from ._observations import Observations
 from ._probe import Probe, count
 from ._thresholds import REPEAT_GAP
@@ -39,26 +40,55 @@ def batch_dependence(probe: Probe, chosen: Tensor) -> Observations:
 
 
 def memory(probe: Probe, chosen: Tensor) -> Observations:
-    """Ask about points near the inputs, beside a copy that was asked nothing before.
+    """Compare the answers of a model that was asked something with those of one that was not.
 
-    A model that has not changed since cannot remember anything.
+    First the model itself, near the inputs, with a copy that was asked nothing since the beginning.
+    It may have been asked about the inputs before that: so then two copies, near points of the box
+    that only one of them has just been asked about. A model that no question changes cannot
+    remember anything.
     """
-    run, asked = probe.run, probe.inputs[chosen]
-    if run.unasked is None or not has_changed(run.unasked, run.model.model):
-        return Observations(recalled=0, remembered=0)
-    other, threat = run.model.around(run.unasked), probe.threat.of(chosen)
-    keys = example_keys(asked, run.seed)
+    nothing, run, asked = Observations(recalled=0, remembered=0), probe.run, probe.inputs[chosen]
+    if run.unasked is None or not len(asked):
+        return nothing
+    first = run.model.around(run.unasked)
+    anywhere = random_values(asked, probe.threat.of(chosen), run.seed)
+    try:
+        found = torch.zeros_like(probe.labels[chosen], dtype=torch.bool)
+        changed = has_changed(run.unasked, run.model.model)
+        if changed:
+            found = differing(probe, chosen, asked, run.model, first)
+        if not bool(found.any()):
+            again = twin(run.unasked.model)
+            later = run.model.around(again)
+            _answers(later, anywhere if changed else anywhere[:1], probe)
+            if not has_changed(run.unasked, again):
+                return nothing
+            _answers(later, anywhere, probe)
+            found = differing(probe, chosen, anywhere, later, first)
+    except Exception:  # a copy that does not work, as of what is registered somewhere
+        return nothing
+    return Observations(recalled=len(asked), remembered=count(found))
+
+
+def differing(
+    probe: Probe, chosen: Tensor, asked: Tensor, later: QueryCounter, first: QueryCounter
+) -> Tensor:
+    """Near which of the points asked about two models answer otherwise: (n,) bool."""
+    threat, keys = probe.threat.of(chosen), example_keys(asked, probe.run.seed)
     draw = random_point(asked, keys, 0, threat.norm, threat.epsilon, *threat.box(asked))
-    found = torch.zeros_like(probe.labels[chosen], dtype=torch.bool)
+    found = torch.zeros(len(asked), dtype=torch.bool)
     for share in SHARES:
         points = asked + share * (draw - asked)
-        now = _answers(run.model, points, probe)
-        try:
-            first = _answers(other, points, probe)
-        except Exception:  # a copy that does not work, as of what is registered somewhere
-            return Observations(recalled=0, remembered=0)
-        found |= (normalize(now, dim=1) - normalize(first, dim=1)).norm(dim=1) > REPEAT_GAP
-    return Observations(recalled=len(asked), remembered=count(found))
+        now, before = (normalize(_answers(model, points, probe)) for model in (later, first))
+        found |= ((now - before).norm(dim=1) > REPEAT_GAP).cpu()
+    return found
+
+
+def random_values(inputs: Tensor, threat: ThreatModel, seed: int) -> Tensor:
+    """Points of the whole box, one for each input."""
+    low, high = threat.box(inputs)
+    drawn = uniform(example_keys(inputs, seed), 1, inputs[0].numel(), torch.float64)
+    return (low + (high - low) * drawn.view_as(inputs).to(inputs)).expand_as(inputs)
 
 
 def _answers(model: QueryCounter, points: Tensor, probe: Probe) -> Tensor:
