@@ -97,10 +97,10 @@ class Observations:
     """Examples asked about whose class differed between the two."""
 
     remembered: int | None = merged(total)
-    """Examples asked about near which the model answers otherwise than before the evaluation."""
+    """Points asked about near which the model answers otherwise than a copy that was not asked."""
 
     recalled: int | None = merged(total)
-    """Examples near which both were asked, as the model had changed by then."""
+    """Points near which both were asked, as the model had changed by then."""
 
     differentiable: bool | None = merged(every)
     """Whether autograd can trace the output back to the input."""

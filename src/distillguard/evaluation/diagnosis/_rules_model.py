@@ -151,13 +151,13 @@ def unstable_predictions(seen: Observations) -> Finding | None:
 
 
 def remembering(remembered: int, n: int) -> Finding:
-    """The model answers otherwise than it did before it was asked anything."""
+    """A model that was asked something answers otherwise than a copy that was not."""
     return Finding(
         code="unstable-predictions",
         severity="severe",
         evidence=(
-            f"near {share(remembered, n)} the model answers otherwise than a copy of it that was "
-            "asked nothing before"
+            f"near {share(remembered, n)} of the points that it had been asked about, the model "
+            "answers otherwise than a copy of it that was asked nothing before"
         ),
         meaning=(
             "The model's output depends on earlier queries: it remembers or adapts to what it was "
