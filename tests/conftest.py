@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from distillguard._boxes import boxes
 from distillguard._typing import Bounds
+from distillguard.attacks._checks import ModelFacts
 from distillguard.attacks._engine import Query
 from distillguard.attacks._examples import Examples
 from distillguard.functional import cross_entropy
@@ -122,6 +123,26 @@ def fitted(inputs, labels, *parts):
         cross_entropy(network(inputs), labels).mean().backward()
         optimizer.step()
     return network
+
+
+class Recording:
+    """A model that keeps every point it was asked about and counts the gradients drawn."""
+
+    facts = ModelFacts()
+
+    def __init__(self, model):
+        self.model = model
+        self.points: list[Tensor] = []
+        self.backwards = 0
+
+    def __call__(self, points: Tensor) -> Tensor:
+        self.points.append(points.detach().clone())
+        if points.requires_grad:
+            points.register_hook(self.count)
+        return self.model(points)
+
+    def count(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
 
 
 class Halfspace(nn.Module):

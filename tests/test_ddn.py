@@ -7,31 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from conftest import Halfspace, Tangled
+from conftest import Halfspace, Recording, Tangled
 from distillguard._geometry import lp_norm
 from distillguard.attacks import ddn
-from distillguard.attacks._checks import ModelFacts
 from distillguard.functional import margin_loss
-
-
-class Recording:
-    """A model that keeps every point it was asked about and counts the gradients drawn."""
-
-    facts = ModelFacts()
-
-    def __init__(self, model):
-        self.model = model
-        self.points: list[Tensor] = []
-        self.backwards = 0
-
-    def __call__(self, points: Tensor) -> Tensor:
-        self.points.append(points.detach().clone())
-        if points.requires_grad:
-            points.register_hook(self.count)
-        return self.model(points)
-
-    def count(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
 
 
 def inputs_of(n: int, seed: int = 0) -> Tensor:

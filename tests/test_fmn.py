@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import Recording
 from distillguard._geometry import lp_norm
 from distillguard.attacks import fmn
 from distillguard.attacks._checks import ModelFacts
@@ -14,26 +15,6 @@ from distillguard.functional import margin_loss
 ORDER = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 WIDE = (-10.0, 11.0)
-
-
-class Recording:
-    """A model that keeps every point it was asked about and counts the gradients drawn."""
-
-    facts = ModelFacts()
-
-    def __init__(self, model):
-        self.model = model
-        self.points: list[Tensor] = []
-        self.backwards = 0
-
-    def __call__(self, points: Tensor) -> Tensor:
-        self.points.append(points.detach().clone())
-        if points.requires_grad:
-            points.register_hook(self.count)
-        return self.model(points)
-
-    def count(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
 
 
 def inputs_of(n: int, seed: int = 0) -> Tensor:

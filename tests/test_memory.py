@@ -164,7 +164,6 @@ def test_a_model_that_remembers_from_before_the_evaluation_is_named_too(network,
     assert finding.figures["remembered"] > 0.5
 
 
-
 def test_the_line_of_the_remedy_attacks_the_network(network, data):
     model = Cache(network)
     names = {"copy": copy, "evaluate": partial(evaluate, **SETTINGS), "model": model}
