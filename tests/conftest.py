@@ -125,6 +125,24 @@ def fitted(inputs, labels, *parts):
     return network
 
 
+class Watch:
+    """A forward hook that counts what a model and its copies are asked."""
+
+    def __init__(self) -> None:
+        self.forwards = self.backwards = 0
+
+    def __call__(self, _: nn.Module, given: tuple[Tensor], answers: Tensor) -> None:
+        self.forwards += len(given[0])
+        if answers.requires_grad:
+            answers.register_hook(self.went_back)
+
+    def went_back(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Watch":
+        return self
+
+
 class Recording:
     """A model that keeps every point it was asked about and counts the gradients drawn."""
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import Watch
 from distillguard import UndefendedClassifier, attacks, datasets, evaluate
 from distillguard.adaptive import straight_through
 from distillguard.evaluation import RobustnessReport, _adapted_forms
@@ -174,13 +175,8 @@ def test_a_model_that_tells_the_class_alone_is_searched_by_labels_before_a_stude
 
 
 def test_what_has_no_gradient_after_its_features_falls_along_them(network, train, data):
-    model, seen = Nearest(network, *train), 0
-
-    def count(_, given, __):
-        nonlocal seen
-        seen += len(given[0])
-
-    model.register_forward_hook(count)
+    model, watch = Nearest(network, *train), Watch()
+    model.register_forward_hook(watch)
     report = evaluate(model, *data, adapt=True, **SETTINGS)
     adapted = report.adaptation
     assert (
@@ -190,7 +186,7 @@ def test_what_has_no_gradient_after_its_features_falls_along_them(network, train
     assert first[-1].robust_accuracy <= 0.1
     costs = sum(cost.forwards for cost in report.costs.values())
     (row,) = report.attacks
-    assert seen == costs + round(row.forwards * max(row.attacked, 1))
+    assert watch.forwards == costs + round(row.forwards * max(row.attacked, 1))
 
 
 def test_a_thermometer_code_falls_to_a_student_of_its_answers(thermometer, data):
@@ -250,27 +246,21 @@ def test_points_that_fool_what_attacks_follow_and_not_the_model_do_not_count(
 
 
 def test_passes_of_the_adaptation_have_an_account_of_their_own(network, data):
-    seen = [0, 0]
-
-    def count(_, given, logits):
-        seen[0] += len(given[0])
-        if logits.requires_grad:
-            logits.register_hook(lambda g: seen.__setitem__(1, seen[1] + len(g)))
-
     model = nn.Sequential(nn.Sequential(Noisy(), network))
     settings = {**SETTINGS, "epsilon": 0.12}
     twin = evaluate(network, *data, **settings)
     settings["attacks"] = {"none": lambda model, x, y: model(x) is None or x}
     both = []
     for adapt in (False, True):
-        handle, seen[:] = model.register_forward_hook(count), [0, 0]
+        watch = Watch()
+        handle = model.register_forward_hook(watch)
         report = evaluate(model, *data, adapt=adapt, **settings)
         handle.remove()
         costs = report.costs
         row = report.attacks[0]
         own = [sum(getattr(c, way) for c in costs.values()) for way in ("forwards", "backwards")]
         own[0] += round(row.forwards * row.attacked)
-        assert own == seen
+        assert own == [watch.forwards, watch.backwards]
         both.append(costs)
     assert {k: (c.forwards, c.backwards) for k, c in both[0].items()} == {
         k: (c.forwards, c.backwards) for k, c in both[1].items() if k != "adaptation"
@@ -349,7 +339,7 @@ SCRIPT = """
     import torch
     from torch import distributed, nn
     from distillguard import datasets, evaluate
-    from tests.test_adaptation import N, SETTINGS, Rounded
+    from test_adaptation import N, SETTINGS, Rounded
 
     torch.set_num_threads(1)
     folder, rank = sys.argv[1:]
@@ -367,7 +357,7 @@ def test_two_processes_adapt_as_one_does(network, data, tmp_path):
     torch.save(network, tmp_path / "network.pt")
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parent)
     paths = [root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     command = [sys.executable, str(script), str(tmp_path)]
     base = {k: v for k, v in os.environ.items() if not k.startswith(("MASTER_", "WORLD", "RANK"))}
