@@ -29,7 +29,6 @@ LAST_GAMMA = 0.001
 FALL = 5.0
 """How many times faster than by gamma the radius may fall where the linear model is nearer."""
 
-
 OVERSHOOT = 0.02
 """By which share the first radii go beyond the linearised boundary: on it nobody is fooled."""
 
@@ -273,20 +272,20 @@ class FastMinimumNorm:
         examples, current, radius = state.examples, state.current, state.radius
         delta = current - examples.inputs
         margin_of_input = margin - (gradient * delta).flatten(1).sum(dim=1).to(margin)
-        to_boundary = distance + self._reach(examples, current, gradient, -margin)
-        from_input = self._reach(examples, examples.inputs, gradient, -margin_of_input)
+        # Where the model is fooled the input's distance counts, elsewhere that still to go.
+        fooled = margin > 0
+        start = select(fooled, examples.inputs, current)
+        gap = -torch.where(fooled, margin_of_input, margin)
+        step = step_to_hyperplane(start, gradient, gap, self.norm, examples.low, examples.high)
+        reach = lp_norm(step, self.norm)
 
         slower, faster = (1 - gamma) * radius, (1 - FALL * gamma).clamp(min=0) * radius
-        smaller = from_input.maximum(faster).minimum(slower).minimum(state.best_distance)
+        smaller = reach.maximum(faster).minimum(slower).minimum(state.best_distance)
         found = state.best_distance.isfinite()
-        larger = torch.where(found, (1 + gamma) * radius, (1 + OVERSHOOT) * to_boundary)
-        chosen = torch.where(margin > 0, smaller, larger)
+        to_boundary = (1 + OVERSHOOT) * (distance + reach)
+        larger = torch.where(found, (1 + gamma) * radius, to_boundary)
+        chosen = torch.where(fooled, smaller, larger)
         return chosen.minimum(examples.farthest(self.norm))
-
-    def _reach(self, examples: Examples, points: Tensor, gradient: Tensor, gap: Tensor) -> Tensor:
-        """Distance of points from the boundary of the linearised model, within the bounds."""
-        step = step_to_hyperplane(points, gradient, gap, self.norm, examples.low, examples.high)
-        return lp_norm(step, self.norm)
 
     def _projected(self, examples: Examples, points: Tensor, radius: Tensor) -> Tensor:
         if self.norm == "l1":
