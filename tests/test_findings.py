@@ -427,7 +427,7 @@ def test_a_network_without_a_last_layer_is_tested_on_its_logits(network, digits)
 
 
 def test_the_page_of_a_finding_says_whether_evaluate_adapts_to_it_by_itself():
-    from distillguard.evaluation._adapted_forms import REMEDIES
+    from distillguard.evaluation._adapted_remedies import REMEDIES
 
     pages = Path(__file__).parents[1] / "docs" / "findings"
     says = {

@@ -24,11 +24,8 @@ from ._adapted_forms import (
     Form,
     Subject,
     all_at_hand,
-    cannot_help,
-    draws_numbers,
-    forms_for,
-    remembers,
 )
+from ._adapted_remedies import cannot_help, draws_numbers, forms_for, remembers
 from ._errors import described, ran_out_of_memory
 from ._judge import Verdict, judge
 from ._ours import masked

@@ -1,7 +1,4 @@
-"""The forms in which a model is attacked again, and which finding names which.
-
-A new remedy is a row of :data:`REMEDIES`.
-"""
+"""The forms in which a model is attacked again."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,14 +22,11 @@ from ..adaptive._gradient_from import gradient_from
 from ..adaptive._surrogate import distil_surrogate
 from ..networks._wrappers import Logits
 from ._hidden import hidden_boundary_l2
-from ._ours import ours
-from ._presets import name_of
 from ._query import QueryCounter, logarithm, logits_of
 from ._readout import ReadOut
 from ._run import Run
 from ._stand_ins import before_head, is_live, live_features, over_front, over_parts
 from ._towards import NEAREST, towards
-from .diagnosis._findings import Finding
 
 PART = "adaptation"
 """What its costs go by."""
@@ -315,82 +309,11 @@ BOUNDARY = Form(
     own="a search for the least distance, from the decision boundary",
 )
 
-HIDDEN = (LOGARITHM, HEAD, PARTS, FRONT, READOUT, LABELS, SURROGATE, STUDENT, TOWARDS, SEARCH)
-"""For a gradient that is not there."""
-
-MISLEADING = (LOGARITHM, HEAD, PARTS, FRONT, SMOOTH, LABELS, SURROGATE, STUDENT, TOWARDS, SEARCH)
-"""For one that leads astray."""
-
 FORMS = (
     *(PLAIN, BOUNDARY, LOGARITHM, HEAD, PARTS, FRONT, SMOOTH),
     *(READOUT, LABELS, SURROGATE, STUDENT, TOWARDS, SEARCH),
 )
 """All forms, in the order in which they are tried."""
-
-REMEDIES: dict[str, tuple[Form, ...]] = {
-    "saturated-softmax": (PLAIN, HEAD),
-    "margin-beats-cross-entropy": (PLAIN,),
-    "more-steps-help": (PLAIN,),
-    "gradient-vanishes-at-bounds": (PLAIN,),
-    "unstable-predictions": (PLAIN,),
-    "zero-gradients": (PLAIN, *HIDDEN),
-    "interrupted-graph": HIDDEN,
-    "one-step-beats-iterative": MISLEADING,
-    "noise-beats-gradient": MISLEADING,
-    "black-box-beats-white-box": MISLEADING,
-    "transfer-beats-white-box": MISLEADING,
-    "more-budget-does-not-help": MISLEADING,
-    "unbounded-attack-fails": MISLEADING,
-    "minimum-distance-beats-pgd": (BOUNDARY,),
-    "attack-fails-its-own-test": MISLEADING,
-}
-"""By the code of a finding, the forms in which the model is attacked again."""
-
-
-SATURATION = ("saturated-softmax", "margin-beats-cross-entropy", "zero-gradients")
-"""What an attack on the margin does not mind."""
-
-
-def forms_for(finding: Finding, run: Run) -> tuple[Form, ...]:
-    """What is to be tried; nothing where the attacks passed have done it, or nothing helps."""
-    forms, figures = REMEDIES.get(finding.code, ()), finding.figures
-    if finding.code == "unstable-predictions" and not draws_numbers(finding):
-        return (PLAIN,) if remembers(finding) else ()
-    if finding.code == "gradient-vanishes-at-bounds" and all(
-        ours(spec.attack) for spec in run.attacks.values()
-    ):
-        return ()  # They ask for gradients a hair inside the bounds.
-    if finding.code == "zero-gradients" and figures["share_scaled"] < figures["share"] / 2:
-        forms = (PLAIN,)  # The logits have a gradient.
-    if finding.code in SATURATION and climbs_margin(run):
-        return tuple(form for form in forms if form is not PLAIN)
-    return forms
-
-
-def climbs_margin(run: Run) -> bool:
-    """Whether an attack passed climbs what no softmax saturates."""
-    found = (
-        name_of(run.attacks, run.threat, attack, lambda settings: settings["loss"] == "margin")
-        for attack in (attacks.pgd, attacks.apgd)
-    )
-    return any(found)
-
-
-def cannot_help(finding: Finding) -> bool:
-    """Whether nothing that is known here helps against what was found."""
-    by_batch = finding.code == "unstable-predictions" and "batch_gap" in finding.figures
-    return by_batch or finding.code not in REMEDIES
-
-
-def draws_numbers(finding: Finding) -> bool:
-    """Whether a finding says that the model is random, and not a mean over draws already."""
-    figures = finding.figures
-    return finding.code == "unstable-predictions" and figures.keys() == {"logit_gap", "changed"}
-
-
-def remembers(finding: Finding) -> bool:
-    """Whether a finding says that answers depend on earlier questions."""
-    return "remembered" in finding.figures
 
 
 def all_at_hand(subject: Subject) -> Iterator[Chunk]:
