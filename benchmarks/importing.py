@@ -9,6 +9,7 @@ by ``python -X importtime``.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from statistics import median
@@ -31,10 +32,15 @@ print(time.perf_counter() - wall, time.process_time() - processor, len(sys.modul
 """
 
 
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+"""An installed package has its bytecode: without it, most of an import is compilation."""
+
+
 def measured(statement: str) -> tuple[float, float, int]:
     """Seconds by the clock, processor seconds, and modules loaded, in a fresh process."""
     code = MEASURED.format(statement=statement)
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
     wall, processor, modules = run.stdout.split()
     return float(wall), float(processor), int(modules)
 
@@ -61,7 +67,8 @@ def compared(statement: str, other: str, repeats: int) -> dict[str, Any]:
 def slowest(statement: str, count: int = 25) -> list[dict[str, Any]]:
     """The modules that took longest by themselves."""
     command = [sys.executable, "-X", "importtime", "-c", statement]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    lines = run.stderr.splitlines()
     rows = [line.removeprefix("import time:").split("|") for line in lines if "|" in line]
     timed = [(int(own), name.strip()) for own, _, name in rows if own.strip().isdigit()]
     return [{"module": name, "ms": own / 1000} for own, name in sorted(timed)[: -count - 1 : -1]]

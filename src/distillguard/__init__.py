@@ -1,8 +1,8 @@
 """distillguard: defensive distillation, its descendants, attacks, and honest reports."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._lazy import lazily
 from ._version import __version__ as __version__
 
 # Loaded on first use: `import distillguard` costs little more than `import torch`.
@@ -90,15 +90,7 @@ if TYPE_CHECKING:
     from .persistence import load
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES[name]
-    if not home:
-        return importlib.import_module(f".{name}", __name__)
-    found = getattr(importlib.import_module(f".{home}", __name__), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

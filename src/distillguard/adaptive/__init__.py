@@ -5,11 +5,23 @@ that any attack or :func:`~distillguard.evaluate` takes in the model's place. A 
 ones that were used, and counts the questions that they ask.
 """
 
-from ._averaged import Averaged, averaged
-from ._before import StraightThroughBefore
-from ._gradient_from import GradientFrom, gradient_from
-from ._straight_through import StraightThrough, StraightThroughPart, straight_through
-from ._surrogate import Surrogate, distil_surrogate
+from typing import TYPE_CHECKING
+
+from .._lazy import lazily
+
+# Loaded on first use: only a surrogate needs what trains networks.
+_HOMES = {
+    "Averaged": "_averaged",
+    "GradientFrom": "_gradient_from",
+    "StraightThrough": "_straight_through",
+    "StraightThroughBefore": "_before",
+    "StraightThroughPart": "_straight_through",
+    "Surrogate": "_surrogate",
+    "averaged": "_averaged",
+    "distil_surrogate": "_surrogate",
+    "gradient_from": "_gradient_from",
+    "straight_through": "_straight_through",
+}
 
 __all__ = [
     "Averaged",
@@ -23,3 +35,17 @@ __all__ = [
     "gradient_from",
     "straight_through",
 ]
+
+if TYPE_CHECKING:
+    from ._averaged import Averaged, averaged
+    from ._before import StraightThroughBefore
+    from ._gradient_from import GradientFrom, gradient_from
+    from ._straight_through import StraightThrough, StraightThroughPart, straight_through
+    from ._surrogate import Surrogate, distil_surrogate
+
+
+__getattr__ = lazily(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return __all__

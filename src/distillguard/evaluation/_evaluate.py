@@ -30,7 +30,6 @@ from .._validation import (
 )
 from .._version import __version__
 from ..adaptive._averaged import averaged
-from ._adaptation import adapt as adapted
 from ._captions import Captions, ClassNames
 from ._entries import resolve_attacks
 from ._errors import no_attack_ran
@@ -302,6 +301,8 @@ def evaluate(
         observations = diagnosed(run, surrogate, processes, diagnosis)
         adaptation = None
         if adapt:
+            from ._adaptation import adapt as adapted  # loads what trains a surrogate
+
             found = findings(observations)
             adaptation = adapted(run, found, data, chunk_size, surrogate, processes)
         return summary(run, subject, processes, observations, adaptation)
