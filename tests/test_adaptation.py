@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import Watch
+from conftest import Watch, with_damaged_digits
 from distillguard import UndefendedClassifier, attacks, datasets, evaluate
 from distillguard.adaptive import straight_through
 from distillguard.evaluation import RobustnessReport, _adapted_forms
@@ -399,6 +399,7 @@ def test_the_report_says_what_was_done_and_both_figures(network, data):
         assert "PGD margin, past its parts" in words
     assert "past its parts" in report.to_latex()
     assert RobustnessReport.from_json(report.to_json()) == report
+    assert RobustnessReport.from_json(json.dumps(with_damaged_digits(report.to_dict()))) == report
     old = report.to_dict()
     del old["adaptation"]
     with pytest.raises(ValueError, match="contradict"):

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
+from conftest import with_damaged_digits
 from distillguard import RobustnessReport, evaluate
 from distillguard.evaluation import SCHEMA
 
@@ -92,6 +93,7 @@ def test_the_json_holds_it_and_comes_back(report):
     assert read["rejection"]["adversarial"] == 3
     assert [row["rejected"] for row in read["attacks"]] == [3, 3, 0]
     assert RobustnessReport.from_json(report.to_json()) == report
+    assert RobustnessReport.from_json(json.dumps(with_damaged_digits(read))) == report
 
 
 @pytest.mark.parametrize(

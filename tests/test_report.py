@@ -19,6 +19,7 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
+from conftest import with_damaged_digits
 from distillguard import attacks, evaluate
 from distillguard.evaluation import (
     SCHEMA,
@@ -473,6 +474,13 @@ def test_a_report_of_classes_that_cannot_be_is_refused_though_they_add_up(masked
         row[counted] += change
     with pytest.raises(ValueError, match=r"^source must be a report written by to_json, got"):
         RobustnessReport.from_json(json.dumps(read))
+
+
+def test_digits_too_small_to_contradict_are_read_as_the_counts_give_them(masked):
+    damaged = with_damaged_digits(masked.to_dict())
+    assert damaged["clean_interval"] != list(masked.clean_interval)
+    assert damaged["attacks"][0]["success_rate"] != masked.attacks[0].success_rate
+    assert RobustnessReport.from_json(json.dumps(damaged)) == masked
 
 
 @pytest.mark.parametrize("survivors_only", [True, False])

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,47 @@ def check_consistent(report: "RobustnessReport", read: dict[str, Any]) -> None:
     for what, holds in _all_facts(report, read):
         if not holds:
             raise ValueError(f"figures that contradict each other: {what}")
+
+
+def as_counted(report: "RobustnessReport") -> "RobustnessReport":
+    """Return a consistent report with every share and interval as its counts give it.
+
+    Nothing of a digit that was damaged, too small a change to contradict the others, stays.
+    """
+    n, correct, rejected = report.n_examples, report.observations.correct, report.rejection
+    adapted = report.adaptation
+    if adapted is not None:
+        rows = tuple(_row_as_counted(row, n) for row in adapted.attacks)
+        adapted = replace(adapted, attacks=rows)
+    if rejected is not None:
+        rejected = replace(
+            rejected,
+            clean_interval=wilson(rejected.clean, n),
+            adversarial_interval=wilson(rejected.adversarial, correct),
+        )
+    return replace(
+        report,
+        clean_accuracy=correct / n,
+        clean_interval=wilson(correct, n),
+        robust_accuracy=report.n_robust / n,
+        robust_interval=wilson(report.n_robust, n),
+        attacks=tuple(_row_as_counted(row, n) for row in report.attacks),
+        adaptation=adapted,
+        rejection=rejected,
+    )
+
+
+def _row_as_counted(row: "AttackRow", n: int) -> "AttackRow":
+    stands = round(row.robust_accuracy * n)
+    rate = row.success_rate
+    if rate is not None:
+        rate = round(rate * row.attacked) / row.attacked
+    return replace(
+        row,
+        robust_accuracy=stands / n,
+        robust_interval=wilson(stands, n),
+        success_rate=rate,
+    )
 
 
 def _all_facts(report: "RobustnessReport", read: dict[str, Any]) -> "Facts":
@@ -162,7 +204,7 @@ def _share(name: str, n: int, value: float, interval: tuple[float, float]) -> Fa
 
 
 def _interval(name: str, count: int, n: int, interval: tuple[float, float]) -> Facts:
-    yield f"{name} and its interval", np.allclose(interval, wilson(count, n), atol=1e-9)
+    yield f"{name} and its interval", np.allclose(interval, wilson(count, n), rtol=0, atol=1e-12)
 
 
 def _row(row: "AttackRow", n: int, standing: int, *, partly: bool = False) -> Facts:

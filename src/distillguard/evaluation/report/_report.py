@@ -255,7 +255,7 @@ class RobustnessReport:
         ValueError
             If it is not a report, or one whose figures contradict each other.
         """
-        from ._consistency import check_consistent
+        from ._consistency import as_counted, check_consistent
         from ._schema import parts_from
 
         inline = isinstance(source, str) and ("{" in source or "\n" in source)
@@ -266,7 +266,7 @@ class RobustnessReport:
             check_consistent(report, read)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"source must be a report written by to_json, got {error}") from error
-        return report
+        return as_counted(report)
 
     def rejudged(self) -> "RobustnessReport":
         """Return the report with the findings that the current rules draw from its observations.
