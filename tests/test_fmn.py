@@ -174,6 +174,17 @@ def test_a_success_farther_away_than_the_best_leads_back_to_the_best(norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_after_the_first_success_no_point_lies_farther_away_than_it(norm):
+    model = Scripted({1, 2})
+    # Short steps: the first success lies far inside the first radius.
+    settings = {"norm": norm, "steps": 400, "step_size": 0.01, "gamma": 0.05}
+    fmn(model, inputs_of(1), torch.tensor([0]), bounds=(-1e4, 1e4), **settings)
+    distance = model.distances(norm)
+    assert distance[1] < 0.1 * 100 / torch.ones(12).norm(DUAL[norm])
+    assert distance[2] <= distance[1] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_the_radius_does_not_grow_for_ever(norm):
     model = Scripted({1})
     fmn(model, inputs_of(1).float(), torch.tensor([0]), norm=norm, steps=300, gamma=0.99)

@@ -82,7 +82,8 @@ class Lambda(nn.Module):
 
 
 def method(network):
-    return Cache(network).forward
+    """A method of an object that is no module, which an evaluation asks as it is."""
+    return Callable(network).__call__
 
 
 def partially(network):
@@ -120,6 +121,12 @@ def by_default(network):
     """A function with a cache among its arguments."""
     cache = Cache(network)
     return lambda x, cache=cache: cache(x)
+
+
+def by_keyword(network):
+    """A function with a cache among its arguments that are told by name alone."""
+    cache = Cache(network)
+    return lambda x, *, cache=cache: cache(x)
 
 
 class Centred(nn.Module):
@@ -175,7 +182,9 @@ def test_the_line_of_the_remedy_attacks_the_network(network, data):
     assert not model.known
 
 
-@pytest.mark.parametrize("kind", [Slotted, method, partially, as_attribute, in_a_layer, in_a_hook])
+@pytest.mark.parametrize(
+    "kind", [Slotted, method, partially, by_keyword, as_attribute, in_a_layer, in_a_hook]
+)
 def test_a_cache_is_found_wherever_it_is_held(kind, network, data):
     (finding,) = memory(evaluate(kind(network), *data, adapt=False, **SETTINGS))
     assert finding.figures["remembered"] == 1

@@ -209,6 +209,21 @@ def test_of_points_that_do_not_fool_the_one_of_the_widest_margin_comes_back(floc
     assert points[0, 0] == torch.cat(asked)[:, 0].max()
 
 
+def test_a_tie_is_no_success(flock):
+    goals, classes = flock
+    asked = []
+
+    def level(x):
+        asked.append(x.clone())
+        lead = 0.0 if len(asked) == 1 else 1.0
+        return torch.tensor([[0.0, lead]]).expand(len(x), 2)
+
+    settings = {"goals": goals, "classes": classes, "epsilon": 0.2, "norm": "linf"}
+    points = towards(level, goals[:1], classes[:1], **settings)
+    assert len(asked) == 2
+    assert torch.equal(points, asked[1])
+
+
 def test_a_point_that_is_rejected_is_no_success(flock):
     goals, classes = flock
     model = Recorded(goals, torch.where(classes == 0, 0, 2))
