@@ -1,0 +1,119 @@
+"""What the forms are made from in which an evaluation attacks a model again."""
+
+import pytest
+import torch
+from torch import nn
+
+from distillguard._data import Spec, examples
+from distillguard._geometry import lp_norm
+from distillguard._processes import ALONE
+from distillguard._random import example_keys
+from distillguard.evaluation import _adapted_forms
+from distillguard.evaluation._adapted_forms import (
+    Subject,
+    along_student,
+    answered_at_hand,
+    climbs,
+    labelled,
+    points_around,
+    spread,
+)
+from distillguard.evaluation._captions import Captions
+from distillguard.evaluation._judge import ThreatModel
+from distillguard.evaluation._query import QueryCounter
+from distillguard.evaluation._records import Records
+from distillguard.evaluation._run import Run
+
+COLUMNS = 400
+
+
+@pytest.fixture
+def inputs():
+    return torch.rand(20, COLUMNS, generator=torch.Generator().manual_seed(0))
+
+
+def told_apart(x):
+    """A class and nothing else: whether the values are more than a half on average."""
+    return nn.functional.one_hot((x.mean(dim=1) > 0.5).long(), 3).float()
+
+
+def subject_of(inputs, threat, model=told_apart, labels=None, **settings):
+    labels = torch.zeros(len(inputs), dtype=torch.int64) if labels is None else labels
+    places, records = torch.arange(len(inputs)), Records()
+    records.add({"label": labels, "predicted": model(inputs).argmax(dim=1)})
+    records.sample.add(example_keys(inputs, 0), inputs=inputs, labels=labels, index=places)
+    captions = Captions.of(None, None, None, None, False)
+    run = Run(QueryCounter(model), {}, threat, True, 64, 0, records, Spec(), captions)
+    settings = {"random": False, **settings}
+    return Subject(run, examples(inputs, labels), 7, None, ALONE, **settings)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_noise_is_about_as_long_as_the_radius(norm, inputs):
+    subject = subject_of(inputs, ThreatModel(norm, 0.3, (0.0, 1.0)))
+    noise = spread(subject) * (2 * torch.rand(2000, COLUMNS) - 1)
+    assert lp_norm(noise, norm).mean().item() == pytest.approx(0.3, rel=0.02)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+def test_points_to_learn_from_are_the_examples_and_points_of_the_box_around_them(norm, inputs):
+    threat = ThreatModel(norm, 9 if norm == "l0" else 0.9, (0.0, 1.0))
+    points = points_around(subject_of(inputs, threat))
+    assert torch.equal(points[: len(inputs)], inputs)
+    others = points[len(inputs) :]
+    assert len(points) == _adapted_forms.QUESTIONS
+    assert bool((others >= 0).all())
+    assert bool((others <= 1).all())
+    assert bool((others != inputs.repeat(len(others) // len(inputs), 1)).any(dim=1).all())
+
+
+def test_examples_to_go_towards_are_of_the_classes_that_the_model_puts_them_in(inputs):
+    subject = subject_of(inputs, ThreatModel("linf", 0.1, (0.0, 1.0)))
+    goals, classes = answered_at_hand(subject)
+    assert torch.equal(goals, inputs)
+    assert torch.equal(classes, told_apart(inputs).argmax(dim=1))
+    assert len(classes.unique()) == 2  # where the labels know but one
+
+
+def test_a_model_that_tells_the_class_alone_is_searched_by_it_unless_it_is_random(inputs):
+    threat = ThreatModel("linf", 0.1, (0.0, 1.0))
+    assert labelled(subject_of(inputs, threat)) is told_apart
+    assert labelled(subject_of(inputs, threat, random=True)) is None
+    assert labelled(subject_of(inputs, threat._replace(norm="l2"))) is None
+    assert labelled(subject_of(inputs, threat, model=lambda x: x[:, :3])) is None
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_attacks_on_a_mean_over_draws_go_on_after_a_success(norm, inputs):
+    """The next mean may not be fooled by what just fooled this one."""
+    threat, asked = ThreatModel(norm, 0.1, (0.0, 1.0)), []
+
+    def fooled(x):
+        asked.append(len(x))
+        return x.sum(dim=1, keepdim=True) * torch.tensor([0.0, 1.0])
+
+    labels = torch.zeros(len(inputs), dtype=torch.int64)
+    for random in (False, True):
+        for attack in climbs(subject_of(inputs, threat, random=random)).values():
+            asked.clear()
+            attack(fooled, inputs, labels)
+            assert (sum(asked) > 20 * len(inputs)) == random
+
+
+def test_a_student_learns_around_the_examples_as_far_as_the_widest_bounds_have_it(
+    inputs, monkeypatch
+):
+    """Its noise is given as a share of each coordinate's width."""
+    told = {}
+
+    def distilled(model, inputs, **settings):
+        told.update(settings)
+        raise StopIteration
+
+    monkeypatch.setattr(_adapted_forms, "distil_surrogate", distilled)
+    high = torch.linspace(1, 4, COLUMNS)
+    subject = subject_of(inputs, ThreatModel("linf", 0.5, (torch.zeros(COLUMNS), high)))
+    with pytest.raises(StopIteration):
+        along_student(subject)
+    assert told["reach"] * 4 == pytest.approx(0.5)
+    assert told["rounds"] * len(inputs) == _adapted_forms.QUESTIONS
