@@ -65,6 +65,27 @@ def test_budgets_and_distances_agree_on_one_curve(halfspace, examples):
         robustness_curve(halfspace, inputs, labels)
 
 
+def test_a_budget_attack_runs_from_the_smallest_radius_on_what_stands_there(halfspace, examples):
+    inputs, labels = examples(30)
+    labels[:5] = 1 - labels[:5]
+    ran = []
+
+    def exact(model, inputs, labels, *, epsilon, norm):
+        ran.append((epsilon, len(inputs)))
+        found = nearest(halfspace)(model, inputs, labels)
+        far = (found - inputs).flatten(1).norm(dim=1) > epsilon
+        return torch.where(far[:, None, None], inputs, found)
+
+    least = 1.0001 * halfspace.least_epsilon(inputs, "l2")[5:]
+    radii = least.quantile(least.new_tensor([0.77, 0.23, 0.52])).tolist()
+    curve = robustness_curve(halfspace, inputs, labels, budget=exact, epsilons=radii, norm="l2")
+    before = [0.0, *sorted(radii)[:2]]
+    standing = [int((least > radius).sum()) for radius in before]
+    assert ran == list(zip(sorted(radii), standing, strict=True))
+    assert 0 < standing[2] < standing[1] < standing[0] == 25
+    assert curve.robust_accuracy[-1] == pytest.approx((least > max(radii)).sum().item() / 30)
+
+
 def test_the_curve_keeps_what_became_of_each_example_at_each_radius(halfspace, examples):
     inputs, labels = examples(30)
     labels[:5] = 1 - labels[:5]

@@ -55,3 +55,26 @@ def test_an_input_that_is_misclassified_ends_the_search_as_it_is(halfspace, exam
     wrong, told = 1 - labels, lambda indices, points, logits: asked.append(len(points))
     assert torch.equal(rays(halfspace, inputs, wrong, epsilon=0.3, callback=told), inputs)
     assert asked == [6]
+
+
+SIGNS = "++++ ---- --++ ++-- -+++ +-++ ++-+ +++- --++ ++-- -+++"
+"""Directions of four coordinates where none fools: all, halves, fourths, and halves again."""
+
+
+@pytest.mark.parametrize("free", [[0, 1, 2, 3], [1, 4, 5, 8]])
+def test_blocks_are_halves_of_what_may_change_and_halves_again_after_the_smallest(free):
+    asked = []
+
+    def watch(indices, points, logits):
+        asked.append("".join("-+"[int(value)] for value in points[0, free].tolist()))
+
+    inputs, mask = torch.full((1, 10), 0.5), torch.zeros(10, dtype=torch.bool)
+    mask[free] = True
+    settings = {"epsilon": 0.1, "mask": mask, "queries": 12, "callback": watch}
+    rays(
+        lambda x: torch.tensor([[5.0, 0.0]]).expand(len(x), 2),
+        inputs,
+        torch.tensor([0]),
+        **settings,
+    )
+    assert asked[1:] == SIGNS.split()
