@@ -155,6 +155,26 @@ def test_a_stand_in_of_ours_is_seen_wherever_it_is_asked(data, tmp_path):
     assert again.observations.stand_ins == (told,)
 
 
+def test_a_stand_in_that_was_asked_about_the_first_examples_alone_is_seen_too(data):
+    inputs, labels = data
+    model = nn.Sequential(Quantise(), Counting().linear)
+    told, chunks = [straight_through(model, part="0"), averaged(model, 2), None], []
+
+    def attack(_, x, y):
+        chunks.append(len(x))
+        if (stand_in := told[min(len(chunks), 3) - 1]) is not None:
+            stand_in(x)
+        return x
+
+    settings = {"epsilon": EPSILON, "attacks": {"one": attack}, "random_state": 0, "chunk_size": 5}
+    report = evaluate(model, inputs, labels, diagnosis=None, **settings)
+    assert len(chunks) > 2
+    assert report.observations.stand_ins == (
+        "one: '0' (Quantise) with the gradient of the identity (BPDA)",
+        "one: the mean over 2 draws (EOT)",
+    )
+
+
 def test_a_model_that_was_given_a_gradient_has_no_interrupted_graph(data):
     model = nn.Sequential(Quantise(), Counting())
     settings = {"epsilon": EPSILON, "attacks": "quick", "random_state": 0}

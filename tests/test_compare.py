@@ -22,6 +22,7 @@ from distillguard.evaluation import (
     paired_difference,
 )
 from distillguard.evaluation._statistics import paired_interval
+from distillguard.evaluation.diagnosis._findings import Finding
 
 TRIED = {
     "one step": partial(attacks.fgsm, epsilon=0.1),
@@ -131,6 +132,21 @@ def test_seeds_of_one_network_are_summed_up_as_pandas_does(reports):
         assert said in str(together)
         assert said in together.to_markdown()
     assert "50 examples, 3 reports" in str(together)
+
+
+def test_a_finding_of_some_reports_says_of_how_many(reports):
+    finding = Finding("a", "notice", "", "", "")
+    found = [replace(each, findings=(finding,) * (i < 2)) for i, each in enumerate(reports[:3])]
+    column = [row[-1] for row in compare(all=found[:2], some=found, one=found[0]).rows()]
+    assert column == ["a", "a (2 of 3)", "a"]
+
+
+def test_of_several_reports_a_figure_has_no_interval_though_only_one_has_the_attack(reports):
+    fewer = replace(reports[1], attacks=reports[1].attacks[:1])
+    records = compare(a=[reports[0], fewer]).records()
+    (ten,) = (each for each in records if each["name"] == "ten")
+    assert ten["n_reports"] == 1
+    assert ten["low"] is ten["high"] is None
 
 
 def test_an_attack_that_did_not_finish_has_no_figure(reports):
@@ -243,6 +259,11 @@ def test_what_cannot_be_paired_is_refused(reports):
         (places, rule + "label .* of example 1 rather than .* of example 0"),
         (replace(first, norm="l2"), "threat model of first, got norm 'l2' rather than 'linf'"),
         (replace(first, epsilon=0.2), "threat model of first, got epsilon 0.2 rather than 0.1"),
+        (replace(first, bounds=(0, 2)), r"threat model of first, got bounds \(0, 2\) rather than"),
+        (
+            replace(first, mask=(True,)),
+            r"threat model of first, got mask \(True,\) rather than None",
+        ),
     ):
         with pytest.raises(ValueError, match=why):
             paired_difference(first, second)

@@ -225,6 +225,23 @@ def test_curves_and_matrices_take_whatever_evaluate_takes(halfspace, examples):
     assert (np.asarray(both) == np.asarray(moved)).all()
 
 
+def test_models_of_one_class_are_numbered(halfspace, examples):
+    inputs, labels = examples(20)
+    matrix = transfer_matrix([halfspace] * 3, "fgsm", inputs, labels, epsilon=0.05)
+    assert matrix.names == ("Halfspace", "Halfspace 2", "Halfspace 3")
+    assert (np.asarray(matrix) == np.asarray(matrix)[0, 0]).all()
+
+
+def test_a_mask_of_each_example_stays_with_it_where_some_are_wrong(halfspace, examples):
+    inputs, labels = examples(20)
+    labels[:7] = 1 - labels[:7]
+    mask = (torch.arange(20) % 2 == 0)[:, None, None].expand_as(inputs)
+    settings = {"norm": "l2", "epsilon": 9.0, "mask": mask}
+    moved = transfer_matrix([halfspace], "deepfool", inputs, labels, **settings)
+    assert moved.n_examples.item() == 13
+    assert np.asarray(moved).item() == pytest.approx(6 / 13)
+
+
 def test_histograms_take_whatever_evaluate_takes(halfspace, examples):
     inputs, labels = examples(20)
     dataset = TensorDataset(inputs, labels)

@@ -16,7 +16,7 @@ from distillguard.defenses import (
 )
 from distillguard.evaluation import LayerReport, _layer_by_layer, evaluate_layers
 from distillguard.evaluation._layer_by_layer import counting
-from distillguard.evaluation._selective import margin_and_alarm, selective_pgd
+from distillguard.evaluation._selective import _without, margin_and_alarm, selective_pgd
 
 
 class Line(nn.Module):
@@ -75,6 +75,55 @@ def test_a_selective_step_passes_where_class_and_alarm_pull_apart():
     assert (found[:, 0] > 0.5).all()
     assert (found.sum(dim=1) <= 1.0).all()
     assert (found - X).abs().max() <= 0.25 + 1e-6
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.5 + 1e-6])
+def test_a_point_that_fools_and_is_not_rejected_is_asked_about_once(threshold):
+    """An alarm is a score above its threshold, and one on it is none."""
+    X, y = points()
+    asked = []
+
+    class Constant(Detector):
+        def score(self, model, inputs):
+            asked.append(len(inputs))
+            return 0 * inputs.sum(dim=1) + 0.5
+
+    found = selective_pgd(guard([], [Constant()], [threshold]), X, y, epsilon=0.25)
+    assert (found[:, 0] > 0.5).all()
+    assert asked == [len(X)]
+
+
+def test_selective_steps_fall_to_a_hundredth_of_the_radius():
+    asked = []
+
+    class Ridge(nn.Module):
+        """Nearest to class 1 at 0.4, and never there."""
+
+        def forward(self, inputs):
+            asked.append(inputs[:, 0].detach().clone())
+            return torch.stack([(inputs[:, 0] - 0.4).abs() + 0.1, 0 * inputs[:, 0]], dim=1)
+
+    whole = guard([], [Second()], [0.9])
+    whole.network = Ridge()
+    X, y = points(4)
+    selective_pgd(whole, X, y, epsilon=0.2)
+    moves = (torch.stack(asked[-101:]).diff(dim=0)).abs()
+    torch.testing.assert_close(moves[0], torch.full((4,), 0.25 * 0.2))
+    assert moves[-1].max() <= 0.011 * 0.2
+
+
+def test_a_gradient_is_rid_of_what_goes_against_another_and_of_nothing_else():
+    generator = torch.Generator().manual_seed(0)
+    one, other = torch.randn(2, 50, 2, 3, generator=generator)
+    found = _without(one, other)
+    against = (one * other).flatten(1).sum(dim=1) < 0
+    assert 10 < int(against.sum()) < 40
+    assert torch.equal(found[~against], one[~against])
+    product = (found * other).flatten(1).sum(dim=1)[against]
+    torch.testing.assert_close(product, torch.zeros_like(product), atol=1e-5, rtol=0)
+    # What was taken away is a multiple of the other.
+    ratio = ((one - found) / other).flatten(1)[against]
+    torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), atol=1e-4, rtol=1e-3)
 
 
 def test_a_selective_attack_borrows_its_model():
