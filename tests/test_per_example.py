@@ -13,8 +13,9 @@ from torch import nn
 
 from distillguard import UndefendedClassifier, attacks, evaluate
 from distillguard.evaluation import RobustnessReport
-from distillguard.evaluation._records import Records
+from distillguard.evaluation._records import Cost, Records
 from distillguard.evaluation._shards import gathered
+from distillguard.evaluation.report._per_example import named
 from distillguard.exceptions import MissingPackageError
 
 
@@ -244,6 +245,27 @@ def test_processes_together_keep_what_each_of_them_keeps():
         parts[rank].shown.put(places, index=places)
     both = SimpleNamespace(count=2, all_gather=lambda own: parts)
     assert gathered(parts[1], both).shown["index"].tolist() == list(range(40))
+
+
+def test_processes_together_have_spent_and_told_what_all_of_them_have():
+    parts = [Records(), Records()]
+    for rank, part in enumerate(parts):
+        part.add({"index": torch.tensor([rank]), "label": torch.tensor([rank])})
+        part.costs["a"] = Cost(10 + rank, 3 * rank, 2.0 - rank)
+        part.notes[f"note {rank}"] = "told"
+        part.stand_ins["a"] = (f"stand-in {rank}", "both")
+    whole = gathered(parts[0], SimpleNamespace(count=2, all_gather=lambda own: parts))
+    # Side by side: the time is that of the slowest.
+    assert whole.costs == {"a": Cost(21, 3, 2.0)}
+    assert whole.notes == {"note 0": "told", "note 1": "told"}
+    assert whole.stand_ins == {"a": ("stand-in 0", "both", "stand-in 1")}
+
+
+@pytest.mark.parametrize("seen", [[0, 1], [0, 2, 1]])
+def test_classes_are_called_as_the_caller_calls_them_and_rejection_by_its_name(seen):
+    names = ["cat", "dog", "rejected"]
+    found = named(torch.tensor(seen), np.array(["cat", "dog"]))
+    assert found.tolist() == [names[place] for place in seen]
 
 
 def test_a_page_shows_a_few_fooled_examples_however_many_are_kept():

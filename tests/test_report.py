@@ -537,6 +537,31 @@ def test_a_report_whose_attacks_each_had_all_examples_comes_back(halfspace, exam
         assert RobustnessReport.from_json(report.to_json()) == report
 
 
+def test_the_page_says_whom_each_attack_ran_on_and_whom_its_accuracy_counts(masked):
+    for alone, shown, hidden in (
+        (True, ["no earlier attack had fooled", "and those before it"], ["all that the model"]),
+        (False, ["all that the model classifies correctly"], ["earlier attack", "before it"]),
+    ):
+        text = " ".join(replace(masked, survivors_only=alone).to_html().split())
+        assert all(words in text for words in shown)
+        assert not any(words in text for words in hidden)
+
+
+def test_what_the_diagnosis_compared_is_shared_by_the_number_compared(masked):
+    seen = replace(
+        masked.observations, correct=60, compared=40, compared_steps=20,
+        cross_entropy_survivors=30, margin_survivors=10,
+    )  # fmt: skip
+    text = str(replace(masked, observations=seen))
+    assert "Diagnosis, share of 40 of the 60 correct examples" in text
+    rows = {row[:26]: row for row in text.splitlines() if row.startswith("PGD on the")}
+    for name, share, count in (("cross", "75.0 %", 30), ("margin", "25.0 %", 10)):
+        (row,) = (row for key, row in rows.items() if name in key)
+        ends = binomtest(count, 40).proportion_ci(method="wilson")
+        assert share in row
+        assert all(f"{100 * end:.1f}" in row for end in ends)
+
+
 def test_the_headline_of_another_version_may_be_worded_otherwise(masked):
     read = changed(masked.to_dict(), "versions.distillguard", "0.0.1")
     older = RobustnessReport.from_json(json.dumps(read | {"headline": "Robust: 0 %"}))

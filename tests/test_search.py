@@ -40,6 +40,18 @@ def test_what_falls_in_bfloat16_alone_is_robust():
     assert not {f.code for f in report.findings} & {"silent-success"}
 
 
+def test_probabilities_are_logarithms_for_the_search_too(halfspace, examples):
+    inputs, labels = examples(8)
+    model, told = nn.Sequential(halfspace, nn.Softmax(dim=1)), []
+
+    def attack(asked, x, y):
+        told.append(asked(x))
+        return x
+
+    evaluate(model, inputs, labels, epsilon=0.05, attacks={"a": attack}, precision="bf16-mixed")
+    torch.testing.assert_close(told[0].float().exp(), model(inputs).float(), rtol=0.05, atol=0.01)
+
+
 def test_passes_of_the_search_are_counted_where_they_are_spent(halfspace, examples):
     inputs, labels = examples(40)
     settings = {"epsilon": 0.05, "attacks": "quick", "random_state": 0}
