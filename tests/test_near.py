@@ -116,6 +116,19 @@ def test_the_report_says_what_was_left_out_and_is_read_back(examples):
         RobustnessReport.from_json(json.dumps(changed))
 
 
+def test_attacks_that_left_out_the_same_are_named_together(examples):
+    costly, _ = spy()
+    given = {"first": towards(SHARES)}
+    shares = {"a": 0.5, "b": 0.25, "c": 0.5}
+    given |= {name: AttackSpec(costly, "linf", near) for name, near in shares.items()}
+    told = {"epsilon": EPSILON, "diagnosis": None, "random_state": 0}
+    text = " ".join(str(evaluate(Lead(), *examples, attacks=given, **told)).split())
+    assert "a and c left out the examples" in text
+    assert "but not below 50 % of the clean lead" in text
+    assert "b left out the examples" in text
+    assert "but not below 25 % of the clean lead" in text
+
+
 def test_a_state_knows_how_near_what_it_holds_came(examples, tmp_path):
     first = {"first": towards(SHARES)}
     told = {"epsilon": EPSILON, "diagnosis": None, "random_state": 0}
