@@ -217,6 +217,20 @@ def test_straight_through_says_what_it_wants(arguments, error, message):
         straight_through(target, backward, part=part)
 
 
+def test_other_threads_may_ask_the_module_inside_meanwhile():
+    linear, other, told = nn.Linear(4, 3), torch.ones(2, 4), []
+
+    def model(x):
+        asking = threading.Thread(target=lambda: told.append(linear(other)))
+        asking.start()
+        asking.join()
+        return linear((4 * x).round() / 4)
+
+    x = torch.rand(8, 4)
+    assert torch.equal(straight_through(model, before=linear)(x), linear((4 * x).round() / 4))
+    assert torch.equal(told[0], linear(other))
+
+
 # averaged
 
 
@@ -248,6 +262,16 @@ def test_every_answer_has_draws_of_its_own():
 def test_the_mean_of_a_model_without_randomness_is_its_log_softmax():
     net, inputs = network(), torch.rand(5, 4)
     torch.testing.assert_close(averaged(net, 7)(inputs), net(inputs).log_softmax(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mean_of_half_precision_is_taken_in_single(dtype):
+    drawn = (8 * torch.randn(5, 6, 4)).to(dtype)
+    answers = iter(drawn)
+    found = averaged(lambda x: next(answers), 5)(torch.rand(6, 4))
+    expected = drawn.double().softmax(dim=2).mean(dim=0).log()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_averaged_refuses_probabilities_and_no_draws():

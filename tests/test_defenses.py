@@ -189,6 +189,22 @@ def test_a_wrong_argument_is_refused(make, message):
         make()
 
 
+def test_feature_squeezing_is_the_largest_distance_between_softmaxes_at_its_temperature():
+    torch.manual_seed(0)
+    network, x = torch.nn.Linear(6, 3), torch.rand(20, 6)
+    squeezers, weight = [BitDepth(1), BitDepth(2)], network.weight.detach().mul_(6)
+    found = FeatureSqueezing(squeezers, temperature=3.0).score(network, x)
+
+    def answer(values):
+        scaled = (values @ weight.T + network.bias) / 3.0
+        return scaled.exp() / scaled.exp().sum(dim=1, keepdim=True)
+
+    levels = ((1.0 * x).round(), (3 * x).round() / 3)
+    apart = torch.stack([(answer(x) - answer(each)).abs().sum(dim=1) for each in levels])
+    torch.testing.assert_close(found, apart.max(dim=0).values)
+    assert 3 < int((apart[0] > apart[1]).sum()) < 20
+
+
 def test_the_score_of_the_maximum_probability_does_not_saturate():
     logits = torch.tensor([[2.0, 1.0, 0.0], [900.0, 1.0, 0.0]], dtype=torch.float64)
     found = MaximumProbability().score(nn.Identity(), logits)

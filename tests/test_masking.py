@@ -415,6 +415,12 @@ def test_a_model_that_answers_by_its_batch_is_found(networks, digits):
     assert report.observations.batch_gap < 1e-5
 
 
+def test_a_model_that_answers_by_its_batch_is_found_though_it_is_asked_one_by_one(networks, digits):
+    mixed = Wrapped(networks["undefended"], after=lambda logits: logits + 5 * logits.mean(dim=0))
+    raised, _ = codes_of(mixed, digits, n=15, batch_size=1, diagnosis="brief")
+    assert "unstable-predictions" in raised
+
+
 def test_rounding_by_other_kernels_is_no_dependence_on_the_batch(networks, digits):
     """As kernels do for other sizes of a batch: bfloat16 rounded up in every second row."""
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from distillguard import UndefendedClassifier, attacks, evaluate
 from distillguard.evaluation import RobustnessReport
+from distillguard.evaluation._progress import Progress
 from distillguard.evaluation._records import Cost, Records
 from distillguard.evaluation._shards import gathered
 from distillguard.evaluation.report._per_example import named
@@ -259,6 +260,12 @@ def test_processes_together_have_spent_and_told_what_all_of_them_have():
     assert whole.costs == {"a": Cost(21, 3, 2.0)}
     assert whole.notes == {"note 0": "told", "note 1": "told"}
     assert whole.stand_ins == {"a": ("stand-in 0", "both", "stand-in 1")}
+
+
+def test_the_bar_of_the_first_of_several_processes_counts_the_examples_that_it_takes():
+    for n, processes in ((7, 2), (8, 2), (7, 3), (2, 3)):
+        bar = Progress(False, n, stages=3, processes=processes)
+        assert bar.bar.total == 3 * len(range(0, n, processes))
 
 
 @pytest.mark.parametrize("seen", [[0, 1], [0, 2, 1]])
