@@ -172,6 +172,17 @@ def test_resize_and_pad_keeps_the_mean_brightness_by_the_area():
     assert smaller.mean().item() == pytest.approx(area.item(), rel=0.02)
 
 
+@pytest.mark.parametrize(("right", "down"), [(0.0, 0.0), (1.0, 0.0), (0.5, 1.0)])
+def test_resize_and_pad_puts_the_image_anywhere_in_the_frame_and_never_beyond(right, down):
+    layer = RandomResizePad(0.5, bounds=(-1.0, 1.0))
+    layer.draw = lambda inputs, *shape: torch.tensor([[0.0, right, down]])
+    found = layer(torch.ones(1, 1, 8, 8))
+    expected = torch.full((1, 1, 8, 8), -1.0)
+    top, left = int(4 * down), int(4 * right)
+    expected[..., top : top + 4, left : left + 4] = 1
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -211,6 +222,28 @@ def test_the_score_of_the_maximum_probability_does_not_saturate():
     p = math.exp(2) / (math.exp(2) + math.e + 1)
     assert found[0].item() == pytest.approx(math.log((1 - p) / p))
     assert found[1].item() == pytest.approx(-899 + math.log1p(math.exp(-1)))
+
+
+def test_the_maximum_probability_is_that_at_its_temperature():
+    logits = torch.tensor([[20.0, 10.0, 0.0], [1.0, 4.0, 2.0]], dtype=torch.float64)
+    found = MaximumProbability(temperature=10.0).score(nn.Identity(), logits)
+    p = (logits / 10).softmax(dim=1).max(dim=1).values
+    torch.testing.assert_close(found, ((1 - p) / p).log())
+
+
+def test_an_autoencoder_learns_to_take_noise_away():
+    """Of noise longer than what it knows, the best guess is near the middle of that."""
+    generator = torch.Generator().manual_seed(0)
+    clean = 0.3 * torch.randn(400, 1, generator=generator).expand(400, 6)
+
+    def slope(noise):
+        detector = ReconstructionError(noise=noise, random_state=0).fit(clean)
+        drawn = detector.autoencoder(clean).detach().mean(dim=1)
+        return (drawn @ clean[:, 0] / (clean[:, 0] @ clean[:, 0])).item()
+
+    # Least squares shrinks by s^2 / (s^2 + noise^2 / 6), where s is the spread.
+    shrunk = 0.09 / (0.09 + 1 / 6)
+    assert slope(1.0) < shrunk + 0.15 < 0.8 < slope(0.0)
 
 
 def test_an_autoencoder_draws_odd_inputs_badly_and_trains_by_its_seed():

@@ -2,7 +2,9 @@
 
 import pickle
 import warnings
+from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from distillguard import ExtendedDistiller, UndefendedClassifier, attacks, datasets, evaluate, load
+from distillguard._data._batch import Batch
 from distillguard._rejection import rejects
 from distillguard.estimators._calibration import calibrate_offset
-from distillguard.estimators._extended import logit_variance, moved_to_outliers
+from distillguard.estimators._extended import Doubts, logit_variance, moved_to_outliers
 from distillguard.networks import Rejecting, mlp
 
 SMALL = partial(mlp, hidden=(32,), dropout=0.3)
@@ -231,6 +234,28 @@ def test_the_offset_is_hand_worked():
 def unsure():
     """Epochs after which the paper's rule still rejects most digits."""
     return {"max_epochs": 8, "learning_rate": 5e-3, "random_state": 0}
+
+
+def test_rounding_rejects_no_example_that_sits_on_the_threshold():
+    generator, network = torch.Generator().manual_seed(0), Rejecting(nn.Identity())
+    for _ in range(100):
+        best = 50 * torch.rand((), generator=generator)
+        last = best + 5 * torch.rand((), generator=generator)
+        inputs = torch.stack([best - 1, best, last]).repeat(12, 1)
+        assert calibrate_offset(network, [inputs], 0.2, 0) == (0, 6)
+        assert network.offset.item() == pytest.approx((best - last).item(), abs=1e-4)
+
+
+def test_doubts_of_a_stream_are_shares_though_some_exceed_the_largest_known():
+    teacher = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3)).eval()
+    source = SimpleNamespace(
+        identified=False, in_order=lambda: [Batch(torch.ones(3, 4), torch.zeros(3).long())]
+    )
+    runtime = SimpleNamespace(fabric=SimpleNamespace(autocast=nullcontext))
+    doubts = Doubts(teacher, source, runtime, passes=5)
+    found = doubts(Batch(torch.tensor([[9.0] * 4, [0.5] * 4]), torch.zeros(2).long()))
+    assert found[0] == 1
+    assert 0 < found[1] < 1
 
 
 def test_no_more_clean_examples_are_rejected_than_was_asked_for(digits, unsure):

@@ -4,6 +4,7 @@ import copy
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,11 @@ from torch import nn
 from conftest import deaf, fitted
 from distillguard import attacks, evaluate
 from distillguard.evaluation import _progress
+from distillguard.evaluation._judge import ThreatModel
+from distillguard.evaluation._records import Records
 from distillguard.evaluation.diagnosis._observations import Observations
+from distillguard.evaluation.diagnosis._probe import probe_of
+from distillguard.evaluation.diagnosis._rescaling import net, scales
 from distillguard.evaluation.diagnosis._rules import findings
 
 EPSILON = 0.1
@@ -286,6 +291,78 @@ def test_the_numbers_that_help_are_named(digits):
     assert "networks.Normalized(network, 0, 0.003922)" in finding.remedy
     right = (network(inputs[1200:1350]).argmax(dim=1) == labels[1200:1350]).double().mean()
     assert finding.figures["after"] == pytest.approx(right.item(), abs=0.05)
+
+
+def test_of_two_scales_the_one_that_puts_more_right_in_all_is_told():
+    won, lost = Observations(rescaling_won=30, rescaling_lost=25), Observations(rescaling_won=10)
+    assert max([won, lost, Observations()], key=net) is lost
+
+
+def test_a_channel_of_one_value_stays_finite_on_its_own_scale():
+    inputs = torch.rand(20, 2, 3, 3)
+    inputs[:, 0] = 0.25
+    own = scales(inputs)[-1](inputs)
+    assert bool((own[:, 0] == 0).all())
+    assert own[:, 1].mean().item() == pytest.approx(0, abs=1e-5)
+    assert own[:, 1].std(correction=0).item() == pytest.approx(1, rel=1e-4)
+
+
+def test_examples_are_ranked_by_how_near_they_are_to_the_boundary():
+    records, lead = Records(), torch.tensor([0.4, 0.1, 0.3, 0.2, 5.0])
+    # The columns hold the margin of the other classes, less than 0 where the label leads.
+    records.add({"margin": -lead.double()})
+    places = torch.tensor([4, 2, 0, 1])
+    inputs = torch.rand(4, 3)
+    records.sample.add(torch.arange(4), inputs=inputs, labels=places, index=places)
+    threat = ThreatModel("linf", 0.1, (0.0, 1.0))
+    run = SimpleNamespace(records=records, attacks={}, threat=threat, model=nn.Identity())
+    probe = probe_of(run, 4, 10, torch.zeros(5, dtype=torch.bool))
+    assert probe.rank.tolist() == [3, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("norm", "epsilon", "radii"),
+    [
+        ("linf", 0.3, [0.3, 0.6, 1.0]),
+        ("linf", 0.7, [0.7, 1.0]),
+        ("l2", 1.5, [1.5, 2.0]),
+        ("l2", 5.0, [2.0]),
+    ],
+)
+def test_radii_that_take_everything_anywhere_are_one(norm, epsilon, radii):
+    records, places = Records(), torch.arange(2)
+    records.add({"margin": torch.zeros(2).double()})
+    records.sample.add(places, inputs=torch.rand(2, 4), labels=places, index=places)
+    threat = ThreatModel(norm, epsilon, (0.0, 1.0))
+    run = SimpleNamespace(records=records, attacks={}, threat=threat, model=nn.Identity())
+    probe = probe_of(run, 2, 10, torch.zeros(2, dtype=torch.bool))
+    assert probe.radii() == pytest.approx(radii)
+
+
+def test_of_attacks_that_leave_the_threat_model_the_one_that_does_so_most_is_named():
+    seen = Observations(
+        strays=("a", "b", "c"), stray_attacked=(50, 50, 50), stray_beyond=(6, 20, 3),
+        stray_illegal=(0, 10, 7), stray_distance=(0.2, 0.3, 0.4), epsilon=0.1, norm="linf",
+    )  # fmt: skip
+    (finding,) = findings(seen)
+    assert finding.evidence.startswith("b returned 40.0 % (20 of 50) misclassified points beyond")
+    assert finding.figures == {"share": 0.6, "median_distance": 0.3}
+
+
+def test_means_over_draws_are_unsteady_where_no_accident_changes_so_many_classes():
+    told = [
+        [finding.severity for finding in findings(Observations(changed=changed, **seen))]
+        for seen in [{"asked": 256, "logit_gap": 0.1, "draws": 20}]
+        for changed in (0, 1, 40)
+    ]
+    assert told == [["notice"], ["notice"], ["severe"]]
+
+
+def test_an_attack_that_misses_a_few_built_examples_does_not_fail_its_test():
+    known = {"norm": "linf", "epsilon": 0.1, "active_found": 0}
+    told = [findings(Observations(active_tested=n, **known)) for n in (4, 5)]
+    codes = [[finding.code for finding in found] for found in told]
+    assert codes == [[], ["attack-fails-its-own-test"]]
 
 
 def test_a_model_that_abstains_where_it_is_unsure_waits_for_no_normalisation(network, digits):
