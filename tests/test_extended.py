@@ -67,6 +67,20 @@ def test_the_variance_of_a_linear_layer_is_that_of_the_bernoulli_masks():
     torch.testing.assert_close(found, expected.detach(), rtol=0.1, atol=0)
 
 
+def test_the_variance_of_half_precision_is_taken_in_single():
+    drawn = (5 * torch.randn(9, 6, 3)).bfloat16()
+    answers = iter(drawn)
+
+    class Drawn(nn.Module):
+        def forward(self, inputs):
+            return next(answers)
+
+    found = logit_variance(Drawn(), torch.zeros(6, 2), 9)
+    expected = drawn.double().var(dim=0, correction=0).sum(dim=1)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_variance_leaves_the_network_and_the_random_state_as_they_were():
     network = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 2)).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -239,8 +253,8 @@ def unsure():
 def test_rounding_rejects_no_example_that_sits_on_the_threshold():
     generator, network = torch.Generator().manual_seed(0), Rejecting(nn.Identity())
     for _ in range(100):
-        best = 50 * torch.rand((), generator=generator)
-        last = best + 5 * torch.rand((), generator=generator)
+        best = torch.rand((), generator=generator)
+        last = 2 + 50 * torch.rand((), generator=generator)
         inputs = torch.stack([best - 1, best, last]).repeat(12, 1)
         assert calibrate_offset(network, [inputs], 0.2, 0) == (0, 6)
         assert network.offset.item() == pytest.approx((best - last).item(), abs=1e-4)
@@ -325,11 +339,17 @@ def test_a_loader_that_augments_gets_the_same_kind_of_labels(digits):
     assert found.decision_function(digits[0]).shape == (400, 11)
 
 
+def idle(shape, n):
+    """A teacher whose dropout drops nothing."""
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.0), nn.Linear(64, n))
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
         ({"module": partial(mlp, hidden=(8,))}, ValueError, "module must have dropout"),
         ({"teacher": partial(mlp, hidden=(8,))}, ValueError, "teacher must have dropout"),
+        ({"teacher": idle}, ValueError, "teacher must have dropout, by which"),
         ({"module": nn.Linear(64, 11)}, TypeError, "pass a teacher too"),
         (
             {"module": nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "teacher": SMALL},

@@ -293,6 +293,13 @@ def test_the_numbers_that_help_are_named(digits):
     assert finding.figures["after"] == pytest.approx(right.item(), abs=0.05)
 
 
+def test_a_slope_that_is_infinite_at_a_bound_is_lost_there(network, digits):
+    root = Front(network, lambda x: x.sqrt())
+    report = reported(root, digits, n=40, epsilon=0.05, attacks="quick", diagnosis="brief")
+    assert report.observations.lost_at_bounds > 0
+    assert "gradient-vanishes-at-bounds" in raised(report)
+
+
 def test_of_two_scales_the_one_that_puts_more_right_in_all_is_told():
     won, lost = Observations(rescaling_won=30, rescaling_lost=25), Observations(rescaling_won=10)
     assert max([won, lost, Observations()], key=net) is lost
