@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -303,6 +304,18 @@ def test_a_slope_that_is_infinite_at_a_bound_is_lost_there(network, digits):
 def test_of_two_scales_the_one_that_puts_more_right_in_all_is_told():
     won, lost = Observations(rescaling_won=30, rescaling_lost=25), Observations(rescaling_won=10)
     assert max([won, lost, Observations()], key=net) is lost
+
+
+def test_a_scale_is_told_where_chance_among_ten_scales_explains_no_such_gain():
+    known = {"rescaled": 100, "rescaling_before": 50, "rescaling": "x / 255"}
+    told = [
+        [finding.code for finding in findings(Observations(rescaling_won=won, **known))]
+        for known in [known | {"rescaling_lost": 5, "rescaling_constant": 10}]
+        for won in (20, 30)
+    ]
+    # Of 25 that differ 20 to one side: 0.4 % by chance, for each of ten.
+    assert binomtest(20, 25).pvalue == pytest.approx(0.004, abs=1e-4)
+    assert told == [[], ["normalisation-missing"]]
 
 
 def test_a_channel_of_one_value_stays_finite_on_its_own_scale():

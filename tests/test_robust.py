@@ -580,3 +580,23 @@ def test_the_recipe_trains(digits):
 def test_what_robust_training_cannot_use_is_refused(digits, settings, error, told):
     with pytest.raises(error, match=told):
         quick(**settings).fit(*digits)
+
+
+def weights(network):
+    return torch.cat([each.detach().flatten() for each in network.parameters()])
+
+
+@pytest.mark.parametrize("setting", [{"label_smoothing": 0.5}, {"weight_perturbation": 0.05}])
+def test_a_robust_teacher_is_trained_with_the_settings_of_all_robust_training(digits, setting):
+    X, y = digits[0][:64], digits[1][:64]
+    plain, other = (
+        quick(RobustDistiller, max_epochs=1, steps=1, **more).fit(X, y) for more in ({}, setting)
+    )
+    assert not torch.equal(weights(plain.teacher_), weights(other.teacher_))
+
+
+def test_a_robust_teacher_of_the_students_kind_starts_as_the_student_does(digits):
+    X, y = digits[0][:64], digits[1][:64]
+    still = {"optimizer": "sgd", "learning_rate": 1e-12, "max_epochs": 1, "steps": 1}
+    distiller = quick(RobustDistiller, **still).fit(X, y)
+    torch.testing.assert_close(weights(distiller.teacher_), weights(distiller.student_))

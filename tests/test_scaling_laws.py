@@ -321,6 +321,12 @@ def test_noise_that_hides_a_coefficient_is_reported():
     assert not fit.undetermined - {"zeta", "epsilon"}
 
 
+@pytest.mark.parametrize("form", [ParametricLaw, QualityLaw])
+def test_a_law_of_several_data_qualities_refers_to_the_best(form):
+    runs = simulated(BARTOLDSON2024_QUALITY, 40, noise=0.001, fids=[6.8, 1.65, 3.0])
+    assert form.fit(runs, n_bootstrap=0, n_starts=1).law.reference_fid == 1.65
+
+
 def test_one_data_quality_says_nothing_about_others():
     runs = simulated(BARTOLDSON2024_QUALITY, 40, noise=0.001, fids=[6.8])
     two = ParametricLaw.fit(runs, n_bootstrap=0)

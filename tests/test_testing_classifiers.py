@@ -206,6 +206,22 @@ class Ranks(Centroids):
         return found - found.mean(axis=0)
 
 
+class Sorts(Centroids):
+    """Answers in the order of the first feature, which is that of examples in this order."""
+
+    def decision_function(self, X):
+        return super().decision_function(X[X[:, 0].argsort(kind="stable")])
+
+
+class Turns(Centroids):
+    """Turns the labels over that it is scored by."""
+
+    def score(self, X, y):
+        share = super().score(X, y)
+        y[:] = y.max() - y
+        return share
+
+
 class Pads(Centroids):
     def decision_function(self, X):
         return super().decision_function(np.pad(X, ((0, 0), (0, 4 - X.shape[1]))))
@@ -232,6 +248,21 @@ class Swallows(Centroids):
     def fit(self, X, y):
         n = min(len(X), len(y))
         return super().fit(np.nan_to_num(X[:n]), y[:n])
+
+
+class Forgets(Centroids):
+    def fit(self, X, y):
+        vars(self).pop("centres_", None)
+        return super().fit(X, y)
+
+
+class Shrinks(Centroids):
+    """Begins with what it knows, in place, before it looks at the examples."""
+
+    def fit(self, X, y):
+        if hasattr(self, "centres_"):
+            self.centres_ *= 0.5
+        return super().fit(X, y)
 
 
 class Remembers(Centroids):
@@ -264,6 +295,7 @@ FAULTS = {
     TrainsTheModule(module=nn.Linear(2, 2)): "parameters-kept",
     Standardises(): "inputs-kept",
     Clips(): "inputs-kept",
+    Turns(): "inputs-kept",
     Columns(): "answers",
     Places(): "answers",
     Draws(): "repeatable",
@@ -280,6 +312,8 @@ FAULTS = {
     Numbers(): "labels",
     Hasty(): "refused-fit",
     Swallows(): "refused-fit",
+    Forgets(): "refused-fit",
+    Shrinks(): "refused-fit",
     Remembers(): "clone",
     Rounds(): "pickle",
     Loses(max_epochs=1): "save-and-load",
@@ -295,6 +329,14 @@ def broken(estimator, **settings):
 @pytest.mark.parametrize("estimator", FAULTS, ids=lambda each: type(each).__name__)
 def test_a_fault_is_named_and_no_other(estimator):
     assert each_once_with_an_example(broken(estimator)) == {FAULTS[estimator]}
+
+
+def test_answers_in_another_order_than_the_examples_are_noticed_where_these_happen_to_have_it():
+    order = EXAMPLES[0][:, 0].argsort()
+    X, y = (part[order] for part in EXAMPLES)
+    (one,) = broken(Sorts(), X=X, y=y)
+    assert one.promise == "batch-independence"
+    assert "in another order" in one.message
 
 
 def test_the_rows_that_were_written_into_are_counted_and_shown():
