@@ -10,6 +10,7 @@ from distillguard._processes import ALONE
 from distillguard._random import example_keys
 from distillguard.evaluation import _adapted_forms
 from distillguard.evaluation._adapted_forms import (
+    PLAIN,
     Subject,
     along_student,
     answered_at_hand,
@@ -18,11 +19,13 @@ from distillguard.evaluation._adapted_forms import (
     points_around,
     spread,
 )
+from distillguard.evaluation._adapted_remedies import forms_for
 from distillguard.evaluation._captions import Captions
 from distillguard.evaluation._judge import ThreatModel
 from distillguard.evaluation._query import QueryCounter
 from distillguard.evaluation._records import Records
 from distillguard.evaluation._run import Run
+from distillguard.evaluation.diagnosis._findings import Finding
 
 COLUMNS = 400
 
@@ -117,3 +120,14 @@ def test_a_student_learns_around_the_examples_as_far_as_the_widest_bounds_have_i
         along_student(subject)
     assert told["reach"] * 4 == pytest.approx(0.5)
     assert told["rounds"] * len(inputs) == _adapted_forms.QUESTIONS
+
+
+@pytest.mark.parametrize(("scaled", "more"), [(0.1, False), (0.39, False), (0.6, True)])
+def test_zero_gradients_that_a_scale_brings_back_need_no_other_way(scaled, more, inputs):
+    """Where most of them come back, the logits have a gradient; where most do not, none."""
+    figures = {"share": 0.8, "share_scaled": scaled}
+    finding = Finding("zero-gradients", "severe", "", "", "", figures)
+    run = subject_of(inputs, ThreatModel("linf", 0.1, (0.0, 1.0))).run
+    forms = forms_for(finding, run)
+    assert forms[0] is PLAIN
+    assert (len(forms) > 1) == more

@@ -355,6 +355,29 @@ def test_a_model_without_a_slope_has_a_surface_too():
     assert np.ptp(surface.margin) == 0
 
 
+def test_a_model_of_stairs_is_looked_at_along_two_directions_that_move():
+    """A gradient of zeros is none to walk along."""
+    X, label = torch.full((1, 6), 0.5), torch.tensor([1])
+    settings = {"radius": 0.4, "n_steps": 9, "random_state": 0}
+    weights = torch.arange(12.0).view(6, 2).sin()
+    steps = lambda x: (8 * x).round() @ weights + 0 * x.sum(dim=1, keepdim=True)  # noqa: E731
+    surface = LossSurfaceDisplay.from_model(steps, X, label, **settings).surface
+    assert np.ptp(surface.margin, axis=0).max() > 0
+    assert np.ptp(surface.margin, axis=1).max() > 0
+
+
+def test_rejection_counts_with_the_label_on_a_surface():
+    model = nn.Sequential(nn.Linear(4, 3))
+    model.rejects = True
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].bias.copy_(torch.tensor([1.0, 2.0, 5.0]))
+    X, label = torch.full((1, 4), 0.5), torch.tensor([0])
+    surface = LossSurfaceDisplay.from_model(model, X, label, radius=0.1, n_steps=3).surface
+    # Class 1 over the larger of label and rejection.
+    assert surface.margin == pytest.approx(np.full((3, 3), 2.0 - 5.0))
+
+
 def test_an_estimator_is_asked_by_its_own_labels():
     X = torch.rand(12, 4, generator=torch.Generator().manual_seed(0)).numpy()
     labels = np.array(["b", "a"] * 6)

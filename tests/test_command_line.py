@@ -13,6 +13,7 @@ from torch import nn
 
 from distillguard import UndefendedClassifier, evaluate, exercises
 from distillguard.__main__ import main
+from distillguard._cli._data import data_from
 from distillguard._cli._model import model_from
 
 N_CLASSES, SHAPE = 3, (3, 4, 4)
@@ -157,8 +158,6 @@ def test_a_saved_estimator_looks_its_folders_up_by_name(inside, capsys):
 
 
 def test_grey_and_palette_images_have_the_channels_that_they_show(inside):
-    from distillguard._cli._data import data_from
-
     for mode, channels in {"L": 1, "1": 1, "LA": 1, "P": 3, "RGBA": 3, "CMYK": 3}.items():
         folder = inside / "modes" / mode / "one"
         folder.mkdir(parents=True, exist_ok=True)
@@ -516,3 +515,26 @@ def test_exercises_are_listed_shown_and_checked(tmp_path, capsys):
     assert run(capsys, "exercises", "--check", tmp_path / "stub.py")[0] == 1
     (tmp_path / "right.py").write_text(task.solution)
     assert run(capsys, "exercises", "--check", tmp_path / "right.py")[0] == 0
+
+
+def test_the_exit_code_is_about_the_accuracy_to_quote_and_not_that_of_the_attacks_passed(
+    inside, capsys, monkeypatch
+):
+    class Report:
+        n_examples, robust_accuracy, quoted_accuracy = 10, 0.6, 0.4
+
+    monkeypatch.setattr("distillguard.evaluation.evaluate", lambda *given, **settings: Report())
+    command = ("evaluate", "nets:build", "data.npz", *QUICK, "--fail-under")
+    for wanted, expected_code in ((0.3, 0), (0.4, 0), (0.5, 1)):
+        code, shown, _ = run(capsys, *command, wanted)
+        assert code == expected_code
+        assert "Robust accuracy to quote 0.4000 (4 of 10)" in shown
+
+
+def test_hidden_files_beside_images_are_none(inside):
+    before = len(data_from("images").X)
+    (inside / "images" / "a" / "._0.png").write_bytes(b"what some file systems leave")
+    try:
+        assert len(data_from("images").X) == before == 18
+    finally:
+        (inside / "images" / "a" / "._0.png").unlink()

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from distillguard import UndefendedClassifier, datasets
 from distillguard._data._arrays import as_tensor
+from distillguard._data._chunks import regrouped
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +212,10 @@ def test_a_read_only_array_is_taken_without_a_word_and_without_a_copy():
     tensor = as_tensor(array)
     assert warnings.filters == filters
     assert tensor.data_ptr() == array.ctypes.data
+
+
+def test_batches_of_nothing_may_have_any_shape():
+    batches = [torch.zeros(0), torch.rand(3, 4), torch.zeros(0, 9), torch.rand(2, 4)]
+    groups = list(regrouped([(each, None) for each in batches], 4, "X"))
+    assert [len(inputs) for inputs, _ in groups] == [4, 1]
+    assert torch.equal(torch.cat([inputs for inputs, _ in groups]), torch.cat(batches[1::2]))

@@ -221,6 +221,12 @@ class Slotted:
         return inputs + self.step
 
 
+class Inheriting(Slotted):
+    """Has what its parent has in slots, and a slot without a value."""
+
+    __slots__ = ("unset",)
+
+
 def network(slope):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 2), nn.LeakyReLU(slope))
@@ -255,6 +261,7 @@ PAIRS = {
     "a default": lambda k: with_default(0.1 * k),
     "an attribute": lambda k: Stepping(0.1 * k),
     "a slot": lambda k: Slotted(0.1 * k),
+    "a slot of its parent": lambda k: Inheriting(0.1 * k),
     "a method": lambda k: [Stepping(1).moved, Stepping(1).other][k],
     "whose method": lambda k: Stepping(k).moved,
     "the dtype": lambda k: closing_over(torch.zeros(2, dtype=[torch.float32, torch.int32][k])),

@@ -227,6 +227,20 @@ FAULTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("part", "promise"),
+    [
+        (Part(lambda x: x + 0.01 * (x >= 1).all(dim=-1, keepdim=True)), "range"),
+        (Rounded(), "identity-gradient"),
+    ],
+)
+def test_what_goes_wrong_at_the_bounds_is_found_from_examples_inside_them(part, promise):
+    inside = 0.25 + 0.5 * torch.rand(9, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(BrokenPromiseError) as caught:
+        check_defense(part, inside, skip="pickle")
+    assert promise in {one.promise for one in caught.value.broken}
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named_and_no_other(name):
     part, promises = FAULTS[name]

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from torch.nn.utils import prune
 from distillguard import UndefendedClassifier
 from distillguard.networks import Scaled
 from distillguard.training import Runtime, make_scheduler, multiply_logits, scaled_head
+from distillguard.training._optimisers import make_optimizer
 from distillguard.training._runtime import _quiet
 from distillguard.training._scaled_head import find_head
 
@@ -276,6 +279,27 @@ def test_the_learning_rate_falls_along_a_cosine_to_zero():
     # (1 + cos(pi t / 4)) / 2 at t = 1, 2, 3, 4
     assert rates == pytest.approx([0.853553, 0.5, 0.146447, 0.0], abs=1e-6)
     assert all(later < earlier for earlier, later in pairwise(rates))
+
+
+@pytest.mark.parametrize("steps", [400, 2000])
+def test_a_warm_up_takes_a_fortieth_of_the_steps(steps):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = make_scheduler("warmup_cosine", optimizer, steps)
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(steps - 1):
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) + 1 == steps / 40
+
+
+def test_numpys_numbers_in_tuples_are_pythons_in_an_optimiser():
+    betas = np.float64(0.75), np.float64(0.9)
+    made = make_optimizer(partial(torch.optim.Adam, betas=betas), [nn.Parameter(torch.zeros(1))], 1)
+    (group,) = made.param_groups
+    assert [type(each) for each in group["betas"]] == [float, float]
+    assert group["betas"] == (0.75, 0.9)
 
 
 def test_a_schedule_needs_to_know_the_number_of_batches():
