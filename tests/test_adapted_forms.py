@@ -9,6 +9,7 @@ from distillguard._geometry import lp_norm
 from distillguard._processes import ALONE
 from distillguard._random import example_keys
 from distillguard.evaluation import _adapted_forms
+from distillguard.evaluation._adaptation import Campaign, attempted
 from distillguard.evaluation._adapted_forms import (
     PLAIN,
     Subject,
@@ -131,3 +132,58 @@ def test_zero_gradients_that_a_scale_brings_back_need_no_other_way(scaled, more,
     forms = forms_for(finding, run)
     assert forms[0] is PLAIN
     assert (len(forms) > 1) == more
+
+
+def everywhere(inputs):
+    return torch.ones(len(inputs), dtype=torch.bool)
+
+
+def test_all_examples_count_that_any_adapted_attack_ran_on(inputs):
+    model = lambda x: torch.stack([x[:, 0] - 0.5, 0 * x[:, 0]], dim=1)  # noqa: E731
+    given = inputs.clone()
+    given[:, 0] = torch.linspace(0.6, 0.9, 20)
+    subject = subject_of(given, ThreatModel("linf", 0.25, (0.0, 1.0)), model)
+    campaign = Campaign(subject, everywhere(given), [])
+    darker = lambda model, x, y: (x - 0.25).clamp(min=0)  # noqa: E731
+    campaign.run("darker", darker, model)
+    campaign.run("darker again", darker, model)
+    told = campaign.outcome(("a",))
+    fell = int((given[:, 0] < 0.75).sum())
+    assert 0 < fell < 20
+    assert (told.standing, told.attacked, told.fooled) == (20, 20, fell)
+    assert [row.attacked for row in told.attacks] == [20, 20 - fell]
+
+
+def test_an_adapted_attack_that_raises_is_told_of_with_its_error(inputs):
+    subject = subject_of(inputs, ThreatModel("linf", 0.1, (0.0, 1.0)))
+    campaign = Campaign(subject, everywhere(inputs), [])
+
+    def torn(model, x, y):
+        raise ValueError("no such thing")
+
+    campaign.run("torn", torn, told_apart)
+    (row,) = campaign.outcome(("a",)).attacks
+    assert "no such thing" in row.error
+    assert row.fooled == 0
+
+
+def test_a_random_model_is_judged_by_means_over_draws_that_no_attack_has_seen(inputs):
+    drawn = []
+
+    def noisy(x):
+        drawn.append(torch.rand(()).item())
+        return told_apart(x) + drawn[-1]
+
+    subject = subject_of(inputs, ThreatModel("linf", 0.1, (0.0, 1.0)), noisy, random=True)
+    subject.chunk_size = 20
+    model = subject.steady(subject.base)
+
+    def asks(model, x, y):
+        drawn.clear()
+        model(x)
+        return x
+
+    attempted(subject, "asks", asks, model, everywhere(inputs))
+    seen, judged = drawn[: _adapted_forms.DRAWS], drawn[_adapted_forms.DRAWS :]
+    assert len(seen) == len(judged) == _adapted_forms.DRAWS
+    assert not set(seen) & set(judged)
