@@ -8,8 +8,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from distillguard import UndefendedClassifier, datasets
+from distillguard._data import examples
 from distillguard._data._arrays import as_tensor
 from distillguard._data._chunks import regrouped
+from distillguard._data._mixed import MixedSource
+from distillguard._data._sources import source_of
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +222,16 @@ def test_batches_of_nothing_may_have_any_shape():
     groups = list(regrouped([(each, None) for each in batches], 4, "X"))
     assert [len(inputs) for inputs, _ in groups] == [4, 1]
     assert torch.equal(torch.cat([inputs for inputs, _ in groups]), torch.cat(batches[1::2]))
+
+
+def test_extra_examples_count_one_each_beside_weighted_ones():
+    data = torch.rand(12, 3), torch.arange(12) % 2
+    own, more = source_of(examples(*data), 6, 0), source_of(examples(*data), 6, 1)
+    weights = torch.arange(1.0, 13.0) / 6.5
+    mixed = MixedSource(own.weighted(weights), more, 0.5)
+    batches = list(mixed.epoch(1))
+    found = torch.cat([batch.weights[:3] for batch in batches])
+    torch.testing.assert_close(found.sort().values, weights.double(), check_dtype=False)
+    for batch in batches:
+        assert batch.weights[3:].tolist() == [1, 1, 1]
+    assert next(iter(MixedSource(own, more, 0.5).epoch(1))).weights is None
