@@ -279,7 +279,7 @@ class FastMinimumNorm:
         step = step_to_hyperplane(start, gradient, gap, self.norm, examples.low, examples.high)
         reach = lp_norm(step, self.norm)
 
-        slower, faster = (1 - gamma) * radius, (1 - FALL * gamma).clamp(min=0) * radius
+        slower, faster = (1 - gamma) * radius, (1 - FALL * gamma) * radius
         smaller = reach.maximum(faster).minimum(slower).minimum(state.best_distance)
         found = state.best_distance.isfinite()
         to_boundary = (1 + OVERSHOOT) * (distance + reach)
