@@ -156,6 +156,13 @@ def test_a_fault_is_named_and_no_other(name):
     assert words in str(caught.value)
 
 
+def test_a_model_has_its_values_back_whatever_it_does_to_them():
+    model = Counting()
+    with pytest.raises(BrokenPromiseError):
+        check_model(model, images())
+    assert model.seen == 0
+
+
 class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Promises about the outputs of a model."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -140,17 +141,32 @@ def parts_in_training(model: object) -> list[str]:
     return [name or "model" for name, part in model.named_modules() if part.training]
 
 
+@contextmanager
+def values_kept(model: object) -> Iterator[None]:
+    """Put the values of parameters and buffers back afterwards, whatever a model does to them."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    before = {name: value.clone() for name, value in tensors(model).items()}
+    try:
+        yield
+    finally:
+        now = tensors(model)
+        with torch.no_grad():
+            for name, value in before.items():
+                if not same(value, now[name]):
+                    now[name].copy_(value)
+
+
 def state_kept(subject: ModelSubject) -> Found:
     """A forward pass in eval mode changes no parameter or buffer."""
     if not isinstance(subject.model, nn.Module):
         return
-    before = {name: value.clone() for name, value in tensors(subject.model).items()}
-    subject.answer(subject.rows)
-    now = tensors(subject.model)
-    changed = [name for name, value in before.items() if not same(value, now[name])]
-    with torch.no_grad():
-        for name in changed:
-            now[name].copy_(before[name])
+    with values_kept(subject.model):
+        before = {name: value.clone() for name, value in tensors(subject.model).items()}
+        subject.answer(subject.rows)
+        now = tensors(subject.model)
+        changed = [name for name, value in before.items() if not same(value, now[name])]
     if changed:
         yield BrokenPromise(
             "state-kept",

@@ -110,6 +110,6 @@ def check_model(
     check_inputs(example_inputs)
     if not len(example_inputs):
         raise ValueError("example_inputs must hold at least one example, got 0")
-    with borrowed(model):
+    with borrowed(model), _answers.values_kept(model):
         subject = ModelSubject.of(model, example_inputs, bounds)
         run(CHECKS, subject, "model", skip)
