@@ -257,6 +257,15 @@ def test_an_autoencoder_draws_odd_inputs_badly_and_trains_by_its_seed():
     assert detector.score(model, odd).median() > clean.quantile(0.95)
 
 
+def test_autocast_around_the_training_of_an_autoencoder_changes_nothing():
+    X = datasets.load_digits("train")[0][:300]
+    outside = ReconstructionError(max_epochs=2, random_state=0).fit(X)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = ReconstructionError(max_epochs=2, random_state=0).fit(X)
+    model = nn.Identity()
+    assert inside.score(model, X).equal(outside.score(model, X))
+
+
 @pytest.mark.parametrize(("order", "expected"), [(1, [0.2, 0.2]), (2, [0.05, 0.04])])
 def test_the_score_of_an_autoencoder_is_its_mean_error_to_the_order(order, expected):
     class Halved(nn.Module):

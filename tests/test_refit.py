@@ -141,6 +141,20 @@ def test_a_fit_trains_where_gradients_are_off(digits, mode):
     )
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.filterwarnings("ignore:this processor has no bfloat16")
+def test_autocast_around_a_fit_changes_nothing(digits, precision, enabled):
+    settings = {"max_epochs": 2, "precision": precision, "random_state": 0}
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        inside = UndefendedClassifier(**settings).fit(*digits)
+        assert torch.is_autocast_enabled("cpu") == enabled
+        assert torch.is_autocast_cache_enabled()
+    outside = UndefendedClassifier(**settings).fit(*digits)
+    for one, other in zip(inside.model_.parameters(), outside.model_.parameters(), strict=True):
+        assert one.equal(other)
+
+
 @pytest.mark.parametrize("callback", [3, print, Fails], ids=["number", "function", "class"])
 def test_what_is_no_callback_is_refused(digits, callback):
     with pytest.raises(TypeError, match="callbacks must hold objects with a method on_epoch, got"):

@@ -86,6 +86,24 @@ def lent(model: Model, *, gradients: bool = True) -> Iterator[None]:
 
 
 @contextmanager
+def for_training(device: torch.device) -> Iterator[None]:
+    """Gradients on, and the precision one's own, whatever context the caller is in.
+
+    Autocast remembers the weights that it has rounded until the outermost context ends: a network
+    that is trained inside would be asked with those it began with.
+    """
+    within = torch.autocast_increment_nesting() > 1
+    torch.autocast_decrement_nesting()
+    rounding = torch.autocast(device.type, enabled=False, cache_enabled=False)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        rounding if within else nullcontext(),
+    ):
+        yield
+
+
+@contextmanager
 def isolated_random_state(devices: Iterable[torch.device], seed: int | None) -> Iterator[None]:
     """Seed the global generators of the CPU and of ``devices``, and put them back afterwards.
 

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from .._modes import isolated_random_state
+from .._modes import for_training, isolated_random_state
 from .._validation import check_at_least, check_choice, check_not_negative, check_random_state
 from ._detector import Detector
 
@@ -109,8 +109,7 @@ class ReconstructionError(Detector):
         inputs = inputs.detach().float()
         seed = self.random_state
         seed = int(torch.randint(2**62, ())) if seed is None else seed
-        grads = torch.enable_grad()
-        with torch.inference_mode(False), grads, isolated_random_state([], seed):
+        with for_training(inputs.device), isolated_random_state([], seed):
             network = _autoencoder(tuple(inputs.shape[1:]), self.width)
             optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
             for _ in range(self.max_epochs):

@@ -16,7 +16,7 @@ from .. import functional
 from .._copies import computed_tensors_copied, copied, want_gradients_alike
 from .._data import Examples, Spec, examples
 from .._data._batch import PREDICTION_BATCH, Source
-from .._modes import borrowed, isolated_random_state, one_at_a_time
+from .._modes import borrowed, for_training, isolated_random_state, one_at_a_time
 from .._processes import joined as processes
 from .._typing import NetworkFactory
 from ..exceptions import DivergenceError
@@ -283,9 +283,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         What was learned is written on the estimator at the end. A run that breaks off leaves
         everything as it was; one that diverges leaves the last good networks.
         """
-        grads = torch.inference_mode(False), torch.enable_grad()
         # The runtime silences warnings, which it does for all threads at once.
-        with one_at_a_time(), grads[0], grads[1]:
+        with one_at_a_time():
             parameters = self.get_params(deep=False)
             settings = TrainingSettings.of(parameters)
             self._check_parameters()
@@ -297,7 +296,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             # A generator has to be drawn from in every run, or those after this one draw otherwise.
             drawn = settings.seed()
             seed = runtime.processes.broadcast(drawn if seed is None else seed)
-            with isolated_random_state(runtime.cuda, seed):
+            with isolated_random_state(runtime.cuda, seed), for_training(runtime.device):
                 data = training_data(self, X, y, validation, sample_weight, settings, seed)
                 if self._goes_on():
                     self._check_same_kind(data.spec)
