@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from distillguard import UndefendedClassifier, datasets
+from distillguard import UndefendedClassifier, datasets, evaluate
 from distillguard._data import examples
 from distillguard._data._arrays import as_tensor
 from distillguard._data._chunks import regrouped
 from distillguard._data._mixed import MixedSource
 from distillguard._data._sources import source_of
+from distillguard.evaluation import robustness_curve
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,47 @@ def test_names_of_features_are_forgotten_by_a_fit_without_names(digits):
     fitted = baseline().fit(pandas.DataFrame(X.numpy()).rename(columns=str), y)
     assert len(fitted.feature_names_in_) == 64
     assert not hasattr(fitted.fit(TensorDataset(X, y)), "feature_names_in_")
+
+
+@pytest.fixture(scope="module")
+def table(digits):
+    pandas = pytest.importorskip("pandas")
+    X, y = digits[0].flatten(1).numpy(), digits[1].numpy()
+    return pandas.DataFrame(X).rename(columns="pixel {}".format), y
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda fitted, X, y: fitted.predict(X),
+        lambda fitted, X, y: fitted.score((X, y)),
+        lambda fitted, X, y: baseline().fit(X[sorted(X)], y, validation=(X, y)),
+        lambda fitted, X, y: evaluate(fitted, X, y, epsilon=0.1, attacks="quick"),
+        lambda fitted, X, y: evaluate(fitted, (X, y), epsilon=0.1, attacks="quick"),
+        lambda fitted, X, y: robustness_curve(fitted, X, y, budget="fgsm", epsilons=[0, 0.1]),
+    ],
+    ids=["predict", "score", "validation", "evaluate", "evaluate a pair", "curve"],
+)
+def test_columns_of_a_table_are_those_of_fit_in_their_order_everywhere(table, use):
+    X, y = table
+    names = sorted(X)
+    fitted = baseline().fit(X[names], y)
+    use(fitted, X[names], y)
+    with pytest.raises(ValueError, match="order"):
+        use(fitted, X[names[::-1]], y)
+
+
+def test_a_table_that_lacks_a_column_is_refused_and_names_that_are_no_text_are_none(table):
+    X, y = table
+    fitted = baseline().fit(X, y)
+    with pytest.raises(ValueError, match="must have the 64 columns of fit, got 63"):
+        evaluate(fitted, X.drop(columns="pixel 3"), y, epsilon=0.1)
+    numbered = X.set_axis(range(64), axis=1)
+    told, untold = (
+        evaluate(fitted, data, y, epsilon=0.1, attacks="quick", random_state=0).robust_accuracy
+        for data in (X, numbered)
+    )
+    assert told == untold
 
 
 @pytest.mark.parametrize("fraction", [0, 1.0])

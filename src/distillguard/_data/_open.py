@@ -203,6 +203,7 @@ def _in_memory(X: Any, y: Any, spec: Spec, learn_classes: bool = False) -> Examp
     name, label_name = spec.name, spec.label_name
     if not _holds_numbers(X):
         _refuse(X, name)
+    spec.check_columns(X)
     values = X if isinstance(X, Tensor) else numbers(X, name)
     if values.ndim == 0:
         _refuse(X, name)

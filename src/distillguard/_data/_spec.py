@@ -31,10 +31,32 @@ class Spec:
     """What the caller calls the labels."""
     unknown: int | None = None
     """The index of labels that are no class; None refuses them."""
+    columns: NDArray[Any] | Sequence[str] | None = None
+    """Names of a table's columns, in order; None where there was no table."""
 
     def called(self, name: str, label_name: str) -> "Spec":
         """Return the same with the caller's names."""
         return replace(self, name=name, label_name=label_name)
+
+    def check_columns(self, inputs: Any) -> None:
+        """Refuse a table whose columns are others, or in another order; one without names passes.
+
+        Names are text, as in scikit-learn; what else a table numbers its columns by is no name.
+        """
+        found = list(getattr(inputs, "columns", ()))
+        if self.columns is None or not found or not all(isinstance(name, str) for name in found):
+            return
+        known = list(self.columns)
+        if len(found) != len(known):
+            raise ValueError(
+                f"{self.name} must have the {len(known)} columns of fit, got {len(found)}"
+            )
+        for place, (name, other) in enumerate(zip(known, found, strict=True)):
+            if name != other:
+                raise ValueError(
+                    f"{self.name} must have the columns of fit in their order, got {other!r} in "
+                    f"place {place} instead of {name!r}"
+                )
 
     def check(self, inputs: Any, dtype: torch.dtype | None = None) -> Tensor:
         """Inputs (n, ...) as floating point, within the bounds; others are refused.

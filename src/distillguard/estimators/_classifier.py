@@ -157,8 +157,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         self, X: Any, opened: Examples, network: nn.Module | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits, on the CPU in float32 at least, and labels of what was opened."""
-        if len(self.input_shape_) == 1 and hasattr(X, "shape") and np.ndim(X) == 2:
-            validate_data(self, X, reset=False, skip_check_array=True)  # names and their number
+        table = X[0] if isinstance(X, tuple) else X
+        if len(self.input_shape_) == 1 and hasattr(table, "shape") and np.ndim(table) == 2:
+            validate_data(self, table, reset=False, skip_check_array=True)  # names and their number
         network = self.model_ if network is None else network
         # Rows of a table travel in batches of one size: matrix products of different shapes
         # round differently, and a row's logits would depend on the batch it is in.

@@ -217,7 +217,7 @@ def training_data(
         source = source.held_to(replace(opened.spec, classes=classes))
         if isinstance(source, TensorSource):
             classes_in(source)
-    spec = Spec(classes, shape)
+    spec = Spec(classes, shape, columns=names)
     source = _weighted(source, sample_weight, settings.class_weight, classes)
     if validation is None:
         held: Source | None = None

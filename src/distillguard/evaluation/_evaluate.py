@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._boxes import check_bounds, checked_mask
-from .._data import Chunk, Spec
+from .._data import Chunk
 from .._data import examples as open_examples
 from .._modes import dtype_of
 from .._processes import Processes, joined
@@ -265,7 +265,7 @@ def evaluate(
     state = StateFile.open(state_file, processes)
     seed = processes.broadcast(draw_seed(state.seed if random_state is None else random_state))
     box = as_bounds(bounds)
-    data = open_examples(X, y, spec=Spec(subject.classes, bounds=box))
+    data = open_examples(X, y, spec=subject.spec(box))
     threat = ThreatModel(norm, float(epsilon), box, as_mask(mask, data.shape))
     chosen = resolve_attacks(attacks, threat, batch_size=batch_size, random_state=seed)
     settings = {"threat model": threat._asdict(), "chunk_size": chunk_size}

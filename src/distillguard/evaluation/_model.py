@@ -5,8 +5,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from torch import nn
 
+from .._data import Spec
 from .._model_kinds import NETWORKS, check_model
-from .._typing import Model
+from .._typing import Bounds, Model
 
 
 class EvaluatedModel(NamedTuple):
@@ -15,6 +16,12 @@ class EvaluatedModel(NamedTuple):
     model: Model
     classes: Any | None
     name: str
+    columns: Any | None = None
+    """Names of the columns of the table that it was fitted on, if it was one."""
+
+    def spec(self, bounds: Bounds) -> Spec:
+        """What the examples that it is asked about are held to."""
+        return Spec(self.classes, bounds=bounds, columns=self.columns)
 
 
 def resolve_model(model: Any, argument: str = "model") -> EvaluatedModel:
@@ -40,7 +47,9 @@ def resolve_model(model: Any, argument: str = "model") -> EvaluatedModel:
         for attribute in NETWORKS:
             if hasattr(model, attribute):
                 classes = getattr(model, "classes_", None)
-                return EvaluatedModel(getattr(model, attribute), classes, type(model).__name__)
+                columns = getattr(model, "feature_names_in_", None)
+                network, name = getattr(model, attribute), type(model).__name__
+                return EvaluatedModel(network, classes, name, columns)
     if hasattr(model, "fit") and not isinstance(model, nn.Module | type):
         _refuse_estimator(model, argument)
     check_model(model, argument)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._data import Chunk, Examples, Spec
+from .._data import Chunk, Examples
 from .._data import examples as open_examples
 from .._modes import dtype_of
 from .._typing import Bounds
@@ -18,7 +18,7 @@ CHUNK = 1024
 
 def opened(subject: EvaluatedModel, X: Any, y: Any, *, bounds: Bounds) -> Examples:
     """Return labelled examples, held to the bounds and to the model's classes."""
-    return open_examples(X, y, spec=Spec(subject.classes, bounds=bounds))
+    return open_examples(X, y, spec=subject.spec(bounds))
 
 
 def read(subject: EvaluatedModel, data: Examples) -> Iterator[Chunk]:
