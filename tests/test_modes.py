@@ -128,6 +128,15 @@ def test_an_empty_container_is_a_module_too():
     assert model.training
 
 
+def test_a_module_made_under_inference_mode_is_asked_and_left_as_it_was():
+    with torch.inference_mode():
+        module = nn.Linear(2, 3)
+    for gradients in (False, True):
+        with borrowed(module, gradients=gradients):
+            module(torch.zeros(1, 2))
+        assert all(weight.requires_grad for weight in module.parameters())
+
+
 def test_without_gradients_there_are_none_inside(tangled):
     with torch.inference_mode(), borrowed(tangled, gradients=False):
         assert not torch.is_grad_enabled()

@@ -145,8 +145,10 @@ def _known(module: nn.Module) -> list[nn.Parameter]:
 @contextmanager
 def _still(module: nn.Module) -> Iterator[None]:
     """Eval mode, and no gradients of parameters; those of inputs pass."""
-    # A module's own eval() and train() may change what wants a gradient.
-    wanted = [(parameter, parameter.requires_grad) for parameter in _known(module)]
+    # A module's own eval() and train() may change what wants a gradient. Weights made under
+    # inference_mode are left alone: PyTorch would not let the flag be put back.
+    weights = [weight for weight in _known(module) if not weight.is_inference()]
+    wanted = [(weight, weight.requires_grad) for weight in weights]
     try:
         with _evaluating(module):
             for parameter, _ in wanted:
