@@ -164,6 +164,7 @@ def test_counts_by_class_that_cannot_be_are_refused(report, change, told_of):
         ({"title": " "}, ValueError, "title must not be blank"),
         ({"dataset": "\ud800"}, ValueError, "dataset must be text that UTF-8 can hold"),
         ({"class_names": "abc"}, TypeError, "class_names must be a sequence of names or a mapping"),
+        ({"class_names": {"a", "b", "c"}}, TypeError, "must be a sequence of names or a mapping"),
         ({"class_names": 3}, TypeError, "class_names must be a sequence of names or a mapping"),
         ({"class_names": ["a", "b"]}, ValueError, "must name all 3 classes, got 2 names"),
         ({"class_names": ["a", "", "c"]}, ValueError, "class_names must not be blank"),

@@ -1,6 +1,6 @@
 """What people call the report, the examples and the classes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ class ClassNames:
         if isinstance(class_names, Mapping):
             known = range(len(class_names)) if labels is None else labels
             class_names = [_looked_up(class_names, label) for label in known]
-        elif isinstance(class_names, str | bytes) or not isinstance(class_names, Iterable):
+        elif isinstance(class_names, str | bytes | Set) or not isinstance(class_names, Iterable):
             raise TypeError(
                 "class_names must be a sequence of names or a mapping from labels to names, got "
                 f"{class_names!r}"
