@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -258,6 +259,16 @@ def test_labels_that_are_no_classes_get_told_why(labels, error, message):
     [
         ({"epsilon": 0}, ValueError, "epsilon must be a finite number above 0, got 0"),
         ({"epsilon": "1"}, TypeError, "epsilon must be a number, got '1'"),
+        (
+            {"epsilon": Fraction(1, 10)},
+            TypeError,
+            "epsilon must be a number, got Fraction(1, 10); write float(epsilon)",
+        ),
+        (
+            {"epsilon": torch.tensor(0.5)},
+            TypeError,
+            "epsilon must be a number, got tensor(0.5000); write epsilon.item()",
+        ),
         (
             {"norm": "l3"},
             ValueError,

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Collection, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -281,5 +284,9 @@ def look_like_probabilities(logits: Tensor) -> bool:
 
 
 def _check_real(name: str, value: Any) -> None:
+    if isinstance(value, Fraction | Decimal):  # PyTorch computes with neither
+        raise TypeError(f"{name} must be a number, got {value!r}; write float({name})")
+    if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) == 1:
+        raise TypeError(f"{name} must be a number, got {value!r}; write {name}.item()")
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
