@@ -1274,6 +1274,13 @@ MISTAKES = [
         "Wide; write Wide(...)",
     ),
     mistake(
+        "a surrogate of other classes",
+        lambda: ask(FITTED, surrogate=NAMED),
+        ValueError,
+        "surrogate must know the classes of model, 0, 1, 2, 3, 4, got 'cat', 'dog', 'elk', 'fox', "
+        "'gnu'",
+    ),
+    mistake(
         "weights as surrogate",
         lambda: ask(surrogate=NET.state_dict()),
         TypeError,

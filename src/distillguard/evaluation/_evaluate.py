@@ -34,7 +34,7 @@ from ._captions import Captions, ClassNames
 from ._entries import resolve_attacks
 from ._errors import no_attack_ran
 from ._judge import ThreatModel
-from ._model import EvaluatedModel, resolve_model
+from ._model import EvaluatedModel, resolve_model, resolve_surrogate
 from ._progress import Progress
 from ._query import QueryCounter, with_gradients
 from ._records import KEPT, Records
@@ -260,7 +260,7 @@ def evaluate(
         subject = subject._replace(model=averaged(subject.model, draws))
     captions = Captions.of(title, dataset, class_names, subject.classes, rejects(subject.model))
     if surrogate is not None:
-        surrogate = resolve_model(surrogate, "surrogate").model
+        surrogate = resolve_surrogate(surrogate, subject)
     processes = joined()
     state = StateFile.open(state_file, processes)
     seed = processes.broadcast(draw_seed(state.seed if random_state is None else random_state))

@@ -3,11 +3,13 @@
 import inspect
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 from torch import nn
 
 from .._data import Spec
 from .._model_kinds import NETWORKS, check_model
 from .._typing import Bounds, Model
+from .._words import listed
 
 
 class EvaluatedModel(NamedTuple):
@@ -55,6 +57,18 @@ def resolve_model(model: Any, argument: str = "model") -> EvaluatedModel:
     check_model(model, argument)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "")
     return EvaluatedModel(model, None, name or type(model).__name__)
+
+
+def resolve_surrogate(surrogate: Any, subject: EvaluatedModel) -> Model:
+    """Take the network of another model, which has to know the same classes."""
+    other = resolve_model(surrogate, "surrogate")
+    if subject.classes is not None and other.classes is not None:
+        known, own = (np.asarray(each.classes).tolist() for each in (subject, other))
+        if own != known:
+            raise ValueError(
+                f"surrogate must know the classes of model, {listed(known)}, got {listed(own)}"
+            )
+    return other.model
 
 
 def _last_step(pipeline: Any, argument: str) -> Any:
