@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -422,6 +423,11 @@ def test_divergence_tells_the_epochs_before_it_and_the_one_that_failed(digits):
         ({"module": 3}, TypeError, "module must be an nn.Module, a callable .* got int"),
         ({"module": lambda s, n: 3}, TypeError, "module must be .* got one that returns int"),
         ({"prefit_teacher": True}, TypeError, "teacher must be a trained nn.Module"),
+        (
+            {"prefit_teacher": True, "teacher": SimpleNamespace(model_=nn.Linear(64, 10))},
+            TypeError,
+            "prefit_teacher=True, got SimpleNamespace; pass its model_",
+        ),
         (
             {"module": nn.Sequential(nn.Flatten(), nn.Linear(64, 7))},
             ValueError,

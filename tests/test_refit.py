@@ -155,6 +155,11 @@ def test_autocast_around_a_fit_changes_nothing(digits, precision, enabled):
         assert one.equal(other)
 
 
+def test_a_callback_that_is_in_no_list_is_refused(digits):
+    with pytest.raises(TypeError, match="callbacks must be a list of objects with a method on_ep"):
+        UndefendedClassifier(callbacks=Fails()).fit(*digits)
+
+
 @pytest.mark.parametrize("callback", [3, print, Fails], ids=["number", "function", "class"])
 def test_what_is_no_callback_is_refused(digits, callback):
     with pytest.raises(TypeError, match="callbacks must hold objects with a method on_epoch, got"):

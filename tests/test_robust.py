@@ -573,6 +573,11 @@ def test_the_recipe_trains(digits):
         ({"norm": "l7"}, ValueError, "norm must be one of"),
         ({"steps": 0}, ValueError, "steps must be"),
         ({"bounds": (1.0, 0.0)}, ValueError, "bounds must"),
+        (
+            {"bounds": (torch.zeros(64), 1.0)},
+            TypeError,
+            r"bounds must be two numbers for training, got Tensor of shape \(64,\)",
+        ),
         ({"attack": 3}, TypeError, "attack must be None or callable, got int"),
         ({"beta": -1.0}, ValueError, "beta must be"),
     ],

@@ -1,9 +1,11 @@
 """What attacks a network while it is trained: shared by all robust training."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from .._validation import (
     check_not_negative,
     check_positive,
 )
+from .._words import described
 from ..training import Ascent, Runtime, attack_mode
 from ._run import TrainingRun
 from ._settings import plain
@@ -56,6 +59,11 @@ class AttackSettings:
             check_positive("step_size", self.step_size)
         if self.bounds is not None:
             check_bounds(self.bounds)
+            for bound in self.bounds:
+                if isinstance(bound, Tensor | np.ndarray) and math.prod(bound.shape) != 1:
+                    raise TypeError(
+                        f"bounds must be two numbers for training, got {described(bound)}"
+                    )
         if self.attack is not None and not callable(self.attack):
             raise TypeError(f"attack must be None or callable, got {type(self.attack).__name__}")
         check_not_negative("weight_perturbation", self.weight_perturbation)

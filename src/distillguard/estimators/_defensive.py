@@ -22,6 +22,7 @@ from ..training import (
 )
 from ._classifier import NetworkClassifier
 from ._run import TrainingRun, hard_label_objective
+from ._settings import check_prefit
 from ._teacher import TeacherLogits, transfer_source
 
 
@@ -293,11 +294,8 @@ class DefensiveDistiller(NetworkClassifier):
         check_positive("temperature", self.temperature)
         check_in_unit_interval("hard_label_weight", self.hard_label_weight)
         check_in_unit_interval("label_smoothing", self.label_smoothing)
-        if self.prefit_teacher and not isinstance(self.teacher, nn.Module):
-            raise TypeError(
-                "teacher must be a trained nn.Module with prefit_teacher=True, "
-                f"got {type(self.teacher).__name__}"
-            )
+        if self.prefit_teacher:
+            check_prefit(self.teacher)
 
     def _networks(self, run: TrainingRun) -> tuple[nn.Module, nn.Module]:
         """Teacher and student; where they are of one kind they share initial weights."""

@@ -33,7 +33,7 @@ from ._calibration import calibrate_offset
 from ._classifier import joined
 from ._rejecting import RejectingClassifier
 from ._run import TrainingRun, hard_label_objective
-from ._settings import TrainingSettings
+from ._settings import TrainingSettings, check_prefit
 
 MANY = 0.1
 """Share of clean examples above which the paper's rule rejects so many that users should know."""
@@ -355,11 +355,8 @@ class ExtendedDistiller(RejectingClassifier):
         check_at_least("dropout_passes", self.dropout_passes, 2)
         if self.false_positive_rate is not None:
             check_share("false_positive_rate", self.false_positive_rate)
-        if self.prefit_teacher and not isinstance(self.teacher, nn.Module):
-            raise TypeError(
-                "teacher must be a trained nn.Module with prefit_teacher=True, "
-                f"got {type(self.teacher).__name__}"
-            )
+        if self.prefit_teacher:
+            check_prefit(self.teacher)
         if self.teacher is None and isinstance(self.module, nn.Module):
             raise TypeError(
                 "module must be a callable (input_shape, n_classes) -> nn.Module, as teacher and "

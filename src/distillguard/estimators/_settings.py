@@ -1,11 +1,12 @@
 """The parameters that all estimators share, checked once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
+from torch import nn
 
 from .._random import draw_seed
 from .._validation import check_at_least, check_in_unit_interval, check_positive, check_share
@@ -40,7 +41,12 @@ class TrainingSettings:
     def of(cls, parameters: Mapping[str, Any]) -> "TrainingSettings":
         """Take them from an estimator's parameters, NumPy's scalars as Python's."""
         own = {field.name: plain(parameters[field.name]) for field in fields(cls)}
-        return cls(**own | {"callbacks": tuple(own["callbacks"] or ())})
+        given = own["callbacks"]
+        if given is not None and not isinstance(given, Iterable):
+            raise TypeError(
+                f"callbacks must be a list of objects with a method on_epoch, got {given!r}"
+            )
+        return cls(**own | {"callbacks": tuple(given or ())})
 
     def __post_init__(self) -> None:
         """Refuse what training could not use."""
@@ -91,3 +97,13 @@ class TrainingSettings:
 def plain(value: Any) -> Any:
     """A NumPy scalar as a number of Python's, which libraries can be relied on to know."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def check_prefit(teacher: Any) -> None:
+    """Refuse a teacher that is no trained network."""
+    if not isinstance(teacher, nn.Module):
+        remedy = "; pass its model_" if hasattr(teacher, "model_") else ""
+        raise TypeError(
+            "teacher must be a trained nn.Module with prefit_teacher=True, "
+            f"got {type(teacher).__name__}{remedy}"
+        )
