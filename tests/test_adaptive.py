@@ -437,6 +437,12 @@ def test_a_saturated_softmax_is_taught_with_a_range_of_ten_logits():
         assert lesson.unit == unit
 
 
+def test_a_class_that_is_ruled_out_has_no_part_in_the_range_of_a_lesson():
+    lesson = _Lesson(lambda inputs: torch.tensor([[0.0, 40.0, -1e9]]).repeat(len(inputs), 1), 0)
+    lesson.ask(torch.rand(3, 4))
+    assert lesson.unit == 4.0
+
+
 def test_logits_that_hardly_differ_teach_each_in_a_unit_of_its_own():
     def model(inputs):  # from 1e-19 to 1e-7, as where exponentials vanish
         return (inputs[:, :2] - inputs[:, 2:]) * 10 ** (-7 - 12 * inputs[:, :1])

@@ -90,6 +90,79 @@ def test_a_budget_attack_fools_as_many_behind_a_front(digits, name, front):
     assert abs(fooled[1] - fooled[0]) <= 1
 
 
+# A class that is ruled out by a value that no network computes changes no verdict.
+
+FILLS = {
+    "-1e4": lambda logits: torch.full_like(logits[:, :2], -1e4),
+    "-1e9": lambda logits: logits[:, :2] - 1e9,
+    "lowest": lambda logits: torch.full_like(logits[:, :2], torch.finfo(logits.dtype).min),
+}
+
+
+def ruling_out(net, fill):
+    """The network with two more classes that never win."""
+
+    def model(inputs):
+        logits = net(inputs)
+        return torch.cat([logits, FILLS[fill](logits)], dim=1)
+
+    return model
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("name", [*STRONG, "fab_targeted", "sigma_zero", "jsma"])
+def test_distances_are_those_of_the_network_without_the_classes_that_are_ruled_out(
+    digits, name, fill
+):
+    net, inputs, labels = digits
+    norms = {"carlini_wagner_linf": "linf", "fab_targeted": "linf"}
+    norms |= dict.fromkeys(("carlini_wagner_l0", "sigma_zero", "jsma"), "l0")
+    settings = {} if name == "jsma" else {"steps": 15, "random_state": 0}
+    attack = partial(getattr(attacks, name), **settings)
+    distances = []
+    for model in (net, ruling_out(net, fill)):
+        adversarial = attack(model, inputs, labels)
+        fooled = net(adversarial).argmax(dim=1) != labels
+        length = lp_norm(adversarial - inputs, norms.get(name, "l2"))
+        distances.append((fooled.sum().item(), length[fooled].mean().item()))
+    assert distances[1] == pytest.approx(distances[0], rel=0.01)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("name", ["pgd", "apgd", "apgd_targeted", "square", "fgsm", "rays"])
+def test_a_budget_attack_fools_as_many_as_without_the_classes_that_are_ruled_out(
+    digits, name, fill
+):
+    net, inputs, labels = digits
+    settings = {"queries": 100} if name in ("square", "rays") else {}
+    attack = partial(getattr(attacks, name), epsilon=0.1, random_state=0, **settings)
+    fooled = [
+        (net(attack(model, inputs, labels)).argmax(dim=1) != labels).sum().item()
+        for model in (net, ruling_out(net, fill))
+    ]
+    assert 0 < fooled[0] < len(inputs)
+    assert fooled[0] == fooled[1]
+
+
+@pytest.mark.parametrize("fill", ["-1e9", "lowest"])
+def test_a_random_model_and_one_that_goes_by_place_are_seen_behind_a_fill(digits, fill):
+    net, inputs, labels = digits
+
+    def noisy(inputs):
+        logits = net(inputs)
+        return logits + torch.rand_like(logits)
+
+    report = evaluate(ruling_out(noisy, fill), inputs, labels, epsilon=0.05, random_state=0)
+    assert "unstable-predictions" in {finding.code for finding in report.findings}
+
+    def by_place(inputs):
+        logits = net(inputs)
+        return logits + torch.arange(len(logits))[:, None]
+
+    with pytest.raises(ValueError, match="model must answer each example by its own values"):
+        attacks.pgd(ruling_out(by_place, fill), inputs, labels, epsilon=0.1)
+
+
 @given(
     low=st.floats(-1e3, 1e3),
     width=st.sampled_from([1e-3, 1.0, 255.0, 1e5]),

@@ -35,7 +35,7 @@ LAYERS = [
         "_json",
         "_clopper_pearson",
     },
-    {"_modes", "_copies", "functional", "scaling_laws", "_l0", "_l1", "_identity"},
+    {"_modes", "_copies", "functional", "scaling_laws", "_l0", "_l1", "_identity", "_ruled_out"},
     {"_rejection"},
     {"_geometry", "_data", "networks", "datasets"},
     {"persistence"},

@@ -19,6 +19,7 @@ from .._model_kinds import check_model
 from .._modes import borrowed, fitted_to, isolated_random_state
 from .._random import draw_seed
 from .._rejection import rejects
+from .._ruled_out import spread
 from .._typing import NetworkFactory, Range
 from .._validation import (
     check_at_least,
@@ -312,7 +313,7 @@ class _Lesson:
         found = torch.cat(answers).cpu()
         logits = found.to(torch.promote_types(found.dtype, torch.float32))
         if not len(self.logits):
-            usual = _ranges(logits).median().item()
+            usual = spread(logits).median().item()
             self.unit = max(1.0, usual / USUAL_RANGE) if usual >= LEAST_RANGE else None
             self.points, self.logits = points, logits
         else:
@@ -323,7 +324,7 @@ class _Lesson:
         """Logits that a softmax keeps apart."""
         if self.unit is not None:
             return logits / self.unit
-        ranges = _ranges(logits)
+        ranges = spread(logits)
         return USUAL_RANGE * logits / torch.where(ranges > 0, ranges, 1)
 
     def objective(self, network: nn.Module, batch: Batch) -> BatchLosses:
@@ -333,11 +334,6 @@ class _Lesson:
         logits = network(batch.inputs)
         targets = functional.softmax(self.in_units(taught))
         return BatchLosses(functional.soft_cross_entropy(logits, targets.to(logits)), logits)
-
-
-def _ranges(logits: Tensor) -> Tensor:
-    """From each answer's smallest logit to its largest: (n, 1)."""
-    return logits.amax(dim=1, keepdim=True) - logits.amin(dim=1, keepdim=True)
 
 
 def _inputs(name: str, data: Any, bounds: Range) -> Tensor:

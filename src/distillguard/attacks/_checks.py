@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._geometry import inside
 from .._random import split_mix
+from .._ruled_out import magnitude
 from .._typing import Model
 from .._validation import check_differentiable, check_gradient
 from ._examples import Examples
@@ -95,7 +96,7 @@ def check_places(model: Model, inputs: Tensor, logits: Tensor) -> None:
 
 def close(answers: Tensor, logits: Tensor) -> bool:
     """Whether two answers are equal up to the rounding of other kernels."""
-    return bool(((answers - logits).abs() <= KERNELS * logits.abs().amax()).all())
+    return bool(((answers - logits).abs() <= KERNELS * magnitude(logits).amax()).all())
 
 
 def needed_hair(model: Model, examples: Examples, dtype: torch.dtype) -> torch.dtype | None:

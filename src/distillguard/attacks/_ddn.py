@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._geometry import ball, lp_norm, per_example
+from .._ruled_out import spread
 from .._typing import Bounds, Callback, Mask, Model
 from .._validation import check_at_least, check_choice, check_positive
 from ..functional import cross_entropy
@@ -244,9 +245,8 @@ class DecoupledDirectionNorm:
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the cooled logits, to be ascended."""
         if isinstance(self.temperature, str):
-            lowest, highest = logits.detach().aminmax(dim=1, keepdim=True)
-            spread = highest - lowest
-            logits = logits * torch.where(spread > 0, AUTO_SPREAD / spread, 1)
+            wide = spread(logits)
+            logits = logits * torch.where(wide > 0, AUTO_SPREAD / wide, 1)
         else:
             logits = logits / self.temperature
         loss = cross_entropy(logits, labels)

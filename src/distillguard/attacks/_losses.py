@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from .._ruled_out import magnitude
 from .._typing import Loss
 from .._validation import check_choice
 from ..functional import cross_entropy, dlr_loss, margin_loss, rescaled_cross_entropy
@@ -33,7 +34,7 @@ def success_margin(logits: Tensor, examples: Examples, targeted: bool) -> Tensor
     What the model's rounding may take back when it is asked in another batch does not count.
     """
     margin = margin_loss(logits, examples.labels)
-    doubt = examples.rounding.to(logits) * logits.abs().amax(dim=1)
+    doubt = examples.rounding.to(logits) * magnitude(logits)
     return (-margin if targeted else margin) - doubt
 
 

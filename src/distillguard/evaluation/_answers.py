@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .._modes import borrowed, device_of, dtype_of
+from .._ruled_out import magnitude
 from .._typing import Model
 from ..attacks._checks import KERNELS
 from ._query import QueryCounter, logits_of
@@ -35,4 +36,4 @@ def same_answers(one: Tensor, other: Tensor, dtype: torch.dtype, *, elsewhere: b
     half = dtype in (torch.float16, torch.bfloat16)
     share = (HALF_ROUNDINGS if half else ROUNDINGS) * torch.finfo(dtype).eps
     allowed = max(share, KERNELS) if elsewhere else share
-    return bool(((one - other).abs() <= allowed * other.abs().amax()).all())
+    return bool(((one - other).abs() <= allowed * magnitude(other).amax()).all())

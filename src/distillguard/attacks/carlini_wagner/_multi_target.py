@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..._geometry import ball, lp_norm, per_example
+from ..._ruled_out import magnitude
 from ..._typing import Distance
 from .._engine import Query, logits_and_gradient, select
 from .._examples import Examples
@@ -316,7 +317,7 @@ class MultiTargetDescent:
 
         margin = success_margin(logits, state.examples, self.targeted).abs()
         # The second term is far below any margin that matters; it keeps the quotient finite.
-        temperature = SMOOTHNESS * margin + 1e-6 * logits.abs().amax(dim=1)
+        temperature = SMOOTHNESS * margin + 1e-6 * magnitude(logits)
         temperature = temperature.clamp(min=torch.finfo(logits.dtype).tiny).to(state.temperature)
         return state._replace(
             targets=torch.where(fresh[:, None], candidates, state.targets),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..._copies import copied
 from ..._geometry import inside, per_example
 from ..._modes import dtype_of, unwrapped
+from ..._ruled_out import spread
 from ..._typing import Model
 from ..._validation import check_differentiable
 from ...attacks._checks import VISIBLE, slopes
@@ -110,7 +111,7 @@ def unchanged(logits: Tensor) -> Tensor:
 
 def by_range(logits: Tensor) -> Tensor:
     """Logits divided by their range, which no softmax can saturate."""
-    reach = (logits.amax(dim=1, keepdim=True) - logits.amin(dim=1, keepdim=True)).detach()
+    reach = spread(logits)
     return logits / torch.where(reach > 0, reach, 1)
 
 

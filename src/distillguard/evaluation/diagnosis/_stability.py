@@ -7,6 +7,7 @@ from torch.nn.functional import normalize
 from ..._geometry import random_point
 from ..._modes import borrowed, dtype_of
 from ..._random import example_keys, uniform
+from ..._ruled_out import ruled_out
 from .._judge import ThreatModel
 from .._query import QueryCounter, logits_of
 from .._unasked import has_changed, twin
@@ -79,7 +80,7 @@ def differing(
     found = torch.zeros(len(asked), dtype=torch.bool)
     for share in SHARES:
         points = asked + share * (draw - asked)
-        now, before = (normalize(_answers(model, points, probe)) for model in (later, first))
+        now, before = (unit(_answers(model, points, probe)) for model in (later, first))
         found |= ((now - before).norm(dim=1) > REPEAT_GAP).cpu()
     return found
 
@@ -103,9 +104,14 @@ def _logits(probe: Probe, inputs: Tensor) -> Tensor:
     return logits_of(model, inputs, dtype_of(model, inputs.dtype), at_once).double()
 
 
+def unit(logits: Tensor) -> Tensor:
+    """Computed logits over their length."""
+    return normalize(logits.masked_fill(ruled_out(logits), 0), dim=1)
+
+
 def _apart(answers: list[Tensor]) -> tuple[float, int]:
     """The largest distance of a normalised answer from the first, and the classes that changed."""
-    units = torch.stack([normalize(logits, dim=1) for logits in answers])
+    units = torch.stack([unit(logits) for logits in answers])
     classes = torch.stack([logits.argmax(dim=1) for logits in answers])
     changed = (classes != classes[0]).any(dim=0)
     return (units - units[0]).norm(dim=2).max().item(), count(changed)
