@@ -107,6 +107,11 @@ def test_limits_themselves_are_allowed():
             "inputs must be a torch.Tensor, got ndarray; write torch.as_tensor(inputs)",
         ),
         (
+            torch.zeros(2, 3).to_sparse(),
+            TypeError,
+            "inputs must be dense, got a sparse tensor; write inputs.to_dense()",
+        ),
+        (
             torch.zeros(2, 3, dtype=torch.uint8),
             TypeError,
             "inputs must be floating point, got torch.uint8; "

@@ -116,6 +116,8 @@ def check_inputs(inputs: Any) -> None:
             f"inputs must be a torch.Tensor, got {type(inputs).__name__}; write "
             "torch.as_tensor(inputs)"
         )
+    if inputs.layout != torch.strided:
+        raise TypeError("inputs must be dense, got a sparse tensor; write inputs.to_dense()")
     if not inputs.is_floating_point():
         raise TypeError(
             f"inputs must be floating point, got {inputs.dtype}; "
