@@ -472,6 +472,22 @@ def test_few_examples_are_warned_of_and_more_are_taken():
     assert student.forwards == 2 * 2 * 530
 
 
+@pytest.mark.parametrize(
+    "context",
+    [torch.no_grad, torch.inference_mode, partial(torch.autocast, "cpu", torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)
+def test_a_student_learns_the_same_in_whatever_context_the_caller_is(context):
+    inputs = torch.rand(600, 4, generator=torch.Generator().manual_seed(0))
+    learn = partial(distil_surrogate, Halves(), inputs, max_epochs=3, random_state=0)
+    outside = learn()
+    with context():
+        inside = learn()
+    assert inside.agreement == outside.agreement
+    for one, other in zip(inside.parameters(), outside.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_seed_repeats_a_student_and_leaves_the_generators_alone():
     X, inputs = torch.rand(500, 4), torch.rand(5, 4)
     net = network().train()

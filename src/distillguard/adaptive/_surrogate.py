@@ -16,7 +16,7 @@ from .._data import examples as open_examples
 from .._data._batch import Batch
 from .._data._sources import TensorSource
 from .._model_kinds import check_model
-from .._modes import borrowed, fitted_to, isolated_random_state
+from .._modes import borrowed, fitted_to, for_training, isolated_random_state
 from .._random import draw_seed
 from .._rejection import rejects
 from .._ruled_out import spread
@@ -233,7 +233,7 @@ def distil_surrogate(
             stacklevel=2,
         )
     runtime = Runtime(device, "32-true")
-    with isolated_random_state(runtime.cuda, seed):
+    with isolated_random_state(runtime.cuda, seed), for_training(runtime.device):
         lesson = _Lesson(model, seed)
         lesson.ask(inputs)
         network = built("student", student, tuple(inputs.shape[1:]), lesson.logits.shape[1])
