@@ -640,6 +640,11 @@ MEASURED = [
         "epsilon must be given, because fgsm looks within a radius, got None",
     ),
     (
+        matrix({1: nn.Identity(), "1": nn.Identity()}, "fgsm", epsilon=0.1),
+        ValueError,
+        "models must have names that differ as text, got [1, '1']",
+    ),
+    (
         matrix([nn.Identity()], ["fgsm", "pgd"], epsilon=0.1),
         TypeError,
         "attack must be the name of an attack or a function (model, inputs, labels) -> Tensor, "

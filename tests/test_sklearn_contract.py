@@ -21,6 +21,7 @@ from distillguard import (
     RobustDistiller,
     UndefendedClassifier,
     datasets,
+    load,
 )
 from distillguard.defenses import MaximumProbability
 
@@ -119,3 +120,15 @@ def test_cross_validation_and_a_pipeline_with_scaling_work(digits):
 def test_images_as_tensors_pass_through_cross_validation():
     X, y = datasets.load_digits("train")
     assert cross_val_score(quick(), X[:300], y[:300], cv=2).min() > 0.75
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="needs NumPy 2")
+def test_labels_in_numpys_strings_of_any_length_train_and_are_saved(digits, tmp_path):
+    X, y = digits[0][:200], digits[1][:200]
+    names = np.array([f"class {label}" for label in y], dtype=np.dtypes.StringDType())
+    classifier = UndefendedClassifier(max_epochs=1, random_state=0).fit(X, names)
+    twin = UndefendedClassifier(max_epochs=1, random_state=0).fit(X, np.array(names.tolist()))
+    assert classifier.classes_.tolist() == twin.classes_.tolist()
+    assert classifier.predict(X).tolist() == twin.predict(X).tolist()
+    classifier.save(tmp_path / "saved")
+    assert load(tmp_path / "saved").classes_.tolist() == twin.classes_.tolist()

@@ -251,6 +251,8 @@ def label_values(labels: Any, name: str, n: int | None = None) -> NDArray[Any]:
         raise ValueError(
             f"{name} must hold one class per example, got rows of different lengths{remedy}"
         ) from None
+    if values.dtype.kind == "T":  # NumPy's strings of any length, which scikit-learn does not take
+        values = values.astype(object)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 1:

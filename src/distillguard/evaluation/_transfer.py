@@ -200,6 +200,8 @@ def _subjects(models: Any) -> dict[str, EvaluatedModel]:
         found = {
             str(name): resolve_model(model, f"models[{name!r}]") for name, model in models.items()
         }
+        if len(found) < len(models):
+            raise ValueError(f"models must have names that differ as text, got {list(models)!r}")
     elif isinstance(models, list | tuple):
         for place, model in enumerate(models):
             subject = resolve_model(model, f"models[{place}]")
