@@ -297,6 +297,15 @@ def test_rescaling_has_a_finite_gradient_that_is_not_zero_whatever_the_logits(dt
     assert bool((gradient != 0).any())
 
 
+def test_rescaling_does_not_see_a_class_that_is_ruled_out():
+    logits, labels = torch.randn(20, 5), random_labels(20)
+    apart = 1e-2 * logits
+    masked = nn.functional.pad(apart, (0, 1), value=-1e9)
+    torch.testing.assert_close(
+        rescaled_cross_entropy(masked, labels), rescaled_cross_entropy(apart, labels)
+    )
+
+
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_rescaling_does_not_see_a_factor_or_a_shift(factor):
     logits, labels = torch.randn(20, 5, dtype=torch.float64), random_labels(20)

@@ -391,6 +391,23 @@ def test_a_module_with_another_constant_is_refused(scaled, other):
         load(scaled, module=Scaled(**other))
 
 
+class RulesOut(Scaled):
+    """One more class, which never wins."""
+
+    def forward(self, inputs):
+        logits = super().forward(inputs)
+        return torch.cat([logits, torch.full_like(logits[:, :1], -1e9)], dim=1)
+
+
+def test_a_class_that_is_ruled_out_does_not_hide_another_constant(table, tmp_path):
+    X, y = table
+    y = np.where(np.arange(len(y)) == 0, "nie", y)
+    UndefendedClassifier(RulesOut(), max_epochs=1, random_state=0).fit(X, y).save(tmp_path)
+    load(tmp_path, module=RulesOut())
+    with pytest.raises(SaveError, match=r"^module must answer as the saved model did, got log"):
+        load(tmp_path, module=RulesOut(mean=0.0))
+
+
 def test_a_module_without_finite_logits_is_refused(scaled):
     with pytest.raises(SaveError, match=r"module must answer .* differ by nan"):
         load(scaled, module=Scaled(std=0.0))

@@ -121,6 +121,11 @@ FAULTS = {
     ),
     "dropout": (Faulty(F.dropout), "repeatable", "dropout"),
     "noise": (Faulty(lambda x: x + 0.1 * torch.randn_like(x)), "repeatable", "noise"),
+    "dropout beside a class that is ruled out": (
+        Faulty(F.dropout, lambda z: F.pad(z, (0, 1), value=-1e9)),
+        "repeatable",
+        "dropout",
+    ),
     "detached": (Faulty(torch.detach), "differentiable", "detach()"),
     "without a graph": (Faulty(after=torch.detach), "differentiable", "detach()"),
     "large logits without a graph": (

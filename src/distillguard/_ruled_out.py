@@ -12,7 +12,8 @@ FILL = 1000
 
 def ruled_out(logits: Tensor) -> Tensor:
     """Which logits (n, n_classes) only say that a class is none."""
-    highest = logits.detach().topk(2, dim=1).values.abs().amax(dim=1, keepdim=True)
+    top = logits.detach().topk(min(2, logits.shape[1]), dim=1).values
+    highest = top.abs().amax(dim=1, keepdim=True)
     return logits.detach() < -FILL * highest.clamp(min=1)
 
 

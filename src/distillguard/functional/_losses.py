@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from .._ruled_out import magnitude
 from .._validation import check_in_unit_interval, check_labels, check_positive
 
 
@@ -440,6 +441,6 @@ def rescaled_cross_entropy(logits: Tensor, labels: Tensor, scale: float = 1.0) -
     check_labels(labels, logits)
     first, second = logits.detach().topk(2, dim=1).values.unbind(dim=1)
     # For a tie, the rounding error of the logits, which is also the smallest divisor.
-    least = torch.finfo(logits.dtype).eps * logits.detach().abs().amax(dim=1)
+    least = torch.finfo(logits.dtype).eps * magnitude(logits.detach())
     gap = (first - second).maximum(least).clamp_min(torch.finfo(logits.dtype).tiny)
     return cross_entropy(logits * (scale / gap)[:, None], labels)

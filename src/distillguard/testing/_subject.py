@@ -10,6 +10,7 @@ from .._boxes import box, hold_within
 from .._copies import copied
 from .._modes import device_of, dtype_of, unwrapped
 from .._random import split_mix
+from .._ruled_out import magnitude
 from .._typing import Bounds, Model
 
 ROWS = 6
@@ -71,7 +72,9 @@ class ModelSubject:
         if one.shape != other.shape:
             return False
         coarse = one.is_cuda or torch.finfo(one.dtype).bits < 32
-        slack = (KERNELS if coarse else TOLERANCE) * float(other.nan_to_num(0, 0, 0).abs().amax())
+        told = other.nan_to_num(0, 0, 0)
+        largest = magnitude(told) if told.ndim == 2 else told.abs()
+        slack = (KERNELS if coarse else TOLERANCE) * float(largest.amax())
         return torch.allclose(one, other, rtol=0, atol=slack, equal_nan=True)
 
     def in_double(self) -> Self | None:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from .._copies import copied
 from .._modes import fitted_to, isolated_random_state
+from .._ruled_out import magnitude
 from .._validation import parts_of
 
 
@@ -30,7 +31,7 @@ def stands_channels_last(network: nn.Module, inputs: Tensor) -> bool:
     except Exception:  # whatever a network raises: in its own layout it will raise it again
         return False
     expected, turned = found
-    return bool((turned - expected).abs().max() <= 0.01 * expected.abs().max())
+    return bool((turned - expected).abs().max() <= 0.01 * magnitude(expected).max())
 
 
 def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
