@@ -61,7 +61,7 @@ The whole interval is in our favour in {ahead} of the {n}, and in the peer's fav
 
 {table}
 
-{behind_text}
+{behind_text}{raised}
 
 ## Attacks compared
 
@@ -98,10 +98,24 @@ def page(folder: Path | None = None) -> str:
         undecided=len(found) - len(ahead) - len(behind),
         table=table([shown(each) for each in found], list(shown(found[0]))),
         behind_text=behind_text(behind),
+        raised=raised(result["rows"]),
         pilot_images=len(parsed(result["pilots"][0]["rows"][0])),
         pilot_budget=result["pilot_budget"],
         pilots=table(pilots(result["pilots"]), ["norm", "network", "peers"]),
     )
+
+
+def raised(rows: list[dict[str, Any]]) -> str:
+    """Which attacks broke off with an error; their distances are those found until then."""
+    named = [
+        f"{row['library']} {row['attack']} in {row['norm']} on {row['network']} with "
+        f"{row['budget']} passes (`{'; '.join(row['raised'])}`)"
+        for row in rows
+        if "raised" in row
+    ]
+    if not named:
+        return ""
+    return f"\n\nBroke off with an error, and count by what they had found: {', '.join(named)}."
 
 
 def parsed(row: dict[str, Any]) -> Distances:

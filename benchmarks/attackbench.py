@@ -14,8 +14,9 @@ A pilot on the first 20 test images at a budget of 200 keeps the three best peer
 network. The images that count follow from number 200 on. A row, that is an attack
 on a network at a budget, is written to ``results/attackbench.json`` when it is there, and kept: run
 it again, with more budgets, to go on. --jobs measures as many rows at a time, each in a process
-with one thread. After --minutes no row is begun. A row that fails is reported at the end, when the
-others are there. --page writes ``docs/benchmarks/attackbench.md`` and its pictures from what is
+with one thread. After --minutes no row is begun. An attack that raises keeps what it had found, and
+its row says so; one that raises before it asks anything is reported at the end, when the others are
+there. --page writes ``docs/benchmarks/attackbench.md`` and its pictures from what is
 there. ``make bench`` installs the peers.
 """
 
@@ -152,8 +153,11 @@ class Observed(nn.Module):
 def attacked(
     run: Run, network: nn.Module, X: Tensor, y: Tensor, norm: str, budget: int
 ) -> dict[str, Any]:
-    """Distances that an attack finds within a budget, its passes and its time."""
-    passes, least = 0, []
+    """Distances that an attack finds within a budget, its passes and its time.
+
+    One that raises on the way keeps what it has found until then.
+    """
+    passes, least, raised = 0, [], set()
     started = time.process_time()
     for inputs, labels in zip(X.split(BATCH), y.split(BATCH), strict=True):
         torch.manual_seed(0)
@@ -166,13 +170,17 @@ def attacked(
                 observed.judge(found.clamp(0, 1), network(found.clamp(0, 1)))
         except BudgetSpent:
             pass
+        except Exception as error:
+            if not observed.passes:
+                raise
+            raised.add(repr(error))
         passes += observed.passes
         least.append(observed.least.cpu())
     return {
         "distances": " ".join(f"{value:.5g}" for value in torch.cat(least).tolist()),
         "passes": passes / len(X),
         "processor_seconds": time.process_time() - started,
-    }
+    } | ({"raised": sorted(raised)} if raised else {})
 
 
 def measured(

@@ -156,6 +156,18 @@ def test_an_attack_is_stopped_once_its_passes_are_spent():
     assert found["passes"] == 6
 
 
+def test_an_attack_that_raises_on_the_way_keeps_what_it_found():
+    def breaking(model, inputs, labels):
+        model(torch.tensor([[0.5, 0.9]]))
+        raise ZeroDivisionError("no steps")
+
+    inputs, labels = torch.tensor([[0.5, 0.3]]), torch.zeros(1, dtype=torch.long)
+    found = bench.attacked(breaking, Brightness(), inputs, labels, "linf", budget=6)
+    assert found["distances"] == "0.6"
+    assert found["raised"] == ["ZeroDivisionError('no steps')"]
+    assert found["passes"] == 1
+
+
 IN_ORDER = [
     (network, norm, budget, *rival)
     for network, norm, budget, rival in itertools.product(
