@@ -576,8 +576,8 @@ FAULTS = [
     Fault(
         "another layout may compute something else",
         "training/_layout.py",
-        "<= 0.01 * expected",
-        "<= 1e9 * expected",
+        "<= 0.01 * magnitude(expected)",
+        "<= 1e9 * magnitude(expected)",
         ("test_any_network.py",),
     ),
     Fault(
