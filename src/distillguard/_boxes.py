@@ -117,9 +117,14 @@ def digits(value: Tensor) -> str:
     return str(wide).removesuffix(".0")
 
 
+def tensor_of(value: Any) -> Tensor:
+    """A tensor as it is; anything else as one in memory, whatever torch's default device is."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+
+
 def _check_bound(bound: Any) -> None:
     if isinstance(bound, Tensor | np.ndarray):
-        values = torch.as_tensor(bound)
+        values = tensor_of(bound)
         if values.dtype == torch.bool or values.is_complex():
             raise TypeError(f"bounds must hold real numbers, got {values.dtype}")
         if not bool(values.isfinite().all()):
@@ -157,7 +162,7 @@ def checked_mask(mask: Any, shape: Sequence[int]) -> Tensor:
             f"mask must be a boolean tensor or None, got {type(mask).__name__}; write "
             "torch.as_tensor(mask)"
         )
-    free = torch.as_tensor(mask)
+    free = tensor_of(mask)
     if free.dtype != torch.bool:
         raise TypeError(f"mask must have dtype torch.bool, got {free.dtype}; write mask.bool()")
     whole = free.ndim == len(shape)

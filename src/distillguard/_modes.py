@@ -58,6 +58,12 @@ def one_thread_after_fork() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def on_cpu() -> AbstractContextManager[Any]:
+    """Make tensors on the CPU inside, where the caller has set another default device."""
+    there = torch.get_default_device().type == "cpu"
+    return nullcontext() if there else torch.device("cpu")
+
+
 @contextmanager
 def borrowed(model: Model, seed: int | None = None, *, gradients: bool = True) -> Iterator[None]:
     """Put ``model`` in eval mode with frozen parameters, gradients on; restore everything.

@@ -267,7 +267,7 @@ def from_art(
         generate = getattr(made, "generate", made)
         _check_made(made, callable(generate), "the Adversarial Robustness Toolbox")
         found = generate(inputs.cpu().float().numpy(), labels.cpu().numpy())
-        return torch.as_tensor(found)
+        return torch.as_tensor(found, device="cpu")
 
     return _checked(found)
 

@@ -26,7 +26,7 @@ class Data(NamedTuple):
         if n is None or n >= total:
             return self
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(total, generator=generator)[:n].sort().values
+        chosen = torch.randperm(total, generator=generator, device="cpu")[:n].sort().values
         if self.y is None:
             return self._replace(X=torch.utils.data.Subset(self.X, chosen.tolist()))
         return self._replace(X=self.X[chosen], y=self.y[chosen])

@@ -60,7 +60,7 @@ class Source(Protocol):
 
 def seen_classes(batches: Iterable[Batch]) -> Tensor:
     """The distinct labels of one pass, in order."""
-    seen: Tensor = torch.empty(0, dtype=torch.int64)
+    seen: Tensor = torch.empty(0, dtype=torch.int64, device="cpu")
     for batch in batches:
         seen = torch.cat([seen, batch.labels.cpu()]).unique()
     return seen

@@ -68,7 +68,7 @@ class Examples:
         """
         spec, start = self.spec, 0
         for inputs, labels in regrouped(self._groups(size, dtype), size, spec.name):
-            places = torch.arange(start, start + len(inputs))
+            places = torch.arange(start, start + len(inputs), device="cpu")
             codes = torch.full_like(places, -1) if labels is None else spec.encode(labels)
             yield Chunk(places, spec.check(inputs, dtype), codes)
             start += len(inputs)

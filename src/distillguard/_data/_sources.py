@@ -70,7 +70,7 @@ class TensorSource:
 
     def in_order(self) -> Iterator[Batch]:
         """One pass from first to last."""
-        everything = torch.arange(self.n_examples)
+        everything = torch.arange(self.n_examples, device="cpu")
         yield from map(self._batch, everything.split(max(self.batch_size, PREDICTION_BATCH)))
 
     def first(self) -> Batch:
@@ -119,7 +119,7 @@ class TensorSource:
 
     def _order(self, number: int) -> Tensor:
         generator = torch.Generator().manual_seed((self.seed + 7919 * number) % 2**63)
-        return torch.randperm(self.n_examples, generator=generator)
+        return torch.randperm(self.n_examples, generator=generator, device="cpu")
 
     def _batch(self, indices: Tensor) -> Batch:
         rows = indices if self.rows is None else self.rows[indices]
@@ -302,7 +302,7 @@ def _in_memory(opened: Examples) -> tuple[Tensor, Tensor]:
         _refuse_empty(spec.name)
     for piece in tensor.split(PREDICTION_BATCH):
         spec.check(piece)
-    codes = torch.full((len(tensor),), -1) if labels is None else spec.encode(labels)
+    codes = torch.full((len(tensor),), -1, device="cpu") if labels is None else spec.encode(labels)
     return tensor, codes
 
 
@@ -323,7 +323,7 @@ def _indexed(loader: Any) -> "DataLoader[Any] | None":
         return None
     tensors = loader.dataset.tensors
     inputs, labels = pair(tensors)
-    indices = torch.arange(len(inputs))
+    indices = torch.arange(len(inputs), device="cpu")
     return DataLoader(
         TensorDataset(inputs, labels, indices),
         batch_sampler=loader.batch_sampler,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._boxes import hold_within
+from .._boxes import hold_within, tensor_of
 from .._typing import Bounds
 from .._validation import check_label_range
 from .._words import Argument, described, listed, written
@@ -145,7 +145,7 @@ class Spec:
                 f"{self.label_name} must hold known classes, got {stranger!r}; "
                 f"known are {listed(self._indices)}"
             )
-        return torch.tensor(codes, dtype=torch.int64)
+        return torch.tensor(codes, dtype=torch.int64, device="cpu")
 
     def _may_be_unknown(self, labels: NDArray[Any]) -> bool:
         """Whether strangers among labels are counted: names among names, numbers among numbers."""
@@ -168,7 +168,7 @@ def _are_beyond(inputs: Any, bounds: Bounds) -> bool:
     """Whether bytes do not lie within the bounds: 0 to 1, say, rather than 0 to 255."""
     if getattr(inputs, "dtype", None) not in (np.uint8, torch.uint8) or len(inputs) == 0:
         return False
-    return float(inputs.max()) > float(torch.as_tensor(bounds[1]).max())
+    return float(inputs.max()) > float(tensor_of(bounds[1]).max())
 
 
 def check_lengths(inputs: Any, labels: Any, name: str) -> None:

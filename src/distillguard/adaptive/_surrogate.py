@@ -289,7 +289,7 @@ class _Lesson:
     def __init__(self, model: Callable[[Tensor], Tensor], seed: int) -> None:
         self.model, self.seed = model, seed
         self.account = Account()
-        self.points = self.logits = torch.empty(0)
+        self.points = self.logits = torch.empty(0, device="cpu")
         self.device = torch.device("cpu")
         """Where the model answers: the student comes to lie there too."""
         self.unit: float | None = 1.0

@@ -226,8 +226,11 @@ def _finite(gradient: Tensor) -> Tensor:
 def _examples(inputs: Tensor, labels: Tensor, low: Tensor, high: Tensor, seed: int) -> Examples:
     """All that the caller passed."""
     keys = key_of_copy(example_keys(inputs, seed), labels.to(inputs.device))
-    nothing = torch.zeros(len(inputs))
-    return Examples(torch.arange(len(inputs)), inputs, labels, keys, low, high, nothing)
+    places, nothing = (
+        torch.arange(len(inputs), device="cpu"),
+        torch.zeros(len(inputs), device="cpu"),
+    )
+    return Examples(places, inputs, labels, keys, low, high, nothing)
 
 
 def model_facts(
@@ -245,7 +248,7 @@ def model_facts(
 
 
 def _few(waiting: Examples, device: torch.device) -> Examples:
-    return _on(device, take(waiting, torch.arange(min(SAMPLE, len(waiting.inputs)))))
+    return _on(device, take(waiting, torch.arange(min(SAMPLE, len(waiting.inputs)), device="cpu")))
 
 
 def _facts(model: Model, query: Query, waiting: Examples, gradients: bool) -> ModelFacts:
@@ -270,7 +273,7 @@ def _run(
         rounding = torch.full_like(fresh.inputs.flatten(1)[:, 0], query.facts.rounding)
         return algorithm.start(fresh._replace(rounding=rounding))
 
-    places = torch.arange(min(batch_size, len(inputs)))
+    places = torch.arange(min(batch_size, len(inputs)), device="cpu")
     following = len(places)
     state = start(places) if len(places) else None
 
@@ -285,7 +288,7 @@ def _run(
         adversarial[places[finished]] = result.detach().to(adversarial)
         bar.update(len(finished))
 
-        fresh = torch.arange(following, min(following + len(finished), len(inputs)))
+        fresh = torch.arange(following, min(following + len(finished), len(inputs)), device="cpu")
         following += len(fresh)
         if len(fresh):
             rows = finished[: len(fresh)]

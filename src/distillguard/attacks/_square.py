@@ -321,7 +321,7 @@ def tiles(images: Tensor, keys: Tensor, counter: Tensor) -> Tensor:
 
     one = torch.zeros(2, dtype=torch.long, device=images.device)
     whole = Window(one, one, one + height, one + width)
-    upright, sideways = bumps(whole, one == torch.arange(2).to(one), height, width)
+    upright, sideways = bumps(whole, one == torch.arange(2, device=images.device), height, width)
     upright, sideways = (tile.repeat(down, beside) for tile in (upright, sideways))
     wide = chosen.repeat_interleave(height, dim=2).repeat_interleave(width, dim=3)
     grid = torch.where(wide[:, :1], upright, sideways) * torch.where(wide[:, 1:], 1, -1)

@@ -155,7 +155,8 @@ class RandomLayer(Layer):
             None if self.seed is None else torch.Generator().manual_seed(draw_seed(self.seed))
         )
         rows = len(inputs) if generator is None else 1
-        drawn = (torch.randn if normal else torch.rand)(rows, *shape, generator=generator)
+        draw = torch.randn if normal else torch.rand
+        drawn = draw(rows, *shape, generator=generator, device="cpu")
         return drawn.to(inputs).expand(len(inputs), *shape)
 
 

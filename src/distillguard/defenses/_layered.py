@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .._copies import copied
 from .._data import Spec, examples
-from .._modes import borrowed, dtype_of, fitted_to, isolated_random_state
+from .._modes import borrowed, dtype_of, fitted_to, isolated_random_state, on_cpu
 from .._processes import joined as processes
 from .._random import draw_seed
 from .._rejection import rejects
@@ -332,7 +332,7 @@ class LayeredDefense(RejectingClassifier):
     def _calibrated(self, model: LayeredNetwork, inputs: Tensor) -> tuple[int, int]:
         """Set the thresholds on one half; return the false positives in the other, and its size."""
         model.eval()
-        order = torch.randperm(len(inputs))
+        order = torch.randperm(len(inputs), device="cpu")
         middle = (len(inputs) + 1) // 2
         logits, scores = _parts(model, inputs[order[:middle]])
         if not scores.isfinite().all():
@@ -359,7 +359,7 @@ class LayeredDefense(RejectingClassifier):
         prefix = "network."
         inside = [name.removeprefix(prefix) for name in saved if name.startswith(prefix)]
         detectors = _copies(self.detectors)
-        with no_larger_than(saved):
+        with no_larger_than(saved), on_cpu():
             for detector in detectors:
                 detector.build(self.input_shape_)
         return LayeredNetwork(scaled_as_saved(network, inside), _copies(self.layers), detectors)

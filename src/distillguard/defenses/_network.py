@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .._modes import device_of
 from ._detector import Detector
 
 _LEAST = 1e-6
@@ -66,9 +67,10 @@ class LayeredNetwork(nn.Module):
         self.network = network
         self.layers = nn.ModuleList(layers)
         self.detectors = nn.ModuleList(detectors)
-        self.register_buffer("thresholds", torch.zeros(len(detectors)))
-        self.register_buffer("spreads", torch.ones(len(detectors)))
-        self.register_buffer("unit", torch.tensor(1.0))
+        device = device_of(network, torch.device("cpu"))
+        self.register_buffer("thresholds", torch.zeros(len(detectors), device=device))
+        self.register_buffer("spreads", torch.ones(len(detectors), device=device))
+        self.register_buffer("unit", torch.tensor(1.0, device=device))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits, including rejection.
@@ -196,7 +198,7 @@ class LayeredNetwork(nn.Module):
         self.unit.copy_((first - second).median().clamp(min=_LEAST))
         self.thresholds.copy_(thresholds)
         for place, own in enumerate(scores.unbind(dim=1)):
-            low, high = torch.quantile(own, torch.tensor([0.25, 0.75]).to(own))
+            low, high = torch.quantile(own, own.new_tensor([0.25, 0.75]))
             seen = high - low > _LEAST * own.abs().max()
             self.spreads[place] = high - low if seen else 1.0
 

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from .._modes import for_training, isolated_random_state
+from .._modes import for_training, isolated_random_state, on_cpu
 from .._validation import check_at_least, check_choice, check_not_negative, check_random_state
 from ._detector import Detector
 
@@ -91,7 +91,8 @@ class ReconstructionError(Detector):
         input_shape : tuple of int
             Shape of one example.
         """
-        self.autoencoder = _autoencoder(tuple(input_shape), self.width)
+        with on_cpu():
+            self.autoencoder = _autoencoder(tuple(input_shape), self.width)
 
     def fit(self, inputs: Tensor) -> Self:
         """Train the autoencoder.
@@ -108,12 +109,12 @@ class ReconstructionError(Detector):
         """
         inputs = inputs.detach().float()
         seed = self.random_state
-        seed = int(torch.randint(2**62, ())) if seed is None else seed
-        with for_training(inputs.device), isolated_random_state([], seed):
+        seed = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
+        with for_training(inputs.device), isolated_random_state([], seed), on_cpu():
             network = _autoencoder(tuple(inputs.shape[1:]), self.width)
             optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
             for _ in range(self.max_epochs):
-                for rows in torch.randperm(len(inputs)).split(128):
+                for rows in torch.randperm(len(inputs), device="cpu").split(128):
                     clean = inputs[rows]
                     drawn = network(clean + self.noise * torch.randn_like(clean))
                     optimizer.zero_grad()

@@ -78,7 +78,7 @@ class AttackSettings:
         """What attacks the networks of a run; the run's data is held to the bounds."""
         size = self.epsilon / 4 if self.step_size is None else self.step_size
         bounds = self._bounds_of(run.source, run.validation)
-        one = torch.empty(1, *run.input_shape)
+        one = torch.empty(1, *run.input_shape, device="cpu")
         low, high = one.new_tensor(bounds)
         self._check_reach(low, high, one)
         run.source = run.source.within("X", bounds)

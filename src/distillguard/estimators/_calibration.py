@@ -72,7 +72,7 @@ def calibrate_offset(
     """
     network.offset.zero_()
     best, last = _best_and_last(network, batches)
-    order = torch.randperm(len(best), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(best), generator=torch.Generator().manual_seed(seed), device="cpu")
     middle = 0 if rate is None else (len(best) + 1) // 2
     if rate is not None:
         chosen = order[:middle]

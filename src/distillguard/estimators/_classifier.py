@@ -368,6 +368,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             extra = self._EXTRA_COLUMNS.get(attribute, 0)
             builder = self._default_module if module is None else module
             network = built(parameter, builder, run.input_shape, len(run.classes) + extra)
+            if torch.get_default_device().type != "cpu":
+                # What it makes while it computes lies there as well: move it before it is asked.
+                network.to(run.runtime.device)
             width = logits_of(network, run.inputs, parameter).shape[1]
             if width != len(run.classes) + extra:
                 raise ValueError(

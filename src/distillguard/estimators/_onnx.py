@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .._copies import copied
-from .._modes import borrowed
+from .._modes import borrowed, on_cpu
 from ..exceptions import MissingPackageError
 
 TOLERANCE = 1e-4
@@ -32,10 +32,10 @@ def export(
     path = Path(path)
     # Float32 and plain layout whatever the training used: that is what runtimes run.
     plain = _OnCopies(copied(network).cpu().float()).to(memory_format=torch.contiguous_format)
-    with borrowed(plain, gradients=False), _quiet():
+    with borrowed(plain, gradients=False), on_cpu(), _quiet():
         program = torch.onnx.export(
             plain,
-            (torch.rand(2, *input_shape, dtype=torch.float32),),
+            (torch.rand(2, *input_shape, dtype=torch.float32, device="cpu"),),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=["inputs"],
@@ -71,7 +71,7 @@ def _check_same(network: nn.Module, written: Path, input_shape: Sequence[int]) -
     session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     for n in (1, 2, 7):
-        inputs = torch.rand(n, *input_shape, generator=generator, dtype=torch.float32)
+        inputs = torch.rand(n, *input_shape, generator=generator, dtype=torch.float32, device="cpu")
         expected: Tensor = network(inputs)
         found = torch.from_numpy(session.run(["logits"], {"inputs": inputs.numpy()})[0])
         worst = (found - expected).abs().max().item() if found.shape == expected.shape else None

@@ -304,7 +304,7 @@ def _held_out(
             f"{settings.validation_fraction} of {n} examples"
         )
     chosen = held_out(source.own_labels(), held)
-    rows = torch.arange(n)
+    rows = torch.arange(n, device="cpu")
     return source.subset(rows[~chosen]), source.subset(rows[chosen])
 
 
@@ -314,10 +314,11 @@ def held_out(labels: Tensor, count: int) -> Tensor:
     Classes come one after another, at random within each, and evenly spaced examples of these are
     chosen; one that is alone in its class stays to be learned.
     """
-    order = torch.randperm(len(labels))
+    order = torch.randperm(len(labels), device="cpu")
     order = order[labels.bincount()[labels[order]] > 1]
     order = order[labels[order].argsort(stable=True)]
     count = min(count, len(order))
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    chosen[order[((torch.arange(count) + 0.5) * len(order) / max(count, 1)).long()]] = True
+    chosen = torch.zeros(len(labels), dtype=torch.bool, device="cpu")
+    places = (torch.arange(count, device="cpu") + 0.5) * len(order) / max(count, 1)
+    chosen[order[places.long()]] = True
     return chosen

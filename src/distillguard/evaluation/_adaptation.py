@@ -155,7 +155,8 @@ def attempted(subject: Subject, name: str, attack: Attack, model: Model, standin
     if subject.random or subject.remembers:
         # Of what a model remembers of the search nobody else knows.
         judged = subject.counted(subject.steady(subject.base))
-    places, verdicts, error = [torch.arange(0)], [Verdict.of_nothing(torch.arange(0))], None
+    nowhere = torch.arange(0, device="cpu")
+    places, verdicts, error = [nowhere], [Verdict.of_nothing(nowhere)], None
     for chunk in chunks_at_hand(subject, standing):
         threat = run.threat.of(chunk.places)
         x, labels = chunk.inputs, chunk.labels
@@ -199,7 +200,8 @@ def chunks_at_hand(subject: Subject, chosen: Tensor) -> Iterator[Chunk]:
     for chunk in all_at_hand(subject):
         rows = chosen[chunk.places].nonzero().squeeze(1)
         # Round robin over all examples, independent of the chunks.
-        mine = rows[(torch.arange(len(rows)) + start) % processes.count == processes.rank]
+        turn = torch.arange(start, start + len(rows), device="cpu")
+        mine = rows[turn % processes.count == processes.rank]
         start += len(rows)
         if len(mine):
             inputs, labels = chunk.inputs[mine.to(chunk.inputs.device)], chunk.labels[mine]

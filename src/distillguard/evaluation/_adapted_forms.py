@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import attacks
-from .._boxes import boxes
+from .._boxes import boxes, tensor_of
 from .._data import Chunk, Examples
 from .._geometry import COUNTS, lp
 from .._modes import device_of, dtype_of
@@ -187,7 +187,7 @@ def along_student(subject: Subject) -> Model | None:
     """The gradient of a student distilled from the model's own answers on the examples."""
     bounds = subject.run.threat.bounds
     inputs = examples_at_hand(subject)
-    reach = spread(subject) / torch.as_tensor(bounds[1] - bounds[0]).max().item()
+    reach = spread(subject) / tensor_of(bounds[1] - bounds[0]).max().item()
     with warnings.catch_warnings():
         # The report tells how well it agrees; around each of few there are the more points.
         warnings.filterwarnings("ignore", "X holds .* examples", UserWarning)
@@ -356,7 +356,7 @@ def points_around(subject: Subject) -> Tensor:
     inputs = examples_at_hand(subject)
     points = inputs.repeat(max(1, QUESTIONS // len(inputs)), *[1] * (inputs.ndim - 1))
     generator = torch.Generator().manual_seed(subject.run.seed)
-    noise = 2 * torch.rand(points.shape, generator=generator, dtype=points.dtype) - 1
+    noise = 2 * torch.rand(points.shape, generator=generator, dtype=points.dtype, device="cpu") - 1
     noise[: len(inputs)] = 0
     low, high = boxes(points, subject.run.threat.bounds, None)
     return (points + spread(subject) * noise).clamp(low, high)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._boxes import check_bounds, checked_mask
+from .._boxes import check_bounds, checked_mask, tensor_of
 from .._data import Chunk
 from .._data import examples as open_examples
 from .._modes import dtype_of
@@ -324,7 +324,7 @@ def as_bounds(bounds: Bounds) -> Bounds:
     """Two numbers or two tensors."""
     low, high = bounds
     if isinstance(low, Tensor | np.ndarray) or isinstance(high, Tensor | np.ndarray):
-        return torch.as_tensor(low).detach(), torch.as_tensor(high).detach()
+        return tensor_of(low).detach(), tensor_of(high).detach()
     return float(low), float(high)
 
 
@@ -333,7 +333,7 @@ def as_mask(mask: Any, shape: tuple[int, ...] | None) -> Mask | None:
     if mask is None:
         return None
     # What a loader yields is not known yet: a mask for one of its inputs is checked with them.
-    return torch.as_tensor(mask)[None] if shape is None else checked_mask(mask, shape)
+    return tensor_of(mask)[None] if shape is None else checked_mask(mask, shape)
 
 
 def measure(run: Run, stream: Iterator[Chunk], processes: Processes, state: StateFile) -> None:

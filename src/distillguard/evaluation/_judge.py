@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._boxes import boxes
+from .._boxes import boxes, tensor_of
 from .._geometry import lp_norm, per_example
 from .._rejection import opposed, refused
 from .._typing import Bounds, Distance, Mask, Model
@@ -193,7 +193,7 @@ def _rounding(threat: ThreatModel, inputs: Tensor) -> float:
     """One rounding of every coordinate, measured in the norm; a count has none."""
     if threat.norm not in _EXPONENTS:
         return 0.0
-    ends = [torch.as_tensor(bound).abs().max().item() for bound in threat.bounds]
+    ends = [tensor_of(bound).abs().max().item() for bound in threat.bounds]
     largest = max(*ends, threat.epsilon)
     coordinates = inputs[0].numel() if len(inputs) else 1
     return torch.finfo(inputs.dtype).eps * largest * coordinates ** _EXPONENTS[threat.norm]

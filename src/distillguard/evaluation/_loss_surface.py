@@ -238,7 +238,7 @@ def measured(
     network, seed = subject.model, draw_seed(random_state)
     inputs = inputs.to(device_of(network, inputs.device))
     labels, dtype = labels.to(inputs.device), dtype_of(network, inputs.dtype)
-    steps = torch.linspace(-radius, radius, n_steps, dtype=torch.float64)
+    steps = torch.linspace(-radius, radius, n_steps, dtype=torch.float64, device="cpu")
     low, high = boxes(inputs, bounds, None)
     rows, expected = [], labels.expand(n_steps)
     with borrowed(network, seed):
@@ -274,6 +274,6 @@ def _directions(
     margin = margin_loss(opposed(network, logits, labels), labels).sum()
     gradient = check_gradient(torch.autograd.grad(margin, asked, allow_unused=True)[0])
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(0, 2, (2, *inputs.shape), generator=generator)
+    draws = torch.randint(0, 2, (2, *inputs.shape), generator=generator, device="cpu")
     along, across = (2 * draws - 1).to(inputs)
     return (gradient.sign().to(inputs) if gradient.any() else along), across

@@ -61,5 +61,7 @@ def fitted(
     gram = (seen - mean).T @ (seen - mean)
     ridge = RIDGE * gram.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny)
     against = (seen - mean).T @ (told - level)
-    weight = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), against)
+    weight = torch.linalg.solve(
+        gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), against
+    )
     return weight, level - mean @ weight

@@ -56,7 +56,7 @@ class Run:
     """Whose points are kept: one of :data:`KEPT`."""
     raised: dict[str, Exception] = field(default_factory=dict)
     """What attacks raised, other than for lack of gradients."""
-    fooled_by_diagnosis: Tensor = field(default_factory=lambda: torch.arange(0))
+    fooled_by_diagnosis: Tensor = field(default_factory=lambda: torch.arange(0, device="cpu"))
     """Places of the examples that the diagnosis fooled and the attacks had not: (m,) int64."""
     unasked: Unasked | None = None
     """The model as it was before anything was asked, if it can be copied."""

@@ -169,7 +169,7 @@ def check_tensors(content: Content, tensors: Tensors) -> None:
     places = own_places(content)
     verdict = _verdict()
     no, whole = verdict.legal, verdict.predicted
-    kinds = _dtypes(clean_columns(torch.zeros(0, 2), whole, whole, no))
+    kinds = _dtypes(clean_columns(torch.zeros(0, 2, device="cpu"), whole, whole, no))
     n_rows = dict.fromkeys(kinds, len(places))
     for name, known in content["known"].items():
         own = _dtypes(attack_columns(name, verdict, no, whole, 0))
@@ -219,9 +219,9 @@ def check_images(tensors: Tensors, inputs: Tensor) -> None:
 def own_places(content: Content, n_chunks: int | None = None) -> Tensor:
     """Places of the examples that this process has seen in the first chunks."""
     rank, count = content["process"]["rank"], content["process"]["count"]
-    parts, start = [torch.arange(0)], 0
+    parts, start = [torch.arange(0, device="cpu")], 0
     for size, _ in content["chunks"][:n_chunks]:
-        parts.append(torch.arange(start + rank, start + size, count))
+        parts.append(torch.arange(start + rank, start + size, count, device="cpu"))
         start += size
     return torch.cat(parts)
 
@@ -273,5 +273,6 @@ def _dtypes(columns: Tensors) -> dict[str, torch.dtype]:
 
 def _verdict() -> Verdict:
     """A verdict on no examples, to learn the dtypes of its columns from."""
-    no, whole, real = (torch.zeros(0, dtype=t) for t in (torch.bool, torch.int64, torch.float64))
+    kinds = (torch.bool, torch.int64, torch.float64)
+    no, whole, real = (torch.zeros(0, dtype=kind, device="cpu") for kind in kinds)
     return Verdict(whole, no, no, no, no, real, real, real)

@@ -44,7 +44,7 @@ def towards(
         for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
     ]
     chosen = torch.cat(order) if order else classes.new_zeros(0, 0)
-    best, widest = inputs.clone(), torch.full(labels.shape, -torch.inf).to(inputs)
+    best, widest = inputs.clone(), inputs.new_full(labels.shape, -torch.inf)
     for column in chosen.T:
         rows = ((widest <= 0) & (column >= 0)).nonzero().squeeze(1)
         if not len(rows):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._account import question
+from .._boxes import tensor_of
 from .._copies import computed_tensors_copied
 from .._rejection import rejects
 from .._typing import Model
@@ -184,7 +185,7 @@ def same_values(old: Any, new: Any) -> bool:
     if old.shape != new.shape or old.dtype != new.dtype:
         return False
     with suppress(Exception):
-        old, new = torch.as_tensor(old), torch.as_tensor(new)
+        old, new = tensor_of(old), tensor_of(new)
         if old.layout != torch.strided:
             old, new = old.to_dense(), new.to_dense()
         same = torch.equal(old, new)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from .._copies import copied
-from .._modes import unwrapped
+from .._modes import on_cpu, unwrapped
 from ._papers import mlp
 
 # How the functions and classes of other libraries call the number of classes.
@@ -27,12 +27,14 @@ def built(parameter: str, module: Any, input_shape: tuple[int, ...], n_classes: 
         the message calls it ``parameter``.
     """
     if module is None:
-        return mlp(input_shape, n_classes)
+        with on_cpu():
+            return mlp(input_shape, n_classes)
     if isinstance(module, nn.Module):
         return copied(unwrapped(module))
     if not callable(module):
         raise TypeError(f"{parameter} {_RULE}, got {type(module).__name__}")
-    network = called(parameter, module, input_shape, n_classes)
+    with on_cpu():  # where the generator is that was seeded; training moves it to its own device
+        network = called(parameter, module, input_shape, n_classes)
     if not isinstance(network, nn.Module):
         raise TypeError(
             f"{parameter} must be an nn.Module or a callable (input_shape, n_classes) -> "

@@ -396,7 +396,7 @@ def scaled_as_saved(network: nn.Module, names: Collection[str]) -> nn.Module:
 def _statistic(name: str, values: Any) -> Tensor:
     """A number or one per channel, as a tensor of one axis."""
     try:
-        tensor = torch.as_tensor(values, dtype=torch.float64).detach()
+        tensor = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be a number or one per channel, got {values!r}") from None
     tensor = tensor.squeeze() if tensor.ndim > 1 else tensor

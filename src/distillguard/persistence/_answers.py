@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .._copies import copied
-from .._modes import borrowed, dtype_of, one_thread_after_fork
+from .._modes import borrowed, dtype_of, on_cpu, one_thread_after_fork
 from .._ruled_out import magnitude
 from ..exceptions import SaveError
 from ._schema import ASKED
@@ -96,7 +96,9 @@ def _logits(
     try:
         asked = copied(network).to("cpu", dtype)
         alone = one_thread_after_fork()
-        with alone, borrowed(asked, seed, gradients=False), warnings.catch_warnings():
+        # The copy is on the CPU: so has to be what it makes.
+        lent = borrowed(asked, seed, gradients=False)
+        with alone, on_cpu(), lent, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logits: Tensor = asked(inputs).double()
             return logits

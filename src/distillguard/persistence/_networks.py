@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
 from .._copies import copied
-from .._modes import dtype_of, isolated_random_state
+from .._modes import dtype_of, isolated_random_state, on_cpu
 from .._rejection import rejects
 from ..exceptions import SaveError
 from ..networks._builders import called
@@ -72,7 +72,7 @@ def built(
     shape = estimator.input_shape_
     n_classes = len(estimator.classes_) + estimator._EXTRA_COLUMNS.get(attribute, 0)
     try:
-        with isolated_random_state([], None), no_larger_than(state):
+        with isolated_random_state([], None), no_larger_than(state), on_cpu():
             network = called(parameter, factory, shape, n_classes)
     except Exception as error:
         raise SaveError(

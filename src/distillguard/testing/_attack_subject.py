@@ -41,7 +41,7 @@ class AttackSubject(NamedTuple):
 
 def examples() -> Tensor:
     """Grey images, with one black, one white, and one of black and white pixels only."""
-    images = shares(ROWS + 1, torch.zeros(1, *SHAPE))[1:].clone()
+    images = shares(ROWS + 1, torch.zeros(1, *SHAPE, device="cpu"))[1:].clone()
     images[1], images[2], images[3] = images[1].round(), 0, 1
     return images
 

@@ -66,12 +66,12 @@ class ClassifierSubject:
     def rows(self, bad: NDArray[np.bool_]) -> Tensor:
         """The first of the examples that are marked."""
         place = int(np.flatnonzero(bad)[0])
-        return torch.as_tensor(np.asarray(self.X[place : place + 1]))
+        return torch.as_tensor(np.asarray(self.X[place : place + 1]), device="cpu")
 
 
 def drawn() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Examples in [0, 1] of three classes, the same ones each time."""
-    spread = shares(CLASSES * EACH, torch.zeros(1, FEATURES)).numpy()
+    spread = shares(CLASSES * EACH, torch.zeros(1, FEATURES, device="cpu")).numpy()
     y = np.arange(CLASSES * EACH) % CLASSES
     corners = np.eye(CLASSES, FEATURES, dtype=np.float32)
     return (0.6 * corners[y] + 0.4 * spread).astype(np.float32), y

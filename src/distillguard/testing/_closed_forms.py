@@ -17,7 +17,7 @@ class Halfspace(nn.Module):
 
     def __init__(self, bias: float = 0.0) -> None:
         super().__init__()
-        like = torch.zeros(1, *SHAPE)
+        like = torch.zeros(1, *SHAPE, device="cpu")
         signs = torch.where(shares(2, like)[1] < 0.5, -1.0, 1.0)
         self.weight = nn.Parameter((signs * (0.5 + shares(1, like)[0])).flatten())
         self.bias = bias
@@ -39,7 +39,7 @@ class Ball(nn.Module):
 
     def __init__(self, radius: float) -> None:
         super().__init__()
-        self.radius = nn.Parameter(torch.tensor(radius))
+        self.radius = nn.Parameter(torch.tensor(radius, device="cpu"))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """1 minus and 1 plus the difference of the squared radii, rounded a few times."""

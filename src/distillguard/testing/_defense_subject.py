@@ -69,7 +69,7 @@ class DefenseSubject(ModelSubject):
         bounds = getattr(part, "bounds", (0.0, 1.0)) if bounds is None else bounds
         low, high = bounds
         if examples is None:
-            drawn = shares(6, torch.zeros(1, *SHAPE))
+            drawn = shares(6, torch.zeros(1, *SHAPE, device="cpu"))
             examples = low + (high - low) * (1.5 * drawn - 0.25).clamp(0, 1)
         part = copied(part).eval()
         if isinstance(part, Detector) and not part.fitted:

@@ -19,13 +19,13 @@ LARGE = 1e4
 
 def logits(dtype: torch.dtype = torch.float64) -> Tensor:
     """Six rows of five logits, all different."""
-    return (12 * shares(6, torch.zeros(1, 5, dtype=torch.float64)) - 6).to(dtype)
+    return (12 * shares(6, torch.zeros(1, 5, dtype=torch.float64, device="cpu")) - 6).to(dtype)
 
 
 def large() -> Tensor:
     """Rows up to 1e4 in size, in float32."""
     rows = [[LARGE, -LARGE, 0.0], [-LARGE, -LARGE, -LARGE], [LARGE, LARGE, -LARGE]]
-    return torch.tensor(rows)
+    return torch.tensor(rows, device="cpu")
 
 
 def near(one: Tensor, other: Tensor) -> Tensor:
@@ -43,7 +43,8 @@ def sums(softmax: Softmax) -> Found:
     """Rows sum to one and are not negative."""
     for t in TEMPERATURES:
         found = softmax(logits(), t)
-        good = near(found.sum(dim=1), torch.ones(6, dtype=found.dtype)) & (found >= 0).all(dim=1)
+        total = found.sum(dim=1)
+        good = near(total, torch.ones_like(total)) & (found >= 0).all(dim=1)
         yield from differing("sums-to-one", f"return rows that sum to 1 at T = {t}", logits(), good)
 
 
@@ -100,7 +101,7 @@ def by_differences(function: Callable[[Tensor], Tensor]) -> Found:
 
 def labels() -> Tensor:
     """Classes of the six rows."""
-    return torch.tensor([0, 1, 2, 3, 4, 0])
+    return torch.tensor([0, 1, 2, 3, 4, 0], device="cpu")
 
 
 def one_each(loss: Loss) -> Found:
@@ -124,7 +125,7 @@ def loss_shifts(loss: Loss) -> Found:
 
 def loss_overflows(loss: Loss) -> Found:
     """Logits up to 1e4 in float32 do not overflow."""
-    good = loss(large(), torch.tensor([1, 0, 2])).isfinite()
+    good = loss(large(), torch.tensor([1, 0, 2], device="cpu")).isfinite()
     yield from differing("overflow", "be finite for logits up to 1e4 in float32", large(), good)
 
 

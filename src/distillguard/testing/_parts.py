@@ -178,9 +178,10 @@ def identity_gradient(subject: DefenseSubject) -> Found:
         return
     rows = torch.cat([subject.rows, subject.points]).requires_grad_()
     found = subject.seeded(lambda: subject.model.apart(rows))
-    weights = torch.arange(1, found[0].numel() + 1).to(found).cos().view(found.shape[1:])
+    counted = torch.arange(1, found[0].numel() + 1, device=found.device)
+    weights = counted.to(found).cos().view(found.shape[1:])
     if not found.requires_grad:
-        bad, got = torch.ones(len(rows), dtype=torch.bool), "got none"
+        bad, got = torch.ones(len(rows), dtype=torch.bool, device="cpu"), "got none"
     else:
         (gradient,) = torch.autograd.grad((found * weights).sum(), rows)
         bad = (gradient != weights).flatten(1).any(dim=1)

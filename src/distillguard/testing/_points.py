@@ -37,7 +37,7 @@ def bounds_kept(subject: AttackSubject) -> Found:
     yield from outside(subject, *lent(), 0.0, 1.0)
     if "bounds" in subject.takes:
         model, inputs, labels = lent()
-        low, high = torch.tensor([-0.1, 0.9])
+        low, high = torch.tensor([-0.1, 0.9], device="cpu")
         limits = (float(low), float(high))
         yield from outside(subject, model, inputs - 0.1, labels, *limits, bounds=limits)
 
@@ -84,7 +84,7 @@ def budget_kept(subject: AttackSubject) -> Found:
 def fools(subject: AttackSubject) -> Found:
     """Examples that are easy to fool are fooled."""
     model, inputs, labels = subject.halfspace()
-    easy = torch.ones(len(inputs), dtype=torch.bool)
+    easy = torch.ones(len(inputs), dtype=torch.bool, device="cpu")
     if subject.epsilon is not None and subject.norm not in COUNTS:
         easy = model.least(inputs, subject.norm) < 0.5 * subject.epsilon
     stands = easy & (classes(model, subject.call(model, inputs, labels)) == labels)
@@ -125,7 +125,7 @@ def failures_unchanged(subject: AttackSubject) -> Found:
     if subject.epsilon is not None:
         return
     inputs, rule = examples(), "attack must return unchanged "
-    labels = torch.ones(len(inputs), dtype=torch.int64)
+    labels = torch.ones(len(inputs), dtype=torch.int64, device="cpu")
     cases = {
         "what it cannot fool": (Halfspace(bias=1e3).eval(), labels),
         "what is misclassified already": (Halfspace(bias=1e3).eval(), 1 - labels),
@@ -148,7 +148,8 @@ def finite_on_plateaus(subject: AttackSubject) -> Found:
             return 0 * super().forward(inputs) + inputs.new_tensor([0.0, 9.0])
 
     inputs = examples()
-    found = subject.call(Flat().eval(), inputs, torch.ones(len(inputs), dtype=torch.int64))
+    ones = torch.ones(len(inputs), dtype=torch.int64, device="cpu")
+    found = subject.call(Flat().eval(), inputs, ones)
     bad = ~found.isfinite().flatten(1).all(dim=1)
     if bool(bad.any()):
         rule = "attack must turn a zero gradient into a step of zero"
@@ -162,7 +163,7 @@ def repeatable(subject: AttackSubject) -> Found:
     model, inputs, labels = subject.halfspace()
     one = subject.call(model, inputs, labels)
     with torch.random.fork_rng(devices=[]):
-        torch.rand(3)
+        torch.rand(3, device="cpu")
         other = subject.call(model, inputs, labels)
     if not torch.equal(one, other):
         row = first((one != other).flatten(1).any(dim=1))
@@ -203,7 +204,7 @@ def mask_kept(subject: AttackSubject) -> Found:
     if "mask" not in subject.takes:
         return
     model, inputs, labels = subject.halfspace()
-    mask = torch.zeros(SHAPE, dtype=torch.bool)
+    mask = torch.zeros(SHAPE, dtype=torch.bool, device="cpu")
     mask[..., ::2] = True
     found = subject.call(model, inputs, labels, mask=mask)
     changed = ((found != inputs) & ~mask).flatten(1).any(dim=1)

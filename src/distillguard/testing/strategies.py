@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .._modes import on_cpu
 from .._typing import Norm
 from ..exceptions import MissingPackageError
 
@@ -47,7 +48,7 @@ class NormBall(NamedTuple):
 def _rows(values: st.SearchStrategy[float], shape: tuple[int, ...]) -> st.SearchStrategy[Tensor]:
     size = torch.Size(shape).numel()
     drawn = st.lists(values, min_size=size, max_size=size)
-    return drawn.map(lambda flat: torch.tensor(flat, dtype=torch.float32).view(shape))
+    return drawn.map(lambda flat: torch.tensor(flat, dtype=torch.float32, device="cpu").view(shape))
 
 
 def _numbers(low: float, high: float) -> st.SearchStrategy[float]:
@@ -158,7 +159,7 @@ def labels(n: int, n_classes: int) -> st.SearchStrategy[Tensor]:
         Strategy for tensors of shape (n,) in int64.
     """
     drawn = st.lists(st.integers(0, n_classes - 1), min_size=n, max_size=n)
-    return drawn.map(lambda flat: torch.tensor(flat, dtype=torch.int64))
+    return drawn.map(lambda flat: torch.tensor(flat, dtype=torch.int64, device="cpu"))
 
 
 def bounds() -> st.SearchStrategy[tuple[float, float]]:
@@ -189,7 +190,7 @@ def masks(shape: tuple[int, ...] = (1, 4, 4)) -> st.SearchStrategy[Tensor]:
     """
     size = torch.Size(shape).numel()
     drawn = st.lists(st.booleans(), min_size=size, max_size=size).filter(any)
-    return drawn.map(lambda flat: torch.tensor(flat).view(shape))
+    return drawn.map(lambda flat: torch.tensor(flat, device="cpu").view(shape))
 
 
 def norm_balls(max_epsilon: float = 1.0) -> st.SearchStrategy[NormBall]:
@@ -299,7 +300,7 @@ def _built(
     width: int,
     seed: int,
 ) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), on_cpu():
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
         if images:
@@ -307,7 +308,7 @@ def _built(
             layers += [_image_layers(width)[name]() for name in images]
         layers.append(nn.Flatten())
         with torch.no_grad():
-            size = nn.Sequential(*layers).eval()(torch.zeros(1, *shape)).shape[1]
+            size = nn.Sequential(*layers).eval()(torch.zeros(1, *shape, device="cpu")).shape[1]
         if flat:
             layers += [nn.Linear(size, width), *(_flat_layers(width)[name]() for name in flat)]
         layers.append(nn.Linear(width if flat else size, n_classes))

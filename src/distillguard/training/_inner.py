@@ -32,7 +32,7 @@ class Ascent:
         """Points near ``inputs`` at which ``value``, one number per example, is large."""
         budget = (self.norm, self.epsilon, *self.bounds)
         length = inputs.new_full((len(inputs),), self.step_size)
-        keys = torch.randint(2**62, (len(inputs),)).to(inputs.device)
+        keys = torch.randint(2**62, (len(inputs),), device="cpu").to(inputs.device)
         start = self.epsilon * ball(self.norm).sample(inputs, keys, 0)
         points = project_to_budget(inputs + start, inputs, *budget)
         with torch.enable_grad():

@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from .._data._batch import Batch, Source
-from .._modes import dtype_of, reseed
+from .._modes import dtype_of, on_cpu, reseed
 from ..exceptions import DivergenceError, SaveError
 from ._average import Average
 from ._callbacks import Callback, Epoch
@@ -169,7 +169,8 @@ class _Stage:
                 stop = plan.stopping.should_stop(record, network) or stop
             # All callbacks see every epoch, also the one at which one of them says stop.
             wishes = [callback.on_epoch(record, network) for callback in plan.callbacks]
-        if self.runtime.processes.all_reduce_sum(torch.tensor(stop or any(wishes)).long()) > 0:
+        wish = torch.tensor(stop or any(wishes), device="cpu").long()
+        if self.runtime.processes.all_reduce_sum(wish) > 0:
             self.finish()
         if plan.checkpoints is not None:
             plan.checkpoints.save(plan.stage, number, self.state_dict())
@@ -191,7 +192,8 @@ class _Stage:
                 runtime.fabric.backward(scored.losses.sum() * weight)
                 if plan.gradient_clip is not None:
                     runtime.clip(network, self.stepper, plan.gradient_clip)
-                self.stepper.step()
+                with _counting(self.optimizer):
+                    self.stepper.step()
                 if self.scheduler is not None:
                     self.scheduler.step()
                 if self.average is not None:
@@ -321,7 +323,7 @@ class _Totals:
     def means(self) -> dict[str, float]:
         sums = [self.seen, *(total.item() for total in self.sums.values())]
         seen, *totals = self.runtime.processes.all_reduce_sum(
-            torch.tensor(sums, dtype=torch.float64)
+            torch.tensor(sums, dtype=torch.float64, device="cpu")
         ).tolist()
         if not seen:
             raise ValueError("X must hold at least one example, got an empty loader or data set")
@@ -344,6 +346,11 @@ def _told_of_single_examples(batch: Batch) -> Iterator[None]:
             "batch_size must be at least 2 for a network with BatchNorm, got a batch of one "
             "example; where a DataLoader cuts the batches, set drop_last=True in it"
         ) from error
+
+
+def _counting(optimizer: Optimizer) -> AbstractContextManager[Any]:
+    """Let PyTorch's optimisers count their steps on the CPU: elsewhere they wait for the count."""
+    return on_cpu() if type(optimizer).__module__.startswith("torch.optim") else nullcontext()
 
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class Runtime:
         if self.double:
             network.double()
         if wants_channels_last(network):
-            trouble = torch.tensor(not stands_channels_last(network, inputs)).long()
+            trouble = torch.tensor(not stands_channels_last(network, inputs), device="cpu").long()
             if self.processes.all_reduce_sum(trouble) == 0:
                 network.to(memory_format=torch.channels_last)
         n_classes = self.infer(network, inputs).shape[1]
@@ -100,8 +100,8 @@ class Runtime:
         if count == 1 or divided:
             return batch, 1 / n
         if rank >= n:  # nothing left for this process: it looks at one example without weight
-            return _rows(batch, torch.zeros(1, dtype=torch.int64)), 0.0
-        return _rows(batch, torch.arange(rank, n, count)), count / n
+            return _rows(batch, torch.zeros(1, dtype=torch.int64, device="cpu")), 0.0
+        return _rows(batch, torch.arange(rank, n, count, device="cpu")), count / n
 
     def clip(self, network: nn.Module, optimizer: Optimizer, norm: float) -> None:
         """Scale the gradients down to a global l2 norm, where they are larger."""

@@ -196,7 +196,7 @@ def _no_zeros(network: nn.Module) -> Iterator[None]:
     with torch.no_grad():
         try:
             for tensor in zeros:
-                tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
+                tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator, device="cpu"))
             yield
         finally:
             for tensor, value in zip(zeros, before, strict=True):

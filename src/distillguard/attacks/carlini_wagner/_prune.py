@@ -26,7 +26,7 @@ TRIES = 2, 3
 def _trials() -> Tensor:
     """Ranks to take back, (n_trials, 2), the least important first; a single is there twice."""
     pairs = sorted(itertools.combinations(range(PAIRED), 2), key=lambda pair: (sum(pair), pair[1]))
-    return torch.tensor([*((rank, rank) for rank in range(SINGLE)), *pairs])
+    return torch.tensor([*((rank, rank) for rank in range(SINGLE)), *pairs], device="cpu")
 
 
 TRIALS = _trials()

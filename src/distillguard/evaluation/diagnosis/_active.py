@@ -222,7 +222,9 @@ def fitted(features: Tensor, own: Tensor, label: int) -> Readout | None:
     ridge = RIDGE * gram.diagonal().mean()
     if not bool(gram.isfinite().all()) or ridge <= 0:
         return None
-    weight = relative.T @ torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), target)
+    weight = relative.T @ torch.linalg.solve(
+        gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), target
+    )
     lead = relative @ weight
     inner, edge = lead[:-1].min(), lead[-1]
     others = own.clone()

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..._boxes import tensor_of
 from .._adaptations import adaptations, draws
 from .._ours import ours
 from .._presets import AttackSpec
@@ -35,7 +36,7 @@ def observed(run: Run) -> Observations:
         raised=dict(run.records.errors),
         norm=run.threat.norm,
         epsilon=run.threat.epsilon,
-        masked=run.threat.mask is not None or bool(torch.as_tensor(low == high).any()),
+        masked=run.threat.mask is not None or bool(tensor_of(low == high).any()),
         correct=int(correct.sum()),
         saturated=int(columns["saturated"][correct].sum()),
         silent=int(silent.sum()),
@@ -47,7 +48,7 @@ def observed(run: Run) -> Observations:
 
 def strays(run: Run) -> tuple[Observations, Tensor]:
     """Count the points that do not count, and tell of which examples there are some: (n,) bool."""
-    strayed = torch.zeros(len(run.records), dtype=torch.bool)
+    strayed = torch.zeros(len(run.records), dtype=torch.bool, device="cpu")
     rows = []
     for name, spec in run.attacks.items():
         beyond, illegal = outside(run, name, spec)

@@ -147,7 +147,7 @@ def probe_of(
     """
     sample, records = run.records.sample, run.records
     device = device_of(run.model, torch.device("cpu"))
-    places = torch.arange(min(size, len(sample)))[processes.rank :: processes.count]
+    places = torch.arange(min(size, len(sample)), device="cpu")[processes.rank :: processes.count]
     index = sample["index"][: min(size, len(sample))]
     # The column holds the loss, by which the smallest lead comes last.
     rank = records.columns["margin"][index].argsort(descending=True, stable=True).argsort()

@@ -77,7 +77,7 @@ def differing(
     """Near which of the points asked about two models answer otherwise: (n,) bool."""
     threat, keys = probe.threat.of(chosen), example_keys(asked, probe.run.seed)
     draw = random_point(asked, keys, 0, threat.norm, threat.epsilon, *threat.box(asked))
-    found = torch.zeros(len(asked), dtype=torch.bool)
+    found = torch.zeros(len(asked), dtype=torch.bool, device="cpu")
     for share in SHARES:
         points = asked + share * (draw - asked)
         now, before = (unit(_answers(model, points, probe)) for model in (later, first))

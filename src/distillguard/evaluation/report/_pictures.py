@@ -17,7 +17,7 @@ def scaled(values: Tensor, bounds: tuple[Any, Any]) -> Tensor | None:
         values = values[None]
     if values.ndim != 3 or values.shape[0] not in (1, 3):
         return None
-    low, high = (torch.tensor(bound) for bound in bounds)
+    low, high = (torch.tensor(bound, device="cpu") for bound in bounds)
     return ((values.detach().cpu().float() - low) / (high - low)).clamp(0, 1)
 
 

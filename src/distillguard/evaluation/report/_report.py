@@ -154,7 +154,7 @@ class RobustnessReport:
     def adversarial(self) -> Tensor:
         """The points of ``examples``, shape (m, ...), copied into one tensor."""
         points = [example.adversarial for example in self.examples]
-        return torch.stack(points) if points else torch.empty(0)
+        return torch.stack(points) if points else torch.empty(0, device="cpu")
 
     @property
     def n_robust(self) -> int:
