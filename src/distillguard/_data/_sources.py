@@ -20,6 +20,7 @@ from torch.utils.data import (
 )
 
 from .._boxes import hold_within
+from .._modes import on_cpu
 from .._typing import Range
 from ._arrays import as_tensor
 from ._batch import PREDICTION_BATCH, Batch, seen_classes
@@ -237,7 +238,8 @@ def source_of(
         shuffle = not isinstance(stream, IterableDataset)
         if shuffle and len(stream) == 0:  # type: ignore[arg-type]
             _refuse_empty(spec.name)
-        stream = DataLoader(stream, batch_size, shuffle=shuffle)
+        sampler = _Shuffled(opened.stream) if shuffle else None
+        stream = _Loader(stream, batch_size, sampler=sampler)
     if stream is None or isinstance(stream, Iterator | list | tuple):
         inputs, labels = _in_memory(opened)
         if label is not None:
@@ -247,6 +249,22 @@ def source_of(
     if _length(stream) == 0:
         _refuse_empty(spec.name)
     return StreamSource(stream, spec, label)
+
+
+class _Loader(DataLoader[Any]):
+    """PyTorch's, whose seed is drawn on the default device, for a data set of the caller's."""
+
+    def __iter__(self) -> Any:
+        with on_cpu():
+            return super().__iter__()
+
+
+class _Shuffled(RandomSampler):
+    """PyTorch's, which shuffles on the default device with a generator of the CPU."""
+
+    def __iter__(self) -> Iterator[int]:
+        with on_cpu():
+            return iter([*super().__iter__()])
 
 
 def joined_at_the_end(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -313,18 +331,18 @@ def _refuse_empty(name: str) -> NoReturn:
 def _indexed(loader: Any) -> "DataLoader[Any] | None":
     """The same loader with each example's index as a third tensor, where nothing can notice."""
     plain = (
-        type(loader) is DataLoader
+        type(loader) in (DataLoader, _Loader)
         and type(loader.dataset) is TensorDataset
         and loader.collate_fn is default_collate
         and type(loader.batch_sampler) is BatchSampler
-        and type(loader.sampler) in (RandomSampler, SequentialSampler)
+        and type(loader.sampler) in (RandomSampler, SequentialSampler, _Shuffled)
     )
     if not plain:
         return None
     tensors = loader.dataset.tensors
     inputs, labels = pair(tensors)
     indices = torch.arange(len(inputs), device="cpu")
-    return DataLoader(
+    return type(loader)(
         TensorDataset(inputs, labels, indices),
         batch_sampler=loader.batch_sampler,
         num_workers=loader.num_workers,

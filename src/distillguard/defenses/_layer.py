@@ -155,8 +155,10 @@ class RandomLayer(Layer):
             None if self.seed is None else torch.Generator().manual_seed(draw_seed(self.seed))
         )
         rows = len(inputs) if generator is None else 1
-        draw = torch.randn if normal else torch.rand
-        drawn = draw(rows, *shape, generator=generator, device="cpu")
+        if normal:
+            drawn = torch.randn(rows, *shape, generator=generator, device="cpu")
+        else:
+            drawn = torch.rand(rows, *shape, generator=generator, device="cpu")
         return drawn.to(inputs).expand(len(inputs), *shape)
 
 

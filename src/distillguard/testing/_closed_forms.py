@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from .._modes import on_cpu
 from ._subject import shares
 
 SHAPE = (1, 3, 4)
@@ -55,7 +56,7 @@ class Lent(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), on_cpu():
             torch.manual_seed(0)
             self.normalise = nn.BatchNorm1d(12)
             self.hidden, self.drop = nn.Linear(12, 12), nn.Dropout(0.5)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from .._modes import on_cpu
 from .._words import described
 from ..defenses import Detector, Layer
 from . import _answers
@@ -196,8 +197,10 @@ def classifier_kept(subject: DefenseSubject) -> Found:
     if not subject.detects:
         return
     assert isinstance(subject.part, Detector)
-    watched = nn.Sequential(nn.BatchNorm1d(subject.rows[0].numel()), nn.Dropout()).eval()
-    network = nn.Sequential(nn.Flatten(), watched, nn.Linear(subject.rows[0].numel(), 3)).eval()
+    size = subject.rows[0].numel()
+    with on_cpu():
+        watched = nn.Sequential(nn.BatchNorm1d(size), nn.Dropout()).eval()
+        network = nn.Sequential(nn.Flatten(), watched, nn.Linear(size, 3)).eval()
     network.to(subject.rows.dtype).requires_grad_(False)
     before = traces(network)
     subject.part.score(network, subject.rows)
