@@ -5,6 +5,7 @@ On the meta device tensors hold no values: one that got there by default raises,
 
 import ast
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from distillguard import (
     testing,
 )
 from distillguard.adaptive import averaged, distil_surrogate, gradient_from, straight_through
+from distillguard.evaluation import _loss_surface
 from test_attacks_contract import each_case, pixels
 from test_exercises_answers import RIGHT
 
@@ -189,9 +191,19 @@ def test_adapted_attacks_come_to_the_same(model):
     changes_nothing(lambda: report(model.eval(), attacks="quick", adapt=True, n=6))
 
 
-@pytest.mark.parametrize("data", [Pairs(), (X.numpy(), Y.numpy()), [(X[:9], Y[:9])]], ids=str)
-def test_data_of_other_kinds_are_read_as_ever(data):
-    changes_nothing(lambda: evaluate(NET, data, epsilon=0.1, attacks="quick", random_state=0))
+DATA = {
+    "tensors": (X, Y),
+    "arrays": (X.numpy(), Y.numpy()),
+    "names": (X.numpy(), np.array(["a", "b", "c"])[Y]),
+    "data-set": (Pairs(), None),
+    "batches": ([(X[:30], Y[:30]), (X[30:], Y[30:])], None),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in DATA if name != "names"])
+def test_data_of_any_kind_are_read_as_ever(name):
+    settings = {"epsilon": 0.1, "attacks": "quick", "random_state": 0}
+    changes_nothing(lambda: evaluate(NET, *DATA[name], **settings))
 
 
 def test_an_evaluation_goes_on_from_its_state_file(tmp_path):
@@ -204,19 +216,26 @@ def test_an_evaluation_goes_on_from_its_state_file(tmp_path):
         assert told(call("two")) == first
 
 
-GUARD = seeded(
-    lambda: LayeredDefense(
-        NET,
-        [defenses.BitDepth(3), defenses.MedianFilter(), defenses.GaussianNoise(0.05)],
-        [defenses.MaximumProbability(), defenses.ReconstructionError(max_epochs=2)],
-        random_state=0,
-    ).fit(X, Y)
-)
+def guard():
+    layers = [defenses.BitDepth(3), defenses.MedianFilter(), defenses.GaussianNoise(0.05)]
+    detectors = [defenses.MaximumProbability(), defenses.ReconstructionError(max_epochs=2)]
+    return LayeredDefense(NET, layers, detectors, random_state=0).fit(X, Y)
+
+
+PICTURE = re.compile('data:image/png[^"]*')
+
+
+def traced():
+    trace = evaluation.AttackTrace(X[:5], Y[:5])
+    attacks.pgd(NET, X[:5], Y[:5], epsilon=0.1, steps=4, random_state=0, callback=trace)
+    return trace
+
 
 MEASURES = {
     "layers": lambda: evaluation.evaluate_layers(
-        GUARD, X[:6], Y[:6], epsilon=0.1, attacks="quick", random_state=0
+        guard(), X[:6], Y[:6], epsilon=0.1, attacks="quick", random_state=0
     ),
+    "guard": lambda: report(guard(), attacks="quick"),
     "curve": lambda: evaluation.robustness_curve(
         NET,
         X[:8],
@@ -234,7 +253,7 @@ MEASURES = {
     "comparison": lambda: str(
         evaluation.compare(one=report(attacks="quick"), other=report(OTHER, attacks="quick"))
     ),
-    "page": lambda: len(report(attacks="quick")._repr_html_()) > 0,
+    "pictures": lambda: PICTURE.findall(report(attacks="quick").to_html()),
     "surrogate": lambda: (
         distil_surrogate(NET, MANY, rounds=1, max_epochs=1, device="cpu", random_state=0).network
     ),
@@ -243,6 +262,10 @@ MEASURES = {
             NET, MANY, rounds=1, max_epochs=1, augmentation="jacobian", device="cpu", random_state=0
         ).network
     ),
+    "surface": lambda: _loss_surface.measured(
+        NET, X[:1], Y[:1], radius=0.1, n_steps=5, bounds=(0.0, 1.0), random_state=0
+    ),
+    "trace": lambda: traced().margin,
     "averaged": lambda: attacks.fgsm(
         averaged(Noisy().eval(), 3), X[:5], Y[:5], epsilon=0.1, random_state=0
     ),
@@ -281,15 +304,8 @@ def test_promises_and_exercises_are_judged_as_ever(name):
     changes_nothing(TESTED[name])
 
 
-LOADED = {
-    "digits": datasets.load_digits,
-    "mnist5k": datasets.load_mnist5k,
-}
-
-
-@pytest.mark.parametrize("name", LOADED)
-def test_data_are_loaded_into_memory(name):
-    changes_nothing(lambda: [each[:50] for each in LOADED[name]("test")])
+def test_images_are_loaded_into_memory():
+    changes_nothing(lambda: datasets.load_digits("test"))
 
 
 BRIEF = {"max_epochs": 2, "batch_size": 16, "device": "cpu", "random_state": 0}
@@ -309,6 +325,7 @@ ESTIMATORS = {
     "own-attack": lambda: AdversarialTrainer(
         attack=partial(attacks.fgsm, epsilon=0.05), epsilon=0.05, **BRIEF
     ),
+    "double": lambda: UndefendedClassifier(precision="64-true", **BRIEF),
     "robust": lambda: RobustDistiller(**ATTACKED, **BRIEF),
     "layered": lambda: LayeredDefense(
         UndefendedClassifier(**BRIEF),
@@ -369,17 +386,15 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path):
         assert told(learned(call("part").fit(X, Y))) == whole
 
 
-DATA = {
-    "tensors": (X, Y),
-    "names": (X.numpy(), np.array(["a", "b", "c"])[Y]),
-    "data-set": (Pairs(), None),
-    "batches": ([(X[:30], Y[:30]), (X[30:], Y[30:])], None),
-}
-
-
 @pytest.mark.parametrize("name", DATA)
 def test_data_of_any_kind_are_learned_from(name):
     changes_nothing(lambda: UndefendedClassifier(**BRIEF).fit(*DATA[name]).model_)
+
+
+def test_other_examples_are_learned_from():
+    few = MANY[60:90], NET(MANY[60:90]).argmax(dim=1)
+    trainer = AdversarialTrainer(early_stopping=True, **ATTACKED, **BRIEF)
+    changes_nothing(lambda: learned(trainer.fit(X, Y, validation=few, extra=few)))
 
 
 def test_training_goes_on_from_the_last_fit():
