@@ -153,8 +153,8 @@ FAULTS = [
     Fault(
         "decided examples keep their place",
         "attacks/_engine.py",
-        "fresh = torch.arange(following, min(following + len(finished), len(inputs)))",
-        "fresh = torch.arange(0)",
+        "fresh = torch.arange(following, min(following + len(finished), len(inputs)), device=",
+        "fresh = torch.arange(0, device=",
         ("test_engine.py",),
     ),
     Fault(
@@ -798,7 +798,7 @@ FAULTS = [
     Fault(
         "parts of a batch weigh the same whatever their size",
         "training/_runtime.py",
-        "return _rows(batch, torch.arange(rank, n, count)), count / n",
+        'return _rows(batch, torch.arange(rank, n, count, device="cpu")), count / n',
         "return (part := _rows(batch, torch.arange(rank, n, count))), 1 / len(part.labels)",
         ("test_processes.py",),
     ),

@@ -226,10 +226,8 @@ def _finite(gradient: Tensor) -> Tensor:
 def _examples(inputs: Tensor, labels: Tensor, low: Tensor, high: Tensor, seed: int) -> Examples:
     """All that the caller passed."""
     keys = key_of_copy(example_keys(inputs, seed), labels.to(inputs.device))
-    places, nothing = (
-        torch.arange(len(inputs), device="cpu"),
-        torch.zeros(len(inputs), device="cpu"),
-    )
+    places = torch.arange(len(inputs), device="cpu")
+    nothing = torch.zeros(len(inputs), device="cpu")
     return Examples(places, inputs, labels, keys, low, high, nothing)
 
 
