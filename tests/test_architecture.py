@@ -21,7 +21,7 @@ REFERENCE = ROOT.parents[1] / "docs" / "reference"
 
 # Each layer may import the ones before it.
 LAYERS = [
-    {"_account", "_lazy", "_slopes", "_typing", "_version", "_words", "exceptions"},
+    {"_account", "_bar", "_lazy", "_slopes", "_typing", "_version", "_words", "exceptions"},
     {
         "_validation",
         "_boxes",

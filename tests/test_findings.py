@@ -161,7 +161,7 @@ def test_the_progress_bar_is_full_when_all_is_done_and_not_before(
     network, digits, monkeypatch, front, diagnosis
 ):
     class Recorder:
-        def __init__(self, disable, total, unit):
+        def __init__(self, shown, total, unit):
             self.total, self.n, self.seen = total, 0, []
             bars.append(self)
 
@@ -176,7 +176,7 @@ def test_the_progress_bar_is_full_when_all_is_done_and_not_before(
             pass
 
     bars = []
-    monkeypatch.setattr(_progress, "tqdm", Recorder)
+    monkeypatch.setattr(_progress, "progress_bar", Recorder)
     model = Front(network, front)
     reported(model, digits, attacks="quick", diagnosis=diagnosis, progress=True)
     bar = bars[-1]

@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
 from conftest import Tangled
-from distillguard import UndefendedClassifier, attacks
+from distillguard import UndefendedClassifier, attacks, evaluate
 from distillguard._modes import borrowed, isolated_random_state
 
 
@@ -166,3 +167,20 @@ def test_a_forked_process_does_not_wait_for_a_thread_that_it_lacks():
     wait.set()
     holder.join(60)
     assert ended == (child, 0)
+
+
+def test_nobody_who_shows_no_bar_waits_for_the_lock_of_those_who_do():
+    # Processes share it: one that is killed while it holds it would keep it for ever.
+    X, y = torch.rand(40, 4), torch.arange(40) % 2
+    done = []
+
+    def work():
+        network = UndefendedClassifier(max_epochs=1, random_state=0).fit(X, y).model_
+        done.append(attacks.pgd(network, X, y, epsilon=0.1))
+        done.append(evaluate(network, X, y, epsilon=0.1, attacks="quick"))
+
+    with tqdm.get_lock():
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        worker.join(60)
+    assert len(done) == 2

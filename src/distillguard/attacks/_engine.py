@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from .._bar import progress_bar
 from .._batches import few_sizes
 from .._boxes import boxes
 from .._geometry import check_reach, inside, per_example
@@ -148,7 +148,7 @@ def run(
     query = Query(model, inputs.dtype, labels, targeted=targeted, callback=callback)
     with (
         borrowed(model, seed),
-        tqdm(total=len(inputs), disable=not progress, unit="example") as bar,
+        progress_bar(progress, total=len(inputs), unit="example") as bar,
     ):
         waiting = _examples(inputs, labels, low, high, seed)
         if len(inputs):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tqdm.auto import tqdm
+from .._bar import progress_bar
 
 
 class Progress:
@@ -26,7 +26,7 @@ class Progress:
         self.stages, self.sampled, self.probes = stages, sampled, probes
         if examples is not None:
             examples = -(-examples // processes)
-        self.bar = tqdm(disable=not shown, total=self.total(examples), unit="example")
+        self.bar = progress_bar(shown, total=self.total(examples), unit="example")
         self.left = self.weight = 0
 
     def total(self, examples: int | None) -> int | None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm.auto import tqdm
 
+from .._bar import progress_bar
 from .._data._batch import Batch, Source
 from .._modes import dtype_of, on_cpu, reseed
 from ..exceptions import DivergenceError, SaveError
@@ -182,8 +182,8 @@ class _Stage:
         network.train()
         totals = _Totals(runtime)
         name = f"{plan.stage} {number}/{plan.max_epochs}"
-        quiet = not (plan.verbose and runtime.processes.first)
-        with tqdm(total=plan.source.n_batches, desc=name, disable=quiet, unit="batch") as bar:
+        shown = plan.verbose and runtime.processes.first
+        with progress_bar(shown, total=plan.source.n_batches, unit="batch", desc=name) as bar:
             for batch, weight in self.shares(plan.source, plan.source.epoch(number), number):
                 with _told_of_single_examples(batch):
                     scored = self.scored(batch)
