@@ -6,10 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from conftest import Halfspace
+from conftest import Halfspace, Recording
 from distillguard._geometry import lp_norm
 from distillguard.attacks import deepfool
-from distillguard.attacks._checks import ModelFacts
 from distillguard.functional import margin_loss
 
 WIDE = (-10.0, 10.0)
@@ -39,26 +38,6 @@ class Affine(nn.Module):
         return torch.where(lengths > 0, gaps / lengths, torch.inf).detach()
 
 
-class Counted:
-    """A model that keeps the points it was asked about and counts the gradients drawn."""
-
-    facts = ModelFacts()
-
-    def __init__(self, model):
-        self.model = model
-        self.points: list[Tensor] = []
-        self.backwards = 0
-
-    def __call__(self, points: Tensor) -> Tensor:
-        self.points.append(points.detach().clone())
-        if points.requires_grad:
-            points.register_hook(self.count)
-        return self.model(points)
-
-    def count(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
-
-
 def inputs_of(n: int, seed: int = 0, width: int = 12) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(n, width, generator=generator, dtype=torch.float64)
@@ -70,7 +49,7 @@ def test_one_step_reaches_a_plane_and_overshoots_by_the_share_asked_for(
     halfspace, examples, norm, overshoot
 ):
     inputs, labels = examples(8)
-    model = Counted(halfspace)
+    model = Recording(halfspace)
     adversarial = deepfool(
         model, inputs, labels, norm=norm, steps=1, overshoot=overshoot, bounds=WIDE
     )
@@ -118,7 +97,7 @@ def test_only_as_many_rivals_are_considered_as_asked_for():
 def test_a_step_draws_one_gradient_for_each_candidate(n_candidates, drawn):
     model = Affine(4, 12, 1)
     inputs = inputs_of(5)
-    counted = Counted(model)
+    counted = Recording(model)
     deepfool(
         counted,
         inputs,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..._geometry import ball, lp_norm, per_example
 from ..._ruled_out import magnitude
@@ -312,8 +312,7 @@ class MultiTargetDescent:
         if not self.targeted and logits.shape[1] > 2:
             likeliest = rivals.topk(min(CANDIDATES, logits.shape[1]) - 1, dim=1).indices
             candidates = torch.cat([candidates, likeliest], dim=1)
-        absent = candidates.new_full((len(candidates), CANDIDATES - candidates.shape[1]), -1)
-        candidates = torch.cat([candidates, absent], dim=1)
+        candidates = nn.functional.pad(candidates, (0, CANDIDATES - candidates.shape[1]), value=-1)
 
         margin = success_margin(logits, state.examples, self.targeted).abs()
         # The second term is far below any margin that matters; it keeps the quotient finite.
