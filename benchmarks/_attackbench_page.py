@@ -185,9 +185,20 @@ def covered(found: list[dict[str, Any]]) -> str:
     """What of the plan is measured."""
     budgets = sorted({each["budget"] for each in found})
     text = f"Measured: {len(found)} of {CELLS} cells, at {', '.join(map(str, budgets))} passes."
-    if len(found) < CELLS:
+    there = Counter((each["norm"], each["budget"]) for each in found)
+    missing = {
+        norm: [
+            str(budget)
+            for budget in PLANNED
+            if there[norm, budget] * len(NORMS) * len(PLANNED) < CELLS
+        ]
+        for norm in NORMS
+    }
+    told = [f"{norm} at {', '.join(some)}" for norm, some in missing.items() if some]
+    if told:
         text += (
-            "\nUntil the rest is there the envelope is farther away, and optimality looks better."
+            f"\nMissing, wholly or in part: {'; '.join(told)}. Until the rest is there the envelope"
+            "\nis farther away, and optimality looks better."
         )
     return text
 
