@@ -264,8 +264,9 @@ def test_processes_together_have_spent_and_told_what_all_of_them_have():
 
 def test_the_bar_of_the_first_of_several_processes_counts_the_examples_that_it_takes():
     for n, processes in ((7, 2), (8, 2), (7, 3), (2, 3)):
-        bar = Progress(False, n, stages=3, processes=processes)
-        assert bar.bar.total == 3 * len(range(0, n, processes))
+        bar = Progress(True, n, stages=3, processes=processes).bar
+        assert bar.total == 3 * len(range(0, n, processes))
+        bar.close()
 
 
 @pytest.mark.parametrize("seen", [[0, 1], [0, 2, 1]])
