@@ -63,10 +63,12 @@ def subjects(examples: int, cache: Path, folder: Path | None) -> Iterator[Evalua
             yield f"MNIST {name.upper()} (published)", build, X, y, PUBLISHED_RADII
 
 
-def ours(model: nn.Module, X: Tensor, y: Tensor, norm: str, epsilon: float) -> dict[str, Any]:
+def ours(
+    model: nn.Module, X: Tensor, y: Tensor, norm: str, epsilon: float, **settings: Any
+) -> dict[str, Any]:
     """Evaluate by distillguard and count everything."""
     began = time.process_time()
-    report = evaluate(model, X, y, norm=norm, epsilon=epsilon, random_state=0)
+    report = evaluate(model, X, y, norm=norm, epsilon=epsilon, random_state=0, **settings)
     seconds = time.process_time() - began
     passes, _ = totals(report)
     diagnosis = report.costs["diagnosis"]
