@@ -420,6 +420,34 @@ def test_what_too_small_a_mask_leaves_robust_accuses_no_attack(network, digits, 
     assert report.findings == ()
 
 
+@pytest.mark.parametrize("diagnosis", ["full", "brief"])
+@pytest.mark.parametrize("by", ["mask", "bounds"])
+def test_a_blind_attack_is_accused_if_what_may_change_suffices(network, digits, diagnosis, by):
+    inputs, labels = digits[0][1200:1260].clone(), digits[1][1200:1260]
+    free = torch.arange(64) % 8 < 6
+    settings = {"mask": free}
+    if by == "bounds":
+        inputs[:, ~free] = 0.5
+        labels = network(inputs).argmax(dim=1)
+        settings = {"bounds": tuple(torch.where(free, end, 0.5) for end in (0.0, 1.0))}
+    backwards = Front(network, lambda x: 2 * x.detach() - x)
+    settings |= {"epsilon": EPSILON, "attacks": "quick", "random_state": 0}
+    report = evaluate(backwards, inputs, labels, diagnosis=diagnosis, **settings)
+    finding = next(each for each in report.findings if each.code == "unbounded-attack-fails")
+    # By hand, with all others: an image of another class, but for what may not change.
+    suffices = torch.zeros(60, dtype=torch.bool)
+    for row in range(60):
+        others = torch.where(free, inputs[labels != labels[row]], inputs[row])
+        suffices[row] = bool((network(others).argmax(dim=1) != labels[row]).any())
+    seen = report.observations
+    assert 10 < seen.only_exchange <= seen.budget_survivors[-1] <= report.n_robust
+    assert seen.only_exchange <= suffices.sum()
+    assert "the values of another example fool the model" in finding.evidence
+    assert type(report).from_json(report.to_json()) == report
+    sound = evaluate(network, inputs, labels, diagnosis=diagnosis, **settings)
+    assert "unbounded-attack-fails" not in raised(sound)
+
+
 def test_bounds_that_fix_coordinates_accuse_no_attack_and_can_be_read_back(network, digits):
     inputs = digits[0][1200:1260].clone()
     free = torch.zeros(64, dtype=torch.bool)
@@ -442,6 +470,9 @@ def test_without_a_mask_the_same_survivors_accuse_an_attack():
     codes = {finding.code for finding in findings(Observations(**seen))}
     assert codes == {"more-budget-does-not-help", "unbounded-attack-fails"}
     assert findings(Observations(**seen, masked=True)) == ()
+    assert findings(Observations(**seen, masked=True, only_exchange=2)) == ()
+    (finding,) = findings(Observations(**seen, masked=True, only_exchange=40))
+    assert (finding.code, finding.figures["share"]) == ("unbounded-attack-fails", 40 / 64)
     # A larger ball that loses what the smaller one fools is as bad with a mask as without.
     lost = seen | {"budget_survivors": (20, 60), "budget_lost": (40,)}
     (finding,) = findings(Observations(**lost, masked=True))

@@ -18,7 +18,7 @@ CONCENTRATED = 0.05
 
 def observed(run: Run) -> Observations:
     """What the clean pass and the attacks left behind."""
-    columns, (low, high) = run.records.columns, run.threat.bounds
+    columns = run.records.columns
     correct = columns["predicted"] == columns["label"]
     margins = -columns["margin"][correct]
     silent = torch.zeros_like(correct)
@@ -36,7 +36,7 @@ def observed(run: Run) -> Observations:
         raised=dict(run.records.errors),
         norm=run.threat.norm,
         epsilon=run.threat.epsilon,
-        masked=run.threat.mask is not None or bool(tensor_of(low == high).any()),
+        masked=is_masked(run),
         correct=int(correct.sum()),
         saturated=int(columns["saturated"][correct].sum()),
         silent=int(silent.sum()),
@@ -44,6 +44,12 @@ def observed(run: Run) -> Observations:
         median_margin=median(margins) if len(margins) else 0.0,
         probabilities=bool(run.model.takes_logarithm),
     )
+
+
+def is_masked(run: Run) -> bool:
+    """Whether a mask, or bounds that are equal, exclude some coordinates from changes."""
+    low, high = run.threat.bounds
+    return run.threat.mask is not None or bool(tensor_of(low == high).any())
 
 
 def strays(run: Run) -> tuple[Observations, Tensor]:

@@ -171,6 +171,10 @@ class Observations:
     budget_won: tuple[int, ...] = merged(total, ())
     """Compared examples that withstand each radius but the last and are fooled at the next."""
 
+    only_exchange: int | None = merged(total)
+    """Where not all may change: those that withstand the whole range although the values of another
+    example, put in where they may change, fool the model."""
+
     blind: int | None = merged(total)
     """Sampled examples with a cross-entropy gradient of exactly 0 that, within ``blind_within``,
     PGD on the margin fools and PGD on the cross-entropy does not."""

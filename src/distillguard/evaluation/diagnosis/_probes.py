@@ -1,5 +1,6 @@
 """Probing with attacks of our own: each shows what another one missed."""
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ from .._ours import masked
 from .._presets import name_of
 from .._query import logits_of
 from .._run import Run
+from ._columns import is_masked
 from ._observations import Observations
 from ._probe import Probe, count
 
@@ -26,6 +28,9 @@ DRAWS = 50
 
 QUERIES = 200
 """Steps of the random search that needs no gradients."""
+
+EXCHANGES = 16
+"""Examples of other classes whose values are put in where a mask lets something change."""
 
 ENOUGH_QUERIES = 100
 """Steps of the caller's own search that make another one needless."""
@@ -67,6 +72,7 @@ def budgets(probe: Probe, chosen: Tensor) -> Observations:
         fooled.append(probe.fools(probe.pgd("margin", wider), chosen, wider))
     pairs = list(pairwise(fooled))
     return Observations(
+        only_exchange=only_exchange(probe, chosen & ~fooled[-1]),
         budgets=tuple(radii),
         budget_survivors=tuple(count(chosen & ~each) for each in fooled),
         budget_lost=tuple(count(narrow & ~wide) for narrow, wide in pairs),
@@ -80,7 +86,23 @@ def whole_range(probe: Probe, chosen: Tensor) -> Observations:
     wider = probe.threat._replace(epsilon=whole)
     left = chosen & probe.survivors
     fooled = probe.fools(probe.pgd("margin", wider), left, wider)
-    return Observations(budgets=(whole,), budget_survivors=(count(left & ~fooled),))
+    return Observations(
+        only_exchange=only_exchange(probe, left & ~fooled),
+        budgets=(whole,),
+        budget_survivors=(count(left & ~fooled),),
+    )
+
+
+def only_exchange(probe: Probe, left: Tensor) -> int | None:
+    """How many withstand the whole range although the values of another example fool the model.
+
+    Those are put in where something may change. Where everything may, nothing is to be shown.
+    """
+    if not is_masked(probe.run):
+        return None
+    wider = probe.threat._replace(epsilon=probe.radii()[-1])
+    swap = partial(exchange, probe.run, wider.of(left))
+    return count(probe.fools(swap, left, wider))
 
 
 def blind(probe: Probe, chosen: Tensor) -> Observations:
@@ -140,15 +162,58 @@ def random_search(probe: Probe, chosen: Tensor) -> Observations:
 
 def noise(run: Run, threat: ThreatModel, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
     """Return a random point of the ball that fools the model, of several drawn, or the input."""
-    keys, dtype = example_keys(inputs, run.seed), dtype_of(model, inputs.dtype)
+    keys = example_keys(inputs, run.seed)
     low, high = (bound.expand_as(inputs) for bound in threat.box(inputs))
+
+    def drawn(number: int, rows: Tensor) -> Tensor:
+        x, box = inputs[rows], (low[rows], high[rows])
+        return random_point(x, keys[rows], number, threat.norm, threat.epsilon, *box)
+
+    return first_that_fools(run, model, inputs, labels, DRAWS, drawn)
+
+
+def exchange(run: Run, threat: ThreatModel, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the input with what may change as in an example of another class, or the input.
+
+    Several such examples are tried, the same ones in every process.
+    """
+    low, high = (bound.expand_as(inputs) for bound in threat.box(inputs))
+    others, classes = run.records.sample["inputs"], run.records.sample["labels"]
+    rivals = {
+        label: others[classes != label][:EXCHANGES].to(inputs) for label in set(labels.tolist())
+    }
+
+    def swapped(number: int, rows: Tensor) -> Tensor:
+        points = inputs[rows].clone()
+        for place, row in enumerate(rows.tolist()):
+            other = rivals[int(labels[row])]
+            if number < len(other):
+                free = low[row] < high[row]
+                points[place] = torch.where(free, other[number], points[place])
+        return points
+
+    return first_that_fools(run, model, inputs, labels, EXCHANGES, swapped)
+
+
+def first_that_fools(
+    run: Run,
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    tries: int,
+    point: Callable[[int, Tensor], Tensor],
+) -> Tensor:
+    """Try points of each example in turn, and return the first that fools, or the input.
+
+    ``point`` makes the one of a number, for some rows of ``inputs``.
+    """
+    dtype = dtype_of(model, inputs.dtype)
     best, rows = inputs.clone(), torch.arange(len(inputs), device=inputs.device)
-    for draw in range(DRAWS):
-        x, lowest, highest = inputs[rows], low[rows], high[rows]
-        points = random_point(x, keys[rows], draw, threat.norm, threat.epsilon, lowest, highest)
+    for number in range(tries):
+        points = point(number, rows)
         logits = opposed(model, logits_of(model, points, dtype, run.batch_size), labels[rows])
         right = logits.argmax(dim=1) == labels[rows]
-        best[rows] = torch.where(per_example(right, x), x, points)
+        best[rows] = torch.where(per_example(right, points), inputs[rows], points)
         rows = rows[right]
         if not len(rows):
             break

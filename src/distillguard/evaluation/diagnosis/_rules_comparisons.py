@@ -232,20 +232,34 @@ def more_budget_does_not_help(seen: Observations) -> Finding | None:
 def unbounded_attack_fails(seen: Observations) -> Finding | None:
     """Even the whole range of inputs does not suffice (Pintor 2022, indicator 6)."""
     n, left = seen.compared or 0, (seen.budget_survivors or (None,))[-1]
-    # What a mask lets change need not suffice, however far it changes.
-    if left is None or seen.masked or not exceeds(left, n, DISAGREEMENT_SHARE):
+    if seen.masked:
+        # What a mask lets change need not suffice; where an exchange does, an attack should too.
+        left = seen.only_exchange
+    if left is None or not exceeds(left, n, DISAGREEMENT_SHARE):
         return None
+    range_given = f"within the bounds (radius {seen.budgets[-1]:.4g})"
+    evidence = (
+        f"{share(left, n)} withstand PGD on the margin although it may change every input "
+        f"arbitrarily {range_given}"
+    )
+    meaning = (
+        "With the whole range to choose from, an attack reaches inputs of every class. Where "
+        "it fails, the attack is broken or the model is constant; that is not robustness."
+    )
+    if seen.masked:
+        evidence = (
+            f"{share(left, n)} withstand PGD on the margin although it may change all that may "
+            f"change arbitrarily {range_given}, and the values of another example fool the model"
+        )
+        meaning = (
+            "What may change suffices to fool the model, as the values of another example show. "
+            "Where an attack does not find that, it is broken; that is not robustness."
+        )
     return Finding(
         code="unbounded-attack-fails",
         severity="severe",
-        evidence=(
-            f"{share(left, n)} withstand PGD on the margin although it may change every "
-            f"input arbitrarily within the bounds (radius {seen.budgets[-1]:.4g})"
-        ),
-        meaning=(
-            "With the whole range to choose from, an attack reaches inputs of every class. Where "
-            "it fails, the attack is broken or the model is constant; that is not robustness."
-        ),
+        evidence=evidence,
+        meaning=meaning,
         remedy=(
             "Find out why the gradient leads nowhere before quoting any figure: look for "
             "zero-gradients, a wrong step size, or a loss that the model saturates."
