@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distillguard import _validation as check
-from distillguard import attacks, defenses, estimators
+from distillguard import attacks, defenses, estimators, functional
 from distillguard._boxes import ROUNDINGS, hold_within
 from distillguard.attacks import deepfool, fgsm, pgd
 from distillguard.exceptions import NoGradientError
@@ -454,6 +454,20 @@ def test_every_number_that_an_attack_takes_is_refused_by_its_name(name):
             number,
             lambda wrong: attack(model, inputs, torch.tensor([0, 1]), **(needed | wrong)),
         )
+
+
+@pytest.mark.parametrize("name", [name for name in functional.__all__ if name.endswith("_loss")])
+def test_every_number_that_a_loss_takes_is_refused_by_its_name(name):
+    loss, logits = getattr(functional, name), torch.rand(2, 4)
+    given = {
+        each: torch.tensor([0, 1]) if each == "labels" else logits
+        for each in inspect.signature(loss).parameters
+        if each == "labels" or each.endswith("logits")
+    }
+    # Of those that all have to be given.
+    needed = {"temperature": 1.0, "hard_label_weight": 0.5} if name == "distillation_loss" else {}
+    for number in numbers(loss):
+        assert_refused_by_name(number, lambda wrong: loss(**given, **(needed | wrong)))
 
 
 @pytest.mark.parametrize("name", estimators.__all__)

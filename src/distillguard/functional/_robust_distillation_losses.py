@@ -72,7 +72,7 @@ def ard_loss(
     tensor([0.])
     """
     check_in_unit_interval("alpha", alpha)
-    soft = temperature**2 * kl_divergence(adversarial_logits, teacher_logits, temperature)
+    soft = kl_divergence(adversarial_logits, teacher_logits, temperature) * temperature**2
     if alpha == 1:
         return soft
     return (1 - alpha) * smoothed_cross_entropy(clean_logits, labels) + alpha * soft
