@@ -18,7 +18,7 @@ class NoBar:
     def update(self, n: float = 1) -> None:
         """Count."""
 
-    def set_description(self, desc: str, refresh: bool = True) -> None:
+    def set_description(self, desc: str, refresh: bool) -> None:
         """Name what is going on."""
 
     def set_postfix(self, ordered_dict: dict[str, str]) -> None:

@@ -112,7 +112,7 @@ def _level(size: Tensor, kept: Tensor, radius: Tensor) -> Tensor:
     level = (total.gather(1, before) - radius) / count.gather(1, before).clamp(min=1)
     # A projection must not move its own result, whose sum is the radius up to rounding.
     beyond = kept.sum(dim=1, keepdim=True) > radius * (1 + ROUNDING)
-    return torch.where(beyond, level.clamp(min=0), 0)
+    return torch.where(beyond, level, 0)
 
 
 def _placed(centre: Tensor, delta: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -399,7 +399,7 @@ def _statistic(name: str, values: Any) -> Tensor:
         tensor = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be a number or one per channel, got {values!r}") from None
-    tensor = tensor.squeeze() if tensor.ndim > 1 else tensor
+    tensor = tensor.squeeze()
     if tensor.ndim > 1 or not tensor.numel():
         raise ValueError(
             f"{name} must be a number or one per channel, got shape {tuple(tensor.shape)}"

@@ -31,7 +31,7 @@ SIGNIFICANCE = 0.01
 
 def exceeds(count: int | None, n: int, threshold: float) -> bool:
     """Whether a share is above a threshold beyond chance; what was not measured is not."""
-    return count is not None and n > 0 and lower_bound(count, n, SIGNIFICANCE) > threshold
+    return count is not None and lower_bound(count, n, SIGNIFICANCE) > threshold
 
 
 def exceeds_disagreement(count: int | None, n: int) -> bool:
