@@ -108,7 +108,7 @@ def test_what_stands_is_counted_by_hand():
     settings = {"norm": "linf", "epsilon": 0.1}
     trace = AttackTrace(inputs, labels, **settings)
     assert trace.standing.tolist() == [1]
-    near, far = inputs[:1] + 0.1, inputs[:1] + 0.3
+    near, far = inputs[:1] + 0.1, inputs[:1] + 0.1001
     trace(torch.tensor([0, 1]), torch.cat([near, near]), torch.stack([right, wrong]))
     trace(torch.tensor([0]), far, wrong[None])  # beyond epsilon
     trace(torch.tensor([2, 0]), torch.cat([near, near]), torch.stack([wrong, wrong]))

@@ -17,6 +17,7 @@ from distillguard.attacks import (
     sigma_zero,
 )
 from distillguard.attacks._examples import Examples
+from distillguard.attacks.carlini_wagner._l0 import SparseDescent
 from distillguard.attacks.carlini_wagner._linf import SignsWithinALimit
 from distillguard.attacks.carlini_wagner._prune import Pruning, Trial
 
@@ -276,6 +277,19 @@ def test_l0_changes_no_more_of_a_digit_than_a_like_descent_in_as_few_steps():
     assert (like > 0).all()
     assert (found <= like).all()
     assert found.sum() < 0.9 * like.sum()
+
+
+@pytest.mark.parametrize(("before", "reached", "after"), [(1e-4, False, 0.0), (0.9999, True, 1.0)])
+def test_what_l0_takes_back_is_a_share_of_the_width_between_none_and_all(before, reached, after):
+    inputs = torch.full((1, 4), 0.5)
+    machine = SparseDescent(steps=20, confidence=0.0, targeted=False)
+    state = machine.start(examples_of(inputs))
+    state = state._replace(threshold=torch.tensor([before]), step=torch.tensor([1]))
+    slope, none = torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.zeros(1, 4)
+    moved = machine.descended(state, none, slope, torch.tensor([reached]))
+    assert moved.threshold.tolist() == [after]
+    # Up the slope where it is not reached yet, and kept, however small the change is.
+    assert (moved.current != inputs).tolist() == [[not reached, False, False, False]]
 
 
 def test_no_change_that_l0_leaves_could_be_taken_back_alone():

@@ -311,6 +311,23 @@ def test_draws_one_gradient_a_step_once_it_is_across_the_boundary(norm):
     assert model.asked == 6 * (1 + 2 * 20 + 3)
 
 
+class Receding(nn.Module):
+    """Class 0 everywhere, by a lead that falls and never ends: each step leads further up."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        lead = torch.exp(-100 * inputs.flatten(1).mean(dim=1))
+        return torch.stack([lead, 0 * lead, -1 - lead], dim=1)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_last_point_of_a_run_that_found_nothing_is_judged_without_a_gradient(norm):
+    model, inputs, labels = Recording(Receding()), greys(6) * 0.1, torch.zeros(6, dtype=int)
+    fab_targeted(model, inputs, labels, norm=norm, n_targets=1, steps=8)
+    assert model.gradients == 6 * 8
+    # The input by itself, where each step begins, and where the last one ends.
+    assert model.asked == 6 * (1 + 8 + 1)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_beta_of_one_goes_on_from_a_success_itself(norm):
     inputs = greys(8) * 0.04 + 0.48

@@ -17,10 +17,17 @@ from distillguard import attacks, evaluate
 from distillguard.evaluation import _progress
 from distillguard.evaluation._judge import ThreatModel
 from distillguard.evaluation._records import Records
+from distillguard.evaluation.diagnosis import _diagnose
+from distillguard.evaluation.diagnosis._active import apart
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.evaluation.diagnosis._probe import probe_of
 from distillguard.evaluation.diagnosis._rescaling import net, scales
 from distillguard.evaluation.diagnosis._rules import findings
+from distillguard.evaluation.diagnosis._thresholds import (
+    exceeds,
+    exceeds_disagreement,
+    falls_short,
+)
 
 EPSILON = 0.1
 WHOLE = nn.Identity()
@@ -316,6 +323,75 @@ def test_a_scale_is_told_where_chance_among_ten_scales_explains_no_such_gain():
     # Of 25 that differ 20 to one side: 0.4 % by chance, for each of ten.
     assert binomtest(20, 25).pvalue == pytest.approx(0.004, abs=1e-4)
     assert told == [[], ["normalisation-missing"]]
+
+
+def test_means_of_three_channels_are_tried_on_images_and_not_on_a_table_of_three_columns():
+    names = [
+        {scale.name for scale in scales(torch.rand(8, 3, *rest))} for rest in ((), (4,), (4, 4))
+    ]
+    assert names[0] == {scale.name for scale in scales(torch.rand(8, 5))}
+    assert names[1] == names[2] == names[0] | {"ImageNet", "CIFAR-10", "CIFAR-100"}
+    grey = {scale.name for scale in scales(torch.rand(8, 1, 4, 4))}
+    assert grey == names[0] | {"MNIST", "Fashion-MNIST"}
+
+
+def test_an_attack_is_tested_on_images_whose_balls_do_not_meet():
+    # The second and the fourth touch the ball before them; of the last two one is too near.
+    places = torch.tensor([[0.0], [0.25], [0.5], [0.75], [1.0], [1.125]])
+    for norm in ("linf", "l2", "l1"):
+        threat = ThreatModel(norm, 0.125, (0.0, 2.0))
+        assert apart(SimpleNamespace(inputs=places, threat=threat)).tolist() == [0, 2, 4]
+
+
+@pytest.mark.parametrize("fell", [False, True])
+@pytest.mark.parametrize("vulnerable", [1, 3])
+def test_the_longer_attack_goes_on_to_all_only_if_some_are_left_and_something_fell(
+    monkeypatch, vulnerable, fell
+):
+    asked = []
+
+    def measured(name, attack, settled):
+        asked.append(settled.tolist())
+        return Observations()
+
+    monkeypatch.setattr(_diagnose, "VULNERABLE", vulnerable)
+    everyone = torch.ones(3, dtype=torch.bool)
+    probe = SimpleNamespace(
+        attack_survivors=everyone,
+        margin_missed=everyone,
+        survivors=torch.tensor([True, not fell, True]),
+        rank=torch.tensor([2, 0, 1]),
+        processes=SimpleNamespace(all_gather=lambda own: [own]),
+        measured=measured,
+        anywhere=lambda rows: bool(rows.any()),
+    )
+    _diagnose.convergence(probe)
+    first = [[False, True, False]] if vulnerable == 1 else [[True] * 3]
+    rest = [[True, False, True]] if vulnerable == 1 and fell else []
+    assert asked == first + rest
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "threshold", "above"),
+    [
+        # One-sided at 1 %: of n alike, 0.01 ** (1 / n) is the lower bound.
+        (None, 100, 0.0, False),
+        (0, 0, 0.0, False),
+        (0, 100, 0.0, False),
+        (1, 1, 0.009, True),
+        (1, 1, 0.011, False),
+        (2, 2, 0.099, True),
+        (2, 2, 0.101, False),
+    ],
+)
+def test_a_share_exceeds_what_its_exact_lower_bound_exceeds(count, n, threshold, above):
+    assert exceeds(count, n, threshold) == above
+
+
+def test_fewer_than_five_examples_are_no_disagreement_and_no_shortfall():
+    assert [exceeds_disagreement(count, 10) for count in (None, 4, 5)] == [False, False, True]
+    assert [falls_short(count, 10, 0.95) for count in (6, 5)] == [False, True]
+    assert not falls_short(95, 100, 0.95)
 
 
 def test_a_channel_of_one_value_stays_finite_on_its_own_scale():

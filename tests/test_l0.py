@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import Recording
 from distillguard import attacks, evaluate
 from distillguard._geometry import lp_norm
 from distillguard._l0 import project
@@ -65,6 +66,28 @@ def test_no_more_than_the_count_changes_where_more_would_help(attack, norm):
     changed = (attack(Sum(99.0), X, y, norm=norm, epsilon=4, random_state=0) != X).flatten(2)
     number = changed.sum(dim=(1, 2)) if norm == "l0" else changed.any(dim=1).sum(dim=1)
     assert number.tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("norm", ["l0", "l0_pixels"])
+@pytest.mark.parametrize("n_free", [4, 5])
+def test_sparse_rs_changes_as_many_places_as_it_may_in_every_query(norm, n_free):
+    # Inside the bounds, so that a place in any of its colours has changed.
+    X, y = 0.2 + 0.6 * torch.rand(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
+    free = torch.zeros(4, 4, dtype=torch.bool)
+    free.view(-1)[[1, 5, 6, 11, 14][:n_free]] = True
+    mask = free if norm == "l0_pixels" else free & torch.tensor([1, 0, 0])[:, None, None].bool()
+    mask = mask.expand(3, 4, 4)
+    model = Recording(Sum(99.0))
+    attacks.sparse_rs(
+        model, X, y, norm=norm, epsilon=4, queries=30, mask=mask, random_state=0, batch_size=3
+    )
+    queries = [points for points in model.points if (points != X).any()]
+    assert len(queries) >= 29
+    for points in queries:
+        changed = points != X
+        assert not (changed & ~mask).any()
+        places = changed.flatten(2).any(dim=1) if norm == "l0_pixels" else changed.flatten(1)
+        assert places.sum(dim=1).tolist() == [4] * 3
 
 
 def test_sigma_zero_finds_the_two_values_that_are_needed():

@@ -269,6 +269,27 @@ def test_square_attacks_the_whole_where_the_gradient_leads_nowhere(monkeypatch, 
     assert bool(asked) == bool(layers)
 
 
+@pytest.mark.parametrize(
+    ("preset", "norm", "steps"),
+    [("standard", "linf", 50), ("standard", "l1", 60), ("autoattack", "l2", 100)],
+)
+def test_the_joint_attack_takes_no_fewer_steps_than_the_preset(monkeypatch, preset, norm, steps):
+    X, y = points(4)
+    taken = []
+
+    def noted(model, inputs, labels, **told):
+        taken.append((told["steps"], told["norm"], told["epsilon"]))
+        return inputs
+
+    monkeypatch.setattr(attacks, "apgd_targeted", noted)
+    monkeypatch.setattr(attacks, "square", lambda model, inputs, labels, **_: inputs)
+    settings = {"norm": norm, "epsilon": 0.04, "bounds": (0.0, 1.0), "batch_size": 32}
+    whole = guard([], [Second()], [2.0])
+    trial = _layer_by_layer._Trial(whole, X, y, settings | {"random_state": 0}, preset, 1)
+    trial.jointly(whole, np.ones(len(X), dtype=bool))
+    assert taken == [(steps, norm, 0.04)]
+
+
 def test_clean_accuracies_are_those_of_each_part_alone():
     X, y = points(40)
     whole = guard([BitDepth(1)], [Second()], [0.5])

@@ -80,6 +80,25 @@ SETTINGS = {"epsilon": 0.1, "random_state": 0, "chunk_size": 8}
 SETTINGS["attacks"] = {"fgsm": partial(attacks.fgsm, epsilon=0.1), "pgd": STRONG}
 
 
+def test_an_evaluation_without_a_state_file_marks_no_data_and_asks_no_more_of_the_model(
+    monkeypatch, tmp_path
+):
+    hashed, told_of = [], _state.hash_of
+
+    def noted(content):
+        hashed.append(content)
+        return told_of(content)
+
+    monkeypatch.setattr(_state, "hash_of", noted)
+    passes = []
+    for path in (None, tmp_path / "state"):
+        model = Plug(NET)
+        evaluate(model, X, Y, **SETTINGS, **({"state_file": path} if path else {}))
+        passes.append((model.asked, len(hashed)))
+    assert passes[0][1] == 0 < passes[1][1]
+    assert passes[0][0] < passes[1][0]
+
+
 @pytest.fixture(autouse=True)
 def _without_diagnosis(monkeypatch):
     """It is made from the records, which are what matters here, and takes most of the time."""
