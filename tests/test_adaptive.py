@@ -422,6 +422,14 @@ def test_the_model_is_asked_about_points_around_the_examples(augmentation, bound
         torch.testing.assert_close(away, torch.full_like(away, 0.1))  # signs
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_bar_shows_the_epochs_of_a_student_if_it_is_asked_for(capsys, verbose):
+    distil_surrogate(
+        network(), torch.rand(500, 4), rounds=1, max_epochs=1, verbose=verbose, random_state=0
+    )
+    assert ("surrogate 1/1" in capsys.readouterr().err) == verbose
+
+
 def test_a_student_learns_from_no_inputs_outside_the_bounds():
     for name, given in (("X", {}), ("adapt_data", {"adapt_data": 1 + torch.rand(500, 4)})):
         X = torch.rand(500, 4) + (name == "X")

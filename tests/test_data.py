@@ -235,6 +235,35 @@ def test_a_data_set_is_read_in_another_order_in_every_epoch(digits):
     assert len({tuple(first), tuple(second), tuple(range(60))}) == 3
 
 
+@pytest.mark.parametrize("form", ["data set", "batches", "tensor"])
+def test_inputs_that_want_a_gradient_are_data_like_any(digits, form):
+    X, y = digits
+    X = X.clone().requires_grad_()
+    given = {
+        "tensor": (X, y),
+        "batches": ([(X[:150], y[:150]), (X[150:], y[150:])],),
+        "data set": (Pairs(X, y),),
+    }[form]
+    graphs = []
+
+    def attack(model, inputs, labels):
+        graphs.append(inputs.requires_grad)
+        return inputs
+
+    class Watching(torch.nn.Sequential):
+        def forward(self, x):
+            if self.training:
+                graphs.append(x.requires_grad)
+            return super().forward(x)
+
+    network = Watching(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    fitted = UndefendedClassifier(network, max_epochs=1, random_state=0).fit(*given)
+    evaluate(fitted, *given, epsilon=0.1, attacks={"given": attack}, diagnosis=None)
+    assert len(graphs) == 4  # three batches of training, and one for the attack
+    assert not any(graphs)
+    assert X.grad is None
+
+
 def test_a_network_draws_other_numbers_in_every_epoch(digits):
     drawn = []
 

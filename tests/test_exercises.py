@@ -38,6 +38,22 @@ def test_a_task_is_whole_and_its_solution_passes_from_its_text_alone(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_a_solution_leaves_the_tensors_that_it_is_given_as_they_were(name):
+    kept = []
+
+    def watched(*given):
+        tensors = [each for each in given if isinstance(each, torch.Tensor)]
+        before = [(each.requires_grad, each.detach().clone()) for each in tensors]
+        answer = TASKS[name].answer(*given)
+        for each, (wanted, values) in zip(tensors, before, strict=True):
+            kept.append(each.requires_grad == wanted and bool((each == values).all()))
+        return answer
+
+    exercises.check(name, watched)
+    assert all(kept)
+
+
+@pytest.mark.parametrize("name", TASKS)
 def test_a_stub_fails_kindly(name):
     names: dict = {}
     exec(TASKS[name].stub, names)

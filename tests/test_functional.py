@@ -269,6 +269,12 @@ def test_labels_of_another_length_or_dtype_are_refused(name):
 # --- the rescaled cross-entropy ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_rescaling_refuses_a_scale_that_is_none(scale):
+    with pytest.raises(ValueError, match="scale must be a finite number above 0"):
+        rescaled_cross_entropy(random_logits(), torch.zeros(6).long(), scale)
+
+
 def test_rescaling_is_pytorchs_cross_entropy_of_logits_one_apart():
     torch.manual_seed(0)
     logits = torch.randn(50, 6, dtype=torch.float64, requires_grad=True)

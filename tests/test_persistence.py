@@ -114,6 +114,14 @@ def test_classes_come_back_with_their_dtype(table, tmp_path, classes):
     assert same(found, fitted, X)
 
 
+def test_hundreds_of_long_names_of_classes_come_back(table, tmp_path):
+    names = np.array([f"{number:0100}" for number in range(400)])  # 160 kB
+    X = np.resize(table[0], (800, *table[0].shape[1:]))
+    fitted = UndefendedClassifier(TINY, max_epochs=1, random_state=0).fit(X, names.repeat(2))
+    fitted.save(tmp_path)
+    assert load(tmp_path).classes_.tolist() == names.tolist()
+
+
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true"])
 def test_predictions_are_bit_equal_in_the_precision_of_the_training(table, tmp_path, precision):
     fitted = tiny(precision=precision).fit(*table)

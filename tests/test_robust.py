@@ -544,6 +544,17 @@ def test_the_recipe_is_the_published_configuration():
     assert told["step_size"] * 255 == pytest.approx(2)
     assert (told["weight_averaging"], told["learning_rate"]) == (0.995, 0.1)
     assert told["max_epochs"] == 3
+    published = AdversarialTrainer.from_recipe("bartoldson2024", narrow).get_params()
+    # 500 million synthetic images and 10,000 epochs of 25 batches of 2,048.
+    assert {k: published[k] for k in ("max_epochs", "batch_size", "extra_fraction", "norm")} == {
+        "max_epochs": 10_000,
+        "batch_size": 2048,
+        "extra_fraction": 0.875,
+        "norm": "linf",
+    }
+    assert (published["batch_statistics"], published["bounds"]) == (True, (0.0, 1.0))
+    assert published["epsilon"] * 255 == pytest.approx(8)
+    assert published["lr_scheduler"] == "warmup_cosine"
     with pytest.raises(ValueError, match="recipe must be one of 'bartoldson2024', got 'best'"):
         AdversarialTrainer.from_recipe("best")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from operator import attrgetter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -368,6 +369,39 @@ def test_every_way_to_keep_runs_is_read_alike():
     for other in others:
         assert other.law == first.law
         assert other.laws == first.laws
+
+
+@pytest.mark.parametrize(
+    ("n_starts", "expected"),
+    # Of five the three best, and of the other seven every third.
+    [(1, {0}), (2, {0, 1}), (5, {0, 1, 2, 3, 6}), (9, {*range(9)}), (20, {*range(10)})],
+)
+def test_descents_start_from_the_best_candidates_and_a_sample_of_the_others(n_starts, expected):
+    from distillguard.scaling_laws._fitting import _descents
+
+    candidates = np.random.default_rng(0).permutation(10)[:, None].astype(float)
+    started = []
+
+    def descend(start):
+        started.append(start.item())
+        return -start.item(), start
+
+    problem = SimpleNamespace(
+        form=SimpleNamespace(candidates=lambda: candidates),
+        free=np.array([0]),
+        objective=lambda place: (place.item(), None),
+        descend=descend,
+    )
+    ends = _descents(problem, n_starts)
+    assert len(started) == len(expected)
+    assert {*started} == expected
+    assert [value for value, _ in ends] == sorted(-start for start in expected)
+
+
+def test_a_fit_starts_from_either_sign_of_what_quality_does():
+    candidates = form_of(BARTOLDSON2024_PARAMETRIC).candidates()
+    zeta, epsilon = np.sign(candidates[:, -2:]).T
+    assert {*zip(zeta, epsilon, strict=True)} == {(-1, -1), (-1, 1), (1, -1), (1, 1)}
 
 
 def test_checkpoints_of_one_run_are_resampled_together():

@@ -9,7 +9,10 @@ from torch import Tensor
 from conftest import each_once_with_an_example
 from distillguard import attacks
 from distillguard.exceptions import BrokenPromiseError
-from distillguard.testing import check_attack
+from distillguard.testing import _points, check_attack
+from distillguard.testing._attack_subject import AttackSubject
+from distillguard.testing._closed_forms import Ball
+from distillguard.testing._points import judged_alone
 
 EPSILON = 0.1
 SOUND = partial(attacks.pgd, epsilon=EPSILON, steps=3, early_stop=False, random_state=0)
@@ -137,6 +140,24 @@ def test_a_broken_promise_is_named_and_no_other(name):
     expected = {promises} if isinstance(promises, str) else promises
     assert each_once_with_an_example(caught.value.broken) == expected
     assert all(one.example is None or len(one.example) <= 8 for one in caught.value.broken)
+
+
+@pytest.mark.parametrize("tie", ["alone", "exact"])
+def test_a_success_that_is_a_tie_alone_or_in_float64_is_none(monkeypatch, tie):
+    class Tied(Ball):
+        def forward(self, inputs):
+            logits = super().forward(inputs)
+            tied = len(inputs) == 1 if tie == "alone" else inputs.dtype == torch.float64
+            return 0 * logits if tied else logits
+
+    def beyond(model, inputs, labels):
+        return 0.5 + (inputs - 0.5) * 2
+
+    subject = AttackSubject(beyond, "l2", None, ())
+    assert not [*judged_alone(subject)]
+    monkeypatch.setattr(_points, "Ball", Tied)
+    (broken,) = judged_alone(subject)
+    assert broken.promise == "judged-alone"
 
 
 def test_norm_and_epsilon_are_those_that_a_partial_fixes():

@@ -834,6 +834,13 @@ MISTAKES = [
         "[classes.index(name) for name in y], with classes in the order of its outputs",
     ),
     mistake(
+        "names and digits as text",
+        lambda: ask(y=["cat", *(str(label) for label in y[1:].tolist())]),
+        TypeError,
+        "y must hold integer classes, got 'cat'; a network numbers its classes: write "
+        "[classes.index(name) for name in y], with classes in the order of its outputs",
+    ),
+    mistake(
         "digits as text",
         lambda: ask(y=[str(label) for label in y.tolist()]),
         TypeError,
