@@ -12,7 +12,7 @@ survivors here give way to the new ones.
 
 # ruff: noqa: E501 - the names of faults and of tests are as long as they are
 
-SAMPLES = {0: "mutants-by-rule", 1: "mutants-by-rule-1"}
+SAMPLES = {0: "mutants-by-rule", 1: "mutants-by-rule-1", 2: "mutants-by-rule-2"}
 """Names of the committed results, by the seed of the sample."""
 
 SETTLED: dict[str, tuple[str, str]] = {
@@ -615,6 +615,126 @@ SETTLED: dict[str, tuple[str, str]] = {
     "training/_layout.py _there_and_back: bound: logits.detach() -> logits": (
         "equivalent",
         "both answers are compared and dropped, and the graph of each is spent",
+    ),
+    "_bar.py NoBar.set_description: constant: True -> False": (
+        "gone",
+        "whoever tells a bar says whether to refresh it, and the default is no longer written",
+    ),
+    "_modes.py _refused_by_cudnn: reduction: any -> all": (
+        "equivalent",
+        "cuDNN takes no layer whose parameters lie on several devices, and each has some",
+    ),
+    "_l1.py _level: bound: level.clamp(min=0) -> level": (
+        "gone",
+        "the level is above 0 wherever it is taken, and nothing is clamped",
+    ),
+    "_data/_sources.py _in_memory: constant: 1 -> 2": (
+        "equivalent",
+        "where there are no labels nobody reads the number that stands in their place",
+    ),
+    "_data/_spec.py _text: reduction: all -> any": (
+        "test",
+        "tests/test_usual_mistakes.py::test_a_usual_mistake_gets_its_sentence",
+    ),
+    "_data/_spec.py Spec.tensor: bound: inputs.detach() -> inputs": (
+        "test",
+        "tests/test_data.py::test_inputs_that_want_a_gradient_are_data_like_any",
+    ),
+    "adaptive/_surrogate.py distil_surrogate.learn: keyword: , verbose=verbose -> nothing": (
+        "test",
+        "tests/test_adaptive.py::test_a_bar_shows_the_epochs_of_a_student_if_it_is_asked_for",
+    ),
+    "attacks/_fab_targeted.py FastAdaptiveBoundary._take_step: comparison: >= -> >": (
+        "test",
+        "tests/test_fab.py::test_the_last_point_of_a_run_that_found_nothing_is_judged_without_a_gradient",
+    ),
+    "attacks/_sparse_rs.py SparseSearch.start: bound: rank.masked_fill(~free, -1) -> rank": (
+        "test",
+        "tests/test_l0.py::test_sparse_rs_changes_as_many_places_as_it_may_in_every_query",
+    ),
+    "attacks/carlini_wagner/_l0.py SparseDescent.descended: bound: (state.threshold + change).clamp(0, 1) -> state.threshold + change": (
+        "test",
+        "tests/test_carlini_wagner.py::test_what_l0_takes_back_is_a_share_of_the_width_between_none_and_all",
+    ),
+    "datasets/_image_files.py _exactly: constant: 1 -> 2": (
+        "equivalent",
+        "of a file that is too long it reads two bytes too many rather than one, and refuses it alike",
+    ),
+    "estimators/_recipes.py top: constant: 10_000 -> 5000": (
+        "test",
+        "tests/test_robust.py::test_the_recipe_is_the_published_configuration",
+    ),
+    "evaluation/_traces.py AttackTrace.first_success: constant: 1 -> 2": (
+        "test",
+        "tests/test_attack_displays.py::test_what_stands_is_counted_by_hand",
+    ),
+    "evaluation/_state.py StateFile.compare_data: ending: return -> pass": (
+        "test",
+        "tests/test_state.py::test_an_evaluation_without_a_state_file_marks_no_data_and_asks_no_more_of_the_model",
+    ),
+    "evaluation/_layer_by_layer.py _Trial.jointly: reduction: max -> min": (
+        "test",
+        "tests/test_layer_by_layer.py::test_the_joint_attack_takes_no_fewer_steps_than_the_preset",
+    ),
+    "evaluation/_attack_displays.py AdversarialExamplesDisplay.plot: call: self.ax_.tick_params(length=0) -> pass": (
+        "equivalent",
+        "the length of the ticks beside a picture, which nobody is promised",
+    ),
+    "evaluation/diagnosis/_thresholds.py exceeds: constant: 0 -> 1": (
+        "gone",
+        "the exact bound of nothing is 0, and is not asked for apart",
+    ),
+    "evaluation/diagnosis/_diagnose.py convergence: junction: and -> or": (
+        "test",
+        "tests/test_findings.py::test_the_longer_attack_goes_on_to_all_only_if_some_are_left_and_something_fell",
+    ),
+    "evaluation/diagnosis/_rescaling.py scales: comparison: > -> >=": (
+        "test",
+        "tests/test_findings.py::test_means_of_three_channels_are_tried_on_images_and_not_on_a_table_of_three_columns",
+    ),
+    "evaluation/diagnosis/_active.py apart: arithmetic: - -> +": (
+        "test",
+        "tests/test_findings.py::test_an_attack_is_tested_on_images_whose_balls_do_not_meet",
+    ),
+    "exercises/_adversarial_examples.py fgsm_step: bound: inputs.detach() -> inputs": (
+        "test",
+        "tests/test_exercises.py::test_a_solution_leaves_the_tensors_that_it_is_given_as_they_were",
+    ),
+    "exercises/_carlini_wagner.py margin: constant: 1 -> 2 (4)": (
+        "test",
+        "tests/test_exercises.py::test_a_task_is_whole_and_its_solution_passes_from_its_text_alone",
+    ),
+    'functional/_losses.py rescaled_cross_entropy: call: check_positive("scale", scale) -> pass': (
+        "test",
+        "tests/test_functional.py::test_rescaling_refuses_a_scale_that_is_none",
+    ),
+    "networks/_wrappers.py _statistic: comparison: > -> >=": (
+        "gone",
+        "one value is squeezed and spread out again like any other, and no rank is asked for",
+    ),
+    "persistence/_manifest.py top: constant: 20 -> 10": (
+        "test",
+        "tests/test_persistence.py::test_hundreds_of_long_names_of_classes_come_back",
+    ),
+    "scaling_laws/_fitting.py _descents: arithmetic: // -> *": (
+        "test",
+        "tests/test_scaling_laws.py::test_descents_start_from_the_best_candidates_and_a_sample_of_the_others",
+    ),
+    "scaling_laws/_parametric.py _ParametricForm.candidates: sign: -0.3 -> 0.3 (2)": (
+        "test",
+        "tests/test_scaling_laws.py::test_a_fit_starts_from_either_sign_of_what_quality_does",
+    ),
+    "testing/strategies.py _built: reduction: zeros -> ones": (
+        "equivalent",
+        "only the shape is read of what a network answers to this tensor",
+    ),
+    "testing/_points.py judged_alone: comparison: <= -> < (2)": (
+        "test",
+        "tests/test_testing_attacks.py::test_a_success_that_is_a_tie_alone_or_in_float64_is_none",
+    ),
+    "testing/_slopes.py ways: bound: logits.abs() -> logits": (
+        "test",
+        "tests/test_testing_models.py::test_a_constant_on_all_logits_makes_no_stairs_of_a_sound_network",
     ),
 }
 """By the fault's name: ("test", which one), ("equivalent", why) or ("gone", how)."""
