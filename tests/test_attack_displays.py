@@ -122,6 +122,9 @@ def test_what_stands_is_counted_by_hand():
     aimed = AttackTrace(inputs, labels, targeted=True, **settings)
     aimed(torch.tensor([0, 1]), torch.cat([near, near]), torch.stack([right, wrong]))
     assert aimed.first_success.tolist() == [1, np.inf, np.inf, np.inf]
+    tied = AttackTrace(inputs, labels, **settings)
+    tied(torch.tensor([0]), near, torch.tensor([[1.0, 1.0]]))
+    assert tied.first_success.tolist() == [np.inf] * 4  # a tie is the label's
 
 
 def test_half_precision_is_measured_in_single():

@@ -333,14 +333,17 @@ def test_means_of_three_channels_are_tried_on_images_and_not_on_a_table_of_three
     assert names[1] == names[2] == names[0] | {"ImageNet", "CIFAR-10", "CIFAR-100"}
     grey = {scale.name for scale in scales(torch.rand(8, 1, 4, 4))}
     assert grey == names[0] | {"MNIST", "Fashion-MNIST"}
+    assert scales(torch.rand(8)) == []  # one number each, and no channels
 
 
 def test_an_attack_is_tested_on_images_whose_balls_do_not_meet():
-    # The second and the fourth touch the ball before them; of the last two one is too near.
-    places = torch.tensor([[0.0], [0.25], [0.5], [0.75], [1.0], [1.125]])
+    # The second and the fourth touch the ball before them; the sixth is too near.
+    places = torch.tensor([[0.0], [0.25], [0.5], [0.75], [1.0], [1.125], [1.3125]])
     for norm in ("linf", "l2", "l1"):
         threat = ThreatModel(norm, 0.125, (0.0, 2.0))
-        assert apart(SimpleNamespace(inputs=places, threat=threat)).tolist() == [0, 2, 4]
+        assert apart(SimpleNamespace(inputs=places, threat=threat)).tolist() == [0, 2, 4, 6]
+        none = apart(SimpleNamespace(inputs=places[:0], threat=threat))
+        assert none.tolist() == places[none].tolist() == []
 
 
 @pytest.mark.parametrize("fell", [False, True])
@@ -351,6 +354,7 @@ def test_the_longer_attack_goes_on_to_all_only_if_some_are_left_and_something_fe
     asked = []
 
     def measured(name, attack, settled):
+        assert attack.keywords["steps"] == _diagnose.LONGER_STEPS
         asked.append(settled.tolist())
         return Observations()
 
@@ -358,7 +362,7 @@ def test_the_longer_attack_goes_on_to_all_only_if_some_are_left_and_something_fe
     everyone = torch.ones(3, dtype=torch.bool)
     probe = SimpleNamespace(
         attack_survivors=everyone,
-        margin_missed=everyone,
+        margin_missed=torch.tensor([True, True, False]),  # the third fell to the margin
         survivors=torch.tensor([True, not fell, True]),
         rank=torch.tensor([2, 0, 1]),
         processes=SimpleNamespace(all_gather=lambda own: [own]),
@@ -366,9 +370,14 @@ def test_the_longer_attack_goes_on_to_all_only_if_some_are_left_and_something_fe
         anywhere=lambda rows: bool(rows.any()),
     )
     _diagnose.convergence(probe)
-    first = [[False, True, False]] if vulnerable == 1 else [[True] * 3]
-    rest = [[True, False, True]] if vulnerable == 1 and fell else []
+    first = [[False, True, True]] if vulnerable == 1 else [[True] * 3]
+    rest = [[True, False, False]] if vulnerable == 1 and fell else []
     assert asked == first + rest
+
+    asked.clear()
+    probe.margin_missed = ~everyone
+    _diagnose.convergence(probe)
+    assert asked == [[True] * 3]
 
 
 @pytest.mark.parametrize(
@@ -397,7 +406,9 @@ def test_fewer_than_five_examples_are_no_disagreement_and_no_shortfall():
 def test_a_channel_of_one_value_stays_finite_on_its_own_scale():
     inputs = torch.rand(20, 2, 3, 3)
     inputs[:, 0] = 0.25
-    own = scales(inputs)[-1](inputs)
+    scale = scales(inputs)[-1]
+    assert scale.std[0] == 1
+    own = scale(inputs)
     assert bool((own[:, 0] == 0).all())
     assert own[:, 1].mean().item() == pytest.approx(0, abs=1e-5)
     assert own[:, 1].std(correction=0).item() == pytest.approx(1, rel=1e-4)

@@ -397,6 +397,9 @@ def test_descents_start_from_the_best_candidates_and_a_sample_of_the_others(n_st
     assert {*started} == expected
     assert [value for value, _ in ends] == sorted(-start for start in expected)
 
+    problem.descend = lambda start: (1.0, np.append(start, start))  # all equally good
+    assert len(_descents(problem, n_starts)) == len(expected)
+
 
 def test_a_fit_starts_from_either_sign_of_what_quality_does():
     candidates = form_of(BARTOLDSON2024_PARAMETRIC).candidates()
