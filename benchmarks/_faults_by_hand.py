@@ -834,8 +834,8 @@ FAULTS = [
     Fault(
         "ARD without the square of the temperature",
         "functional/_robust_distillation_losses.py",
-        "soft = temperature**2 * kl",
-        "soft = kl",
+        "temperature) * temperature**2",
+        "temperature)",
         ("test_robust.py",),
     ),
     Fault(
