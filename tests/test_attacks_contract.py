@@ -1,5 +1,6 @@
 """What every attack promises. One table: adding an attack is adding a row."""
 
+import inspect
 import random
 import re
 from collections.abc import Callable, Mapping
@@ -708,6 +709,49 @@ def test_other_seeds_give_other_results_exactly_where_random_numbers_are_drawn(t
     assert alike == [not case.row.draws] * 2
 
 
+@pytest.mark.parametrize("case", [case for case in cases() if is_first_norm(case.values[0])])
+def test_a_model_that_draws_repeats_under_the_same_random_state(tangled, case):
+    asked: list[Tensor] = []
+
+    def model(points: Tensor) -> Tensor:
+        answers = tangled.eval()(points)
+        return answers + torch.randn_like(answers)
+
+    def runs(seed: int) -> list[Tensor]:
+        asked.clear()
+        case.briefly(model, inputs, labels, random_state=seed, callback=keep)
+        return list(asked)
+
+    def keep(_indices: Tensor, _points: Tensor, logits: Tensor) -> None:
+        asked.append(logits)
+
+    inputs = pixels(4)
+    labels = tangled.decided(inputs)
+    first, again, other = runs(5), runs(5), runs(6)
+    assert all(map(torch.equal, first, again))
+    assert not torch.equal(first[0], other[0])
+
+
+# What the engine is told.
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if is_first_norm(case.values[0])])
+def test_batches_are_no_larger_than_asked_and_the_bar_and_the_callback_see_every_example(
+    tangled, case, capsys
+):
+    inputs, seen = pixels(7), []
+
+    def keep(indices: Tensor, points: Tensor, logits: Tensor) -> None:
+        assert len(points) == len(logits) == len(indices)
+        seen.append(indices.clone())
+
+    labels = tangled.decided(inputs)
+    case.briefly(tangled, inputs, labels, batch_size=3, progress=True, callback=keep)
+    assert max(map(len, seen)) == 3
+    assert torch.cat(seen).unique().tolist() == list(range(7))
+    assert "7/7" in capsys.readouterr().err
+
+
 # Edges on which other libraries fail.
 
 
@@ -766,6 +810,23 @@ def test_images_of_whole_numbers_are_attacked_within_their_own_bounds(case):
     adversarial = case(model, inputs, labels, "strong", bounds=(0.0, 255.0), **more)
     assert ((adversarial >= 0) & (adversarial <= 255)).all()
     assert misclassified(model, adversarial, labels).any()
+
+
+class Units(Tangled):
+    """Takes its inputs in units of 1/256: doubling is exact, so that nothing is rounded anew."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs / 256)
+
+
+@pytest.mark.parametrize("case", cases(draws=False))
+def test_in_other_units_an_attack_finds_the_same_points(tangled, case):
+    inputs = pixels(8)
+    labels = tangled.decided(inputs)
+    units = 1 if case.norm.startswith("l0") else 256
+    more = {"epsilon": units * EPSILON[case.norm]} if case.row.budget else {}
+    found = case(Units(), 256 * inputs, labels, bounds=(0.0, 256.0), **more)
+    torch.testing.assert_close(found / 256, case(tangled, inputs, labels), rtol=0, atol=1e-6)
 
 
 class Flat(nn.Module):
@@ -915,6 +976,36 @@ def test_a_budget_is_a_finite_number_above_zero(tangled, case, epsilon):
         ValueError, match=rf"^epsilon must be a finite number above 0, got {epsilon}$"
     ):
         case.briefly(tangled, pixels(2), torch.zeros(2, dtype=torch.int64), epsilon=epsilon)
+
+
+@pytest.mark.parametrize(
+    ("attack", "limits"),
+    [
+        (attacks.square, {"p_init": 1.0, "queries": 1}),
+        (attacks.square, {"queries": 2, "restarts": 1}),
+        (partial(attacks.sparse_rs, norm="l0"), {"alpha_init": 1.0, "queries": 1}),
+        (attacks.apgd, {"rho": 0.0}),
+        (attacks.apgd, {"rho": 1.0}),
+        (attacks.apgd_targeted, {"rho": 0.0, "n_targets": 1}),
+        (attacks.apgd_targeted, {"rho": 1.0}),
+        (attacks.pgd, {"momentum": 0.0, "restarts": 1}),
+        (attacks.fab_targeted, {"alpha_max": 0.0, "beta": 0.0, "eta": 1.0, "n_targets": 1}),
+        (attacks.fab_targeted, {"alpha_max": 1.0, "beta": 1.0, "restarts": 1}),
+        (attacks.deepfool, {"overshoot": 0.0, "n_candidates": 1}),
+        (attacks.carlini_wagner_l0, {"confidence": 0.0}),
+        (attacks.carlini_wagner_l2, {"confidence": 0.0}),
+        (attacks.carlini_wagner_linf, {"confidence": 0.0}),
+        (attacks.jsma, {"max_features": 2}),
+    ],
+)
+def test_the_ends_of_the_documented_ranges_are_allowed(halfspace, examples, attack, limits):
+    inputs, labels = examples(2)
+    function = getattr(attack, "func", attack)
+    names = inspect.signature(function).parameters
+    more: dict[str, Any] = {"steps": 1} if "steps" in names else {}
+    more |= {"epsilon": 1} if "epsilon" in names else {}
+    found = attack(halfspace, inputs, labels, random_state=0, **more, **limits)
+    assert ((found >= 0) & (found <= 1)).all()
 
 
 def test_every_public_attack_has_a_row():

@@ -133,6 +133,24 @@ def test_the_norm_tried_never_leaves_the_bounds_behind():
     assert torch.cat(model.points).isfinite().all()
 
 
+def test_a_long_way_without_success_does_not_make_the_norm_longer_than_the_bounds_allow():
+    asked = []
+
+    def model(points: Tensor) -> Tensor:
+        # Fooled from the 21st point on, wherever that lies.
+        asked.append(points.detach().clone())
+        lead = points.flatten(1).sum(dim=1)
+        reached = 0.0 if len(asked) <= 20 else 200.0
+        return torch.stack([lead + 100.0, reached - lead], dim=1)
+
+    x = torch.full((1, 12), 0.5, dtype=torch.float64)
+    ddn(Recording(model), x, torch.tensor([0]), steps=30, gamma=0.5)
+    lengths = [(points - x).norm().item() for points in asked]
+    # Half the diagonal is as far as one can go; each success halves the norm to try.
+    for halvings, length in enumerate(lengths[21:], start=1):
+        assert length <= math.sqrt(3) * 0.5**halvings * (1 + 1e-9)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

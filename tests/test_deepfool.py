@@ -120,6 +120,40 @@ def test_a_point_on_the_boundary_itself_is_moved_across():
 
 
 @each_norm
+def test_a_class_that_ties_everywhere_and_slopes_nowhere_is_no_boundary(norm):
+    def model(points: Tensor) -> Tensor:
+        flat = 0 * points[:, 0]
+        return torch.stack([flat, flat, points[:, 0] - 0.6], dim=1)
+
+    adversarial = deepfool(model, torch.full((1, 3), 0.5), torch.tensor([0]), norm=norm)
+    assert model(adversarial).argmax(dim=1).item() == 2
+
+
+@each_norm
+def test_the_least_step_doubles_up_to_the_width_of_the_bounds(norm):
+    # The gap is 1e-9 of the slope all along, so that the least step alone leads anywhere: a share
+    # of 1e-5 of the width at first, twice as much each time, and the width itself after 17 steps.
+    asked = []
+
+    def model(points: Tensor) -> Tensor:
+        asked.append(points.detach().clone())
+        slope = 1e9 * (points[:, 0] - points[:, 0].detach())
+        return torch.stack([0 * slope, slope - 1.0], dim=1)
+
+    x = torch.full((1, 1), -1e6, dtype=torch.float64)
+    bounds = (x[0] - 2.0, x[0] + 1e6)
+    width = 1e6 + 2
+    deepfool(
+        Recording(model), x, torch.tensor([0]), norm=norm, steps=19, overshoot=0.0, bounds=bounds
+    )
+    points = torch.cat(asked).flatten()
+    moves = (points[1:] - points[:-1]) / width
+    expected = 1e-5 * 2.0 ** torch.arange(len(moves), dtype=torch.float64)
+    assert len(moves) == 19
+    torch.testing.assert_close(moves[:16], expected[:16], rtol=1e-6, atol=0)
+
+
+@each_norm
 def test_a_target_is_reached_past_the_classes_in_between(norm):
     model, inputs = Affine(5, 12, 3), inputs_of(6)
     ranked = model(inputs).argsort(dim=1, descending=True)

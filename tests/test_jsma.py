@@ -65,6 +65,24 @@ def test_pixels_at_the_bound_are_not_up_for_choice():
     assert adversarial.tolist() == [[0.0, 1.0, 1.0, 1.0]]
 
 
+def test_examples_of_a_batch_that_stop_and_start_at_other_times_do_not_hold_each_other_up():
+    # The first needs one pair and leaves, the third takes its place while the second takes
+    # another pair.
+    model = Affine(FOUR_PIXELS, [0.0, 0.0, -50.0])
+
+    def leading(inputs: Tensor) -> Tensor:
+        lead = 6.0 + 2.5 * inputs[:, 4:5]
+        return model(inputs[:, :4]) + torch.cat([0 * lead, lead, 0 * lead], dim=1)
+
+    inputs = torch.zeros(4, 5)
+    inputs[1, 4] = 1.0
+    free = torch.tensor([True, True, True, True, False])
+    settings = {"saliency": "logits", "max_features": 4, "targeted": True, "mask": free}
+    found = jsma(leading, inputs, TARGET.expand(4), batch_size=2, **settings)
+    one_pair, both = [0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0]
+    assert found.tolist() == [one_pair, both, one_pair, one_pair]
+
+
 def test_a_changed_pixel_is_not_changed_back():
     def model(inputs: Tensor) -> Tensor:
         # At white the first two pixels pull as strongly to black as they pulled from there.

@@ -8,6 +8,7 @@ from conftest import Recording
 from distillguard import attacks, evaluate
 from distillguard._geometry import lp_norm
 from distillguard._l0 import project
+from distillguard.attacks._sparse_rs import SparseSearch
 from distillguard.defenses import Detector, LayeredNetwork
 from distillguard.evaluation import evaluate_layers, robustness_curve, transfer_matrix
 from distillguard.evaluation._selective import selective_pgd
@@ -45,6 +46,8 @@ def test_a_count_is_a_whole_number_and_at_most_what_can_change():
         evaluate(Sum(1.0), X, y, norm="l0", epsilon=0.3)
     with pytest.raises(ValueError, match=r"^epsilon must be at most 4, .*counts the pixels"):
         attacks.pgd(Sum(1.0), X, y, norm="l0_pixels", epsilon=5)
+    with pytest.raises(ValueError, match=r"^epsilon must be at most 12, "):
+        attacks.sparse_rs(Sum(1.0), X, y, epsilon=13)
 
 
 def test_the_projection_keeps_the_changes_that_the_box_leaves_largest():
@@ -88,6 +91,98 @@ def test_sparse_rs_changes_as_many_places_as_it_may_in_every_query(norm, n_free)
         assert not (changed & ~mask).any()
         places = changed.flatten(2).any(dim=1) if norm == "l0_pixels" else changed.flatten(1)
         assert places.sum(dim=1).tolist() == [4] * 3
+
+
+@pytest.mark.parametrize("norm", ["l0", "l0_pixels"])
+def test_sparse_rs_puts_corners_that_differ_where_the_image_is_at_a_corner(norm):
+    generator = torch.Generator().manual_seed(0)
+    X, y = torch.rand(2, 3, 10, 10, generator=generator).round(), torch.zeros(2, dtype=torch.int64)
+    model = Recording(Sum(999.0))
+    attacks.sparse_rs(model, X, y, norm=norm, epsilon=30, queries=20, random_state=0, batch_size=2)
+    queries = [points for points in model.points if (points != X).any()]
+    assert len(queries) >= 19
+    for points in queries:
+        changed = (points != X).flatten(2)
+        places = changed.any(dim=1) if norm == "l0_pixels" else changed.flatten(1)
+        assert places.sum(dim=1).tolist() == [30, 30]
+
+
+def falling(asked):
+    """A model, given its recording, that finds each point worse than the one before."""
+
+    def answer(points):
+        asked.append(points.detach().clone())
+        return torch.tensor([[0.0, -float(len(asked))]]).expand(len(points), 2)
+
+    return Recording(answer)
+
+
+def test_sparse_rs_exchanges_the_published_numbers_of_places_and_draws_corners_alike():
+    # No proposal is kept, so each differs from the first by what is exchanged: all 40 chosen places
+    # at first, over the divisors of the schedule, after so many thousandths of the queries.
+    X, asked = torch.full((1, 2500), 0.5), []
+    attacks.sparse_rs(
+        falling(asked), X, torch.tensor([0]), epsilon=40, norm="l0",
+        alpha_init=1.0, queries=1000, random_state=0,
+    )  # fmt: skip
+    first, *proposals = (points for points in asked if (points != X).any())
+    assert len(proposals) == 999
+    chosen = first != X
+    left = [int((chosen & (points != first)).sum()) for points in proposals]
+    ends = (5, 20, 50, 100, 200, 400, 600, 800, 999)
+    numbers = [max(left[low:high]) for low, high in zip((0, *ends), ends, strict=False)]
+    assert numbers == [20, 10, 8, 6, 5, 4, 3, 2, 2]
+    high = torch.cat([points[points != X] for points in proposals]).mean()
+    assert high.item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_share_that_sparse_rs_exchanges_falls_after_the_published_queries():
+    search = SparseSearch(1, "l0", 10_000, 0.3, True, False)
+    after = {1: 2, 50: 2, 51: 4, 200: 4, 201: 5, 500: 5, 501: 6, 1000: 6, 1001: 8, 2000: 8}
+    after |= {2001: 10, 4000: 10, 4001: 12, 6000: 12, 6001: 15, 8000: 15, 8001: 20, 9999: 20}
+    shares = search._share(torch.tensor(list(after))).tolist()
+    assert shares == pytest.approx([0.3 / divisor for divisor in after.values()])
+
+
+@pytest.mark.parametrize("queries", [1, 7])
+def test_sparse_rs_asks_as_often_as_it_may_where_nothing_is_reached(queries):
+    # A tie that the label wins is nothing: the search goes on.
+    for level in (99.0, 0.0):
+        asked = []
+
+        def callback(indices, points, logits, asked=asked):
+            asked.extend(indices.tolist())
+
+        model = Sum(level) if level else lambda x: 0 * x.flatten(1)[:, :2]
+        X, y = torch.rand(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
+        attacks.sparse_rs(model, X, y, epsilon=2, queries=queries, callback=callback)
+        assert sorted(asked) == sorted([0, 1, 2] * queries)
+
+
+@pytest.mark.parametrize(
+    ("search", "more"),
+    [
+        (attacks.sparse_rs, {"norm": "l0", "epsilon": 3}),
+        (attacks.sparse_rs, {"norm": "l0_pixels", "epsilon": 3}),
+        (attacks.square, {"norm": "linf", "epsilon": 0.1}),
+        (attacks.square, {"norm": "l2", "epsilon": 0.5}),
+        (attacks.square, {"norm": "l1", "epsilon": 1.0}),
+    ],
+)
+def test_of_points_that_are_equally_good_a_search_keeps_the_first(search, more):
+    asked = []
+
+    def callback(_, points, __):
+        asked.append(points.clone())
+
+    X, y = 0.3 + 0.4 * torch.rand(1, 3, 6, 6), torch.tensor([0])
+
+    def model(points):
+        return torch.tensor([[9.0, 0.0]]).expand(len(points), 2)
+
+    found = search(model, X, y, queries=20, random_state=0, callback=callback, **more)
+    assert torch.equal(found, asked[0])
+    assert len(torch.cat(asked).flatten(1).unique(dim=0)) == 20
 
 
 def test_sigma_zero_finds_the_two_values_that_are_needed():
