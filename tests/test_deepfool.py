@@ -153,6 +153,20 @@ def test_the_least_step_doubles_up_to_the_width_of_the_bounds(norm):
     torch.testing.assert_close(moves[:16], expected[:16], rtol=1e-6, atol=0)
 
 
+def test_no_step_is_longer_than_the_bounds_are_wide():
+    # The other coordinate has a millionth of the slope: a step of the width moves it by as much.
+    slope = torch.tensor([1.0, 1e-6], dtype=torch.float64)
+
+    def model(points: Tensor) -> Tensor:
+        lead = (points - points.detach()) @ slope
+        return torch.stack([0 * lead, lead - 1e-9], dim=1)
+
+    recorded = Recording(model)
+    deepfool(recorded, torch.full((1, 2), 0.5).double(), torch.tensor([0]), steps=40, overshoot=0.0)
+    moved = torch.cat(recorded.points)[:, 1] - 0.5
+    assert 1e-6 < moved[-1] <= 40e-6
+
+
 @each_norm
 def test_a_target_is_reached_past_the_classes_in_between(norm):
     model, inputs = Affine(5, 12, 3), inputs_of(6)

@@ -12,17 +12,25 @@ from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from torch import nn
 
-from conftest import deaf, fitted
+from conftest import Watch, deaf, fitted
 from distillguard import attacks, evaluate
 from distillguard.evaluation import _progress
 from distillguard.evaluation._judge import ThreatModel
 from distillguard.evaluation._records import Records
 from distillguard.evaluation.diagnosis import _diagnose
 from distillguard.evaluation.diagnosis._active import apart
+from distillguard.evaluation.diagnosis._columns import is_masked
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.evaluation.diagnosis._probe import probe_of
+from distillguard.evaluation.diagnosis._probes import exchange, first_that_fools
 from distillguard.evaluation.diagnosis._rescaling import net, scales
 from distillguard.evaluation.diagnosis._rules import findings
+from distillguard.evaluation.diagnosis._rules_model import (
+    FLAT,
+    INNER_UNDERFLOW,
+    UNDEFINED,
+    UNDERFLOW,
+)
 from distillguard.evaluation.diagnosis._thresholds import (
     exceeds,
     exceeds_disagreement,
@@ -651,3 +659,241 @@ def test_the_page_of_a_finding_says_whether_evaluate_adapts_to_it_by_itself():
         if "`evaluate` attacks the remaining examples again" in page.read_text(encoding="utf-8")
     }
     assert says == set(REMEDIES)
+
+
+@pytest.fixture
+def asked_by(monkeypatch):
+    """Forward and backward passes by measurement, on examples of which nothing falls."""
+
+    def run(network, digits, **settings):
+        inputs = digits[0][1200:1300]
+        watch, spent = Watch(), {}
+
+        def tell(_, name):
+            spent[name] = (watch.forwards, watch.backwards)
+            watch.forwards = watch.backwards = 0
+
+        monkeypatch.setattr(_progress.Progress, "tell", tell)
+        model = Front(network)
+        model.register_forward_hook(watch)
+        labels = network(inputs).argmax(dim=1)
+        settings = {"epsilon": 1e-5, "random_state": 0, "norm": "linf"} | settings
+        report = evaluate(model, inputs, labels, **settings)
+        assert report.n_robust == 100
+        return spent
+
+    return run
+
+
+# Judged once more than there are steps, and once when the returned point is judged.
+PGD_20, PGD_10, PGD_100 = (22, 20), (12, 10), (102, 100)
+FULL = {
+    "other batches": (64, (3, 0)),
+    "gradients": (100, (1, 1)),
+    "cross-entropy and margin": (2 * 64, PGD_20),
+    "one step": (2 * 64, (2, 1)),
+    "random points": (64, (50 + 1, 0)),
+    "random search": (64, (200 + 1, 0)),
+    "longer attack": (16, PGD_100),
+    "least distance": (64, (8 + 2, 8 + 1)),
+}
+BRIEF = {
+    "other batches": (16, (3, 0)),
+    "gradients": (64, (1, 1)),
+    "longer attack": (64, PGD_10),
+    "least distance": (16, (8 + 2, 8 + 1)),
+}
+
+
+def test_a_diagnosis_asks_as_often_and_about_as_many_as_the_pages_of_the_findings_say(
+    network, digits, asked_by
+):
+    settings = {"norm": "l2", "attacks": [partial(attacks.fgsm, loss="margin")]}
+    stability = []
+    for diagnosis, costs in (("full", FULL), ("brief", BRIEF)):
+        spent = asked_by(network, digits, diagnosis=diagnosis, **settings)
+        stability.append(spent["stability"][0])
+        for name, (n, passes) in costs.items():
+            assert spent[name] == tuple(n * each for each in passes), name
+    # The evaluation before is the same: what differs is 64 examples five times and 16 twice.
+    assert stability[0] - stability[1] == 64 * 5 - 16 * 2
+
+
+@pytest.mark.parametrize(("queries", "again"), [(99, 64), (100, 0)])
+def test_a_search_of_a_hundred_queries_is_not_made_once_more(
+    network, digits, asked_by, queries, again
+):
+    search = partial(attacks.square, queries=queries)
+    spent = asked_by(network, digits, diagnosis="full", attacks=[search])
+    assert spent["random search"] == (again * (200 + 1), 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "longer"),
+    [
+        ({"loss": "margin", "steps": 9}, True),
+        ({"loss": "margin", "steps": 10}, False),
+        ({"loss": "cross_entropy", "steps": 10}, True),
+    ],
+)
+def test_a_brief_diagnosis_runs_no_longer_attack_after_one_of_ten_steps_on_the_margin(
+    network, digits, asked_by, settings, longer
+):
+    pgd = partial(attacks.pgd, **settings)
+    assert (
+        "longer attack" in asked_by(network, digits, diagnosis="brief", attacks=[pgd])
+    ) == longer
+
+
+# Points made by others than gradients.
+
+
+class Level(nn.Module):
+    """Class 1 above 0.5 in the first coordinate; counts what it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def forward(self, inputs):
+        self.asked.append(len(inputs))
+        lead = inputs[:, 0] - 0.5
+        return torch.stack([-lead, lead], dim=1)
+
+
+def test_of_points_tried_in_turn_the_first_that_fools_is_returned():
+    tries = torch.tensor([[0.6, 0.2, 0.3, 0.7], [0.1, 0.6, 0.9, 0.7], [0.5, 0.5, 0.5, 0.9]])
+    seen, model, run = [], Level(), SimpleNamespace(batch_size=2)
+
+    def point(number, rows):
+        seen.append((number, rows.tolist()))
+        return tries[rows, number, None]
+
+    inputs, labels = torch.full((3, 1), 0.25), torch.zeros(3, dtype=torch.int64)
+    found = first_that_fools(run, model, inputs, labels, 3, point)
+    # A tie is class 0, as labelled: the third stays right until there are no tries left.
+    torch.testing.assert_close(found, torch.tensor([[0.6], [0.6], [0.25]]))
+    assert seen == [(0, [0, 1, 2]), (1, [1, 2]), (2, [2])]
+    assert model.asked == [2, 1, 2, 1]
+    assert inputs.tolist() == [[0.25]] * 3
+
+    seen.clear()
+    first_that_fools(run, model, inputs[:2], labels[:2], 4, point)
+    assert [number for number, _ in seen] == [0, 1]
+
+
+def test_what_may_change_is_exchanged_for_that_of_the_first_sixteen_of_another_class():
+    # The first coordinate decides and may change; the second may not.
+    values = torch.cat([torch.full((17,), 0.1), torch.tensor([0.9])])
+    others = torch.stack([values, torch.linspace(0, 1, 18)], dim=1)
+    threat = ThreatModel("linf", 1.0, (0.0, 1.0), torch.tensor([[True, False]]))
+    inputs, labels = torch.tensor([[0.3, 0.4]]), torch.tensor([0])
+
+    def exchanged(classes):
+        sample = {"inputs": others, "labels": torch.tensor(classes)}
+        run = SimpleNamespace(records=SimpleNamespace(sample=sample), batch_size=8)
+        model = Level()
+        return exchange(run, threat, model, inputs, labels), len(model.asked)
+
+    # Sixteen that fool nobody come before the one that does; or fifteen, as two are of class 0.
+    found, asked = exchanged([0] + [1] * 17)
+    assert (found.tolist(), asked) == (inputs.tolist(), 16)
+    found, asked = exchanged([0, 0] + [1] * 16)
+    torch.testing.assert_close(found, torch.tensor([[0.9, 0.4]]))
+    assert asked == 16
+    # Of the same class nothing is taken, and less is tried where there are fewer others.
+    found, _ = exchanged([1] * 17 + [0])
+    assert found.tolist() == inputs.tolist()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "mask", "masked"),
+    [
+        ((0.0, 1.0), None, False),
+        ((torch.zeros(3), torch.tensor([1.0, 1.0, 2.0])), None, False),
+        ((torch.zeros(3), torch.tensor([1.0, 0.0, 2.0])), None, True),
+        ((0.0, torch.tensor([1.0, 0.0, 2.0])), None, True),
+        ((0.0, 1.0), torch.ones(1, 3, dtype=torch.bool), True),
+    ],
+)
+def test_bounds_without_width_are_a_mask(bounds, mask, masked):
+    run = SimpleNamespace(threat=ThreatModel("linf", 0.1, bounds, mask))
+    assert is_masked(run) is masked
+
+
+# Rules at their bounds.
+
+DONE = {"correct": 100, "sampled": 100, "compared": 100, "diagnosis": "full"}
+GAP = {"asked": 100, "changed": 0}
+BATCH = {"asked": 100, "batch_changed": 0}
+LOSSES = {"margin_survivors": 50, "only_cross_entropy": 0}
+WIDER = {"budgets": (0.1, 0.2), "budget_lost": (0,), "budget_won": (0,)}
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"),
+    [
+        (GAP | {"logit_gap": 1e-4}, None),
+        (GAP | {"logit_gap": 1.1e-4}, "unstable-predictions"),
+        (BATCH | {"batch_gap": 0.05}, None),
+        (BATCH | {"batch_gap": 0.051}, "unstable-predictions"),
+        # A gap of a tenth is wide.
+        (LOSSES | {"cross_entropy_survivors": 60, "only_margin": 10}, "margin-beats-cross-entropy"),
+        (LOSSES | {"cross_entropy_survivors": 59, "only_margin": 9}, None),
+        # Forty to thirty may be chance.
+        (
+            LOSSES | {"cross_entropy_survivors": 60, "only_margin": 40, "only_cross_entropy": 30},
+            None,
+        ),
+        # What is left in the wider ball: as many as in the narrow one, or one less.
+        (WIDER | {"budget_survivors": (30, 30)}, "more-budget-does-not-help"),
+        (WIDER | {"budget_survivors": (30, 29)}, None),
+        # More fell out than came in, or as many.
+        (
+            WIDER | {"budget_survivors": (10, 30), "budget_lost": (20,), "budget_won": (0,)},
+            "more-budget-does-not-help",
+        ),
+        (WIDER | {"budget_survivors": (10, 10), "budget_lost": (20,), "budget_won": (20,)}, None),
+    ],
+)
+def test_a_rule_holds_from_its_bound_on(seen, code):
+    codes = {finding.code for finding in findings(Observations(**DONE | seen))}
+    assert code in codes if code else not codes - {"unbounded-attack-fails"}
+
+
+ZERO = {"differentiable": True, "zero_gradients": 50, "nan_gradients": 0}
+
+
+@pytest.mark.parametrize(
+    ("seen", "cause"),
+    [
+        ({"zero_gradients_scaled": 24, "zero_gradients_double": None}, UNDERFLOW),
+        ({"zero_gradients_scaled": 25, "zero_gradients_double": None}, FLAT),
+        ({"zero_gradients_scaled": 25, "zero_gradients_double": 24}, INNER_UNDERFLOW),
+        ({"zero_gradients_scaled": 25, "zero_gradients_double": 25}, FLAT),
+        ({"zero_gradients_scaled": 50, "nan_gradients": 25}, FLAT),
+        ({"zero_gradients_scaled": 50, "nan_gradients": 26}, UNDEFINED),
+    ],
+)
+def test_a_gradient_is_lost_by_what_more_than_half_of_the_examples_show(seen, cause):
+    (finding,) = findings(Observations(**DONE | ZERO | seen))
+    assert (finding.code, finding.meaning, finding.remedy) == ("zero-gradients", *cause)
+
+
+@pytest.mark.parametrize(
+    ("seen", "doubt"),
+    [
+        ({"cross_entropy_survivors": 5, "margin_survivors": 0}, True),
+        ({"cross_entropy_survivors": 4, "margin_survivors": 0}, False),
+        ({"only_one_step": 2}, True),
+        ({"only_one_step": 1}, False),
+        ({"only_noise": 2}, True),
+        ({"only_black_box": 2}, True),
+        ({"only_transfer": 2}, True),
+        ({"budget_survivors": (90, 1), "budget_lost": (1,)}, False),
+        ({"budget_survivors": (90, 2), "budget_lost": (1,)}, True),
+        ({"budget_survivors": (90, 0), "budget_lost": (2,)}, True),
+    ],
+)
+def test_two_examples_or_half_of_a_wide_gap_leave_a_doubt(seen, doubt):
+    assert _diagnose.doubtful(Observations(compared=100, **seen)) is doubt

@@ -66,8 +66,8 @@ def test_pixels_at_the_bound_are_not_up_for_choice():
 
 
 def test_examples_of_a_batch_that_stop_and_start_at_other_times_do_not_hold_each_other_up():
-    # The first needs one pair and leaves, the third takes its place while the second takes
-    # another pair.
+    # The first needs one pair and leaves; the third takes its place when the second has no more
+    # features to change, and needs both pairs.
     model = Affine(FOUR_PIXELS, [0.0, 0.0, -50.0])
 
     def leading(inputs: Tensor) -> Tensor:
@@ -75,12 +75,12 @@ def test_examples_of_a_batch_that_stop_and_start_at_other_times_do_not_hold_each
         return model(inputs[:, :4]) + torch.cat([0 * lead, lead, 0 * lead], dim=1)
 
     inputs = torch.zeros(4, 5)
-    inputs[1, 4] = 1.0
+    inputs[1:3, 4] = 1.0
     free = torch.tensor([True, True, True, True, False])
     settings = {"saliency": "logits", "max_features": 4, "targeted": True, "mask": free}
     found = jsma(leading, inputs, TARGET.expand(4), batch_size=2, **settings)
     one_pair, both = [0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0]
-    assert found.tolist() == [one_pair, both, one_pair, one_pair]
+    assert found.tolist() == [one_pair, both, both, one_pair]
 
 
 def test_a_changed_pixel_is_not_changed_back():
