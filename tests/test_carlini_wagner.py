@@ -18,7 +18,13 @@ from distillguard.attacks import (
 )
 from distillguard.attacks._examples import Examples
 from distillguard.attacks.carlini_wagner._l0 import SparseDescent
+from distillguard.attacks.carlini_wagner._l2 import AdamInTanhSpace
 from distillguard.attacks.carlini_wagner._linf import SignsWithinALimit
+from distillguard.attacks.carlini_wagner._multi_target import (
+    DescentState,
+    MultiTargetDescent,
+    schedule,
+)
 from distillguard.attacks.carlini_wagner._prune import Pruning, Trial
 
 each_attack = pytest.mark.parametrize(
@@ -469,3 +475,96 @@ def test_while_nothing_is_found_the_limit_grows_to_the_width_of_the_bounds_and_n
         delta = state.current - inputs
         state = SignsWithinALimit().moved(state, delta, torch.ones(2, 3), torch.full((2,), 0.5))
     assert state.boundary_distance.tolist() == [1, 1]
+
+
+# What docs/explanation/attacks.md tells of the default.
+
+
+def test_steps_are_shared_out_as_the_page_says():
+    # 201 iterates are judged: a tenth for each of four classes, then two of them, then one.
+    race = [run for run in schedule(200) if not run.search]
+    assert [(run.rank, run.length) for run in race[:6]] == [
+        (0, 20), (1, 20), (2, 20), (3, 20), (0, 30), (1, 30),
+    ]  # fmt: skip
+    assert [run.opening for run in race] == [True] * 4 + [False] * 3
+    assert sum(run.length for run in race) == 201
+    *four, long = (run for run in schedule(200) if run.search)
+    # The first eight found nothing, and four runs share what is left; or else one has the rest.
+    assert [run.length for run in four] == [48, 48, 48, 49]
+    assert long.length == 201 - 8 - four[0].length
+    assert [run.last_step for run in four[:3]] == [0.02] * 3
+    assert [run.stride for run in (*four, long)] == [1.0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("candidates", "least"), [(4, 79), (1, 159)])
+def test_in_too_few_steps_there_is_no_search_and_no_race(candidates, least):
+    searches = [any(run.search for run in schedule(n, candidates)) for n in (least - 1, least)]
+    assert searches == [False, True]
+    # A tenth of the iterates is one of 19 and two of 20.
+    assert [len(schedule(18, candidates)), len(schedule(19, candidates)) > 1] == [1, True]
+
+
+def racing(targeted: bool, **more) -> tuple[MultiTargetDescent, DescentState]:
+    """The machine at the centre of the unit square, at its start but for some fields."""
+    runs = schedule(200, 1 if targeted else 4)
+    machine = MultiTargetDescent(AdamInTanhSpace(), runs, confidence=0.0, targeted=targeted)
+    return machine, machine.start(examples_of(torch.full((1, 2), 0.5)))._replace(**more)
+
+
+def test_the_candidates_are_all_rivals_and_the_three_likeliest_at_a_tenth_of_the_margin():
+    machine, state = racing(False)
+    logits = torch.tensor([[5.0, 1.0, 3.0, 2.5, 2.0, 0.0]])
+    state = machine.init_candidates(logits, state)
+    assert state.targets.tolist() == [[0, 2, 3, 4]]
+    assert state.temperature.item() == pytest.approx(0.2, rel=1e-3)
+    later = machine.init_candidates(2 * logits, state._replace(step=torch.tensor([1])))
+    assert later.temperature.item() == pytest.approx(0.2, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("step", "smooth"), [(0, False), (15, False), (16, True), (31, True), (32, False)]
+)
+def test_towards_a_target_the_largest_rival_and_all_together_take_turns_of_sixteen(step, smooth):
+    machine, state = racing(True, step=torch.tensor([step]), temperature=torch.tensor([0.5]))
+    state = state._replace(targets=torch.tensor([[0, -1, -1, -1]]))
+    logits, labels = torch.tensor([[1.0, 2.0, 1.8]]), torch.tensor([0])
+    together = 0.5 * math.log(math.exp(2.0 / 0.5) + math.exp(1.8 / 0.5))
+    expected = 1.0 - (together if smooth else 2.0)
+    assert machine.logit_gap(logits, labels, state).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("step", "share", "vain"),
+    [(8, 0.0101, True), (8, 0.0099, False), (7, 0.5, False), (9, 0.5, False)],
+)
+def test_a_first_run_is_in_vain_after_eight_steps_if_the_slope_foretells_a_boundary_far_away(
+    step, share, vain
+):
+    # The farthest point of the unit square is a corner.
+    foretold = torch.tensor([share * math.sqrt(0.5)])
+    machine, state = racing(False, step=torch.tensor([step]), boundary_distance=foretold)
+    assert machine.in_vain(state).item() is vain
+
+
+def test_exact_zeros_and_ones_lie_where_tanh_still_has_a_slope():
+    ends = AdamInTanhSpace().enter(
+        examples_of(torch.tensor([[0.0, 0.5, 1.0]])), torch.tensor([[0.0, 0.5, 1.0]])
+    )
+    torch.testing.assert_close(ends, torch.tensor([[-0.7, 0.0, 0.7]]))
+
+
+def test_l0_descends_for_three_fifths_of_the_steps_from_sigma_zeros_threshold():
+    machine = SparseDescent(steps=200, confidence=0.0, targeted=False)
+    assert machine.descent == 120
+    # Cina et al. (2025), algorithm 1: the threshold of 0.3, and a smoothness of 0.001.
+    inputs = torch.full((1, 2), 0.25, dtype=torch.float64)
+    state = machine.start(examples_of(inputs))
+    assert state.threshold.tolist() == [0.3]
+    delta = torch.tensor([[0.5, 0.1]], dtype=torch.float64)
+    slopes = 2 * delta * 1e-3 / (delta**2 + 1e-3) ** 2
+    slopes = slopes / slopes.max()
+    state = state._replace(step=torch.tensor([1]))
+    moved = machine.descended(state, delta, torch.zeros_like(delta), torch.tensor([True]))
+    # Adam's decays are 0.7, as the page of the attacks says, and 0.999.
+    torch.testing.assert_close(moved.mean, 0.3 * slopes)
+    torch.testing.assert_close(moved.square, 0.001 * slopes**2)

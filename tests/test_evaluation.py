@@ -591,3 +591,26 @@ def test_bytes_within_the_bounds_of_their_own_channel_are_inputs_like_any():
     assert found.clean_accuracy == expected.clean_accuracy
     with pytest.raises(TypeError, match="X must be floating point, got uint8"):
         evaluate(model, pixels, labels, **settings | {"bounds": (0.0, 1.0)})
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        partial(evaluate, epsilon=0.05, attacks="quick", diagnosis="full"),
+        partial(evaluate, epsilon=0.05, attacks="standard", diagnosis=None),
+        partial(robustness_curve, budget=attacks.pgd, epsilons=[0.05, 0.1]),
+        partial(robustness_curve, minimum_distance=partial(attacks.ddn, steps=5), norm="l2"),
+        partial(robustness_curve, minimum_distance=lambda model, x, y: x),
+        lambda model, *data, **more: transfer_matrix(
+            [model, model], attacks.fgsm, *data, epsilon=0.1, **more
+        ),
+        lambda model, *data, **more: transfer_matrix([model], lambda m, x, y: x, *data, **more),
+        gradient_histogram,
+        confidence_histogram,
+    ],
+)
+def test_a_model_is_asked_about_no_more_than_the_batch_size_at_once(halfspace, examples, ask):
+    data, asked = examples(40), []
+    halfspace.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
+    ask(halfspace, *data, batch_size=24, random_state=0)
+    assert max(asked) == 24

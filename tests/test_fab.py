@@ -376,6 +376,59 @@ def test_later_rounds_start_half_as_far_as_the_nearest_success(halfspace, exampl
     assert 0 < near[start] <= 0.51 * best
 
 
+def test_a_start_of_a_later_round_is_within_half_of_what_is_near_enough(halfspace, examples):
+    inputs, labels = examples(1)
+    first = fab_targeted(halfspace, inputs, labels, steps=4)
+    enough = 0.3 * lp_norm(first - inputs, "linf").item()
+    model, how = Recording(halfspace), {"steps": 4, "restarts": 2, "random_state": 0}
+    fab_targeted(model, inputs, labels, stop_within=enough, **how)
+    along = (first - inputs).flatten(1)
+    off = [
+        (points - inputs).flatten(1)
+        for points in model.points
+        if torch.linalg.matrix_rank(torch.cat([(points - inputs).flatten(1), along]), rtol=1e-6) > 1
+    ]
+    assert 0.3 * enough < off[0].abs().max() <= 0.5 * enough
+
+
+def along_a_line(**settings):
+    """Where the model is asked, of which the boundary is at 1 on the way to the second class."""
+
+    def model(points: Tensor) -> Tensor:
+        lead = points.flatten(1)[:, 0] - 1.0
+        return torch.stack([-lead, lead], dim=1)
+
+    recording = Recording(model)
+    inputs = torch.zeros(1, 1, dtype=torch.float64)
+    bounds = (-9.0, 9.0)
+    fab_targeted(recording, inputs, torch.tensor([0]), norm="l2", bounds=bounds, **settings)
+    return [points.item() for points in recording.points]
+
+
+@pytest.mark.parametrize("alpha_max", [0.0, 0.02, 0.1])
+def test_a_step_is_pulled_to_the_input_by_alpha_as_far_as_its_maximum(alpha_max):
+    # Looked at, stepped from, across by 5 %, a tenth back: 0.945, and 0.055 are left.
+    asked = along_a_line(alpha_max=alpha_max, steps=5)
+    assert asked[:4] == pytest.approx([0, 0, 1.05, 0.945])
+    alpha = min(0.055 / 1.055, alpha_max)
+    assert asked[4] == pytest.approx((1 - alpha) * (0.945 + 1.05 * 0.055) + alpha * 1.05)
+
+
+def test_the_final_search_looks_a_twentieth_beyond_the_boundary_that_it_estimates():
+    # The boundary is estimated exactly, from the input, which fails, and from the best success.
+    *steps, first, second, third = along_a_line(steps=3)
+    best = min(point for point in steps if point > 1)
+    expected = [1 + 0.05**k * (best - 1) for k in (1, 2, 3)]
+    assert [first, second, third] == pytest.approx(expected, abs=1e-9)
+    assert first - 1 == pytest.approx(0.05 * (best - 1), rel=1e-3)
+
+
+def test_a_success_exactly_as_far_as_is_near_enough_ends_the_attack():
+    distance = along_a_line()[2]
+    assert len(along_a_line(stop_within=distance)) == 3
+    assert len(along_a_line(stop_within=distance * (1 - 1e-9))) > 3
+
+
 @each_norm
 def test_targeted_finds_the_nearest_point_of_the_class(tangled, norm):
     inputs = greys(8) * 0.6 + 0.2

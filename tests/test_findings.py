@@ -22,7 +22,7 @@ from distillguard.evaluation.diagnosis._active import apart
 from distillguard.evaluation.diagnosis._columns import is_masked
 from distillguard.evaluation.diagnosis._observations import Observations
 from distillguard.evaluation.diagnosis._probe import probe_of
-from distillguard.evaluation.diagnosis._probes import exchange, first_that_fools
+from distillguard.evaluation.diagnosis._probes import exchange, first_that_fools, one_step
 from distillguard.evaluation.diagnosis._rescaling import net, scales
 from distillguard.evaluation.diagnosis._rules import findings
 from distillguard.evaluation.diagnosis._rules_model import (
@@ -801,9 +801,25 @@ def test_what_may_change_is_exchanged_for_that_of_the_first_sixteen_of_another_c
     found, asked = exchanged([0, 0] + [1] * 16)
     torch.testing.assert_close(found, torch.tensor([[0.9, 0.4]]))
     assert asked == 16
-    # Of the same class nothing is taken, and less is tried where there are fewer others.
+    # Of the same class nothing is taken; where there are fewer others, the input is left.
     found, _ = exchanged([1] * 17 + [0])
     assert found.tolist() == inputs.tolist()
+    found, _ = exchanged([1, 1] + [0] * 16)
+    assert found.tolist() == inputs.tolist()
+
+
+def test_one_step_up_the_margin_is_made_where_that_up_the_cross_entropy_fooled_nobody():
+    told = []
+
+    def fools(attack, chosen):
+        told.append((attack.keywords["loss"], chosen.tolist()))
+        return chosen & torch.tensor([True, len(told) == 2, False, False])
+
+    missed = torch.tensor([True, True, True, False])
+    probe = SimpleNamespace(fools=fools, missed=missed, budget=dict)
+    seen = one_step(probe, torch.ones(4, dtype=torch.bool))
+    assert told == [("cross_entropy", [True] * 4), ("margin", [False, True, True, True])]
+    assert (seen.only_one_step, seen.only_iterative) == (2, 1)
 
 
 @pytest.mark.parametrize(
