@@ -1436,8 +1436,8 @@ FAULTS = [
     Fault(
         "a mask is blamed on the attack",
         "evaluation/diagnosis/_rules_comparisons.py",
-        "if left is None or seen.masked or not",
-        "if left is None or not",
+        "left = seen.only_exchange",
+        "pass",
         ("test_findings.py",),
         "mask or bounds or rule",
     ),
