@@ -164,8 +164,8 @@ BUDGETS = {
         FGSM,
         "APGD margin loss=margin steps=60 restarts=2",
         "FMN steps=150 stop_within=0.25",
-        "APGD rescaled cross-entropy loss=rescaled_cross_entropy steps=100 restarts=4",
-        "APGD targeted steps=60 n_targets=3",
+        "APGD rescaled cross-entropy loss=rescaled_cross_entropy steps=60 restarts=5",
+        "APGD targeted steps=100 n_targets=3",
         "FAB targeted steps=60 n_targets=1 target_order=nearest stop_within=0.25",
         "Square queries=100",
     ],
@@ -173,7 +173,7 @@ BUDGETS = {
         "PGD margin loss=margin steps=40 restarts=2",
         "sigma-zero steps=100 stop_within=3.0",
         "Carlini-Wagner L0",
-        "Sparse-RS queries=300",
+        "Sparse-RS queries=1000",
     ],
 }
 

@@ -97,7 +97,7 @@ def _sparse(
     }
     if threat.norm == "l0":
         chosen["Carlini-Wagner L0"] = partial(attacks.carlini_wagner_l0, **common)
-    chosen["Sparse-RS"] = partial(attacks.sparse_rs, queries=300, **budget)
+    chosen["Sparse-RS"] = partial(attacks.sparse_rs, queries=1000, **budget)
     return chosen
 
 
@@ -116,7 +116,7 @@ def _ascent(
         return {
             "APGD margin": partial(attacks.apgd, loss="margin", steps=60, restarts=2, **budget),
             "FMN": partial(attacks.fmn, norm="l1", steps=150, stop_within=threat.epsilon, **common),
-            "APGD rescaled cross-entropy": partial(rescaled, steps=100, restarts=4),
+            "APGD rescaled cross-entropy": partial(rescaled, steps=60, restarts=5),
         }
     pgd = partial(
         attacks.pgd,
@@ -143,7 +143,7 @@ def _strong(
     l1 = threat.norm == "l1"
     targeted: dict[str, Any] = {"steps": 30, "n_targets": 3, "target_order": "nearest"}
     if l1:
-        targeted = {"steps": 60, "n_targets": 3}
+        targeted = {"steps": 100, "n_targets": 3}
     return {
         "APGD targeted": partial(attacks.apgd_targeted, **targeted, **budget),
         "FAB targeted": partial(
