@@ -26,6 +26,7 @@ robust = importlib.import_module("benchmarks._robust")
 front = importlib.import_module("benchmarks.front_page")
 libraries = importlib.import_module("benchmarks._libraries_page")
 l0 = importlib.import_module("benchmarks.l0")
+sparse = importlib.import_module("benchmarks.sparse")
 targets = importlib.import_module("benchmarks.targets")
 by_hand = importlib.import_module("benchmarks._faults_by_hand")
 
@@ -312,6 +313,12 @@ def agrees(row, result, passes, seconds):
 def test_the_table_of_counts_is_that_of_the_committed_results():
     text = (ROOT / "docs/explanation/attacks.md").read_text(encoding="utf-8")
     assert l0.table(common.load("l0")["rows"]) in text
+
+
+@pytest.mark.parametrize("norm", ["l0", "l1"])
+def test_the_tables_at_equal_passes_are_those_of_the_committed_results(norm):
+    text = (ROOT / "docs/explanation/attacks.md").read_text(encoding="utf-8")
+    assert sparse.table(common.load("sparse")["rows"], norm) in text
 
 
 def test_each_figure_of_the_attacks_stands_in_the_results():
