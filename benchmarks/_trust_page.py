@@ -116,7 +116,7 @@ sample would find other survivors.
 `python -m benchmarks.faults` kills processes, fills the disk, damages files and works in several
 threads at once. *Right* means the same bits as in an undisturbed run (for a report, the same
 figures to quote), *refused* means the documented error with everything else unchanged, and *lost*
-means neither. These are short runs; `--kills 1000 --files 10000 --minutes 60` makes long ones.
+means neither. They are those of a long run: `--kills 1000 --files 10000 --minutes 60`.
 
 {faults}
 

@@ -9,7 +9,7 @@ pass and the judging but without the diagnosis. Writes ``results/l1.json`` after
 row that is there is kept, and with ``--ours`` the peers' half of it. ``make bench`` installs both
 peers.
 
-    python -m benchmarks.l1 [--examples 100] [--networks TEXT] [--published FOLDER] [--cache FOLDER]
+    python -m benchmarks.l1 [--examples 200] [--networks TEXT] [--published FOLDER] [--cache FOLDER]
     python -m benchmarks.l1 --ours ...
 """
 
@@ -125,7 +125,7 @@ def subjects(examples: int, cache: Path, folder: Path | None) -> Iterator[Subjec
 def main() -> None:
     """Measure every network."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--networks", default="", help="those with this in the name")
     parser.add_argument("--ours", action="store_true", help="keep what the peers found")
     parser.add_argument("--published", type=Path)
