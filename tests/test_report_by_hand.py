@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from conftest import with_damaged_digits
 from distillguard import __version__
 from distillguard.evaluation import (
     Adaptation,
@@ -21,6 +22,7 @@ from distillguard.evaluation import (
     Rejection,
     RobustnessReport,
 )
+from distillguard.evaluation._entries import RESERVED
 from distillguard.evaluation._records import Cost
 from distillguard.evaluation.report._notes import notes
 from distillguard.evaluation.report._numbers import interval, percent
@@ -483,11 +485,12 @@ def test_csv_holds_a_line_for_each_attack_with_the_ends_of_its_interval():
 FULL = replace(
     BASE,
     class_names=("a", "b", "c"),
+    costs={name: Cost(1, 1, 0.5) for name in RESERVED},
     mask=((True, False),),
     attacks=(
         # It may misclassify more than it fools, beyond the radius.
-        row("FGSM", 16, 4, 12, success_rate=5 / 16, illegal=16, rejected=12),
-        row("PGD", 12, 2, 10, rejected=0),
+        row("FGSM", 16, 4, 12, success_rate=5 / 16, illegal=16),
+        row("PGD", 12, 2, 10, rejected=10),
         row("worn", 3, 0, 10, error="OSError: out", success_rate=1.0, median_distance=0.5),
         row("broken", 0, 0, 10, error="OSError: out"),
         row("near", 10, 0, 10, near=0.5),
@@ -509,6 +512,15 @@ EACH = replace(
     attacks=(row("FGSM", 16, 4, 12), row("PGD", 16, 4, 12), row("CW", 16, 3, 13)),
 )
 """Attacks that all meet the sixteen: PGD fools two of what FGSM did too, CW nothing else."""
+APART = replace(EACH, attacks=(row("FGSM", 16, 4, 12), row("PGD", 16, 2, 14)))
+WITHIN = replace(EACH, attacks=(row("FGSM", 16, 4, 12), row("PGD", 16, 6, 10)))
+NARROW = replace(
+    BASE,
+    bounds=((0.0, 1.0), (1.0, 1.0)),
+    class_names=("a", "b"),
+    classes=(ClassRow("a", 19, 16, 10), ClassRow("b", 1, 0, 0)),
+    adaptation=adapted(attacked=3, attacks=(row("again", 3, 3, 7),)),
+)
 
 
 def read_back(report, *changes):
@@ -527,12 +539,19 @@ def read_back(report, *changes):
     return RobustnessReport.from_json(json.dumps(read))
 
 
-@pytest.mark.parametrize("report", [BASE, FULL, EACH])
+@pytest.mark.parametrize("report", [BASE, FULL, EACH, APART, WITHIN, NARROW])
 def test_figures_at_the_ends_of_what_can_be_are_read_back(report):
     again = read_back(report)
     # Shares are counts again, and their intervals this package's, the last digit included.
     assert (str(again), again.observations) == (str(report), report.observations)
     assert again.per_example == report.per_example
+
+
+def test_damaged_digits_of_every_part_are_read_as_the_counts_give_them():
+    whole = read_back(FULL)
+    damaged = with_damaged_digits(json.loads(whole.to_json()))
+    assert RobustnessReport.from_json(json.dumps(damaged)) == whole
+    assert damaged["adaptation"] != json.loads(whole.to_json())["adaptation"]
 
 
 INTERVAL = "and its interval"
@@ -588,6 +607,7 @@ ROW = "attacks['PGD']"
             [("classes/0/n_examples", 11), ("classes/1/n_examples", 9)],
             "classes, 'a', that grow",
         ),
+        (NARROW, [("classes/0/n_examples", 20), ("classes/1/n_examples", 0)], "'b', that grow"),
         (FULL, [("classes/1/name", "d")], "classes and class_names"),
         (FULL, [("attacks/1/name", "FGSM")], "attacks of one name"),
         (FULL, [("costs/lunch", Cost().__dict__)], "an unknown part in costs"),
@@ -621,7 +641,7 @@ ROW = "attacks['PGD']"
         (FULL, [("rejection/adversarial_interval", ends(10, 20))], f"adversarial {INTERVAL}"),
         (
             FULL,
-            [("attacks/0/rejected", 9)],
+            [("attacks/1/rejected", 9)],
             "rejection.adversarial and attacks.rejected",
         ),
         (FULL, [("attacks/0/rejected", 13)], "attacks['FGSM'].rejected and fooled"),
