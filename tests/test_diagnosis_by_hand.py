@@ -8,6 +8,7 @@ from torch import nn
 
 from conftest import deaf
 from distillguard._geometry import lp_norm
+from distillguard._random import example_keys
 from distillguard.attacks._checks import ModelFacts
 from distillguard.evaluation import Observations
 from distillguard.evaluation._judge import ThreatModel
@@ -21,6 +22,7 @@ from distillguard.evaluation.diagnosis._active import (
     fitted,
     hits,
     points,
+    prepared,
     stacked,
 )
 from distillguard.evaluation.diagnosis._gradients import at_bounds, by_range, gradients
@@ -564,7 +566,7 @@ def test_a_graph_that_does_not_reach_the_input_is_interrupted(detached):
 
 
 def test_logits_divided_by_their_range_are_one_apart_and_constant_ones_stay():
-    logits = torch.tensor([[4.0, 2.0, 0.0], [3.0, 3.0, 3.0], [1.0, 0.0, -1e9]])
+    logits = torch.tensor([[4.0, 2.0, 0.0], [3.0, 3.0, 3.0], [0.5, 0.0, -1e9]])
     scaled = by_range(logits)
     assert scaled[0].tolist() == [1.0, 0.5, 0.0]
     assert scaled[1].tolist() == [3.0, 3.0, 3.0]
@@ -575,7 +577,7 @@ def test_logits_divided_by_their_range_are_one_apart_and_constant_ones_stay():
 @pytest.mark.parametrize("hair", [torch.float32, None])
 def test_coordinates_at_a_bound_are_counted_where_a_slope_is_there_and_lost(hair):
     # Free are all but the last; the slope of the fourth is less than a thousandth of the first's.
-    weight = torch.tensor([2.0, 1.0, 1.0, 1e-3, 1.0])
+    weight = torch.tensor([2.0, -1.0, 1.0, 1e-3, 1.0])
     mask = torch.tensor([[True, True, True, True, False]])
     inputs = torch.tensor([[0.0, 1.0, 0.5, 0.0, 0.0], [0.5, 0.5, 0.5, 0.5, 1.0], [0.0] * 5])
 
@@ -587,7 +589,14 @@ def test_coordinates_at_a_bound_are_counted_where_a_slope_is_there_and_lost(hair
         return answers
 
     # The slope of a root is infinite at 0, and a hair inside it outweighs the one at 1.
-    for function, shown, lost in ((deaf, 2, 2), (lambda x: x, 2, 0), (torch.sqrt, 1, 1)):
+    for function, shown, lost in (
+        (deaf, 2, 2),
+        (lambda x: x, 2, 0),
+        (torch.sqrt, 1, 1),
+        (lambda x: 0 * x, 0, 0),
+        # Undefined in the first coordinate, a hair inside as well: nothing is lost there.
+        (lambda x: torch.cat([(-1 - x[:, :1]).sqrt(), deaf(x[:, 1:])], dim=1), 1, 1),
+    ):
         probe = probed(model(function), inputs, mask=mask)
         probe.run.model.facts = ModelFacts(hair=hair)
         seen = at_bounds(probe, torch.tensor([True, True, False]))
@@ -726,6 +735,10 @@ def test_a_readout_keeps_the_lead_of_the_image_and_crosses_near_the_edge():
     assert readout.signs.tolist() == [0.5, -0.5, 0]
     # All other logits lie as far below the highest as the lowest did: 3 of 1 - (-1).
     assert readout.rest.item() == pytest.approx(2 / 2 - 3)
+    # Where the image lies does not matter.
+    apart = fitted(features + 3, OWN, 0)
+    lead = (features + 3)[:, 0] * apart.weight + apart.offset
+    assert lead.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
     # The other class is the runner-up, wherever the label stands.
     swapped = fitted(features, torch.tensor([0.0, 1.0, 5.0, -3.0]), 2)
     assert swapped.signs.tolist() == [0, -0.5, 0.5, 0]
@@ -793,6 +806,43 @@ def test_each_point_is_read_by_the_readout_of_the_image_that_it_is_near(linear):
     assert answers[1].tolist() == pytest.approx([leads[1] / 2, -leads[1] / 2, -4.0])
     assert answers[2].equal(answers[0])
     assert not layer._forward_hooks
+
+
+@pytest.mark.parametrize("batch_size", [7, 1000])
+def test_images_count_whose_built_example_random_points_do_not_find(batch_size):
+    """What the features say in one go is what the new model says of each point."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 8), nn.Sigmoid(), nn.Linear(8, 3))
+    network[2].weight.data *= 5
+    inputs = torch.rand(12, 3)
+    labels = network(inputs).argmax(dim=1)
+    labels[2] = (labels[2] + 1) % 3
+    probe = probed(network, inputs, batch_size, labels=labels)
+    probe.threat = ThreatModel("linf", 0.45, (0.0, 1.0))
+    rows = torch.tensor([11, 2, 3, 4, 5, 6, 7, 8, 1])
+    group = prepared(probe, rows)
+    x, keys = inputs[rows], example_keys(inputs[rows], probe.run.seed + 1)
+    edge, near, around = points(x, keys, probe.threat)
+
+    def right(shown):
+        """Of each image its own points; a Rewired model finds the image by the distance."""
+        leads = []
+        for place, each in enumerate(shown):
+            group.model.images = x[place : place + 1].expand(len(x), -1)
+            whole = group.model.readout
+            group.model.readout = Readout(*(part[place : place + 1] for part in whole))
+            answers = group.model(each)
+            group.model.readout = whole
+            leads.append((answers.argmax(dim=1) == labels[rows][place]).all())
+        return torch.stack(leads)
+
+    with torch.no_grad():
+        fooled = ~right(edge[:, None]) & (labels[rows] == network(x).argmax(dim=1))
+        expected = right(x[:, None]) & fooled & right(around)
+    assert group.kept.tolist() == expected.nonzero().squeeze(1).tolist()
+    assert 1 not in group.kept  # its label is wrong
+    assert 2 <= len(group.kept) <= 7
+    assert bool(right(near)[group.kept].all())
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
