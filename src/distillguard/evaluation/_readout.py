@@ -59,7 +59,7 @@ def fitted(
     seen, told = torch.cat(said), torch.cat(answers)
     mean, level = seen.mean(dim=0), told.mean(dim=0)
     gram = (seen - mean).T @ (seen - mean)
-    ridge = RIDGE * gram.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny)
+    ridge = (RIDGE * gram.diagonal().mean()).clamp(min=torch.finfo(gram.dtype).tiny)
     against = (seen - mean).T @ (told - level)
     weight = torch.linalg.solve(
         gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), against
