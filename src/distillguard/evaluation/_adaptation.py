@@ -74,7 +74,7 @@ class Campaign:
 
     def __init__(self, subject: Subject, standing: Tensor, failed: list[str]) -> None:
         self.subject, self.failed = subject, failed
-        self.first, self.standing = standing, standing.clone()
+        self.first = self.standing = standing
         self.attacked = torch.zeros_like(standing)
         self.remedies: list[str] = []
         self.rows: list[AttackRow] = []

@@ -199,7 +199,7 @@ class HistogramDisplay:
         places = np.arange(len(shown.counts))
         ends = shown.intervals * shown.n_examples
         error = np.stack([shown.counts - ends[:, 0], ends[:, 1] - shown.counts])
-        self.ax_.bar(places + 0.5, shown.counts, width=0.9, yerr=error.clip(min=0), capsize=2)
+        self.ax_.bar(places + 0.5, shown.counts, width=0.9, yerr=error, capsize=2)
         labels = [f"{edge:g}" for edge in shown.edges]
         self.ax_.set_xticks([*places, len(places)], labels, rotation=60)
         self.ax_.set(xlabel=shown.quantity, ylabel=f"examples (of {shown.n_examples})")
