@@ -67,6 +67,7 @@ def test_a_curve_is_a_step_to_the_right_with_a_band_of_its_own_colour():
     nameless = RobustnessCurveDisplay(display.curve).plot(color="red")
     assert nameless.ax_.get_legend() is None
     assert nameless.line_.get_color() == "red"
+    assert nameless.band_.get_facecolor()[0][:3].tolist() == [1, 0, 0]
     assert nameless.ax_ is not display.ax_
 
 
@@ -128,6 +129,7 @@ def test_cells_of_compared_networks_hold_accuracies_with_what_tells_their_error(
     texts = {text.get_position(): text.get_text() for text in display.ax_.texts}
     low = told(16, 20).replace(" [", "\n[")
     assert texts[0, 0] == low
+    assert display.ax_.images[0].get_clim() == (0, 100)
     assert texts[1, 0] == "80.0 %\n± 0.0"
     # The attacks and the worst case; 50 % and 25 % have a deviation of 25 / sqrt(2) %.
     assert texts[1, 3] == "37.5 %\n± 17.7"

@@ -364,6 +364,15 @@ def test_a_finding_asks_for_what_the_attacks_passed_have_not_done(code, figures,
     assert forms_for(finding(code, **figures), run) == forms
 
 
+def test_one_attack_of_others_needs_gradients_at_the_bounds_back():
+    run = subject_of(linear, THREE).run
+    run.attacks = {"a": AttackSpec(MARGIN, "linf"), "b": AttackSpec(foreign, "linf")}
+    assert forms_for(finding("gradient-vanishes-at-bounds"), run) == (PLAIN,)
+    # The margin is climbed if one of them climbs it.
+    run.attacks["b"] = AttackSpec(CROSS, "linf")
+    assert forms_for(finding("margin-beats-cross-entropy"), run) == ()
+
+
 def test_what_a_finding_says_of_the_model_is_read_from_its_figures():
     random, mean = finding("unstable-predictions", **GAP), {**GAP, "draws": 2.0}
     assert draws_numbers(random)
@@ -595,3 +604,78 @@ def test_only_the_first_thirty_two_fronts_are_tried():
 
         model.parts = parts
         assert (over_front(model, model, x) is not None) is found
+
+
+class Doubling(nn.Module):
+    """Writes into what it is given."""
+
+    def forward(self, x):
+        return x.mul_(2)
+
+
+def test_what_writes_into_its_inputs_is_traced_and_tried_on_copies():
+    x = torch.rand(3, 2)
+    before, inside = x.clone(), Doubling()
+    calls = traced({"d": inside}, lambda x: inside(x.mul_(3)), x)
+    torch.testing.assert_close(calls["d"].returned, 6 * before)
+    assert x.equal(before)
+    assert not has_no_gradient(Call(inside, (x,), {}, x))
+    assert x.equal(before)
+
+
+class Pair(nn.Module):
+    """Returns two tensors."""
+
+    def forward(self, x):
+        return x, x
+
+
+class Halved(nn.Module):
+    """Returns an answer for every other example."""
+
+    def forward(self, x):
+        return x[::2]
+
+
+def test_outputs_that_are_no_answers_of_each_example_are_passed_over():
+    torch.manual_seed(0)
+    network, pair, halved, head = nn.Linear(2, 3), Pair(), Halved(), nn.Softmax(dim=1)
+    narrow = nn.Linear(3, 1)
+
+    def model(x, cut=False):
+        logits = network(x)
+        narrow(logits)
+        answers, _ = pair(logits)
+        halved(answers)
+        told = head(answers)
+        pair(told), halved(told)
+        return told.detach() if cut else told
+
+    blind = partial(model, cut=True)
+
+    x = torch.rand(4, 2)
+    assert before_head(model, model, x).inside is network
+    # The softmax is the last of them with a gradient.
+    assert live_features(blind, blind, x).inside is head
+
+
+@pytest.mark.parametrize(("after", "found"), [(31, True), (32, False)])
+def test_features_are_looked_for_among_the_last_thirty_two_modules(after, found):
+    live = nn.Linear(2, 3)
+    dead = nn.ModuleList(Cut() for _ in range(after))
+
+    def model(x):
+        y = live(x)
+        for module in dead:
+            y = module(y)
+        return y
+
+    model.live = live
+    assert (live_features(model, model, torch.rand(3, 2)) is not None) is found
+
+
+def test_a_pass_of_what_is_inside_is_one_pass_of_the_model():
+    inside = nn.Linear(2, 3)
+    counter = QueryCounter(BeforeHead(lambda x: inside(x).softmax(dim=1), inside))
+    counter(torch.rand(4, 2).requires_grad_()).sum().backward()
+    assert (counter.account.forwards, counter.account.backwards) == (4, 4)
