@@ -10,9 +10,11 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from distillguard.evaluation import _towards
+from distillguard.evaluation import _towards, confidence_histogram, gradient_histogram
+from distillguard.evaluation._adaptation import attempted
 from distillguard.evaluation._answers import ASKED, answers_of, same_answers
 from distillguard.evaluation._captions import ClassNames
+from distillguard.evaluation._evaluate import as_bounds
 from distillguard.evaluation._judge import (
     ThreatModel,
     Verdict,
@@ -21,6 +23,7 @@ from distillguard.evaluation._judge import (
     is_within_epsilon,
     judge,
 )
+from distillguard.evaluation._layer_report import BARE, WHOLE, LayerReport
 from distillguard.evaluation._presets import AttackSpec
 from distillguard.evaluation._progress import Progress
 from distillguard.evaluation._query import QueryCounter
@@ -45,11 +48,13 @@ from distillguard.evaluation._statistics import (
 )
 from distillguard.evaluation._tables import few
 from distillguard.evaluation._towards import nearest, towards
+from distillguard.evaluation._unasked import same_values
 from distillguard.evaluation.diagnosis._columns import is_concentrated
 from distillguard.evaluation.report._per_example import named, per_example
 from distillguard.evaluation.report._rejection import rejection
 from distillguard.evaluation.report._rows import class_rows, row, rows, survivors
 from distillguard.exceptions import SaveError
+from test_forms_by_hand import subject_of
 
 NAN, INF = math.nan, math.inf
 
@@ -733,3 +738,139 @@ def test_a_counter_counts_and_passes_nothing_on_that_is_empty():
     other = counter.around(model)
     other(inputs)
     assert counter.account.forwards == 6
+
+
+# Histograms, layers, bounds, copies.
+
+
+class Drawing(nn.Module):
+    """Two logits, of which the second draws a random number."""
+
+    def forward(self, inputs):
+        value = inputs.sum(dim=1)
+        return torch.stack([value, torch.rand_like(value) * value], dim=1)
+
+
+@pytest.mark.parametrize("histogram", [confidence_histogram, gradient_histogram])
+def test_a_seed_repeats_the_histogram_of_a_random_model_and_leaves_the_generators(histogram):
+    inputs = torch.rand(64, 3, generator=torch.Generator().manual_seed(0))
+    sorts = (
+        {"bins": 50} if histogram is confidence_histogram else {"edges": np.linspace(0, 0.5, 99)}
+    )
+    before = torch.get_rng_state()
+    one, again, other = (
+        histogram(Drawing(), inputs, random_state=seed, batch_size=16, **sorts)
+        for seed in (1, 1, 2)
+    )
+    assert one.counts.tolist() == again.counts.tolist() != other.counts.tolist()
+    assert torch.get_rng_state().equal(before)
+    assert one.n_examples == 64
+    draws = [histogram(Drawing(), inputs, **sorts).counts.tolist() for _ in range(2)]
+    assert draws[0] != draws[1]
+
+
+@pytest.mark.parametrize("edges", [[0.0], [0.0, 0.0], [1.0, 0.0], [0.0, NAN], [0.0, INF], []])
+def test_edges_that_hold_nothing_are_refused(edges):
+    with pytest.raises(ValueError, match="edges must be"):
+        gradient_histogram(nn.Linear(2, 2), torch.rand(3, 2), edges=edges)
+
+
+def test_a_magnitude_beyond_the_edges_falls_into_the_last_bin():
+    # The softmax of x and 0 at 0 has a slope of 1 / 4, times 4: of both classes, on average 1.
+    def steep(x):
+        return torch.stack([4 * x[:, 0], 0 * x[:, 0]], dim=1)
+
+    found = gradient_histogram(steep, torch.zeros(3, 1), edges=[0.125, 0.25, 0.5])
+    assert found.counts.tolist() == [0, 3]
+    # At a temperature of 16 it is 1 / 16, below the first edge: the first bin.
+    found = gradient_histogram(steep, torch.zeros(3, 1), edges=[0.125, 0.25, 0.5], temperature=16.0)
+    assert found.counts.tolist() == [3, 0]
+
+
+def layers(**fooled):
+    n = len(next(iter(fooled.values())))
+    known = dict.fromkeys((BARE, WHOLE), np.ones(n, dtype=bool))
+    known |= {name: np.array(each, dtype=bool) for name, each in fooled.items()}
+    return LayerReport(
+        parts=("a",), n_examples=40, clean_accuracy=0.75, clean_rejected=0.0, fooled=known,
+        clean={}, stopped={}, passes={}, norm="linf", epsilon=0.1, seed=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fooled", "span"),
+    [
+        ([1] * 20, (1.0, 1.0)),  # the same in every resample
+        ([], None),
+        ([0] * 20, None),  # nothing passes: no ratio
+        ([1] + [0] * 19, None),  # of 100 resamples 36 have nothing that passes
+    ],
+)
+def test_a_ratio_has_an_interval_where_the_product_is_surely_above_0(fooled, span):
+    assert layers(a=fooled).ratio_interval == span
+
+
+def test_a_ratio_is_what_passes_over_what_would():
+    report = layers(a=[1] * 10 + [0] * 10)
+    assert (report.product, report.truth, report.ratio) == (0.5, 1.0, 2.0)
+    assert report.robust_accuracy == 0.75 - 20 / 40
+    low, high = report.ratio_interval
+    # The share of ten in twenty lies between 0.3 and 0.7 in 95 of 100 resamples.
+    assert low == pytest.approx(1 / 0.7, rel=0.08)
+    assert high == pytest.approx(1 / 0.3, rel=0.15)
+    assert math.isnan(layers(a=[0] * 4).ratio)
+
+
+def test_bounds_are_two_numbers_or_two_tensors():
+    assert as_bounds((0, 1)) == (0.0, 1.0)
+    assert {type(each) for each in as_bounds((0, 1))} == {float}
+    ends = torch.ones(2, requires_grad=True)
+    for given in ((0.0, ends), (-ends, 1.0), (np.zeros(2), ends), (0, np.ones(2))):
+        low, high = as_bounds(given)
+        assert isinstance(low, torch.Tensor)
+        assert isinstance(high, torch.Tensor)
+        assert not low.requires_grad
+        assert not high.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        (torch.ones(2), torch.ones(2), True),
+        (torch.ones(2), torch.tensor([1.0, 2.0]), False),
+        (torch.ones(2), torch.ones(1, 2), False),
+        (torch.ones(2), torch.ones(2).double(), False),
+        (torch.tensor([NAN, 1.0]), torch.tensor([NAN, 1.0]), True),
+        (torch.tensor([NAN, 1.0]), torch.tensor([1.0, NAN]), False),
+        (torch.tensor([NAN, 1.0]), torch.tensor([1.0, 1.0]), False),
+        (np.ones(2), np.ones(2), True),
+        (np.ones(2), np.zeros(2), False),
+        (torch.eye(2).to_sparse(), torch.eye(2).to_sparse(), True),
+        (torch.eye(2).to_sparse(), (2 * torch.eye(2)).to_sparse(), False),
+        (np.array([object()]), np.array([object()]), True),  # nothing is said of them
+    ],
+)
+def test_what_a_model_holds_has_changed_where_a_value_has(old, new, same):
+    assert same_values(old, new) is same
+
+
+def test_an_adapted_attack_that_writes_into_its_arguments_harms_nobody():
+    inputs = torch.full((4, 2), 0.25)
+    subject = subject_of(Above(), inputs, ThreatModel("linf", 0.5, (0.0, 1.0)))
+    told = []
+
+    def writes(model, x, labels):
+        told.append((x.tolist(), labels.tolist()))
+        x += 0.375
+        labels.fill_(1)
+        return x
+
+    for _ in range(2):
+        part = attempted(subject, "w", writes, subject.base, torch.ones(4, dtype=torch.bool))
+        assert part.verdict.distance.tolist() == [0.375] * 4
+        assert part.verdict.fooled.tolist() == [True] * 4
+        assert part.places.tolist() == [0, 1, 2, 3]
+        assert part.error is None
+    assert inputs.tolist() == [[0.25, 0.25]] * 4
+    # Chunks of three, both times as they are.
+    assert told[:2] == told[2:] == [([[0.25] * 2] * 3, [0] * 3), ([[0.25] * 2], [0])]
