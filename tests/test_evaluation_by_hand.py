@@ -346,6 +346,36 @@ def test_points_are_judged_by_legality_answer_and_distance(batch_size, rejects):
     assert [len(each) for each in model.asked] == ([2, 2, 1] if batch_size == 2 else [5])
 
 
+def test_a_mask_of_each_example_goes_with_it_and_one_for_all_stays():
+    each = torch.tensor([[True, False], [False, True], [True, True]])
+    threat = ThreatModel("linf", 0.5, (0.0, 1.0), each)
+    assert threat.of(torch.tensor([2, 0])).mask.tolist() == [[True, True], [True, False]]
+    assert threat.of(booleans(".x.")).mask.tolist() == [[False, True]]
+    assert threat.of(slice(1, 3)).mask.tolist() == each[1:].tolist()
+    whole = threat._replace(mask=each[:1])
+    assert whole.of(torch.tensor([2, 0])) is whole
+    bare = threat._replace(mask=None)
+    assert bare.of(torch.tensor([2, 0])) is bare
+    told = threat._replace(bounds=(torch.zeros(2), [1.0, [2.0]])).described()
+    assert told == {
+        "norm": "linf",
+        "epsilon": 0.5,
+        "bounds": ((0.0, 0.0), (1.0, (2.0,))),
+        "mask": ((True, False), (False, True), (True, True)),
+    }
+
+
+def test_points_with_a_graph_are_judged_without_one():
+    inputs = torch.full((2, 2), 0.25)
+    verdict = judge(
+        Above(), "a", (inputs + 0.5).requires_grad_(), inputs, torch.zeros(2, dtype=torch.int64),
+        threat=ThreatModel("linf", 0.5, (0.0, 1.0)), own_norm="l2", dtype=torch.float32,
+        batch_size=8,
+    )  # fmt: skip
+    assert not any(column.requires_grad for column in verdict)
+    assert verdict.fooled.all()
+
+
 def test_a_witness_remembers_points_that_fooled_within_the_threat_model():
     inputs = torch.full((4, 1), 0.25)
     model = Above()
@@ -542,6 +572,9 @@ def test_answers_are_the_same_up_to_a_share_of_the_largest_logit(dtype, elsewher
         if factor == 1:
             other[1, 1] = torch.nextafter(other[1, 1], torch.tensor(0.0, dtype=torch.float64))
         assert same_answers(other, logits, dtype, elsewhere=elsewhere) is alike
+    for sign in (-1, 1):
+        assert not same_answers(logits + sign, logits, dtype, elsewhere=elsewhere)
+    assert same_answers(0 * logits, 0 * logits, dtype, elsewhere=elsewhere)
     assert not same_answers(logits.float(), logits, dtype, elsewhere=True)
     assert not same_answers(logits[:1], logits, dtype, elsewhere=True)
 
