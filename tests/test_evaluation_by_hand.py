@@ -24,13 +24,14 @@ from distillguard.evaluation._judge import (
     judge,
 )
 from distillguard.evaluation._layer_report import BARE, WHOLE, LayerReport
+from distillguard.evaluation._model import NETWORKS, _last_step
 from distillguard.evaluation._presets import AttackSpec
 from distillguard.evaluation._progress import Progress
 from distillguard.evaluation._query import QueryCounter
 from distillguard.evaluation._readout import fitted
 from distillguard.evaluation._records import Cost, Records
 from distillguard.evaluation._run import attack_columns, clean_columns, worth_attacking
-from distillguard.evaluation._selective import margin_and_alarm
+from distillguard.evaluation._selective import _without, margin_and_alarm
 from distillguard.evaluation._shards import combined_cost
 from distillguard.evaluation._state_format import (
     _check_kept,
@@ -758,6 +759,22 @@ def test_margin_and_alarm_of_random_layers_are_those_of_the_mean():
     margin, alarm = margin_and_alarm(model, torch.zeros(1, 2), torch.tensor([0]), 2)
     # Means: logits of 0.5 and 1.5, scores of 2 and 3.
     assert (margin.tolist(), alarm.tolist()) == ([1.0], [2.0])
+
+
+def test_a_gradient_loses_nothing_to_one_that_is_0_and_what_goes_against_another():
+    one = torch.tensor([[3.0, 4.0], [3.0, 4.0], [3.0, 4.0]])
+    other = torch.tensor([[0.0, 0.0], [2.0, 0.0], [-2.0, 0.0]])
+    assert _without(one, other).tolist() == [[3.0, 4.0], [3.0, 4.0], [0.0, 4.0]]
+
+
+@pytest.mark.parametrize("attribute", NETWORKS)
+def test_a_pipeline_that_changes_the_inputs_of_a_network_is_refused(attribute):
+    last = SimpleNamespace(**{attribute: nn.Identity()})
+    steps = [("idle", "passthrough"), ("none", None), ("last", last)]
+    assert _last_step(SimpleNamespace(steps=steps), "model") is last
+    steps.insert(1, ("scale", nn.Identity()))
+    with pytest.raises(TypeError, match="got a Pipeline with Identity; pass model"):
+        _last_step(SimpleNamespace(steps=steps), "model")
 
 
 def test_a_counter_counts_and_passes_nothing_on_that_is_empty():
