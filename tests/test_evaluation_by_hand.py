@@ -869,6 +869,8 @@ def test_a_ratio_is_what_passes_over_what_would():
     assert low == pytest.approx(1 / 0.7, rel=0.08)
     assert high == pytest.approx(1 / 0.3, rel=0.15)
     assert math.isnan(layers(a=[0] * 4).ratio)
+    # Where nothing fools the bare classifier there is nothing to divide by.
+    assert layers(**{BARE: [0] * 4, "a": [0] * 4}).ratio_interval is None
 
 
 def test_bounds_are_two_numbers_or_two_tensors():

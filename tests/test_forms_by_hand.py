@@ -621,6 +621,8 @@ def test_what_writes_into_its_inputs_is_traced_and_tried_on_copies():
     assert x.equal(before)
     assert not has_no_gradient(Call(inside, (x,), {}, x))
     assert x.equal(before)
+    before_head(inside, inside, x)
+    assert x.equal(before)
 
 
 class Pair(nn.Module):
