@@ -226,13 +226,14 @@ def check(task: str | Task, function: Callable[..., Any]) -> Result:
         why = "the checker calls it on inputs of its own."
         return Result(task.name, (), (Failure("function", rule, found, "", why),))
     careful = _Careful(function)
+    names = list(inspect.signature(task.answer).parameters)
     passed: list[str] = []
     failures: list[Failure] = []
     state = torch.get_rng_state()
     try:
         for each in task.properties:
             with on_cpu():  # also what the answer makes: it is asked about tensors there
-                found_here = list(each.failures(careful))
+                found_here = list(each.failures(careful, names))
             failures += found_here
             passed += [] if found_here else [each.name]
             if careful.unwritten:

@@ -1,5 +1,6 @@
 """Properties that many tasks share, and the small inputs on which they are tested."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -69,7 +70,7 @@ def depends(base: Callable[[], tuple[Any, ...]], why: str, **others: Any) -> Pro
 
     def cases() -> Iterable[tuple[Any, ...]]:
         pairs = zip(others.items(), base(), strict=True)
-        return ((name, value, other) for (name, other), value in pairs if other is not None)
+        return ((name, value, other) for (name, other), value in pairs)
 
     return Property("depends", "depend on every argument", why, fault, cases)
 
@@ -83,7 +84,7 @@ def gradient(case: Callable[[], tuple[Any, ...]]) -> Property:
 
     why = "training follows this gradient: a detach or a step in it changes what is learned."
     rule = "have the gradient of finite differences"
-    return Property("gradient", rule, why, _named(fault), lambda: [case()])
+    return Property("gradient", rule, why, fault, lambda: [case()])
 
 
 def finite(cases: Cases, why: str) -> Property:
@@ -126,15 +127,12 @@ def points(n: int = 6, n_inputs: int = 4, seed: int = 1) -> Tensor:
     return torch.rand(n, n_inputs, generator=torch.Generator().manual_seed(seed))
 
 
-def _named(fault: Function, like: Function | None = None) -> Function:
+def _named(fault: Function, like: Function) -> Function:
     """Give a fault the parameters of the function that it compares with, for the message."""
-    if like is not None:
-        import inspect
-
-        own = inspect.Parameter("function", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = [own, *inspect.signature(like).parameters.values()]
-        plain = [each.replace(kind=own.kind, default=own.empty) for each in parameters]
-        fault.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
+    own = inspect.Parameter("function", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [own, *inspect.signature(like).parameters.values()]
+    plain = [each.replace(kind=own.kind, default=own.empty) for each in parameters]
+    fault.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
     return fault
 
 

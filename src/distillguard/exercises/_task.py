@@ -67,11 +67,14 @@ class Property(NamedTuple):
     """Takes the function and a case; returns what is wrong, or an empty string."""
     cases: Callable[[], Iterable[tuple[Any, ...]]] = lambda: [()]
 
-    def failures(self, function: Function) -> Iterator[Failure]:
-        """The first case that shows a fault."""
-        names = list(inspect.signature(self.fault).parameters)[1:]
+    def failures(self, function: Function, names: Sequence[str]) -> Iterator[Failure]:
+        """The first case that shows a fault; ``names`` are those of the answer's arguments."""
+        own = list(inspect.signature(self.fault).parameters.values())[1:]
+        single = [each.name for each in own if each.kind is not each.VAR_POSITIONAL]
         for case in self.cases():
-            given = ", ".join(f"{name} = {_text(value)}" for name, value in zip(names, case))  # noqa: B905
+            labels = [*single, *names[len(names) - len(case) + len(single) :]]
+            pairs = zip(labels, case, strict=False)
+            given = ", ".join(f"{label} = {_text(value)}" for label, value in pairs)
             try:
                 fault = self.fault(function, *case)
             except Exception as error:
@@ -97,8 +100,8 @@ class Promise(NamedTuple):
         """The check's own words."""
         return (self.check.find.__doc__ or "").strip().rstrip(".")
 
-    def failures(self, function: Function) -> Iterator[Failure]:
-        """What the check finds."""
+    def failures(self, function: Function, names: Sequence[str]) -> Iterator[Failure]:
+        """What the check finds; it names the input itself."""
         broken = found_by(self.check, function)
         if broken is not None:
             given = "" if broken.example is None else shown(broken.example)
