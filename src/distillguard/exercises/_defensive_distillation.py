@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from .. import functional
 from ._properties import Line, agrees, depends, differ, network, points
@@ -77,12 +78,8 @@ def _lesson(
     return network(9.0), network(1.0, seed=3), points(24), temperature, learning_rate, steps
 
 
-def _lessons() -> list[tuple[nn.Module, nn.Module, Tensor, float, float, int]]:
-    return [_lesson(steps=1), _lesson(), _lesson(temperature=20.0, learning_rate=40.0)]
-
-
 def _weights(model: nn.Module) -> Tensor:
-    return torch.cat([weight.detach().flatten().clone() for weight in model.parameters()])
+    return parameters_to_vector(model.parameters())
 
 
 def _same_student(function: Function, temperature: float, learning_rate: float, steps: int) -> str:
@@ -146,6 +143,7 @@ def _share_cases() -> list[tuple[nn.Module, Tensor, Tensor]]:
         (_steep(1e3), rows, right),
         (_steep(40.0), rows, right),
         (Line([1.0, 0.0], [-1.0, 0.0]), rows[:2], right[:2]),
+        (network(400.0), points(24), torch.arange(24) % 3),
     ]
 
 
@@ -307,7 +305,7 @@ TASKS = [
             ),
             agrees(
                 zero_gradient_share,
-                lambda: [*_share_cases(), (network(400.0), points(24), torch.arange(24) % 3)],
+                _share_cases,
                 "it is a share of examples, not of coordinates.",
             ),
         ],

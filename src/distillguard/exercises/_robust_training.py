@@ -4,9 +4,21 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from .. import functional
-from ._properties import Line, agrees, depends, differ, finite, gradient, labels, large, logits
+from ._properties import (
+    Line,
+    agrees,
+    depends,
+    differ,
+    finite,
+    gradient,
+    labels,
+    large,
+    logits,
+    network,
+)
 from ._task import Function, Property, Task
 
 
@@ -72,11 +84,11 @@ def _batch() -> tuple[Tensor, Tensor]:
 
 
 def _weights(model: nn.Module) -> Tensor:
-    return torch.cat([each.detach().flatten() for each in model.parameters()])
+    return parameters_to_vector(model.parameters())
 
 
 def _steps(function: Function, learning_rate: float, steps: int) -> str:
-    model, twin = _model(), _model()
+    model, twin = (network(n_inputs=2, n_classes=2) for _ in range(2))
     optimizer = torch.optim.SGD(twin.parameters(), lr=learning_rate)
     for _ in range(steps):
         function(model, _shifted, *_batch(), learning_rate)

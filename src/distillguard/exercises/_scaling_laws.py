@@ -104,10 +104,6 @@ def _exponent(function: Function, flops: float, *rest: float) -> str:
     return differ(growth, beta / (alpha + beta))
 
 
-def _named_cases() -> list[tuple[float, ...]]:
-    return list(_budgets())
-
-
 TASKS = [
     Task(
         answer=power_law,
@@ -171,21 +167,21 @@ TASKS = [
                 "lose no more than half, twice and 1 % beside it",
                 "this is what optimal means, and it can be checked without a formula.",
                 _stationary,
-                _named_cases,
+                _budgets,
             ),
             Property(
                 "exponent",
                 "grow as flops to the beta / (alpha + beta)",
                 "of ten times the compute, so much goes into the network.",
                 _exponent,
-                _named_cases,
+                _budgets,
             ),
             Property(
                 "agrees",
                 "agree with the library's law",
                 "at 1e20 FLOPs Bartoldson's law asks for 54 million parameters.",
                 _relative,
-                _named_cases,
+                _budgets,
             ),
             depends(
                 lambda: (1e6, 3.0, 2.0, 0.5, 0.25, 6.0),

@@ -182,7 +182,7 @@ TASKS = [
                 "grow with T",
                 "a higher temperature never tells less about the other classes.",
                 _grows,
-                lambda: [(logits()[:1], t) for t in (0.5, 1.0, 4.0, 20.0)],
+                lambda: [*((logits()[:1], t) for t in (0.5, 1.0, 4.0, 20.0)), (logits(), 4.0)],
             ),
             Property(
                 "shift",
@@ -225,7 +225,7 @@ TASKS = [
                 "be lowest where the softmax at T is the target",
                 "otherwise the student learns something else than the teacher's answer.",
                 _lowest_at_target,
-                lambda: [(logits()[:1], t) for t in (1.0, 20.0)],
+                lambda: [*((logits()[:1], t) for t in (1.0, 20.0)), (logits(), 4.0)],
             ),
             finite(
                 lambda: [(row[None], torch.full((1, 3), 1 / 3), 1.0) for row in large()],
