@@ -26,6 +26,8 @@ WRONG = {
         ("torch.softmax(logits, dim=1) / temperature", "sums-to-one"),
         ("torch.full_like(logits, 0.1)", "limits"),
         ("torch.softmax(logits.detach() / temperature, dim=1)", "gradient"),
+        ("torch.softmax(logits - 0.1 * logits.square(), dim=1)", "shift"),
+        ("torch.softmax(-logits / temperature, dim=1)", "order"),
     ],
     "stable_log_softmax": [
         ("torch.softmax(logits / temperature, dim=1).log()", "overflow"),
@@ -34,7 +36,8 @@ WRONG = {
         ("torch.log_softmax(logits, dim=1) / temperature", "temperature"),
         ("dim=1", "dim=0", "normalised"),
         ("scaled - scaled.logsumexp", "scaled - scaled.detach().logsumexp", "gradient"),
-        ("scaled - scaled.exp().sum(1, True).log()", "overflow"),
+        ("scaled.logsumexp(dim=1, keepdim=True)", "scaled.exp().sum(1, True).log()", "overflow"),
+        ("logits / temperature", "shift"),
     ],
     "entropy_at_temperature": [
         ("logits / temperature", "logits", "limits"),
@@ -43,6 +46,8 @@ WRONG = {
         (".sum(dim=1)", ".sum(dim=1) / math.log(2)", "agrees"),
         ("-((p := torch.softmax(logits / temperature, 1)) * p.log()).sum(1)", "overflow"),
         ("-(logits.softmax(1) * logits).sum(1) / temperature", "shift"),
+        ("torch.full((len(logits),), min(temperature, 20.0))", "monotone"),
+        ("torch.tensor([temperature] + [0.0] * (len(logits) - 1))", "monotone"),
     ],
     "soft_cross_entropy": [
         ("logits / temperature", "logits", "depends"),
@@ -54,6 +59,9 @@ WRONG = {
         ("-(soft_targets * torch.softmax(logits / temperature, 1).log()).sum(1)", "overflow"),
         ("torch.nn.functional.cross_entropy(logits / temperature, soft_targets.argmax(1), "
          "reduction='none')", "agrees"),
+        ("torch.zeros(len(logits))", "minimum"),
+        ("-torch.arange(len(logits)) * logits[:, 0]", "minimum"),
+        ("log_q).sum", "log_q.detach()).sum", "gradient"),
     ],
     "soft_target_gradient": [
         (" / temperature\n", "\n", "agrees"),
@@ -63,6 +71,8 @@ WRONG = {
         ("student_logits / temperature", "student_logits", "agrees"),
         ("(q - p)", "(student_logits - teacher_logits)", "zero-sum"),
         ("(q - p)", "(q - p) * temperature**2", "agrees"),
+        ("student_logits / temperature", "teacher_logits / temperature", "depends"),
+        ("(q - p)", "(q - 2 * p)", "zero-sum"),
     ],
     "distillation_loss": [
         (" * temperature**2", "", "gradient-size"),
@@ -75,6 +85,12 @@ WRONG = {
         ("return (1 - hard_label_weight) * soft", "return soft", "hard-term-at-one"),
         ("* hard\n", "* hard * temperature**2\n", "hard-term-at-one"),
         ("teacher_logits / temperature", "student_logits / temperature", "depends"),
+        ("log_q = torch.log_softmax(student_logits / temperature, dim=1)",
+         "log_q = torch.softmax(student_logits / temperature, dim=1).log()", "overflow"),
+        ("* hard\n", "* hard.detach()\n", "gradient"),
+        ("student_logits.sum(1) * 0 * teacher_logits.sum(1)", "gradient-size"),
+        ("student_logits.sum(1) * (1.25 if temperature == 40 else 1)", "gradient-size"),
+        ("student_logits.sum(1) * (0.79 if temperature == 40 else 1)", "gradient-size"),
     ],
     "training_step": [
         ("weight - learning_rate", "weight + learning_rate", "descends"),
@@ -84,6 +100,7 @@ WRONG = {
         ("(weight - learning_rate * gradient).detach()", "weight - learning_rate * gradient",
          "no-graph"),
         ("(weight - learning_rate * gradient)", "(-learning_rate * gradient)", "agrees"),
+        ("weight.clone()", "descends"),
     ],
     "fgsm_step": [
         ("inputs + epsilon", "inputs - epsilon", "loss-rises"),
@@ -94,6 +111,14 @@ WRONG = {
         ("(gradient,) = torch.autograd.grad(loss, inputs)",
          "loss.backward(); gradient = inputs.grad", "borrowed-model"),
         ("inputs + epsilon * gradient.sign()", "epsilon * gradient.sign()", "budget"),
+        ("inputs.clone()", "loss-rises"),
+        (".clamp(0, 1)", ".clamp(max=1)", "bounds"),
+        (".clamp(0, 1)", ".clamp(min=0)", "bounds"),
+        ("inputs + 0.25 * torch.eye(4)[:1]", "budget"),
+        ('reduction="sum")', 'reduction="sum")\n    inputs = inputs + 0.01 * (len(inputs) - 1)',
+         "one-by-one"),
+        ("    return", "    last = list(model.parameters())[-1]\n    if last.ndim == 1:\n"
+         "        last.grad = torch.zeros_like(last)\n    return", "borrowed-model"),
     ],
     "project_linf": [
         (".clamp(0, 1)", "", "agrees"),
@@ -103,6 +128,9 @@ WRONG = {
         ("(inputs + (points - inputs).clamp(-0.25, 0.25)).clamp(0, 1)", "depends"),
         ("torch.minimum(points, inputs + epsilon).clamp(0, 1)", "budget"),
         ("inputs + 0 * epsilon", "agrees"),
+        ("(inputs + (points - inputs).clamp(-epsilon, epsilon) / 2).clamp(0, 1)", "idempotent"),
+        ("inputs + epsilon * torch.ones_like(points)", "centre"),
+        ("return near", "return torch.cat([near[:1], points[1:]])", "budget"),
     ],
     "project_l2": [
         (".clamp(max=1)", "", "agrees"),
@@ -112,6 +140,8 @@ WRONG = {
         ("return inputs + delta", "return delta", "centre"),
         (".flatten(1).norm(dim=1)", ".flatten(1).norm(p=1, dim=1)", "agrees"),
         (".flatten(1).norm(dim=1)", ".flatten(1).square().sum(dim=1)", "agrees"),
+        (".clamp(max=1)", ".clamp(max=0.5)", "idempotent"),
+        ("epsilon / length", "0.25 / length", "depends"),
     ],
     "pgd_attack": [
         ("current + step_size", "current - step_size", "one-step"),
@@ -125,6 +155,10 @@ WRONG = {
         ("torch.autograd.grad(loss, current)",
          "torch.autograd.grad(loss, current, retain_graph=True); loss.backward()",
          "borrowed-model"),
+        ("inputs - epsilon), inputs + epsilon", "inputs - epsilon), inputs + 2 * epsilon",
+         "agrees"),
+        ("return current.detach()", "return torch.cat([inputs[:-1], current.detach()[-1:]])",
+         "agrees"),
     ],
     "soft_labels": [
         (" / temperature", "", "depends"),
@@ -134,6 +168,7 @@ WRONG = {
         ("teacher(inputs) / temperature", "teacher(inputs) * temperature", "agrees"),
         ("torch.full((len(inputs), 3), 0.1)", "sums-to-one"),
         ("torch.nn.functional.one_hot(teacher(inputs).argmax(1), 3).float()", "agrees"),
+        ("teacher(inputs)", "teacher(inputs[:1]).expand(len(inputs), -1)", "agrees"),
     ],
     "distil_by_hand": [
         ("        optimizer.zero_grad()\n", "", "agrees"),
@@ -148,6 +183,10 @@ WRONG = {
          "weight_decay=1e-3, lr", "agrees"),
         ("    return student", "    for weight in teacher.parameters():\n"
          "        weight.data *= 1 - 1e-6\n    return student", "teacher-kept"),
+        ("    return student", "    first = next(teacher.parameters())\n"
+         "    first.grad = torch.zeros_like(first)\n    return student", "teacher-kept"),
+        ("return student", "return __import__('copy').deepcopy(student)", "returns-student"),
+        ("lr=learning_rate", "lr=2.0", "depends"),
     ],
     "zero_gradient_share": [
         (".all(dim=1)", "", "agrees"),
@@ -159,6 +198,9 @@ WRONG = {
          "torch.autograd.grad(loss, inputs, retain_graph=True); loss.backward()",
          "borrowed-model"),
         ("(model(inputs).argmax(1) == labels).double().mean().item()", "counts"),
+        ("0.0", "grows-with-logits"),
+        ("    return", "    last = list(model.parameters())[-1]\n    if last.ndim == 1:\n"
+         "        last.grad = torch.zeros_like(last)\n    return", "borrowed-model"),
     ],
     "margin": [
         ("others.amax(dim=1) - ", "", "sign"),
@@ -172,6 +214,12 @@ WRONG = {
          "logits.scatter(1, labels[:, None], -torch.inf).amax(1)", "sign"),
         ("torch.relu(logits.scatter(1, labels[:, None], -torch.inf).amax(1) - "
          "logits.gather(1, labels[:, None])[:, 0])", "agrees"),
+        ("return others.amax(dim=1) - logits.gather(1, labels[:, None]).squeeze(1)",
+         "return (others.amax(dim=1) - logits.gather(1, labels[:, None])[:, 0]).clamp(max=0)",
+         "sign"),
+        ("others.amax(dim=1) - ", "others.exp().sum(dim=1).log() - ", "overflow"),
+        ("logits.amax(dim=1) - logits.amin(dim=1)", "depends"),
+        ("others.amax(dim=1) - ", "others.amax(dim=1).detach() - ", "gradient"),
     ],
     "carlini_wagner_objective": [
         (".square().sum(dim=1)\n", ".square().sum(dim=1) ** 1 / 2\n", "agrees"),
@@ -183,6 +231,8 @@ WRONG = {
         ("others - logits.gather(1, target[:, None]).squeeze(1)",
          "logits.gather(1, target[:, None]).squeeze(1) - others", "confidence"),
         (".sum(dim=1)\n", ".sum()\n", "agrees"),
+        ("return distance", "return 2 * distance", "distance-alone"),
+        ("others = logits", "logits = logits.exp()\n    others = logits", "overflow"),
     ],
     "to_tanh_space": [
         (" * 0.999999", "", "finite"),
@@ -191,6 +241,11 @@ WRONG = {
         ("torch.atanh(2 * inputs - 1).clamp(-20, 20)", "can-move"),
         ("torch.tanh(inputs)", "round-trip"),
         ("torch.atanh((1 - 2 * inputs) * 0.999999)", "order"),
+        ("torch.where(inputs == 0.75, 20.0, torch.atanh((2 * inputs - 1) * 0.999999))",
+         "can-move"),
+        ("torch.atanh((2 * inputs - 1) * 0.999999).clamp(min=-0.5)", "order"),
+        ("torch.where((inputs == 0.5) & (inputs.numel() > 1), math.inf, "
+         "torch.atanh((2 * inputs - 1) * 0.999999))", "finite"),
     ],
     "next_constant": [
         ("10 * c if", "2 * c if", "agrees"),
@@ -200,6 +255,8 @@ WRONG = {
         ("max(low, c)", "c", "agrees"),
         ("(low + high) / 2", "c / 2 if success else 10 * c", "agrees"),
         ("(low + high) / 2", "2 * high", "brackets"),
+        ("(low - 1.0, low, high)", "brackets"),
+        ("(high, high, low)", "brackets"),
     ],
     "search_over_c": [
         ("return best", "return c", "asks"),
@@ -211,6 +268,7 @@ WRONG = {
         ("low = max(low, c)", "low, high, best = c, math.inf, math.inf", "asks"),
         ("if succeeds(c):", "if not succeeds(c):", "asks"),
         ("math.inf, start,", "math.inf, 1.0,", "asks"),
+        ("[succeeds(2 * start) for _ in range(steps)] and start", "asks"),
     ],
     "saliency_pair": [
         ("jacobian.sum(dim=0) - rise", "jacobian.sum(dim=0)", "agrees"),
@@ -223,6 +281,11 @@ WRONG = {
         ("-alpha * beta", "alpha - beta", "agrees"),
         ("jacobian[target]", "jacobian[0]", "agrees"),
         ("tuple(sorted(jacobian[target].topk(2).indices.tolist()))", "signs"),
+        ("(0, jacobian.shape[1])", "pair"),
+        ("(-1, 1)", "pair"),
+        ("(0, 2)", "signs"),
+        ("(1, 2)", "signs"),
+        ("(0, 1)", "depends"),
     ],
     "dlr_loss": [
         ("ordered[:, 2]", "ordered[:, 1]", "agrees"),
@@ -233,6 +296,12 @@ WRONG = {
         ("descending=True", "descending=False", "range"),
         ("logits.sort(", "others[:, None].expand_as(logits).sort(", "agrees"),
         ("+ 1e-12", "+ 1.0", "scale"),
+        (" / spread", " / spread.detach()", "gradient"),
+        ("return (", "return 0 * logits.exp().sum(dim=1) + (", "overflow"),
+        ("logits.sort(dim=1).values.diff().amax(dim=1)", "depends"),
+        (".squeeze(1)) / spread", ".squeeze(1)).sum() / spread", "one-value-each"),
+        ("return (", "return 2 * (", "range"),
+        ("(logits.argmax(1) != labels) * 0.0", "range"),
     ],
     "worst_case_accuracy": [
         ("correct.double().mean().item()", "strongest"),
@@ -241,6 +310,7 @@ WRONG = {
         (".all(dim=0)", ".all(dim=1)", "agrees"),
         ("correct[0].double().mean().item()", "order"),
         (".mean().item()", ".sum().item()", "agrees"),
+        ("correct.double().mean().item() / 2", "another"),
     ],
     "wilson_interval": [
         ("((p := count / n) - (h := z * math.sqrt(p * (1 - p) / n)), p + h)", "range"),
@@ -250,6 +320,14 @@ WRONG = {
          "agrees"),
         ("z * math.sqrt", "1.96 * math.sqrt", "agrees"),
         ("weight / (4 * n)", "weight / 4", "agrees"),
+        ("(max(0.0, count / n - 0.01), min(1.0, count / n + 0.02))", "mirror"),
+        ("(max(0.0, count / n - 0.01), min(1.0, count / n + 0.02))", "library"),
+        ("(0.0, 8.0 if n < 5000 else 1.0)", "width"),
+        ("(0.0, 12.0 if n < 5000 else 1.0)", "width"),
+        ("(0.0, count / n - 0.1)", "range"),
+        ("(count / n + 0.1, 1.0)", "range"),
+        ("(-0.1, 1.0)", "range"),
+        ("(0.0, 1.1)", "range"),
     ],
     "straight_through": [
         ("function(inputs)", "identity-gradient"),
@@ -270,6 +348,7 @@ WRONG = {
         ("return gradient", "return gradient.mean(dim=0)", "expectation"),
         ("return gradient", "return gradient + 0 * inputs", "no-graph"),
         ("loss(inputs).sum() for", "loss(inputs).mean() for", "expectation"),
+        ("return gradient", "return gradient + 3 * torch.eye(3)[:1]", "expectation"),
     ],
     "trades_loss": [
         ("log_p.exp() * (log_p - log_q)", "log_q.exp() * (log_q - log_p)", "agrees"),
@@ -280,6 +359,9 @@ WRONG = {
         ("beta * divergence", "beta * -divergence", "not-negative"),
         ("torch.log_softmax(adversarial_logits, dim=1)",
          "torch.softmax(adversarial_logits, dim=1).log()", "overflow"),
+        ("+ beta * divergence", "+ beta * (divergence + 0.1)", "no-attack"),
+        ("torch.nn.functional.cross_entropy(clean_logits, labels, reduction='none') "
+         "- torch.arange(len(labels))", "not-negative"),
     ],
     "adversarial_training_step": [
         ("attack(model, inputs, labels).detach()", "inputs", "attacks"),
@@ -291,6 +373,13 @@ WRONG = {
         ("model(adversarial)", "model(inputs)", "agrees"),
         ("gradients = torch.autograd.grad(loss, list(model.parameters()))",
          "loss.backward(); gradients = [weight.grad for weight in model.parameters()]", "agrees"),
+        ("attack(model,", "attack(__import__('copy').deepcopy(model),", "attacks"),
+        ("attack(model, inputs, labels)", "attack(model, inputs, 1 - labels)", "attacks"),
+        ("attack(model, inputs, labels)", "(attack(model, inputs, labels), "
+         "attack(model, inputs, labels))[1]", "attacks"),
+        ("learning_rate * gradient", "0 * gradient", "descends"),
+        ("zip(model.parameters(), gradients, strict=True)",
+         "[(next(model.parameters()), gradients[0])]", "agrees"),
     ],
     "power_law": [
         ("-slope.item()", "slope.item()", "exact"),
@@ -301,6 +390,8 @@ WRONG = {
         ("(((b := -math.log(loss[-1] / loss[0]) / math.log(compute[-1] / compute[0])), "
          "(loss[0] * compute[0] ** b).item())[::-1])", "agrees"),
         ("(x - x.mean()).square().sum()", "x.square().sum()", "exact"),
+        ("(1.0, 0.5)", "units"),
+        ("(1.0, 0.5)", "scale"),
     ],
     "compute_optimal_size": [
         ("beta / (alpha + beta))\n", "alpha / (alpha + beta))\n", "exponent"),
@@ -310,6 +401,9 @@ WRONG = {
         ("math.sqrt(flops / flops_factor)", "depends"),
         ("** (1 / (alpha + beta))", "", "agrees"),
         ("(flops / flops_factor)", "(flops * flops_factor)", "optimal"),
+        ("** (1 / (alpha + beta))", "** (1 / (alpha + beta)) * 1.02", "optimal"),
+        ("** (1 / (alpha + beta))", "** (1 / (alpha + beta)) * 0.98", "optimal"),
+        ("** (1 / (alpha + beta))", "** (1 / (alpha + beta)) * 1.001", "agrees"),
     ],
     "detector_threshold": [
         ("scores.sort().values", "scores", "order"),
@@ -319,6 +413,7 @@ WRONG = {
         ("(scores.mean() + 1.645 * scores.std()).item()", "depends"),
         ("1 - rate", "units"),
         ("scores.quantile(1 - rate).item()", "agrees"),
+        ("3.0 + 0 * rate", "units"),
     ],
     "answer_or_reject": [
         ("scores > threshold", "scores >= threshold", "equal"),
@@ -336,6 +431,7 @@ WRONG = {
         ("(layer & passed).sum()", "(~layer & passed).sum()", "first-layer"),
         ("stops.flip(0).sum(dim=1)", "first-layer"),
         ("stops.long().cumsum(0).bool().sum(1)", "adds-up"),
+        ("torch.stack([*stops.sum(dim=1)[:1], *stops.sum(dim=1)[1:]])", "twin"),
     ],
 }  # fmt: skip
 
@@ -610,8 +706,15 @@ CASES = [(name, *answer) for name, answers in WRONG.items() for answer in answer
 def test_a_wrong_answer_fails_a_property_that_says_why(case):
     function, broken = _written(TASKS[case[0]], *case[1:])
     result = exercises.check(case[0], function)
-    found = [failure.name for failure in result.failures]
+    found = {failure.name: failure.found for failure in result.failures}
     assert broken in found
+    assert not found[broken].startswith("it raised NameError")
+    assert len(found) == len(result.failures)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_every_property_of_a_task_has_a_wrong_answer_that_fails_it(name):
+    assert {each.name for each in TASKS[name].properties} <= {row[-1] for row in WRONG[name]}
 
 
 def test_every_task_has_at_least_five_wrong_answers():
