@@ -89,7 +89,7 @@ def modules(parameters: dict[str, Any]) -> dict[str, nn.Module]:
 
 def differing(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Rows that differ, for each method with at least one."""
-    found = {name: rows_apart(one[name], other[name]) for name in one.keys() & other.keys()}
+    found = {name: rows_apart(one[name], other[name]) for name in one if name in other}
     return {name: bad for name, bad in found.items() if bad.any()}
 
 

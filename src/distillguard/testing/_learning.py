@@ -72,7 +72,7 @@ def fits(subject: ClassifierSubject) -> Found:
     learned = getattr(subject.fitted, "classes_", ())
     if not np.array_equal(learned, classes):
         rule = f"estimator must have its classes in classes_, sorted, {classes.tolist()}"
-        yield BrokenPromise("fit", f"{rule}, got {list(learned)}")
+        yield BrokenPromise("fit", f"{rule}, got {np.asarray(learned).tolist()}")
     count = int(np.prod(np.shape(subject.X)[1:]))
     found = getattr(subject.fitted, "n_features_in_", None)
     if found != count:
@@ -187,7 +187,7 @@ def written(subject: ClassifierSubject, estimator: Any, name: str, data: Any) ->
     remedy = "set attributes when training is done"
     now = told(estimator)
     changed = sorted(now.keys() ^ learned.keys())
-    changed += [each for each in learned.keys() & now.keys() if now[each] is not learned[each]]
+    changed += [each for each in learned if each in now and now[each] is not learned[each]]
     if changed:
         yield BrokenPromise("refused-fit", f"{rule}, got other {' and '.join(changed)}; {remedy}")
     elif answers:

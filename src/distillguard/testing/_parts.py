@@ -44,7 +44,7 @@ def answers(subject: DefenseSubject) -> Found:
             yield BrokenPromise("answers", f"{rule}, got {described(found)}", rows[:1])
             return
     points = torch.cat([subject.rows, _answers.plain_points(subject)])
-    bad = ~subject.answer_apart(points).isfinite().flatten(1 - subject.detects).all(dim=-1)
+    bad = ~subject.answer_apart(points).reshape(len(points), -1).isfinite().all(dim=1)
     if bool(bad.any()):
         got = f"got NaN or infinity for {int(bad.sum())} of {len(points)}"
         yield BrokenPromise("answers", f"{rule}, {got}", points[first(bad)][None])

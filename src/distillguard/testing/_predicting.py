@@ -60,8 +60,9 @@ def agreement(subject: ClassifierSubject) -> Found:
     found, classes = subject.answers(subject.fitted), subject.fitted.classes_
     label = getattr(subject.fitted, "rejected_label", None)
     known = np.array([*classes] if label is None else [*classes, label])
-    for name in found.keys() - {"predict"}:
-        rows = found[name]
+    for name, rows in found.items():
+        if name == "predict":
+            continue
         winners = (rows > 0).astype(int) if rows.ndim == 1 else rows.argmax(axis=1)
         bad = known[winners] != found["predict"]
         if bad.any():

@@ -30,9 +30,10 @@ def stirred() -> None:
 
 def generators() -> dict[str, Any]:
     """States of all global generators."""
+    _, keys, *place = np.random.get_state()  # noqa: NPY002
     return {
         "torch": torch.get_rng_state().tolist(),
-        "numpy": np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002
+        "numpy": [np.asarray(keys).tolist(), *place],
         "random": random.getstate(),
     }
 
