@@ -162,11 +162,10 @@ def state_kept(subject: ModelSubject) -> Found:
     """A forward pass in eval mode changes no parameter or buffer."""
     if not isinstance(subject.model, nn.Module):
         return
-    with values_kept(subject.model):
-        before = {name: value.clone() for name, value in tensors(subject.model).items()}
-        subject.answer(subject.rows)
-        now = tensors(subject.model)
-        changed = [name for name, value in before.items() if not same(value, now[name])]
+    before = {name: value.clone() for name, value in tensors(subject.model).items()}
+    subject.answer(subject.rows)
+    now = tensors(subject.model)
+    changed = [name for name, value in before.items() if not same(value, now[name])]
     if changed:
         yield BrokenPromise(
             "state-kept",

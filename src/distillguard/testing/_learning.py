@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -120,9 +119,8 @@ def seeds(subject: ClassifierSubject) -> Found:
     """The same random_state gives the same outputs, and a second fit starts afresh."""
     if "random_state" not in subject.fitted.get_params():
         return
-    with torch.random.fork_rng(devices=[]):
-        stirred()
-        again = subject.trained()
+    stirred()
+    again = subject.trained()
     rule = "estimator must learn the same from the same examples with the same random_state"
     for what, other in (("another fit", again), ("a second fit", again.fit(*subject.given()))):
         found = differing(subject.answers(subject.fitted), subject.answers(other))
