@@ -223,6 +223,141 @@ def test_slopes_are_measured_where_an_input_may_change_and_nowhere_else():
     assert ", and 16 of 16 points like it; look" in told
 
 
+class _Stays(nn.Module):
+    """In training mode for ever, and with noise."""
+
+    def train(self, mode=True):
+        return super().train(True)
+
+    def forward(self, x):
+        return nn.functional.dropout(test_testing_models.mlp()(x))
+
+
+def _ends(n):
+    """How far each row is from the middle of the batch."""
+    return (torch.arange(n) - (n - 1) / 2).abs()[:, None]
+
+
+# Faults that one order alone shows, that a layout explains, or that a mode tells.
+MORE_MODELS = {
+    "the next row": (
+        lambda x: (z := test_testing_models.mlp()(x)) + z - z.roll(1, 0),
+        "order-independence", "for the same examples in another order",
+    ),
+    "far from the middle": (
+        lambda x: test_testing_models.mlp()(x) + _ends(len(x)),
+        "order-independence", "for the same examples in another order",
+    ),
+    "training mode": (_Stays(), "repeatable", "; still in training mode: 'model'"),
+    "probabilities": (
+        lambda x: test_testing_models.mlp()(x).softmax(dim=1),
+        "logits", "got rows in [0, 1] that sum to 1; remove the final softmax",
+    ),
+    "float64 of the first row": (
+        lambda x: test_testing_models.mlp()(x).to(torch.float16),
+        "dtype-and-device", "torch.float32 on cpu, got torch.float16 on cpu",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MORE_MODELS)
+def test_a_fault_that_few_questions_show_is_found(name):
+    model, promise, words = MORE_MODELS[name]
+    found, _ = errors(check_model, model, IMAGES)
+    assert words in found[promise]
+
+
+def test_the_layout_that_a_network_takes_is_told():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 3))
+    found, _ = errors(check_model, network, IMAGES.permute(0, 2, 3, 1))
+    told = "answers", "example_inputs must hold examples in the layout of the model, got shape "
+    assert found[told[0]].startswith(told[1] + "(4, 6, 6, 1)")
+
+
+def test_default_examples_of_a_part_are_a_third_on_its_bounds():
+    for bounds in (None, (-2.0, 3.0)):
+        subject = DefenseSubject.of_part(nn.Identity(), None, bounds)
+        low, high = bounds or (0.0, 1.0)
+        assert subject.examples.shape == (6, 3, 8, 8)
+        assert (subject.examples.min(), subject.examples.max()) == (low, high)
+        for end in (low, high):
+            assert (subject.examples == end).float().mean() == pytest.approx(1 / 6, abs=0.03)
+        assert (subject.low == low).all()
+        assert (subject.high == high).all()
+        classifier = subject.model.classifier
+        logits = classifier(subject.examples)
+        assert logits.shape == (6, 3)
+        assert logits.abs().max() <= 9
+        torch.testing.assert_close(
+            logits, type(classifier)((0.0, 1.0))((subject.examples - low) / (high - low))
+        )
+
+
+# --- attacks that few questions tell from right ones
+
+
+def _sound(model, inputs, labels):
+    return test_testing_attacks.SOUND(model, inputs, labels)
+
+
+def _unseeded(model, inputs, labels):
+    """Draws anew each time from a generator of its own, and takes no seed."""
+    generator = torch.Generator()
+    generator.seed()
+    points = _sound(model, inputs, labels)
+    return inputs + (points - inputs) * (1 - 0.1 * torch.rand((), generator=generator))
+
+
+def _by_state(model, inputs, labels, random_state=0):
+    """Looks at the global generator, and leaves it as it was."""
+    points = _sound(model, inputs, labels)
+    with torch.random.fork_rng(devices=[]):
+        return inputs + (points - inputs) * (0.8 + 0.2 * torch.rand(()))
+
+
+def _idle_without_grad(model, inputs, labels):
+    return _sound(model, inputs, labels) if torch.is_grad_enabled() else inputs.clone()
+
+
+def _last_is_nan(model, inputs, labels):
+    points = _sound(model, inputs, labels)
+    points[-1:] = torch.nan
+    return points
+
+
+def _labelled(model, inputs, labels):
+    points = _sound(model, inputs, labels)
+    labels.mul_(0)
+    return points
+
+
+def _low_only(model, inputs, labels):
+    return (inputs + 10 * (_sound(model, inputs, labels) - inputs)).clamp(max=1)
+
+
+MORE_ATTACKS = {
+    "unseeded": (_unseeded, {}),
+    "state": (_by_state, {"repeatable": "with the same random_state, got others by up to 0."}),
+    "idle": (_idle_without_grad, {"no-grad": "as it does without, got other points"}),
+    "NaN": (_last_is_nan, {"returns": "(8, 1, 3, 4) in torch.float32 on cpu with NaN or infinity"}),
+    "labels": (_labelled, {"inputs-kept": "neither change its labels nor return their memory"}),
+    "far below": (_low_only, {"bounds": "(0, 1) exactly, got values beyond them by 0.",
+                              "budget": "within epsilon 0.1 in linf, got a distance of 1"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MORE_ATTACKS)
+def test_an_attack_is_told_what_it_does_wrong_and_nothing_where_that_is_chance(name):
+    attack, expected = MORE_ATTACKS[name]
+    # Examples whose labels were written over cannot be fooled any more.
+    skip = ("fools", "no-grad") if name == "labels" else ()
+    broken = _broken(check_attack, attack, norm="linf", epsilon=0.1, skip=skip)
+    found = {one.promise: one.message for one in broken}
+    assert found.keys() == expected.keys()
+    for promise, words in expected.items():
+        assert words in found[promise]
+
+
 # --- parts that draw
 
 
@@ -445,6 +580,16 @@ def test_half_of_the_examples_of_a_halfspace_are_within_the_budget(norm, epsilon
     if epsilon is not None and epsilon < 40:
         median = model.least(inputs, norm).median().item()
         assert median == pytest.approx(epsilon, rel=1e-5) or median < epsilon
+
+
+@pytest.mark.parametrize("norm", ["l0", "l0_pixels"])
+def test_examples_for_counts_are_the_same_for_any_budget(norm):
+    one, other = (
+        _attack_subject.AttackSubject(attacks.fgsm, norm, epsilon, ()).halfspace()[1]
+        for epsilon in (3, None)
+    )
+    assert torch.equal(one, other)
+    torch.testing.assert_close(one, 0.35 + 0.3 * _attack_subject.examples())
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.52, True), (0.15, False)])
