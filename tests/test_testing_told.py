@@ -293,6 +293,56 @@ def test_default_examples_of_a_part_are_a_third_on_its_bounds():
         )
 
 
+class _Detached(nn.Module):
+    gradient = "identity"
+
+    def forward(self, inputs):
+        return (4 * inputs).round().detach() / 4
+
+
+def _said(check, subject, **given):
+    return lambda: [str(one) for one in _broken(check, subject, **given)]
+
+
+ANYWHERE = {
+    "half-space": lambda: [*Halfspace().parameters()],
+    "ball": lambda: [*Ball(0.5).parameters()],
+    "lent": lambda: [*Lent().state_dict().values(), Lent().last.bias.grad],
+    "examples": lambda: [_attack_subject.examples()],
+    "logits": lambda: [_functions.logits(), _functions.large(), _functions.labels()],
+    "part": lambda: [DefenseSubject.of_part(nn.Identity(), None, None).points],
+    "weights": lambda: [
+        *strategies._built((1, 5, 5), 3, ["Conv2d"], ["Linear"], 4, 7).state_dict().values()
+    ],
+    "drawn": lambda: [
+        value
+        for each in (strategies.logits(), strategies.soft_labels(), strategies.inputs(),
+                     strategies.labels(2, 3), strategies.masks())
+        for value in _drawn(each, 2)
+    ],
+    "no gradient": _said(check_defense, _Detached(), skip={"differentiable", "pickle"}),
+    "mask": _said(check_attack, ATTACKS["mask"][0], **ATTACKS["mask"][1]),
+    "failures": _said(check_attack, ATTACKS["failures"][0], **ATTACKS["failures"][1]),
+    "bounds": _said(check_attack, ATTACKS["bounds"][0], **ATTACKS["bounds"][1]),
+    "first class": _said(check_loss, test_testing_functions.LOSSES["first class"][0]),
+    "training mode": _said(
+        check_defense, PARTS["detector: training mode"][0], skip="pickle"
+    ),
+    "classes": _said(check_classifier, ESTIMATORS["Sigmoids"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANYWHERE)
+def test_questions_and_answers_are_the_same_on_another_default_device(name):
+    expected = ANYWHERE[name]()
+    with torch.device("meta"):
+        found = ANYWHERE[name]()
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    if name == "no gradient":
+        assert "let gradients pass unchanged, got none" in found[0]
+
+
 # --- attacks that few questions tell from right ones
 
 
