@@ -8,7 +8,7 @@ from conftest import Recording
 from distillguard import attacks, evaluate
 from distillguard._geometry import lp_norm
 from distillguard._l0 import project
-from distillguard.attacks._sparse_rs import SparseSearch
+from distillguard.attacks._sparse_rs import share_exchanged
 from distillguard.defenses import Detector, LayeredNetwork
 from distillguard.evaluation import evaluate_layers, robustness_curve, transfer_matrix
 from distillguard.evaluation._selective import selective_pgd
@@ -137,10 +137,9 @@ def test_sparse_rs_exchanges_the_published_numbers_of_places_and_draws_corners_a
 
 
 def test_the_share_that_sparse_rs_exchanges_falls_after_the_published_queries():
-    search = SparseSearch(1, "l0", 10_000, 0.3, True, False)
     after = {1: 2, 50: 2, 51: 4, 200: 4, 201: 5, 500: 5, 501: 6, 1000: 6, 1001: 8, 2000: 8}
     after |= {2001: 10, 4000: 10, 4001: 12, 6000: 12, 6001: 15, 8000: 15, 8001: 20, 9999: 20}
-    shares = search._share(torch.tensor(list(after))).tolist()
+    shares = share_exchanged(torch.tensor(list(after)), 10_000, 0.3).tolist()
     assert shares == pytest.approx([0.3 / divisor for divisor in after.values()])
 
 

@@ -188,7 +188,7 @@ class SparseSearch:
     def start(self, examples: Examples) -> SparseRSState:
         """Propose corners of the box in random places."""
         inputs, zeros = examples.inputs, torch.zeros_like(examples.labels)
-        free = self._free(examples)
+        free = free_places(examples, self.norm)
         rank, _ = self._drawn(examples, zeros)
         chosen = _l0.highest(rank.masked_fill(~free, -1), self.epsilon) & free
         lowest = inputs.new_full((len(inputs),), -torch.inf)
@@ -219,9 +219,13 @@ class SparseSearch:
 
     def _proposal(self, state: SparseRSState) -> SparseRSState:
         """Exchange some places of the best point for as many others, in new colours."""
-        free, chosen = self._free(state.examples), state.best_chosen
+        free, chosen = free_places(state.examples, self.norm), state.best_chosen
         rank, _ = self._drawn(state.examples, state.asked)
-        number = (self._share(state.asked) * self.epsilon).long().clamp(min=1)
+        number = (
+            (share_exchanged(state.asked, self.queries, self.alpha_init) * self.epsilon)
+            .long()
+            .clamp(min=1)
+        )
         left = _l0.highest(rank.masked_fill(~chosen, -1), number) & chosen
         # What left may come back in another colour. The later digits rank it anew.
         spare = free & (~chosen | left)
@@ -235,14 +239,8 @@ class SparseSearch:
 
     def _recoloured(self, state: SparseRSState, places: Tensor) -> Tensor:
         """Put the ``places`` at random corners of the box, other ones than they are at."""
-        examples = state.examples
-        _, upper = self._drawn(examples, state.asked)
-        corner = torch.where(upper, examples.high, examples.low)
-        same = (_l0.by_place(corner - state.current, self.norm) == 0).all(dim=1)
-        same = _l0.over_channels(same, state.current, self.norm)
-        corner = torch.where(upper ^ same, examples.high, examples.low)
-        changed = _l0.over_channels(places, state.current, self.norm)
-        return torch.where(changed, corner, state.current)
+        _, upper = self._drawn(state.examples, state.asked)
+        return at_corners(state.current, places, upper, state.examples, self.norm)
 
     def _drawn(self, examples: Examples, counter: Tensor) -> tuple[Tensor, Tensor]:
         """A rank for each place (n, places), and whether each coordinate goes up."""
@@ -252,15 +250,31 @@ class SparseSearch:
         drawn = uniform(examples.keys, counter, places + size, torch.float64)
         return drawn[:, :places], (drawn[:, places:] < 0.5).view_as(inputs)
 
-    def _free(self, examples: Examples) -> Tensor:
-        """Which places may change: (n, places)."""
-        free = examples.free.expand_as(examples.inputs)
-        return _l0.by_place(free, self.norm).any(dim=1)
 
-    def _share(self, asked: Tensor) -> Tensor:
-        """Share of the places that is exchanged at this query: (n,)."""
-        query = asked * 10_000 // self.queries
-        starts = torch.tensor(list(DIVISORS), device=asked.device)
-        divisors = torch.tensor(list(DIVISORS.values()), device=asked.device)
-        stage = (query[:, None] >= starts).sum(dim=1) - 1
-        return self.alpha_init / divisors[stage].double()
+def free_places(examples: Examples, norm: Count) -> Tensor:
+    """Which places may change: (n, places)."""
+    free = examples.free.expand_as(examples.inputs)
+    return _l0.by_place(free, norm).any(dim=1)
+
+
+def share_exchanged(asked: Tensor, queries: int, alpha_init: float) -> Tensor:
+    """Share of the places that is exchanged after so many of the queries: (n,)."""
+    query = asked * 10_000 // queries
+    starts = torch.tensor(list(DIVISORS), device=asked.device)
+    divisors = torch.tensor(list(DIVISORS.values()), device=asked.device)
+    stage = (query[:, None] >= starts).sum(dim=1) - 1
+    return alpha_init / divisors[stage].double()
+
+
+def at_corners(
+    points: Tensor, places: Tensor, upper: Tensor, examples: Examples, norm: Count
+) -> Tensor:
+    """Put the ``places`` at corners of the box, ``upper`` or lower; where they are, at the other.
+
+    ``places`` (n, places), ``upper`` (n, ...) bool.
+    """
+    corner = torch.where(upper, examples.high, examples.low)
+    same = (_l0.by_place(corner - points, norm) == 0).all(dim=1)
+    same = _l0.over_channels(same, points, norm)
+    corner = torch.where(upper ^ same, examples.high, examples.low)
+    return torch.where(_l0.over_channels(places, points, norm), corner, points)
