@@ -81,7 +81,10 @@ def test_attacks_may_be_names_functions_or_a_mapping(given, names):
     assert list(resolved(given)) == names
 
 
-@pytest.mark.parametrize("name", sorted({*attacks.__all__} - {"rays", "sigma_zero", "sparse_rs"}))
+SPARSE = ("guided_sparse_rs", "sigma_zero", "sparse_rs")
+
+
+@pytest.mark.parametrize("name", sorted({*attacks.__all__} - {"rays", *SPARSE}))
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_an_attack_by_its_name_is_the_one_called_with_the_evaluations_arguments(
     halfspace, examples, name, norm

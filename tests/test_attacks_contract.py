@@ -147,6 +147,15 @@ TABLE = [
         strong={"queries": 300},
     ),
     Row(
+        "guided_sparse_rs",
+        attacks.guided_sparse_rs,
+        {"steps": 20},
+        ("l0", "l0_pixels"),
+        draws=True,
+        shortest={"steps": 1},
+        strong={"steps": 100},
+    ),
+    Row(
         "sigma_zero",
         attacks.sigma_zero,
         {"steps": 20},
@@ -984,6 +993,7 @@ def test_a_budget_is_a_finite_number_above_zero(tangled, case, epsilon):
         (attacks.square, {"p_init": 1.0, "queries": 1}),
         (attacks.square, {"queries": 2, "restarts": 1}),
         (partial(attacks.sparse_rs, norm="l0"), {"alpha_init": 1.0, "queries": 1}),
+        (attacks.guided_sparse_rs, {"alpha_init": 1.0}),
         (attacks.apgd, {"rho": 0.0}),
         (attacks.apgd, {"rho": 1.0}),
         (attacks.apgd_targeted, {"rho": 0.0, "n_targets": 1}),

@@ -10,6 +10,7 @@ from ._deepfool import deepfool
 from ._fab_targeted import fab_targeted
 from ._fgsm import fgsm
 from ._fmn import fmn
+from ._guided_sparse_rs import guided_sparse_rs
 from ._jsma import jsma
 from ._pgd import pgd
 from ._rays import rays
@@ -30,6 +31,7 @@ __all__ = [
     "fab_targeted",
     "fgsm",
     "fmn",
+    "guided_sparse_rs",
     "jsma",
     "pgd",
     "rays",
