@@ -175,8 +175,8 @@ BUDGETS = {
     ("standard", "l0"): [
         "PGD margin loss=margin steps=40 restarts=2",
         "sigma-zero steps=100 stop_within=3.0",
-        "Carlini-Wagner L0",
-        "Sparse-RS queries=1000",
+        "Guided Sparse-RS steps=400",
+        "Sparse-RS queries=800",
     ],
 }
 
