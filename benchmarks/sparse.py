@@ -2,17 +2,17 @@
 
 The five networks of ``benchmarks.attackbench``, 100 test images each. After ``evaluate`` with its
 attacks of "standard", without a diagnosis, every other attack has the passes that it took: in l0
-sigma-zero (adv-lib's) and Sparse-RS (ours, one pass a query), in l1 FMN and PDPGD (adv-lib's). What
-looks for the least distance knows no radius; who is fooled within it counts. Passes are images sent
-forwards and backwards, counted around the model. Writes ``results/sparse.json`` after every row; a
-row that is there is kept. ``make bench`` installs adv-lib.
+sigma-zero (adv-lib's), Sparse-RS (ours, one pass a query) and Sparse-RS along slopes (ours, half as
+many steps), in l1 FMN and PDPGD (adv-lib's). What looks for the least distance knows no radius; who
+is fooled within it counts. Passes are images sent forwards and backwards, counted around the model.
+Writes ``results/sparse.json`` after every row; a row that is there is kept. ``make bench`` installs
+adv-lib.
 
     python -m benchmarks.sparse [--networks TEXT] [--published FOLDER] [--cache FOLDER]
 """
 
 import argparse
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,11 @@ def rivals(norm: str, epsilon: float, passes: float) -> dict[str, Run]:
     """Single attacks that take as many passes."""
     steps = round(passes / 2)
     if norm == "l0":
-        sparse_rs = partial(ours, "sparse_rs", norm=norm, epsilon=int(epsilon))
+        sparse = {"norm": norm, "epsilon": int(epsilon)}
         return {
             "adv-lib sigma-zero": adv_lib("sigma_zero", num_steps=steps),
-            "Sparse-RS": sparse_rs(queries=round(passes)),
+            "Sparse-RS": ours("sparse_rs", queries=round(passes), **sparse),
+            "Guided Sparse-RS": ours("guided_sparse_rs", steps=steps, **sparse),
         }
     return {
         "adv-lib FMN": adv_lib("fmn", norm=1, steps=steps),

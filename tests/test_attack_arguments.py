@@ -175,8 +175,8 @@ BUDGETS = {
     ("standard", "l0"): [
         "PGD margin loss=margin steps=40 restarts=2",
         "sigma-zero steps=100 stop_within=3.0",
-        "Guided Sparse-RS steps=400",
-        "Sparse-RS queries=800",
+        "Guided Sparse-RS steps=800",
+        "Sparse-RS queries=400",
     ],
 }
 

@@ -98,8 +98,8 @@ def _sparse(
     return {
         "PGD margin": partial(pgd, steps=40, restarts=2),
         "sigma-zero": partial(attacks.sigma_zero, steps=100, **told),
-        "Guided Sparse-RS": partial(attacks.guided_sparse_rs, steps=400, **budget),
-        "Sparse-RS": partial(attacks.sparse_rs, queries=800, **budget),
+        "Guided Sparse-RS": partial(attacks.guided_sparse_rs, steps=800, **budget),
+        "Sparse-RS": partial(attacks.sparse_rs, queries=400, **budget),
     }
 
 
