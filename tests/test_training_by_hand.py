@@ -20,8 +20,9 @@ from distillguard.estimators._logits import filled
 from distillguard.estimators._recipes import decayed_sgd
 from distillguard.estimators._robust_objectives import ADVERSARIAL, DISTILLATION, Outputs
 from distillguard.estimators._run import _held_out, _weighted, held_out, training_data
+from distillguard.exceptions import DivergenceError
 from distillguard.networks import Rejecting
-from distillguard.training import Ascent, attack_mode, perturbed
+from distillguard.training import Ascent, Plan, attack_mode, perturbed, train
 from distillguard.training._asked import Asked
 from distillguard.training._fabric import ExistingGroup
 from distillguard.training._layout import stands_channels_last, wants_channels_last
@@ -680,3 +681,161 @@ def test_a_step_towards_boundaries_is_up_the_slope_of_what_the_model_says():
 
 def test_the_spec_of_training_data_is_that_of_the_classes_by_name():
     assert Spec(np.array(["a", "b"])).encode(np.array(["b", "a"])).tolist() == [1, 0]
+
+
+# A whole stage of the loop, whose only weight is followed by hand.
+
+
+class One(nn.Module):
+    """Logits (w x, 0)."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, inputs):
+        return torch.cat([self.w * inputs, 0 * inputs], dim=1)
+
+
+class Watcher:
+    """An objective and a callback that note how they are called."""
+
+    def __init__(self, scale=1.0, stop_at=None):
+        self.scale, self.stop_at, self.batches, self.seen = scale, stop_at, [], []
+
+    def __call__(self, network, batch):
+        self.batches.append((network.training, torch.is_grad_enabled(), batch))
+        logits = network(batch.inputs)
+        return BatchLosses(self.scale * logits[:, 0], logits)
+
+    def on_epoch(self, record, network):
+        self.network = network
+        self.seen.append((network.training, network.w.item(), dict(record)))
+        return record["epoch"] == self.stop_at
+
+
+INPUTS = [1.0, 2.0, 3.0, 6.0]
+
+
+def stage(watcher, *, weights=None, validate=False, **more):
+    """Train the weight by SGD at a rate of 0.1; return the network, the history and the rate."""
+    weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    source = TensorSource(torch.tensor(INPUTS)[:, None], torch.zeros(4).long(), 2, 0, None, weights)
+    held = TensorSource(torch.tensor([[-5.0], [7.0]]), torch.tensor([0, 0]), 1)
+    settings = {"stage": "network", "source": source, "objective": watcher, "max_epochs": 1}
+    settings |= {"validation": held if validate else None, "callbacks": [watcher]}
+    network = One()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5) if more.pop("halve", 0) else None
+    plan = Plan(**settings | more)
+    return network, train(network, optimizer, schedule, plan, Runtime("cpu", "32-true"))
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0, 0.5]])
+def test_a_step_is_the_rate_times_the_mean_gradient_of_the_weighted_losses(weights):
+    watcher = Watcher()
+    network, (record,) = stage(watcher, weights=weights)
+    weighted = np.multiply(INPUTS, 1 if weights is None else weights)
+    assert network.w.item() == pytest.approx(2 - 0.1 * weighted.sum() / 2)
+    # The loss of each batch is that before its step.
+    first, second = (INPUTS.index(b.inputs[0].item()) for _, _, b in watcher.batches)
+    parts = [weighted[[INPUTS.index(x) for x in b.inputs[:, 0].tolist()]].sum()
+             for _, _, b in watcher.batches]  # fmt: skip
+    assert first != second
+    expected = (2 * parts[0] + (2 - 0.1 * parts[0] / 2) * parts[1]) / 4
+    assert record["loss"] == pytest.approx(expected)
+    assert record["accuracy"] == 1
+    assert (record["stage"], record["epoch"], record["learning_rate"]) == ("network", 1, 0.1)
+    assert 0 < record["seconds"] < 60
+    assert not network.training
+
+
+def test_gradients_are_forgotten_between_steps_clipped_and_followed_by_the_schedule():
+    # Every gradient is longer than 0.5, and the rate halves after every batch.
+    network, history = stage(Watcher(), gradient_clip=0.5, halve=True, max_epochs=2)
+    assert network.w.item() == pytest.approx(2 - 0.5 * (0.1 + 0.05 + 0.025 + 0.0125), rel=1e-5)
+    assert [each["learning_rate"] for each in history] == pytest.approx([0.025, 0.00625])
+
+
+def test_validation_is_in_eval_mode_without_gradients_on_other_examples():
+    watcher = Watcher()
+    network, history = stage(watcher, validate=True, max_epochs=2)
+    trained = [each for each in watcher.batches if each[0]]
+    looked = [each for each in watcher.batches if not each[0]]
+    assert (len(trained), len(looked)) == (4, 2)
+    assert all(grad for _, grad, _ in trained)
+    assert not any(grad for _, grad, _ in looked)
+    assert all(batch.indices is not None for *_, batch in trained)
+    assert all(batch.indices is None for *_, batch in looked)
+    assert [batch.progress for *_, batch in trained] == [0.5, 0.5, 1, 1]
+    assert history[1]["validation_loss"] == pytest.approx(network.w.item() * 1)
+    assert history[1]["validation_accuracy"] == 0.5
+    assert [training for training, *_ in watcher.seen] == [False, False]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, None])
+def test_a_stage_ends_after_its_epochs_or_where_one_callback_says_so_and_all_are_asked(stop_at):
+    watcher, other = Watcher(stop_at=stop_at), Watcher()
+    _, history = stage(watcher, callbacks=[watcher, other], max_epochs=3)
+    assert len(history) == len(other.seen) == (3 if stop_at is None else stop_at)
+
+
+def test_the_averaged_weights_are_what_callbacks_see_and_what_is_left():
+    watcher = Watcher()
+    network, _ = stage(watcher, weight_averaging=0.9, max_epochs=2)
+    # The steps are -0.1 times the mean input of a batch; the decays 1/10, 2/11, 3/12, 4/13.
+    live = average = 2.0
+    averages = []
+    for number, (_, _, batch) in enumerate(watcher.batches):
+        live -= 0.1 * batch.inputs.mean().item()
+        decay = (1 + number) / (10 + number)
+        average = decay * average + (1 - decay) * live
+        averages.append(average)
+    assert [w for _, w, _ in watcher.seen] == pytest.approx([averages[1], averages[3]])
+    assert network.w.item() == pytest.approx(averages[3])
+
+
+def test_early_stopping_leaves_the_weights_of_the_best_epoch():
+    # The held-out loss is w times the mean of -5 and 7: it falls with w, and rises against it.
+    watcher = Watcher(-1.0)
+    network, history = stage(watcher, validate=True, stopping=Stopping(3), max_epochs=9)
+    losses = [each["validation_loss"] for each in history]
+    assert losses == sorted(losses, reverse=True)
+    assert len(history) == 9
+    watcher = Watcher()
+    network, history = stage(
+        watcher, validate=True, stopping=Stopping(2, "accuracy"), max_epochs=9, callbacks=[watcher]
+    )
+    assert len(history) == 3
+    assert network.w.item() == pytest.approx(watcher.seen[0][1])
+
+
+def test_a_stage_that_diverges_puts_the_last_good_weights_back_and_tells_of_all_epochs():
+    class Breaks(Watcher):
+        def __call__(self, network, batch):
+            scored = super().__call__(network, batch)
+            return scored if len(self.batches) <= 2 else scored._replace(losses=scored.losses / 0)
+
+    watcher = Breaks()
+    with pytest.raises(DivergenceError, match="diverged in epoch 2") as caught:
+        stage(watcher, max_epochs=3)
+    assert len(caught.value.history) == 2
+    assert [w for _, w, _ in watcher.seen] == [watcher.network.w.item()]
+    assert not watcher.network.training
+
+
+def test_a_network_is_tried_with_the_inputs_that_are_given():
+    tried = []
+
+    class Noting(Runtime):
+        def set_up(self, network, optimizer, inputs, name="module"):
+            tried.append((inputs.tolist(), name))
+            return super().set_up(network, optimizer, inputs, name)
+
+    network = One()
+    source = TensorSource(torch.tensor(INPUTS)[:, None], torch.zeros(4).long(), 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for inputs in (None, torch.tensor([[9.0], [8.0], [7.0]])):
+        plan = Plan("network", source, Watcher(), 1, "student", inputs)
+        train(network, optimizer, None, plan, Noting("cpu", "32-true"))
+    assert tried == [([[1.0], [2.0]], "student"), ([[9.0], [8.0]], "student")]
