@@ -26,9 +26,16 @@ from distillguard.training import Ascent, Plan, attack_mode, perturbed, train
 from distillguard.training._asked import Asked
 from distillguard.training._fabric import ExistingGroup
 from distillguard.training._layout import stands_channels_last, wants_channels_last
-from distillguard.training._loop import BatchLosses, Stopping, _finite, _seed, _Totals
+from distillguard.training._loop import (
+    BatchLosses,
+    Stopping,
+    _finite,
+    _seed,
+    _told_of_single_examples,
+    _Totals,
+)
 from distillguard.training._optimisers import make_optimizer, make_scheduler
-from distillguard.training._runtime import Runtime
+from distillguard.training._runtime import Runtime, native_bfloat16
 from distillguard.training._scaled_head import find_head
 
 # The loop.
@@ -839,3 +846,28 @@ def test_a_network_is_tried_with_the_inputs_that_are_given():
         plan = Plan("network", source, Watcher(), 1, "student", inputs)
         train(network, optimizer, None, plan, Noting("cpu", "32-true"))
     assert tried == [([[1.0], [2.0]], "student"), ([[9.0], [8.0]], "student")]
+
+
+@pytest.mark.parametrize(
+    ("n", "said", "told"),
+    [
+        (1, "Expected more than 1 value per channel when training", True),
+        (2, "Expected more than 1 value per channel when training", False),
+        (1, "something else", False),
+    ],
+)
+def test_a_batch_of_one_before_batchnorm_gets_a_remedy_and_other_errors_are_the_callers(
+    n, said, told
+):
+    batch = Batch(torch.zeros(n, 2), torch.zeros(n).long())
+    message = "batch_size must be at least 2 for a network with BatchNorm" if told else said
+    with pytest.raises(ValueError, match=message), _told_of_single_examples(batch):
+        raise ValueError(said)
+
+
+@pytest.mark.parametrize("capabilities", [{"avx2": True}, {"avx2": True, "avx512_bf16": False}])
+def test_a_processor_that_is_not_known_to_lack_bfloat16_is_taken_to_have_it(
+    monkeypatch, capabilities
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert native_bfloat16() is ("avx512_bf16" not in capabilities)
