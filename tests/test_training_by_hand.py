@@ -12,7 +12,7 @@ from distillguard._data import Spec
 from distillguard._data._batch import Batch
 from distillguard._data._sources import TensorSource
 from distillguard.adaptive._surrogate import _Lesson, _towards_boundaries
-from distillguard.estimators._adversary import AttackSettings
+from distillguard.estimators._adversary import Adversary, AttackSettings
 from distillguard.estimators._calibration import calibrate_offset, joint_thresholds
 from distillguard.estimators._classifier import joined
 from distillguard.estimators._extended import Doubts, logit_variance, moved_to_outliers
@@ -871,3 +871,51 @@ def test_a_processor_that_is_not_known_to_lack_bfloat16_is_taken_to_have_it(
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert native_bfloat16() is ("avx512_bf16" not in capabilities)
+
+
+def test_of_a_stream_whose_range_nobody_knows_the_bounds_are_0_and_1():
+    class Stream:
+        def within(self, name, bounds):
+            self.held = name, bounds
+            return self
+
+    stream, held = Stream(), TensorSource(torch.tensor([[0.25], [0.5]]), torch.zeros(2).long(), 2)
+    run = SimpleNamespace(source=stream, validation=held, input_shape=(1,), runtime=None)
+    assert attack_settings().adversary(run).ascent.bounds == (0.0, 1.0)
+    assert stream.held == ("X", (0.0, 1.0))
+    assert run.source is stream
+
+
+def test_bounds_that_are_given_hold_the_data_and_the_radius():
+    with pytest.raises(ValueError, match="epsilon must be"):
+        adversary(0.25, 0.75, bounds=(0.0, 1.0), epsilon=1.5)
+    with pytest.raises(ValueError, match="X must"):
+        adversary(0.25, 0.75, bounds=(0.5, 1.0))
+    with pytest.raises(ValueError, match="validation must"):
+        adversary(0.5, 0.75, (0.25,), bounds=(0.5, 1.0))
+
+
+def test_an_attack_of_the_callers_is_asked_in_the_mode_of_attacks_and_its_points_are_constants():
+    with pytest.raises(TypeError, match="attack must be None or callable, got int"):
+        attack_settings(attack=3)
+    network, asked = One().train(), []
+
+    def attack(given, inputs, labels):
+        asked.append((given, given.training, labels.tolist()))
+        return inputs + given.w
+
+    batch = Batch(torch.ones(2, 1), torch.tensor([1, 0]))
+    runtime = SimpleNamespace(unwrapped=network)
+    found = Adversary(None, attack, False, runtime)(batch, None)
+    assert asked == [(network, False, [1, 0])]
+    assert network.training
+    assert found.tolist() == [[3.0], [3.0]]
+    assert not found.requires_grad
+    ascent = Ascent("linf", 0.5, 9, 0.25, (-9.0, 9.0))
+    found = Adversary(ascent, None, False, runtime)(batch, lambda net: lambda x: net(x)[:, 0])
+    assert found.tolist() == [[1.5], [1.5]]
+
+
+def test_early_stopping_on_a_stream_wants_examples_to_validate_with():
+    with pytest.raises(ValueError, match="early_stopping must be False with a DataLoader"):
+        _held_out(object(), SimpleNamespace(early_stopping=True, validation_fraction=0.1))
