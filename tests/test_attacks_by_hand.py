@@ -1,4 +1,4 @@
-"""Attacks a second time, in plain loops over one example, and what of them is worked out by hand."""
+"""Attacks a second time in plain loops, one example at a time, and parts of them by hand."""
 
 import math
 
@@ -60,7 +60,14 @@ def sigma_zero_in_loops(model, x: Tensor, label: int, norm: str, steps: int, sig
 
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("norm", ["l0", "l0_pixels"])
-@pytest.mark.parametrize("told", [{}, {"step_size": 0.4, "sigma": 0.02, "threshold_change": 0.1}])
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"step_size": 0.4, "sigma": 0.02, "threshold_change": 0.1},
+        {"threshold_change": 0.6},  # a threshold that comes to 0 and to 1, and no further
+    ],
+)
 def test_sigma_zero_agrees_with_the_algorithm_in_plain_loops(tangled, norm, targeted, told):
     inputs, steps = inputs_of(4, 3, 2, 2), 30
     labels = tangled.eval()(inputs).argsort(dim=1, descending=True)[:, int(targeted)]
@@ -417,3 +424,32 @@ def test_the_nearest_class_is_looked_for_among_the_twelve_likeliest():
         choose = TargetChoice(n_targets, "nearest", "l2", targeted=False)
         _, targets, _ = choose(query(model, inputs, labels), examples_of(inputs, labels))
         assert targets[0, : len(expected)].tolist() == expected
+
+
+def test_sigma_zero_keeps_a_change_that_is_exactly_as_large_as_the_threshold():
+    model = nn.Linear(2, 2)
+    model.weight.data = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    model.bias.data = torch.tensor([5.0, 0.0])
+    asking = Recording(model)
+    inputs, labels = torch.full((1, 2), 0.5), torch.tensor([0])
+    sigma_zero(asking, inputs, labels, threshold=0.5, steps=1)
+    assert torch.cat(asking.points).tolist() == [[0.5, 0.5], [1.0, 0.5]]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_square_asks_about_an_example_that_may_not_change_as_it_is(norm):
+    inputs, asked = inputs_of(2, 1, 5, 5), []
+    may = torch.ones(2, 1, 5, 5, dtype=torch.bool)
+    may[1] = False
+
+    def watch(places: Tensor, points: Tensor, _: Tensor) -> None:
+        asked.extend(zip(places.tolist(), points, strict=True))
+
+    def model(points: Tensor) -> Tensor:
+        return points.flatten(1)[:, :2] + torch.tensor([9.0, 0.0])
+
+    settings = {"epsilon": 0.3, "norm": norm, "queries": 5, "mask": may, "callback": watch}
+    square(model, inputs, torch.tensor([0, 0]), **settings)
+    held = [point for place, point in asked if place == 1]
+    assert len(held) == 5
+    assert all(torch.equal(point, inputs[1]) for point in held)
