@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import Recording, examples_of, query
+from conftest import Recording, Tangled, examples_of, query
 from distillguard import _l1
 from distillguard._random import example_keys, key_of_copy, normal
 from distillguard.attacks import apgd, carlini_wagner_linf, pgd
@@ -96,9 +96,10 @@ def sparse_apgd(model, x: Tensor, label: int, key: Tensor, epsilon: float, steps
     return torch.stack(asked), True
 
 
-@pytest.mark.parametrize(("steps", "least"), [(9, 3), (30, 3), (170, 0)])
-def test_apgd_in_l1_agrees_with_the_algorithm_in_plain_loops(tangled, steps, least):
-    inputs, told, whole = inputs_of(6, 12), {"epsilon": 0.7, "steps": steps}, 0
+@pytest.mark.parametrize(("steps", "d", "least"), [(9, 12, 3), (30, 60, 2), (170, 12, 0)])
+def test_apgd_in_l1_agrees_with_the_algorithm_in_plain_loops(steps, d, least):
+    tangled = Tangled(d)
+    inputs, told, whole = inputs_of(6, d), {"epsilon": 0.7, "steps": steps}, 0
     labels = tangled.decided(inputs)
     keys = key_of_copy(example_keys(inputs, 5), labels)
     tangled.eval()
@@ -122,8 +123,9 @@ def test_apgd_in_l1_agrees_with_the_algorithm_in_plain_loops(tangled, steps, lea
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 @pytest.mark.parametrize("decay", [True, False])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_pgd_agrees_with_the_algorithm_in_plain_loops(tangled, norm, decay, momentum):
-    inputs, epsilon, steps = inputs_of(4, 12), {"linf": 0.1, "l2": 0.4, "l1": 1.0}[norm], 9
+def test_pgd_agrees_with_the_algorithm_in_plain_loops(norm, decay, momentum):
+    tangled = Tangled(60)
+    inputs, epsilon, steps = inputs_of(4, 60), {"linf": 0.1, "l2": 0.4, "l1": 3.0}[norm], 9
     labels = tangled.decided(inputs)
     asking = Recording(tangled.eval())
     told = {"norm": norm, "loss": "margin", "random_start": False, "early_stop": False}
@@ -269,12 +271,13 @@ def test_the_ninth_miss_and_each_later_one_lengthen_the_reach_to_the_farthest_po
 # The published attacks of Carlini and Wagner.
 
 
-def test_each_tighter_limit_starts_without_adams_memory_and_keeps_c():
+@pytest.mark.parametrize("needed", [6.0, 4.35])
+def test_each_tighter_limit_starts_without_adams_memory_and_keeps_c(needed):
     """The L-infinity attack in [0, 1] a second time: one example, tanh space and Adam in loops."""
     x, steps = torch.tensor([0.3, 0.6], dtype=torch.float64), 40
 
     def model(points: Tensor) -> Tensor:
-        lead = 9 * (points[:, 0] + 0.5 * points[:, 1] ** 2) - 6
+        lead = 9 * (points[:, 0] + 0.5 * points[:, 1] ** 2) - needed
         return torch.stack([-lead, lead], dim=1) / 2
 
     def to_w(point: Tensor) -> Tensor:
