@@ -347,7 +347,7 @@ def test_rays_agrees_with_the_algorithm_in_plain_loops(tangled, tells, free):
         logits = told(points).detach()
         return logits if tells == "margins" else 5.0 * nn.functional.one_hot(logits.argmax(1), 4)
 
-    inputs, labels = inputs_of(8, 12), None
+    inputs = inputs_of(6, 12)
     labels, far = tangled.decided(inputs), 0
     may = torch.zeros(12, dtype=torch.bool)
     may[free] = True
@@ -358,7 +358,7 @@ def test_rays_agrees_with_the_algorithm_in_plain_loops(tangled, tells, free):
         assert len(asking.points) == len(expected)
         torch.testing.assert_close(torch.cat(asking.points), expected, rtol=0, atol=1e-9)
         far += len(expected) == 60
-    assert far >= 4
+    assert far >= 3
 
 
 # Ties, ends and edges.
