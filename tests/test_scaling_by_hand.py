@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -531,3 +532,12 @@ def test_one_run_more_than_coefficients_is_enough():
     held = QualityLaw.fit(runs, **settings, fixed={"alpha": 0.5, "beta": 0.5})
     assert held.undetermined >= {"Q", "kappa", "epsilon"}
     assert held.law.alpha == held.law.beta == 0.5
+
+
+def test_where_one_size_leaves_a_coefficient_flat_a_fit_without_resamples_says_only_that():
+    size, data = np.full(8, 1e6), np.logspace(4, 7, 8)
+    runs = {"parameters": size, "data": data, "loss": 1 + 2e3 * size**-0.5 + 3e3 * data**-0.5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        fit = ParametricLaw.fit(runs, n_bootstrap=0, random_state=0)
+    assert any("flat" in reason for reason in fit.unidentified.values())

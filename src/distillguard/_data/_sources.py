@@ -1,5 +1,6 @@
 """Where batches come from: memory, a loader, unlabelled examples."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
@@ -134,7 +135,7 @@ class TensorSource:
         starts = list(range(0, n, self.batch_size))
         if len(starts) > 1 and n - starts[-1] == 1:
             starts.pop()  # BatchNorm cannot train on one example: it joins the batch before
-        return [slice(a, b) for a, b in zip(starts, [*starts[1:], n], strict=True)]
+        return [slice(a, b) for a, b in itertools.pairwise([*starts, n])]
 
 
 class StreamSource:

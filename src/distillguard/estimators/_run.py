@@ -224,9 +224,13 @@ def training_data(
         aside = estimator._keeps_aside() and isinstance(source, TensorSource)
         if settings.early_stopping or aside:
             rest, few = _held_out(source, settings)
-            # Where every class has one example, all of them are there to be learned.
-            if settings.early_stopping or few.n_examples:
+            if few.n_examples:
                 source, held = rest, few
+            elif settings.early_stopping:
+                raise ValueError(
+                    "early_stopping must be False, or validation given, where every class has one "
+                    f"example, which is there to be learned; got {settings.early_stopping!r}"
+                )
     else:
         held = other_source("validation", validation, spec, settings.batch_size, seed)
     return TrainingData(source, held, spec, names)

@@ -282,8 +282,9 @@ def _unidentified(
     alike = np.array([end for value, end in ends if value <= SAME * best + 1e-9]) * spread
     apart = np.ptp(alike, axis=0)
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    widths = np.ptp(np.quantile(resampled, tails, axis=0), axis=0) if len(resampled) else 0 * reach
-    widths = widths * spread
+    widths = np.zeros_like(reach)
+    if len(resampled):
+        widths = np.ptp(np.quantile(resampled, tails, axis=0), axis=0) * spread
 
     limit = math.log(FACTOR)
     found = {}
