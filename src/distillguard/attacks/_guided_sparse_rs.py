@@ -256,14 +256,16 @@ class GuidedSearch:
         number = (share * self.epsilon).long().clamp(min=1)
         # What the margin loses to first order where a change is taken back; the least leave.
         loss = self.by_place(slope * (state.best - examples.inputs))
-        left = _l0.highest(_race(-loss, chosen, leaving), number) & chosen
+        few = chosen.to(loss).topk(self.epsilon, dim=1).indices
+        parts = [part.gather(1, few) for part in (-loss, chosen, leaving)]
+        left = torch.zeros_like(chosen).scatter(1, few, self.winners(*parts, number))
         # What it gains at most where a place is changed; the most enter.
         inputs = examples.inputs
         gain = self.by_place(torch.maximum(slope * (high - inputs), slope * (low - inputs)))
         kept = chosen & ~left
         spare = free_places(examples, self.norm) & ~kept
         missing = self.epsilon - kept.sum(dim=1)
-        entered = _l0.highest(_race(gain, spare, entering), missing) & spare
+        entered = self.winners(gain, spare, entering, missing)
 
         emptied = _l0.over_channels(left, state.best, self.norm)
         points = torch.where(emptied, inputs, state.best)
@@ -272,6 +274,12 @@ class GuidedSearch:
             current=at_corners(points, entered, upper, examples, self.norm),
             chosen=kept | entered,
         )
+
+    def winners(self, worth: Tensor, able: Tensor, drawn: Tensor, number: Tensor) -> Tensor:
+        """Draw a ``number`` of places (n,), ``epsilon`` at most: (n, places) bool."""
+        first = _race(worth, able, drawn).topk(self.epsilon, dim=1).indices
+        places = torch.arange(self.epsilon, device=number.device)
+        return torch.zeros_like(able).scatter(1, first, places < number[:, None]) & able
 
     def drawn(self, state: GuidedSearchState) -> tuple[Tensor, Tensor, Tensor]:
         """Numbers in [0, 1) for each place that may leave, or enter, and for each coordinate."""
