@@ -257,8 +257,9 @@ class GuidedSearch:
         # What the margin loses to first order where a change is taken back; the least leave.
         loss = self.by_place(slope * (state.best - examples.inputs))
         few = chosen.to(loss).topk(self.epsilon, dim=1).indices
-        parts = [part.gather(1, few) for part in (-loss, chosen, leaving)]
-        left = torch.zeros_like(chosen).scatter(1, few, self.winners(*parts, number))
+        loss, able, leaving = (part.gather(1, few) for part in (loss, chosen, leaving))
+        goes = self.winners(-loss, able, leaving, number)
+        left = torch.zeros_like(chosen).scatter(1, few, goes)
         # What it gains at most where a place is changed; the most enter.
         inputs = examples.inputs
         gain = self.by_place(torch.maximum(slope * (high - inputs), slope * (low - inputs)))
