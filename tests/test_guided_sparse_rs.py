@@ -99,11 +99,15 @@ def in_plain_loops(model, image, *, epsilon, steps, random_state, alpha_init=0.3
 
 
 @pytest.mark.parametrize(("norm", "by"), [("l0", 1), ("l0_pixels", 3)])
-@pytest.mark.parametrize("lead", [8.0, 99.0], ids=["reached", "out of reach"])
-def test_the_search_is_the_one_in_plain_loops(norm, by, lead):
-    X = images(4)
-    found = guided_sparse_rs(Ridge(lead), X, torch.zeros(4).long(), norm=norm, **SIX)
-    expected = torch.stack([in_plain_loops(Ridge(lead), x, by=by, **SIX) for x in X])
+@pytest.mark.parametrize(
+    ("lead", "more"),
+    [(8.0, {}), (99.0, {}), (99.0, {"alpha_init": 1.0, "epsilon": 20})],
+    ids=["reached", "out of reach", "many at once"],
+)
+def test_the_search_is_the_one_in_plain_loops(norm, by, lead, more):
+    X, settings = images(4), SIX | more
+    found = guided_sparse_rs(Ridge(lead), X, torch.zeros(4).long(), norm=norm, **settings)
+    expected = torch.stack([in_plain_loops(Ridge(lead), x, by=by, **settings) for x in X])
     assert torch.equal(found, expected)
     success = margin_loss(Ridge(lead)(found), torch.zeros(4).long()) > 0
     assert success.any() == (lead == 8.0)
@@ -152,6 +156,19 @@ def test_every_proposal_is_asked_once_and_the_slope_where_one_is_kept():
     with_slope = [point for point, slope in asked if slope]
     assert len(with_slope) == len(improved) > 5
     assert all(torch.equal(*pair) for pair in zip(with_slope, improved, strict=True))
+
+
+def test_no_slope_is_asked_for_where_an_example_is_done():
+    X, model, met = images(8), Ridge(8.0), []
+
+    def callback(_, points, logits):
+        slope = model.asked[-1][1]
+        margins = margin_loss(logits, torch.zeros(len(points)).long())
+        met.extend((slope, fooled) for fooled in (margins > 0).tolist())
+
+    guided_sparse_rs(model, X, torch.zeros(8).long(), callback=callback, **SIX)
+    assert any(fooled for _, fooled in met)
+    assert not any(slope and fooled for slope, fooled in met)
 
 
 @pytest.mark.parametrize("early_stop", [True, False])
