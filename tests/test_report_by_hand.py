@@ -354,9 +354,9 @@ gradient); bounds (no).
 PGD returned 3 points outside the bounds or the mask, or not finite, which do not count.
 FAB did not run: ValueError: no
 odd stopped after 5 examples: OSError: out
-odd returned 1 points outside the bounds or the mask, or not finite, which do not count.
+odd returned 1 point outside the bounds or the mask, or not finite, which does not count.
 PGD margin, again stopped after 8 examples: a: b
-PGD margin, again returned 1 points outside the bounds or the mask, or not finite, which do not \
+PGD margin, again returned 1 point outside the bounds or the mask, or not finite, which does not \
 count.
 """
 PLAIN_NOTES = """\

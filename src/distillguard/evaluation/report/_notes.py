@@ -46,9 +46,10 @@ def notes(report: "RobustnessReport") -> list[str]:
         if row.error:
             lines.append(f"{row.name} {outcome(row)}: {row.error}")
         if row.illegal:
+            points, do = ("point", "does") if row.illegal == 1 else ("points", "do")
             lines.append(
-                f"{row.name} returned {row.illegal} points outside the bounds or the mask, or not "
-                "finite, which do not count."
+                f"{row.name} returned {row.illegal} {points} outside the bounds or the mask, or "
+                f"not finite, which {do} not count."
             )
     return lines
 
