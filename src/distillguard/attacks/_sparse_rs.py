@@ -106,6 +106,7 @@ def sparse_rs(
 
     See Also
     --------
+    guided_sparse_rs : The same search, its proposals drawn by slope.
     sigma_zero : With gradients, some ten times cheaper where they can be trusted.
 
     Notes
