@@ -11,10 +11,9 @@ from .._geometry import COUNTS
 from .._random import uniform
 from .._typing import Bounds, Callback, Count, Mask, Model
 from .._validation import check_at_least, check_epsilon, check_norm, check_positive
-from ..functional import margin_loss
 from ._engine import Query, logits_and_gradient, logits_at, put, run, select, take
 from ._examples import Examples
-from ._losses import success_margin
+from ._losses import ascended_loss, success_margin
 from ._sparse_rs import at_corners, free_places, share_exchanged
 
 RANK_EXPONENT = 0.75
@@ -239,13 +238,9 @@ class GuidedSearch:
 
     def with_slope(self, model: Query, state: GuidedSearchState) -> GuidedSearchState:
         """Ask for the gradient of the margin at the best points."""
-        _, slope = logits_and_gradient(model, state.examples, state.best, self.margin)
+        margin = ascended_loss("margin", self.targeted)
+        _, slope = logits_and_gradient(model, state.examples, state.best, margin)
         return state._replace(slope=slope.to(state.slope))
-
-    def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """How far the aim is reached: ascended. (n,)."""
-        margin = margin_loss(logits, labels)
-        return -margin if self.targeted else margin
 
     def proposal(self, state: GuidedSearchState) -> GuidedSearchState:
         """Take back some changes of the best point and fill up with others, drawn by slope."""
