@@ -82,7 +82,6 @@ def test_lists_come_back_as_tuples_and_too_deep_ones_are_refused():
         ("int64", [0, 1], "a dtype of numbers or short strings"),
         ("<M8[D]", [0, 1], "a dtype of numbers or short strings"),
         ("<c16", [0, 1], "a dtype of numbers or short strings"),
-        ("<U5242880", ["a", "b"], None),
         ("<U8388609", ["a", "b"], "a dtype of numbers or short strings"),
         ("<U1", ["a", "bc"], "sorted classes"),
         ("|i1", [0, 300], "classes"),
