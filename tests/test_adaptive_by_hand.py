@@ -16,6 +16,7 @@ from distillguard.adaptive import (
     straight_through,
 )
 from distillguard.adaptive._gradient_from import told
+from distillguard.adaptive._lending import lent
 from distillguard.networks import Rejecting
 
 # Counts.
@@ -204,6 +205,52 @@ def test_a_model_is_no_part_of_itself_and_is_named_by_what_it_is():
     assert nameless.adaptation == "partial with the gradient of partial (BPDA)"
     with pytest.raises(ValueError, match="backward must return what the part returns"):
         straight_through(torch.round, lambda x: 3)(torch.rand(2, 2).requires_grad_())
+
+
+def test_what_is_no_model_or_answers_no_logits_is_refused_by_its_name():
+    net, inputs = nn.Linear(4, 3), torch.rand(5, 4, requires_grad=True)
+    for make, name in (
+        (lambda: gradient_from(3, net), "model"),
+        (lambda: gradient_from(net, 3), "student"),
+        (lambda: averaged(3), "model"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} must be a module or a callable"):
+            make()
+    for model, student, name in (
+        (lambda x: net(x)[:, 0], net, "model"),
+        (net, lambda x: net(x)[:, 0], "student"),
+        (net, lambda x: {"logits": net(x)}, "student"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{name} must return"):
+            gradient_from(model, student)(inputs)
+    with pytest.raises(ValueError, match=r"^model must return"):
+        averaged(lambda x: net(x)[:, 0], 2)(inputs)
+
+
+def test_a_model_that_computes_in_numpy_is_stepped_over_before_its_network():
+    net, inputs = nn.Linear(4, 3), torch.rand(5, 4)
+
+    def model(x):
+        return net(torch.from_numpy((4 * x.numpy()).round() / 4))
+
+    attacked = straight_through(model, before=net)
+    answers = attacked(asked := inputs.clone().requires_grad_())
+    assert answers.equal(model(inputs))
+    (gradient,) = torch.autograd.grad(answers[:, 0].sum(), asked)
+    assert gradient.equal(net.weight[0].expand(5, 4))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+def test_lent_gradients_pass_through_the_transforms_of_torch_func():
+    x, v = torch.rand(5, 3), torch.rand(5, 3)
+    grad = torch.func.grad(lambda x: (2 * lent(x.round(), x)).sum())
+    assert torch.func.vmap(grad)(x).equal(torch.full((5, 3), 2.0))
+    values, moved = torch.func.jvp(lambda x: lent(x.round(), 3 * x), (x,), (v,))
+    assert values.equal(x.round())
+    torch.testing.assert_close(moved, 3 * v)
+    lender = x.double().requires_grad_()
+    lent(x.round(), lender).sum().backward()
+    assert lender.grad.equal(torch.ones(5, 3, dtype=torch.float64))
 
 
 # Means, and students told of.
