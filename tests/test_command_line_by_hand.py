@@ -1,9 +1,11 @@
 """What the command line hands on and prints, with stand-ins for all that takes time."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -164,6 +166,24 @@ def test_a_folder_of_this_place_comes_first_where_modules_are_looked_for(tmp_pat
     assert sys.path[0] == str(tmp_path)
     assert sys.path.count(str(tmp_path)) == 1
     monkeypatch.delitem(sys.modules, "mine")
+
+
+def test_a_model_is_put_on_the_device_that_is_named(tmp_path, monkeypatch):
+    made = {"network": nn.Linear(2, 2), "fitted": SimpleNamespace(model_=nn.Linear(2, 2))}
+    monkeypatch.setitem(sys.modules, "lent_models", SimpleNamespace(**made))
+    monkeypatch.setattr("distillguard._cli._model.importlib.import_module", sys.modules.get)
+    for name, model in made.items():
+        network = getattr(model, "model_", model)
+        assert model_from(f"lent_models:{name}") is model
+        assert network.weight.device.type == "cpu"
+        assert model_from(f"lent_models:{name}", "meta") is model
+        assert network.weight.device.type == "meta"
+    loads = []
+    monkeypatch.setattr("distillguard.persistence.load", lambda *given, **more: loads.append(more))
+    for device, available in ((None, True), ("meta", True), ("auto", False), ("auto", True)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=available: there)
+        model_from(str(tmp_path), device)
+    assert loads == [{"device": each} for each in ("cpu", "meta", "cpu", "cuda")]
 
 
 @pytest.mark.parametrize(
