@@ -1,7 +1,9 @@
 """Folders of saves, and the networks that are filled from them: limits, locks, layouts."""
 
 import errno
+import json
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ from distillguard.persistence import _folder
 from distillguard.persistence._folder import (
     Described,
     _bytes,
+    _digest,
     _files_of_ours,
     _read_manifest,
+    _read_weights,
     _remove,
     _sealed,
     _size,
@@ -95,6 +99,36 @@ def test_a_manifest_is_refused_for_the_first_thing_that_is_wrong_with_it(tmp_pat
     path.write_text(text)
     with pytest.raises(SaveError, match=message):
         _read_manifest(path)
+
+
+def test_a_manifest_of_another_form_or_size_is_neither_read_nor_written(tmp_path, monkeypatch):
+    path = tmp_path / "manifest.json"
+    odd = {"format": "distillguard estimator", "version": 1, "more": [2, 1]}
+    path.write_text(json.dumps(odd | {"digest": _digest(odd)}))
+    with pytest.raises(SaveError, match=r"must follow persistence\.SCHEMA, got"):
+        _read_manifest(path)
+    turned = dict(reversed(odd.items()))
+    assert _digest(turned) == _digest(odd | {"digest": "x"}) != _digest(odd | {"more": [1, 2]})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        _digest({"a": float("nan")})
+    monkeypatch.setattr(_folder, "CHECKED", SimpleNamespace(check=lambda manifest: None))
+    written = _sealed({"a": 1}, {})
+    monkeypatch.setattr(_folder, "MAX_MANIFEST", len(written))
+    assert _sealed({"a": 1}, {}) == written
+    monkeypatch.setattr(_folder, "MAX_MANIFEST", len(written) - 1)
+    with pytest.raises(SaveError, match=f"must take at most {len(written) - 1} bytes, got"):
+        _sealed({"a": 1}, {})
+
+
+def test_weights_are_found_under_names_of_which_json_makes_six_times_as_much(tmp_path):
+    tensors = {f"{k:03}" + "\x01" * 400: torch.tensor(float(k)) for k in range(300)}
+    entry, content = _weights(tmp_path / f"model-{'0' * 16}.safetensors", tensors)
+    (tmp_path / entry["file"]).write_bytes(content)
+    found = _read_weights(tmp_path, entry)
+    assert all(found[name].equal(value) for name, value in tensors.items())
+    (tmp_path / entry["file"]).write_bytes(content + b"x")
+    with pytest.raises(SaveError, match="must be as it was written"):
+        _read_weights(tmp_path, entry)
 
 
 def test_a_damaged_manifest_of_ours_is_replaced_and_one_of_others_is_not(tmp_path):
