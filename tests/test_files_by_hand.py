@@ -64,10 +64,13 @@ def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path):
     before = os.umask(0o027)
     try:
         os.mkfifo(tmp_path / "pipe", 0o600)
+        reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
         for name in ("file", "pipe"):  # the mode of what is no file is not copied
             write_atomically(tmp_path / name, b"x", follow_links=False)
+        os.close(reader)
     finally:
         os.umask(before)
     for name in ("file", "pipe"):
+        assert (tmp_path / name).is_file()
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
         assert (tmp_path / name).read_bytes() == b"x"
