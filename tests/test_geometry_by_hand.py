@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from distillguard._boxes import box, checked_mask, digits, hold_within
+from distillguard._boxes import box, boxes, check_bounds, checked_mask, digits, hold_within
 from distillguard._geometry import (
     ascent_step,
     ball,
@@ -207,6 +208,19 @@ def test_values_exceed_a_bound_by_four_units_of_precision_and_no_more(dtype, uni
     else:
         with pytest.raises(ValueError, match="X must be within bounds"):
             hold_within("X", value, bounds)
+
+
+def test_a_coordinate_that_the_mask_excludes_has_its_own_value_for_a_box():
+    inputs = torch.tensor([[0.25, 0.5], [0.75, 1.0]])
+    low, high = boxes(inputs, (0.0, np.ones(1)), torch.tensor([True, False]))
+    assert low.tolist() == [[0, 0.5], [0, 1]]
+    assert high.tolist() == [[1, 0.5], [1, 1]]
+    assert hold_within("X", inputs[:0], (0.0, 1.0)).shape == (0, 2)
+    for bounds in ((0.0, torch.zeros(1)), (torch.zeros(1), 1.0), (np.float32(0), 1)):
+        check_bounds(bounds)
+    for bounds in ((1.0, 1.0), (0.0, np.inf), (-np.inf, 0.0), (torch.tensor(torch.nan), 1.0)):
+        with pytest.raises(ValueError, match="bounds must be finite"):
+            check_bounds(bounds)
 
 
 @pytest.mark.parametrize(
