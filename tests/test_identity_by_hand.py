@@ -75,6 +75,12 @@ def test_what_does_the_same_is_told_alike(one, other, alike):
     assert (Describer()(one) == Describer()(other)) is alike
 
 
+def test_what_has_no_order_is_told_in_one():
+    parts = [partial(len), partial(max), partial(min, 3)]
+    assert Describer()(set(parts)) == Describer()(frozenset(reversed(parts)))
+    assert len(Describer()(set(parts))) == 3
+
+
 def test_what_leads_back_to_itself_or_deep_down_is_told_and_ends():
     loop = [1]
     loop.append(loop)
