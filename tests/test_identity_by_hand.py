@@ -198,6 +198,16 @@ def test_a_function_is_told_by_its_code_defaults_closure_and_globals(monkeypatch
     assert method["object"]["attributes"] == {"a": "5"}
 
 
+def test_code_within_code_is_told_by_what_it_does_wherever_it_lies():
+    source = "def outer(xs):\n    return [(lambda y: y + {})(x) for x in xs]\n"
+    made = []
+    for number in (1, 1, 2):
+        made.append(space := {"__name__": "somewhere"})
+        exec(compile("\n" * len(made) + source.format(number), f"{len(made)}.py", "exec"), space)
+    one, other, third = (Describer()(space["outer"])[BYTECODE] for space in made)
+    assert one == other != third
+
+
 class Head(nn.Linear):
     scale = 2
 
