@@ -1,19 +1,15 @@
-"""A checkpoint folder, callbacks and the head of a network, each without a training."""
+"""A checkpoint folder and callbacks, without a training."""
 
 import json
-import warnings
 from collections import Counter, OrderedDict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from distillguard.callbacks import JSONLines, LoggerCallback
 from distillguard.exceptions import SaveError
-from distillguard.networks import Scaled
 from distillguard.training import _callbacks, _checkpoints
 from distillguard.training._checkpoints import (
     _EPOCH,
@@ -26,7 +22,6 @@ from distillguard.training._checkpoints import (
     read,
     write,
 )
-from distillguard.training._scaled_head import find_head, multiply_logits, scaled_head
 
 
 class Process:
@@ -149,6 +144,20 @@ def test_a_folder_is_empty_or_holds_a_run_and_unfinished_files_are_swept(tmp_pat
     assert names(tmp_path) == ["notes.distillguard-01234567", "run.ckpt"]
 
 
+def test_a_link_in_place_of_a_checkpoint_is_replaced_and_not_written_through(tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / "run.ckpt").symlink_to(tmp_path / "precious")
+    write(tmp_path / "run.ckpt", {"a": 1})
+    assert read(tmp_path / "run.ckpt", {"a": int}) == {"a": 1}
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    for form in ({"a": str}, {"a": int, "b": int}, {}):
+        with pytest.raises(SaveError, match="must hold .*, got another checkpoint"):
+            read(tmp_path / "run.ckpt", form)
+    write(tmp_path / "run.ckpt", [1])
+    with pytest.raises(SaveError, match="must hold a dict, got list"):
+        read(tmp_path / "run.ckpt", {"a": int})
+
+
 def test_values_of_numpy_come_back_with_their_dtypes_in_containers_of_their_kinds():
     class Own(dict):
         pass
@@ -228,56 +237,3 @@ def test_numbers_of_every_epoch_reach_a_logger_of_the_first_process_in_steps_fro
     log.on_start("s", None, [])
     log.on_epoch(record("s", 1), None)
     assert (tmp_path / "log").exists() is first
-
-
-# The head.
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
-        self.last.weight = self.first.weight
-
-    def forward(self, x):
-        return self.last(self.first(x))
-
-
-@pytest.mark.parametrize(
-    ("network", "head"),
-    [
-        (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), "2"),
-        (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2), nn.LogSoftmax(1)), "1"),
-        (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2), nn.Tanh()), None),
-        (nn.Sequential(nn.Linear(3, 4), weight_norm(nn.Linear(4, 2))), "1"),
-        (Tied(), None),
-        (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), "1"),
-    ],
-)
-def test_logits_are_multiplied_in_the_head_or_else_around_the_network(network, head):
-    torch.manual_seed(0)
-    network.eval()
-    inputs = torch.rand(6, 3)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    logits = network(inputs)
-    assert find_head(network, inputs) is (None if head is None else network.get_submodule(head))
-    assert all(value.equal(before[name]) for name, value in network.state_dict().items())
-    assert multiply_logits(network, inputs, 1.0) is network
-    with scaled_head(network, inputs, 4.0):
-        torch.testing.assert_close(network(inputs), logits)
-        owners = [name for name, _ in network.named_parameters() if name.endswith("original")]
-        assert bool(owners) is (head is not None)
-    assert set(network.state_dict()) == set(before)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        scaled = multiply_logits(network, inputs, 3.0, "teacher")
-    assert (scaled is network) is (head is not None)
-    assert isinstance(scaled, Scaled) is (head is None)
-    centred, expected = (z - z.mean(1, keepdim=True) for z in (scaled(inputs), 3 * logits))
-    torch.testing.assert_close(centred, expected, rtol=1e-4, atol=1e-5)
-    (*_, said) = [str(each.message) for each in told] or [""]
-    assert said.startswith("temperature=3 has no place in the weights of teacher") is (head is None)
-    if head is None:
-        assert (
-            "its last layer, last (Linear)" if hasattr(network, "last") else "1 (Linear)"
-        ) in said
