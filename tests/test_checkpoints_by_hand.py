@@ -151,7 +151,7 @@ def test_a_link_in_place_of_a_checkpoint_is_replaced_and_not_written_through(tmp
     assert read(tmp_path / "run.ckpt", {"a": int}) == {"a": 1}
     assert (tmp_path / "precious").read_bytes() == b"precious"
     for form in ({"a": str}, {"a": int, "b": int}, {}):
-        with pytest.raises(SaveError, match="must hold .*, got another checkpoint"):
+        with pytest.raises(SaveError, match=r"must hold .*, got another checkpoint"):
             read(tmp_path / "run.ckpt", form)
     write(tmp_path / "run.ckpt", [1])
     with pytest.raises(SaveError, match="must hold a dict, got list"):
