@@ -70,7 +70,6 @@ def test_every_form_is_read_in_order_with_places_and_classes(form, size):
         [(X[:2], Y[:2]), (X[2:], Y[2:])],
         [(x, 3) for x in X],
     ],
-    ids=str,
 )
 def test_labels_that_nobody_asked_for_are_not_looked_at(given):
     whole = examples(given, labelled=False).whole()
