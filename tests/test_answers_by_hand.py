@@ -116,6 +116,10 @@ def test_a_network_that_warns_or_makes_its_own_tensors_is_asked_all_the_same():
         answers = answers_of(Warns(4, 2, device="cpu"), (4,), 2)
     assert {*answers["logits"]} == {"uniform", "normal"}
     assert answers_of(nn.Linear(4, 2), (4,), 3) is None
+    edge = nn.Linear(4, 2)
+    with torch.no_grad():
+        edge.bias[1] = torch.inf
+    assert answers_of(edge, (4,), 2) is None
     assert answers_of(nn.Linear(4, 2), (5,), 2) is None
 
 

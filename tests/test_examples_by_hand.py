@@ -81,6 +81,7 @@ def test_labels_that_nobody_asked_for_are_not_looked_at(given):
     ("given", "labels", "message"),
     [
         (Y.float(), X, r"exchange the two"),
+        (torch.zeros(5), Y, r"X must have shape \(n, \.\.\.\) with at least two axes"),
         (torch.zeros(4), X, r"one class per example, .* write y\.argmax\(1\)"),
         (X, 1, r"for one example write X\[None\]"),
         (X, torch.zeros(4).long(), "one label for each of 5 inputs, got 4"),

@@ -139,6 +139,10 @@ def test_a_damaged_manifest_of_ours_is_replaced_and_one_of_others_is_not(tmp_pat
     path.write_text(" " * 200 + '{"format": "distillguard estimator"')
     with pytest.raises(SaveError, match=r"without a manifest\.json of something else"):
         _files_of_ours(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(SaveError, match=r"without a manifest\.json of something else"):
+        _files_of_ours(path)
 
 
 def test_files_of_a_save_are_those_it_names_and_those_left_of_the_one_before(tmp_path):
