@@ -107,7 +107,7 @@ def test_the_newest_good_state_of_a_stage_is_gone_on_from_and_two_are_kept(tmp_p
     for wrong, message in (
         ({"run": "another"}, "must belong to the run of run.ckpt"),
         ({"epoch": 6}, "must be what its name says, got the state of student after epoch 6"),
-        ({"stage": "teacher"}, "must be what its name says"),
+        ({"stage": "teacher"}, "what its name says, got the state of teacher after epoch 5"),
     ):
         write(tmp_path / "student-000005.ckpt", form | wrong)
         with pytest.warns(UserWarning, match=f"a checkpoint is passed over: .*{message}"):

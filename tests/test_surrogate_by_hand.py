@@ -62,6 +62,7 @@ def test_a_student_is_trained_on_all_answers_once_or_after_each_round(
     )  # fmt: skip
     assert len(planned) == lessons
     assert student.forwards == 600 * (1 + rounds)
+    assert not student.training
     assert not student.network.training
     assert 0 <= student.seconds < 60
     for network, optimizer, plan, _ in planned:

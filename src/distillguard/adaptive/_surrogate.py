@@ -274,13 +274,14 @@ def distil_surrogate(
                 learn()
         said = torch.cat([runtime.infer(network, part) for part in lesson.points.split(ASKED)])
     agree = said.argmax(dim=1).cpu() == lesson.logits.argmax(dim=1)
-    return Surrogate(
-        network.eval().to(lesson.device),
+    surrogate = Surrogate(
+        network.to(lesson.device),
         forwards=lesson.account.forwards,
         seconds=time.perf_counter() - began,
         agreement=agree.double().mean().item(),
         rejects=rejects(model),
     )
+    return surrogate.eval()
 
 
 class _Lesson:

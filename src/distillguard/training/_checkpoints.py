@@ -127,8 +127,8 @@ class Checkpoints:
                     raise SaveError(f"{path.name} must belong to the run of run.ckpt")
                 if (found["stage"], found["epoch"]) != (stage, number):
                     raise SaveError(
-                        f"{path.name} must be what its name says, got the state of {stage} "
-                        f"after epoch {found['epoch']}"
+                        f"{path.name} must be what its name says, got the state of "
+                        f"{found['stage']} after epoch {found['epoch']}"
                     )
             except SaveError as error:
                 warnings.warn(f"a checkpoint is passed over: {error}", UserWarning, stacklevel=2)
