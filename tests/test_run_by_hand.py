@@ -278,6 +278,20 @@ def test_attacks_meet_what_is_left_and_the_first_point_that_fools_is_kept(
     assert sorted(run.records.sample["index"].tolist()) == [4, 5, 6]
 
 
+def test_examples_are_told_apart_by_what_the_model_predicts_of_each():
+    run = under_way(keep="all", attacks={})
+    inputs = torch.tensor([[0.25], [0.75], [0.5625], [0.125]])
+    run.records.known = {"c": 0}
+    chunk = Chunk(torch.arange(4), inputs, torch.tensor([0, 1, 0, 1]))
+    for part in (slice(0, 3), slice(3, 4), slice(0, 3)):
+        rows = run.clean_pass(Chunk(*(each[part] for each in chunk)))
+        assert rows == part  # what was seen is not asked about again
+    assert len(run.records) == 4
+    assert run.records.shown["predicted"].tolist() == [0, 1, 1, 0]
+    assert sorted(run.records.sample["index"].tolist()) == [0, 1]
+    assert run.records.costs["clean pass"].forwards == 4
+
+
 def test_of_all_examples_the_misclassified_are_kept_unmoved():
     run = under_way(attacks={"a": shows_and_returns(0, 2.0)}, keep="all")
     run.add(CHUNK._replace(labels=torch.tensor([0, 0, 1])), 0)
