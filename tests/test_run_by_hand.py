@@ -39,6 +39,10 @@ def under_way(model=None, **changes):
     return replace(run, records=Records(), **{"attacks": SPECS, **changes})
 
 
+def told_of(run, name, what):
+    return run.records.of(name, what).tolist()
+
+
 # Chunks.
 
 
@@ -222,12 +226,11 @@ def test_an_attack_that_raised_is_run_no_more_and_its_error_is_kept(error, raise
     spec = AttackSpec(attack, "linf")
     for _ in range(2):
         assert run.attack("a", spec, CHUNK.inputs, CHUNK.labels, run.threat) is None
+    assert run.attack("b", spec, CHUNK.inputs[:0], CHUNK.labels[:0], run.threat) is None
     assert asked == [3]
     assert run.records.errors == {"a": "KeyError: 'x'" if raised else "flat"}
     assert run.raised == ({"a": error} if raised else {})
     assert run.search.observer is None
-    assert run.attack("b", spec, CHUNK.inputs[:0], CHUNK.labels[:0], run.threat) is None
-    assert asked == [3]
 
 
 def test_an_attack_that_ran_out_of_memory_ends_the_evaluation():
@@ -238,10 +241,6 @@ def test_an_attack_that_ran_out_of_memory_ends_the_evaluation():
     with pytest.raises(MemoryError):
         run.attack("a", AttackSpec(attack, "linf"), CHUNK.inputs, CHUNK.labels, run.threat)
     assert run.records.errors == {}
-
-
-def of_attack(run, name, what):
-    return run.records.of(name, what).tolist()
 
 
 @pytest.mark.parametrize(
@@ -262,10 +261,10 @@ def test_attacks_meet_what_is_left_and_the_first_point_that_fools_is_kept(
     run = under_way(attacks=attacks, keep=keep, survivors_only=survivors_only)
     assert (run.records.shown.size == SHOWN) == (keep == "few")
     run.add(CHUNK, 0)
-    assert of_attack(run, "a", "attacked") == [True] * 3
-    assert of_attack(run, "b", "attacked") == [True, True, not survivors_only]
-    assert of_attack(run, "a", "fooled") == [False, False, True]
-    assert of_attack(run, "b", "fooled") == [False, True, not survivors_only]
+    assert told_of(run, "a", "attacked") == [True] * 3
+    assert told_of(run, "b", "attacked") == [True, True, not survivors_only]
+    assert told_of(run, "a", "fooled") == [False, False, True]
+    assert told_of(run, "b", "fooled") == [False, True, not survivors_only]
     shown = run.records.shown
     found = {
         (int(place), int(attack), round(point.item(), 4))
@@ -281,7 +280,6 @@ def test_attacks_meet_what_is_left_and_the_first_point_that_fools_is_kept(
 def test_examples_are_told_apart_by_what_the_model_predicts_of_each():
     run = under_way(keep="all", attacks={})
     inputs = torch.tensor([[0.25], [0.75], [0.5625], [0.125]])
-    run.records.known = {"c": 0}
     chunk = Chunk(torch.arange(4), inputs, torch.tensor([0, 1, 0, 1]))
     for part in (slice(0, 3), slice(3, 4), slice(0, 3)):
         rows = run.clean_pass(Chunk(*(each[part] for each in chunk)))
@@ -301,6 +299,6 @@ def test_of_all_examples_the_misclassified_are_kept_unmoved():
     assert shown["distance"].tolist() == [0.0] * 3
     assert shown["predicted"].tolist() == [0] * 3
     assert shown["adversarial"].equal(CHUNK.inputs)
-    assert of_attack(run, "a", "legal") == [False, False, True]
+    assert told_of(run, "a", "legal") == [False, False, True]
     assert sorted(run.records.sample["index"].tolist()) == [4, 5]
     assert sorted(run.records.drawn["index"].tolist()) == [4, 5, 6]
