@@ -1,0 +1,99 @@
+"""Traces, loss surfaces and bins on a line, where every figure is known by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from distillguard.evaluation import AttackTrace, Histogram
+from distillguard.evaluation._loss_surface import LossSurface, measured
+from test_curves_by_hand import INF, NAN, Line, X, Y
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "targeted", "first"),
+    [
+        (None, False, [2, INF, 1]), (0.25, False, [3, INF, INF]), (None, True, [1, 1, 2]),
+    ],
+)  # fmt: skip
+def test_a_trace_counts_the_questions_until_the_first_success(epsilon, targeted, first):
+    trace = AttackTrace(X[:3], Y[:3], epsilon=epsilon, targeted=targeted)
+    for places, values in (
+        ([0, 1, 2], [0.375, 0.25, 0.75]),
+        ([0, 2], [0.625, 0.375]),
+        ([0], [0.375]),
+    ):
+        points = torch.tensor(values)[:, None]
+        logits = torch.stack([0.5 - points[:, 0], points[:, 0] - 0.5], dim=1)
+        trace(torch.tensor(places), points, logits if len(places) > 1 else -logits)
+    assert trace.questions.tolist() == [3, 1, 2]
+    np.testing.assert_array_equal(
+        trace.margin, [[-0.25, 0.25, 0.25], [-0.5, NAN, NAN], [0.5, -0.25, NAN]]
+    )
+    np.testing.assert_array_equal(
+        trace.distance, [[0.25, 0.5, 0.25], [0, NAN, NAN], [0.375, 0, NAN]]
+    )
+    assert trace.cross_entropy[1, 0] == pytest.approx(np.log1p(np.exp(-0.5)))
+    assert trace.first_success.tolist() == first
+    standing = [np.mean(np.array(first) > passes) for passes in range(4)]
+    assert trace.standing.tolist() == standing
+    assert trace._rows[0][1] == "100.0 %"
+    within = "at any distance" if epsilon is None else "within 0.25"
+    assert str(trace).startswith(f"What a pass buys: 3 examples, 6 questions, linf {within}")
+
+
+def test_a_trace_of_nothing_stands():
+    trace = AttackTrace(X, Y, norm="l2")
+    assert (trace.questions.tolist(), trace.standing.tolist()) == ([0] * 4, [1.0])
+    assert trace.first_success.tolist() == [INF] * 4
+    assert repr(trace) == "AttackTrace(norm='l2', epsilon=None: 0 questions about 4 examples)"
+    trace(torch.tensor([1]), X[1:2].bfloat16(), torch.tensor([[1.0, 0.0]]).bfloat16())
+    assert trace.cross_entropy[1, 0] == pytest.approx(np.log1p(np.exp(-1.0)))
+    assert trace.distance[1, 0] == 0
+
+
+@pytest.mark.parametrize("at", [0.5, 0.25])
+def test_a_surface_is_that_of_a_line_along_its_gradient(at):
+    model = Line(at).train()
+    surface = measured(model, X[2:3], Y[2:3], 0.25, 3, (0.25, 1.0), 7)
+    assert surface.steps.tolist() == [-0.25, 0, 0.25]
+    # Random signs of seed 7 for one value; what leaves the bounds is put on them.
+    sign = (
+        2 * torch.randint(0, 2, (2, 1, 1), generator=torch.Generator().manual_seed(7))[1].item() - 1
+    )
+    along, across = np.meshgrid(surface.steps, sign * surface.steps)
+    points = np.clip(0.375 + along + across, 0.25, 1)
+    np.testing.assert_allclose(surface.margin, 2 * (points - at), atol=1e-6)
+    np.testing.assert_allclose(
+        surface.cross_entropy, np.log1p(np.exp(2 * (points - at))), rtol=1e-6
+    )
+    assert max(model.sizes) == 3
+    assert model.training
+    assert not any(training for _, training in model.modes)
+    text = str(LossSurface(surface.steps, surface.cross_entropy, surface.margin))
+    assert text.startswith("Around one example: 3 by 3 points, steps of up to 0.25 in input")
+    assert f"{100 * (surface.margin > 0).mean():.1f} % answered otherwise" in text
+
+
+def test_where_the_margin_has_no_slope_both_directions_are_random():
+    asked = []
+
+    def flat(inputs):
+        asked.append(inputs.detach().clone())
+        return inputs * 0 + torch.tensor([2.0, 0.0])
+
+    surface = measured(flat, torch.full((1, 2), 0.5), Y[:1], 0.25, 2, (0.0, 1.0), 3)
+    assert surface.margin.tolist() == [[-2.0] * 2] * 2
+    draws = torch.randint(0, 2, (2, 1, 2), generator=torch.Generator().manual_seed(3))
+    along, across = 0.25 * (2.0 * draws - 1)
+    rows = [torch.cat([sign * across - along, sign * across + along]) for sign in (-1, 1)]
+    torch.testing.assert_close(torch.cat(asked[1:]), 0.5 + torch.cat(rows))
+
+
+def test_bins_print_with_their_ends_and_shares():
+    bars = Histogram(np.array([1, 3]), np.array([0.0, 0.25, 1.0]), "a share")
+    assert (bars.n_examples, bars.shares.tolist()) == (4, [0.25, 0.75])
+    assert bars._rows == [
+        ("0 to 0.25", "1", "25.0 %", "[4.6, 69.9]"),
+        ("0.25 to 1", "3", "75.0 %", "[30.1, 95.4]"),
+    ]
+    assert repr(bars) == "Histogram(a share, 2 bins from 0 to 1, 4 examples)"
