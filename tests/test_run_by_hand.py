@@ -13,7 +13,7 @@ from distillguard._processes import ALONE, Processes
 from distillguard.evaluation import _run
 from distillguard.evaluation._evaluate import measure
 from distillguard.evaluation._presets import AttackSpec
-from distillguard.evaluation._records import SHOWN, Records
+from distillguard.evaluation._records import Records
 from test_forms_by_hand import subject_of
 
 SPECS = {"a": AttackSpec(None, "linf"), "b": AttackSpec(None, "l2")}
@@ -37,10 +37,6 @@ def under_way(model=None, **changes):
     """A run on a model, of which nothing is measured yet; its seed is 9."""
     run = subject_of(Above() if model is None else model, torch.zeros(3, 1)).run
     return replace(run, records=Records(), **{"attacks": SPECS, **changes})
-
-
-def told_of(run, name, what):
-    return run.records.of(name, what).tolist()
 
 
 # Chunks.
@@ -177,128 +173,3 @@ def test_an_error_says_where_it_was_raised_if_that_is_told():
         with pytest.raises(KeyError) as caught, run.accounted("a", told):
             raise KeyError
         assert getattr(caught.value, "__notes__", None) == notes
-
-
-# Attacks.
-
-CHUNK = Chunk(
-    torch.tensor([4, 5, 6]), torch.tensor([[0.25], [0.375], [0.45]]), torch.zeros(3).long()
-)
-
-
-def shows_and_returns(shown, returned):
-    """An attack that asks about one change of the inputs and returns another."""
-
-    def attack(model, inputs, labels):
-        model(inputs + shown)
-        inputs += returned
-        return inputs
-
-    return AttackSpec(attack, "l2")
-
-
-@pytest.mark.parametrize("searched", [False, True])
-def test_points_along_the_way_are_examined_where_the_model_itself_is_asked(searched):
-    run = under_way(searched=Above() if searched else None)
-    inputs = CHUNK.inputs.clone()
-    spec = shows_and_returns(0.25, 0.1)
-    verdict, silent, points = run.attack("a", spec, inputs, CHUNK.labels, run.threat)
-    # 0.25 moves all but the first over the half, 0.1 the last.
-    assert verdict.fooled.tolist() == [False, False, True]
-    assert silent.tolist() == [False, not searched, False]
-    torch.testing.assert_close(points, CHUNK.inputs + 0.1)
-    assert inputs.equal(CHUNK.inputs)
-    assert (run.model.observer, run.search.observer) == (None, None)
-    assert run.search is run.model or searched
-    assert (run.records.costs["a"].forwards, run.records.costs["judging"].forwards) == (3, 3)
-
-
-@pytest.mark.parametrize(
-    ("error", "raised"), [(KeyError("x"), True), (_run.NoGradientError("flat"), False)]
-)
-def test_an_attack_that_raised_is_run_no_more_and_its_error_is_kept(error, raised):
-    run, asked = under_way(), []
-
-    def attack(model, inputs, labels):
-        asked.append(len(inputs))
-        raise error
-
-    spec = AttackSpec(attack, "linf")
-    for _ in range(2):
-        assert run.attack("a", spec, CHUNK.inputs, CHUNK.labels, run.threat) is None
-    assert run.attack("b", spec, CHUNK.inputs[:0], CHUNK.labels[:0], run.threat) is None
-    assert asked == [3]
-    assert run.records.errors == {"a": "KeyError: 'x'" if raised else "flat"}
-    assert run.raised == ({"a": error} if raised else {})
-    assert run.search.observer is None
-
-
-def test_an_attack_that_ran_out_of_memory_ends_the_evaluation():
-    def attack(model, inputs, labels):
-        raise MemoryError
-
-    run = under_way()
-    with pytest.raises(MemoryError):
-        run.attack("a", AttackSpec(attack, "linf"), CHUNK.inputs, CHUNK.labels, run.threat)
-    assert run.records.errors == {}
-
-
-@pytest.mark.parametrize(
-    ("keep", "kept"),
-    [
-        # Place, attack and point of each: 0.45 fell to the first, 0.375 to the second.
-        ("few", {(6, 1, 0.55), (5, 2, 0.575)}),
-        ("fooled", {(6, 1, 0.55), (5, 2, 0.575)}),
-        # What nobody fooled is kept with the last legal point.
-        ("all", {(6, 1, 0.55), (5, 2, 0.575), (4, 2, 0.45)}),
-    ],
-)
-@pytest.mark.parametrize("survivors_only", [False, True])
-def test_attacks_meet_what_is_left_and_the_first_point_that_fools_is_kept(
-    keep, kept, survivors_only
-):
-    attacks = {"a": shows_and_returns(0, 0.1), "b": shows_and_returns(0, 0.2)}
-    run = under_way(attacks=attacks, keep=keep, survivors_only=survivors_only)
-    assert (run.records.shown.size == SHOWN) == (keep == "few")
-    run.add(CHUNK, 0)
-    assert told_of(run, "a", "attacked") == [True] * 3
-    assert told_of(run, "b", "attacked") == [True, True, not survivors_only]
-    assert told_of(run, "a", "fooled") == [False, False, True]
-    assert told_of(run, "b", "fooled") == [False, True, not survivors_only]
-    shown = run.records.shown
-    found = {
-        (int(place), int(attack), round(point.item(), 4))
-        for place, attack, point in zip(
-            shown["index"], shown["attack"], shown["adversarial"], strict=True
-        )
-    }
-    assert found == kept
-    assert run.records.columns["index"].tolist() == [4, 5, 6]
-    assert sorted(run.records.sample["index"].tolist()) == [4, 5, 6]
-
-
-def test_examples_are_told_apart_by_what_the_model_predicts_of_each():
-    run = under_way(keep="all", attacks={})
-    inputs = torch.tensor([[0.25], [0.75], [0.5625], [0.125]])
-    chunk = Chunk(torch.arange(4), inputs, torch.tensor([0, 1, 0, 1]))
-    for part in (slice(0, 3), slice(3, 4), slice(0, 3)):
-        rows = run.clean_pass(Chunk(*(each[part] for each in chunk)))
-        assert rows == part  # what was seen is not asked about again
-    assert len(run.records) == 4
-    assert run.records.shown["predicted"].tolist() == [0, 1, 1, 0]
-    assert sorted(run.records.sample["index"].tolist()) == [0, 1]
-    assert run.records.costs["clean pass"].forwards == 4
-
-
-def test_of_all_examples_the_misclassified_are_kept_unmoved():
-    run = under_way(attacks={"a": shows_and_returns(0, 2.0)}, keep="all")
-    run.add(CHUNK._replace(labels=torch.tensor([0, 0, 1])), 0)
-    shown = run.records.shown
-    assert shown["index"].tolist() == [4, 5, 6]
-    assert shown["attack"].tolist() == [0, 0, 0]  # the attack's points left the bounds
-    assert shown["distance"].tolist() == [0.0] * 3
-    assert shown["predicted"].tolist() == [0] * 3
-    assert shown["adversarial"].equal(CHUNK.inputs)
-    assert told_of(run, "a", "legal") == [False, False, True]
-    assert sorted(run.records.sample["index"].tolist()) == [4, 5]
-    assert sorted(run.records.drawn["index"].tolist()) == [4, 5, 6]
