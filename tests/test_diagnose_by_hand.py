@@ -1,0 +1,268 @@
+"""In which order a diagnosis measures, on whom, and when it goes on to more examples."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from distillguard import attacks
+from distillguard.evaluation._judge import ThreatModel
+from distillguard.evaluation._presets import AttackSpec
+from distillguard.evaluation._records import Cost
+from distillguard.evaluation.diagnosis import _diagnose
+from distillguard.evaluation.diagnosis._observations import Observations
+from distillguard.evaluation.diagnosis._probe import Probe, probe_of
+from test_probes_by_hand import booleans, searched
+from test_run_by_hand import under_way
+
+MEASUREMENTS = (
+    *("randomness", "batch_dependence", "memory", "gradients", "at_bounds", "blind", "hidden"),
+    *("losses", "one_step", "budgets", "random_points", "random_search", "transfer"),
+    *("longer", "whole_range"),
+)
+NOTHING = torch.zeros(80, dtype=torch.bool)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Names of the measurements that are made, with how many examples, and what they find."""
+    log, finds = [], {}
+
+    def stand_in(name):
+        def measure(probe, chosen, **told):
+            log.append((name, int(chosen.sum()), *told.values()))
+            given = finds.get(name, Observations())
+            return given(probe, chosen) if callable(given) else given
+
+        return measure
+
+    for name in MEASUREMENTS:
+        monkeypatch.setattr(_diagnose, name, stand_in(name))
+    return SimpleNamespace(log=log, finds=finds)
+
+
+def probe(n=80, norm="linf", **changes):
+    run = under_way(threat=ThreatModel(norm, 0.25, (0.0, 1.0)), attacks={})
+    made = Probe(
+        run, torch.zeros(n, 1), torch.zeros(n).long(), torch.arange(n), torch.arange(n).flip(0),
+        run.threat, torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool), 20,
+    )  # fmt: skip
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def compared(probe, chosen):
+    return Observations(compared=int(chosen.sum()))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l0"])
+def test_a_full_diagnosis_compares_attacks_on_the_first_sixty_four(asked, norm):
+    asked.finds["losses"] = compared
+    _diagnose.full(probe(norm=norm), None)
+    expected = [
+        ("randomness", 64, 5), ("batch_dependence", 64), ("memory", 16), ("gradients", 80),
+        ("losses", 64), ("one_step", 64), ("budgets", 64), ("random_points", 64),
+        ("random_search", 64), ("at_bounds", 16), ("blind", 80), ("longer", 16, 100),
+    ]  # fmt: skip
+    expected += [("hidden", 64)] if norm == "l2" else []
+    if norm == "l0":
+        expected.remove(("one_step", 64))
+    assert asked.log == expected
+
+
+def test_where_the_first_leave_a_doubt_all_are_compared(asked):
+    asked.finds |= {"losses": compared, "random_points": Observations(only_noise=2)}
+    seen = _diagnose.full(probe(), "surrogate")
+    assert asked.log.count(("random_points", 16)) == asked.log.count(("random_points", 64)) == 1
+    assert asked.log[4] == ("losses", 64)
+    assert ("losses", 16) in asked.log
+    assert ("transfer", 64, "surrogate") in asked.log
+    assert ("transfer", 16, "surrogate") in asked.log
+    assert (seen.compared, seen.only_noise) == (80, 4)
+    asked.log.clear()
+    _diagnose.full(probe(60), None)  # there are no others
+    assert [n for name, n, *_ in asked.log if name == "random_points"] == [60]
+
+
+def test_without_a_gradient_no_attack_follows_one(asked):
+    asked.finds["gradients"] = Observations(differentiable=False)
+    made = probe()
+    seen = _diagnose.full(made, None)
+    assert [name for name, *_ in asked.log] == [
+        "randomness", "batch_dependence", "memory", "gradients", "random_points", "random_search",
+    ]  # fmt: skip
+    assert seen.compared == 64
+    # Everything counts as missed that is compared.
+    assert int(made.missed.sum()) == 64
+    asked.log.clear()
+    _diagnose.brief(probe(), None)
+    assert [name for name, *_ in asked.log] == [
+        "randomness", "batch_dependence", "memory", "gradients",
+    ]  # fmt: skip
+
+
+def test_what_a_stand_in_found_is_not_missed(asked):
+    made = probe()
+    made.run.records.stand_ins = {"a": ("a student",)}
+    made.attack_survivors = torch.arange(80) % 2 == 0
+    made.missed = torch.arange(80) == 79
+    seen = _diagnose.comparisons(made, torch.arange(80) < 64, None, False)
+    assert made.missed.nonzero().squeeze(1).tolist() == [*range(0, 64, 2), 79]
+    assert seen.compared == 64
+
+
+def test_where_the_losses_could_not_be_compared_nothing_beats_them(asked):
+    seen = _diagnose.comparisons(probe(), ~NOTHING, "surrogate", True)
+    assert asked.log == [("losses", 80)]
+    assert seen.compared is None
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_brief_diagnosis_asks_a_few(asked, norm, flat):
+    made = probe(norm=norm, flat=torch.arange(80) == (3 if flat else 99))
+    made.survivors = torch.arange(80) < 30
+    _diagnose.brief(made, "surrogate")
+    expected = [
+        ("randomness", 16, 2), ("batch_dependence", 16), ("memory", 16), ("gradients", 80),
+        ("at_bounds", 16),
+    ]  # fmt: skip
+    expected += [("losses", 80), ("blind", 80)] if flat else []
+    expected += [("longer", 80, 10), ("whole_range", 80)]
+    expected += [("hidden", 16)] if norm == "l2" else []
+    assert asked.log == [*expected, ("transfer", 80, "surrogate")]
+    assert made.missed.equal(made.survivors)
+
+
+def margin(steps, **told):
+    told = {"loss": "margin", "epsilon": 0.25, "norm": "linf", **told}
+    return AttackSpec(_diagnose.partial(attacks.pgd, steps=steps, **told), "linf")
+
+
+@pytest.mark.parametrize(
+    ("spec", "follows"),
+    [(margin(10), True), (margin(9), False), (margin(10, loss="cross_entropy"), False),
+     (margin(10, epsilon=0.2), False), (searched(9), False)],
+)  # fmt: skip
+def test_a_longer_attack_is_needless_after_ten_steps_up_the_margin(asked, spec, follows):
+    made = probe()
+    made.run.attacks = {"a": spec}
+    assert _diagnose.follows_margin(made) == follows
+    _diagnose.brief(made, None)
+    assert (("longer", 80, 10) in asked.log) == (not follows)
+
+
+@pytest.mark.parametrize(
+    ("fall", "groups"),
+    [
+        # Of sixteen of the smallest margins none falls; one does, and all others are tried.
+        ([], [16 + 8]),
+        ([79], [24, 56]),
+    ],
+)
+def test_the_longer_attack_goes_on_where_something_falls(asked, fall, groups):
+    made = probe()
+    # Eight had fallen to the margin before; they are asked about for nothing.
+    made.margin_missed = torch.arange(80) >= 8
+    asked.finds["longer"] = lambda probe, chosen: (
+        setattr(probe, "survivors", probe.survivors & ~torch.isin(probe.places, torch.tensor(fall)))
+        or Observations(longer_steps=100, longer_fools=len(fall))
+    )
+    seen = _diagnose.convergence(made)
+    assert [n for _, n, _ in asked.log] == groups
+    assert seen.longer_fools == len(fall) * len(groups)
+    if fall:
+        asked.log.clear()
+        few = probe(16, survivors=torch.arange(16) != 3)
+        _diagnose.convergence(few)
+        assert [n for _, n, _ in asked.log] == [16]
+    none = probe(8, margin_missed=torch.zeros(8, dtype=torch.bool))
+    asked.log.clear(), asked.finds.clear()
+    _diagnose.convergence(none)
+    assert [n for _, n, _ in asked.log] == [8]
+
+
+def recorded(kind="linf"):
+    """A run of six examples, of which five are correct and sampled; "a" fooled two of them."""
+    run = under_way(attacks={"a": AttackSpec(None, "linf"), "b": AttackSpec(None, "linf")},
+                    threat=ThreatModel(kind, 0.25, (0.0, 1.0)))  # fmt: skip
+    columns = {"index": torch.arange(6), "label": torch.zeros(6).long(),
+               "predicted": torch.tensor([0, 0, 0, 1, 0, 0]), "saturated": booleans("......"),
+               "margin": torch.tensor([-5.0, -1.0, -3.0, 2.0, -2.0, -4.0]).double(),
+               "magnitude": torch.ones(6).double()}  # fmt: skip
+    for name, fooled in (("a", "xx...."), ("b", "......")):
+        told = {"attacked": "xxx.xx", "fooled": fooled, "success": fooled, "legal": "xxxxxx",
+                "silent": "......", "rejected": "......"}  # fmt: skip
+        columns |= {f"{name}/{what}": booleans(text) for what, text in told.items()}
+        away = torch.full((6,), 0.25).double()
+        columns |= {f"{name}/distance": away, f"{name}/own_distance": away}
+    run.records.add(columns)
+    order = torch.tensor([4, 1, 0, 5, 2])
+    inputs = order[:, None] / 16
+    run.records.sample.add(
+        torch.arange(5), inputs=inputs, labels=torch.zeros(5).long(), index=order
+    )
+    run.records.costs = {"a": Cost(1, 1, 1.0), "b": Cost(1, 1, 1.0)}
+    return run
+
+
+def test_a_probe_holds_the_first_of_the_sample_with_what_withstood():
+    run = recorded()
+    strayed = booleans("x....x")
+    made = probe_of(run, 4, 20, strayed)
+    assert made.inputs.flatten().tolist() == [4 / 16, 1 / 16, 0, 5 / 16]
+    assert made.survivors.tolist() == [True, False, False, True]
+    assert made.strayed.tolist() == [False, False, True, True]
+    # Leads of 2, 1, 5 and 4.
+    assert made.rank.tolist() == [1, 0, 3, 2]
+    assert (made.steps, made.places.tolist()) == (20, [0, 1, 2, 3])
+    second = probe_of(run, 9, 20, strayed, SimpleNamespace(rank=1, count=2))
+    assert second.inputs.flatten().tolist() == [1 / 16, 5 / 16]
+    assert second.rank.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("kind", ["full", "brief", None])
+@pytest.mark.parametrize("norm", ["linf", "l0"])
+def test_a_diagnosis_says_what_it_sampled_and_what_fell_to_it(monkeypatch, kind, norm):
+    run, made = recorded(norm), []
+
+    def measuring(kind):
+        def measure(probe, surrogate):
+            made.append((kind, probe.steps, len(probe.places), surrogate))
+            probe.run.model(probe.inputs)
+            probe.survivors = probe.survivors & (probe.places != 0)
+            return Observations(blind=3)
+
+        return measure
+
+    for each in ("full", "brief"):
+        monkeypatch.setattr(_diagnose, each, measuring(each))
+    scaled = Observations(rescaled=9)
+    monkeypatch.setattr(_diagnose, "rescaling", lambda run: scaled)
+    active = Observations(active_tested=2)
+    monkeypatch.setattr(_diagnose, "active_test", lambda probe, specs: active)
+    seen = _diagnose.diagnose(run, kind, "surrogate")
+    assert (seen.diagnosis, seen.correct, seen.epsilon) == (kind, 5, 0.25)
+    if kind is None:
+        assert (made, seen.sampled, seen.rescaled) == ([], 0, None)
+        return
+    assert made == [(kind, 20 if kind == "full" else 10, 5, "surrogate")]
+    assert (seen.rescaled, seen.blind, seen.sampled) == (9, 3, 5)
+    assert seen.compared == (5 if kind == "brief" else None)
+    assert seen.active_tested == (2 if kind == "full" and norm == "linf" else None)
+    assert (seen.attack_survivors, seen.all_survivors, seen.n_fooled_by_diagnosis) == (3, 2, 1)
+    assert run.fooled_by_diagnosis.tolist() == [4]  # its place in the data
+    assert run.records.costs["diagnosis"].forwards == 5
+
+
+def test_an_attack_is_tested_that_kept_to_the_threat_model_and_did_not_raise():
+    run = recorded()
+    assert list(_diagnose.within_budget(run)) == ["a", "b"]
+    run.raised = {"a": KeyError()}
+    assert list(_diagnose.within_budget(run)) == ["b"]
+    # Both points of "b" lie beyond, as far as each other.
+    run.records.of("b", "success")[:2] = True
+    assert list(_diagnose.within_budget(run)) == []
+    run.raised = {}
+    assert list(_diagnose.within_budget(run)) == ["a"]

@@ -1,0 +1,274 @@
+"""What a diagnosis asks, measurement by measurement, with stand-ins for the attacks."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from distillguard import attacks
+from distillguard._processes import Processes
+from distillguard.evaluation._judge import ThreatModel
+from distillguard.evaluation._presets import AttackSpec
+from distillguard.evaluation.diagnosis import _probes
+from distillguard.evaluation.diagnosis._observations import Observations
+from distillguard.evaluation.diagnosis._probe import Probe, attempt
+from test_run_by_hand import under_way
+
+ALL = torch.ones(5, dtype=torch.bool)
+
+
+def booleans(text):
+    return torch.tensor([sign == "x" for sign in text])
+
+
+class Told(Probe):
+    """A probe whose attacks find what they are told to find, by their order."""
+
+    def fools(self, attack, chosen, threat=None):
+        self.asked.append((attack, "".join("x" if each else "." for each in chosen), threat))
+        found = chosen & booleans(self.finds.pop(0))
+        if threat is None:
+            self.survivors = self.survivors & ~found
+        return found
+
+
+def probe(*finds, kind=Told, inputs=None, survivors="xxxxx", **changes):
+    inputs = torch.linspace(0.125, 0.375, 5)[:, None] if inputs is None else inputs
+    run = under_way(threat=ThreatModel("linf", 0.25, (0.0, 1.0)), attacks={})
+    made = kind(
+        run, inputs, torch.zeros(5).long(), torch.arange(5), torch.arange(5), run.threat,
+        booleans(survivors), booleans("....."), 7,
+    )  # fmt: skip
+    made.asked, made.finds = [], list(finds)
+    for name, value in changes.items():
+        setattr(made, name, booleans(value) if isinstance(value, str) else value)
+    return made
+
+
+def pgd(told):
+    """Loss, radius and steps of a PGD as the diagnosis runs it."""
+    attack, chosen, threat = told
+    assert attack.func is attacks.pgd
+    assert attack.keywords["redraw"] is False
+    assert (attack.keywords["norm"], attack.keywords["bounds"]) == ("linf", (0.0, 1.0))
+    assert threat is None or threat.epsilon == attack.keywords["epsilon"]
+    return attack.keywords["loss"], attack.keywords["epsilon"], attack.keywords["steps"], chosen
+
+
+def test_both_losses_are_climbed_on_the_same_examples():
+    found = probe("xx...", "x.x..", missed="....x")
+    seen = _probes.losses(found, booleans("xxxx."))
+    assert [pgd(each) for each in found.asked] == [
+        ("cross_entropy", 0.25, 7, "xxxx."),
+        ("margin", 0.25, 7, "xxxx."),
+    ]
+    assert (seen.compared, seen.compared_steps) == (4, 7)
+    assert (seen.cross_entropy_survivors, seen.margin_survivors) == (2, 2)
+    assert (seen.only_margin, seen.only_cross_entropy) == (1, 1)
+    assert found.missed.tolist() == booleans("...xx").tolist()
+    assert found.margin_missed.tolist() == booleans(".x.xx").tolist()
+    assert found.survivors.tolist() == booleans("...xx").tolist()
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "radii", "finds", "counts"),
+    [
+        (0.25, [0.25, 0.5, 1.0], ["xxx..", "x..x."], ((2, 1, 2), (0, 2), (1, 1))),
+        (0.5, [0.5, 1.0], ["xxx.."], ((2, 1), (0,), (1,))),
+        (1.0, [1.0], [], ((2,), (), ())),
+        (2.0, [1.0], ["xxx.."], ((1,), (), ())),
+    ],
+)
+def test_budgets_are_the_radius_twice_that_and_the_range(epsilon, radii, finds, counts):
+    threat = ThreatModel("linf", epsilon, (0.0, 1.0))
+    found = probe(*finds, threat=threat, margin_missed="..xxx")
+    seen = _probes.budgets(found, booleans("xxxx."))
+    # What PGD on the margin found at the radius is known.
+    asked = [pgd(each) for each in found.asked]
+    assert [radius for _, radius, _, _ in asked] == radii[len(radii) - len(finds) :]
+    assert all((loss, n) == ("margin", "xxxx.") for loss, _, _, n in asked)
+    assert seen.budgets == tuple(radii)
+    assert seen.only_exchange is None
+    assert (seen.budget_survivors, seen.budget_lost, seen.budget_won) == counts
+    assert found.survivors.all()  # wider radii are not the threat model's
+
+
+def test_the_whole_range_is_tried_on_what_withstands():
+    found = probe("x....", survivors="xx.xx")
+    seen = _probes.whole_range(found, booleans("xxxx."))
+    assert [pgd(each) for each in found.asked] == [("margin", 1.0, 7, "xx.x.")]
+    assert (seen.budgets, seen.budget_survivors, seen.only_exchange) == ((1.0,), (2,), None)
+
+
+def test_where_a_mask_lets_something_change_it_is_exchanged_on_what_is_left():
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    for ask, finds, left in (
+        (_probes.budgets, ["xx...", "xx...", ".xx.."], "..xx."),
+        (_probes.whole_range, ["x....", ".xx.."], ".xxx."),
+    ):
+        found = probe(*finds)
+        found.threat = found.threat._replace(mask=mask)
+        found.run.threat = found.threat
+        seen = ask(found, booleans("xxxx."))
+        attack, chosen, threat = found.asked[-1]
+        assert (attack.func, chosen, threat.epsilon) == (_probes.exchange, left, 1.0)
+        assert seen.only_exchange == {".xxx.": 2, "..xx.": 1}[left]
+
+
+@pytest.mark.parametrize(("epsilon", "within"), [(0.25, 0.5), (0.5, 0.5), (0.75, 0.75)])
+def test_a_flat_cross_entropy_is_tried_within_twice_the_radius_and_not_the_range(epsilon, within):
+    found = probe("xxx..", "x.x..", flat="xxxx.", threat=ThreatModel("linf", epsilon, (0, 1.0)))
+    found.threat = found.threat._replace(bounds=(0.0, 1.0))
+    seen = _probes.blind(found, booleans("xx.xx"))
+    assert [pgd(each) for each in found.asked] == [
+        ("margin", within, 7, "xx.x."),
+        ("cross_entropy", within, 7, "xx..."),
+    ]
+    assert (seen.blind, seen.blind_within) == (1, within)
+
+
+def test_a_longer_attack_looks_at_what_the_callers_attacks_left():
+    found = probe("x....", survivors="xxx.x", margin_missed="xx.xx", strayed="x....")
+    found.survivors = booleans("x....")  # what the diagnosis left does not matter
+    seen = _probes.longer(found, booleans("xxxx."), 40)
+    assert [pgd(each) for each in found.asked] == [("margin", 0.25, 40, "xx...")]
+    # The first strayed; the third fell to the margin before.
+    assert (seen.longer_steps, seen.longer_fools) == (40, 1)
+
+
+def test_the_least_distance_is_searched_where_its_slope_leads_nowhere():
+    found = probe("x....", ".x...", survivors="xx.xx")
+    found.run.batch_size, found.run.seed = 3, 8
+    seen = _probes.hidden(found, booleans("xxx.."))
+    (first, chosen, anywhere), (whole, left, threat) = found.asked
+    assert first.func is whole.func is attacks.carlini_wagner_l2
+    told = {"bounds": (0.0, 1.0), "batch_size": 3, "random_state": 8}
+    assert first.keywords == {"steps": _probes.FIRST_STEPS, **told}
+    assert whole.keywords == told
+    assert (chosen, anywhere.epsilon, left, threat) == ("xx...", 1.0, ".x...", None)
+    assert seen.only_distance == 1
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_points_of_a_surrogate_are_tried_on_what_was_missed(monkeypatch, early):
+    asked = []
+
+    def pgd(model, inputs, labels, **told):
+        asked.append((model, len(inputs), told))
+        return inputs + 0.25
+
+    monkeypatch.setattr(attacks, "pgd", pgd)
+    found = probe(kind=Probe, missed="xx.xx")
+    seen = _probes.transfer(found, booleans(".xxxx"), surrogate="another")
+    # 0.1875 is moved to 0.4375, and 0.3125 and 0.375 above the half.
+    assert seen.only_transfer == 2
+    ((model, n, told),) = asked
+    assert (model, n) == ("another", 3)
+    assert (told["loss"], told["steps"], told["early_stop"]) == ("margin", 7, False)
+    assert (told["epsilon"], told["random_state"]) == (0.25, found.run.seed)
+
+
+def test_random_points_are_drawn_for_what_was_missed():
+    found = probe("..x..", missed="x.xx.")
+    assert _probes.random_points(found, booleans("..xxx")).only_noise == 1
+    assert [each[1] for each in found.asked] == ["..xx."]
+    assert found.asked[0][0].func is _probes.noise
+
+
+def test_noise_stays_in_the_ball_and_is_tried_fifty_times(monkeypatch):
+    tried = []
+
+    def first(run, model, inputs, labels, tries, point):
+        rows = torch.tensor([3, 1])
+        for number in range(3):
+            points = point(number, rows)
+            assert (points - inputs[rows]).abs().max() <= 0.25 * (1 + 1e-6)
+            assert points.min() >= 0
+            tried.append(points)
+        return tries
+
+    monkeypatch.setattr(_probes, "first_that_fools", first)
+    found = probe()
+    told = (found.run, found.threat, found.run.model, found.inputs, found.labels)
+    assert _probes.noise(*told) == 50
+    assert len({tuple(each.flatten().tolist()) for each in tried}) == 3
+
+
+def searched(queries, name="square"):
+    budget = {"epsilon": 0.25, "norm": "linf"}
+    return AttackSpec(partial(getattr(attacks, name), queries=queries, **budget), "linf")
+
+
+@pytest.mark.parametrize(
+    ("queries", "chosen", "found_by_theirs", "counted"),
+    [(99, "x.xxx", "", 1), (100, "x....", "..x..", 2), (100, "x....", "", 1)],
+)
+def test_a_search_is_made_where_the_callers_has_not_looked(
+    queries, chosen, found_by_theirs, counted
+):
+    found = probe("x....", missed="xxxxx")
+    found.run.attacks = {"their search": searched(queries)}
+    places = torch.tensor([3, 4, 0, 1, 2])
+    found.run.records.sample.add(torch.arange(5), index=places)
+    for what, text in (("attacked", "xxxx."), ("fooled", found_by_theirs or ".....")):
+        values = torch.zeros(5, dtype=torch.bool)
+        # Of the sample the last four were attacked, wherever they stand in the data.
+        values[places] = booleans("..xxx" if what == "attacked" else text)
+        found.run.records.add({f"their search/{what}": values})
+    seen = _probes.random_search(found, booleans("x.xxx"))
+    assert seen.only_black_box == counted
+    ((attack, asked, threat),) = found.asked
+    assert (attack.func, attack.keywords["queries"]) == (attacks.square, 200)
+    assert (asked, threat) == (chosen, None)
+
+
+def test_among_counts_the_search_is_sparse():
+    found = probe(".....", missed="xxxxx")
+    found.threat = found.run.threat = ThreatModel("l0", 1.0, (0.0, 1.0))
+    _probes.random_search(found, ALL)
+    assert found.asked[0][0].func is attacks.sparse_rs
+
+
+# Probes.
+
+
+def test_a_probe_judges_the_chosen_and_remembers_who_withstood():
+    found, asked = probe(kind=Probe, survivors="xxx.x"), []
+
+    def by(step):
+        def attack(model, inputs, labels):
+            asked.append(len(inputs))
+            return inputs + step
+
+        return attack
+
+    # 0.3125 and 0.375 pass the half by a quarter; the others do not.
+    assert found.fools(by(0.25), booleans("x..xx")).tolist() == booleans("...xx").tolist()
+    assert found.survivors.tolist() == booleans("xxx..").tolist()
+    assert found.attack_survivors.tolist() == booleans("xxx.x").tolist()
+    wider = found.threat._replace(epsilon=0.5)
+    assert found.fools(by(0.375), ALL, wider).tolist() == booleans(".xxxx").tolist()
+    assert found.survivors.tolist() == booleans("xxx..").tolist()
+    assert not found.fools(by(1.0), ~ALL).any()
+    assert asked == [3, 5]
+    assert (found.flat.any().item(), found.missed.any().item()) == (False, False)
+    assert found.margin_missed.all()
+
+
+def test_a_measurement_that_fails_is_told_and_one_of_nobody_is_none():
+    found, bar = probe(), []
+    found.run.progress = SimpleNamespace(tell=bar.append)
+
+    def broken(*_):
+        raise KeyError("x")
+
+    assert found.measured("a", broken).failed == {"a": "KeyError: 'x'"}
+    assert found.measured("b", broken, ~ALL) == Observations()
+    assert found.measured("c", lambda chosen: Observations(blind=int(chosen.sum()))).blind == 5
+    assert found.once("d", lambda: Observations(blind=3)).blind == 3
+    found.processes = Processes(1, 1)
+    assert found.once("e", broken) == Observations()
+    assert bar == ["a", "b", "c", "d", "e"]
+    assert attempt("f", broken).failed == {"f": "KeyError: 'x'"}
+    assert (found.anywhere(ALL), found.anywhere(~ALL)) == (True, False)
