@@ -80,9 +80,10 @@ def test_where_the_first_leave_a_doubt_all_are_compared(asked):
     assert ("transfer", 64, "surrogate") in asked.log
     assert ("transfer", 16, "surrogate") in asked.log
     assert (seen.compared, seen.only_noise) == (80, 4)
-    asked.log.clear()
-    _diagnose.full(probe(60), None)  # there are no others
-    assert [n for name, n, *_ in asked.log if name == "random_points"] == [60]
+    few, told = probe(60), []  # there are no others
+    few.run.progress = SimpleNamespace(tell=told.append)
+    _diagnose.full(few, None)
+    assert told.count("random points") == 1
 
 
 def test_without_a_gradient_no_attack_follows_one(asked):
@@ -254,6 +255,21 @@ def test_a_diagnosis_says_what_it_sampled_and_what_fell_to_it(monkeypatch, kind,
     assert (seen.attack_survivors, seen.all_survivors, seen.n_fooled_by_diagnosis) == (3, 2, 1)
     assert run.fooled_by_diagnosis.tolist() == [4]  # its place in the data
     assert run.records.costs["diagnosis"].forwards == 5
+
+
+@pytest.mark.parametrize(("kind", "norm", "n"), [("full", "l2", 15), ("brief", "linf", 8)])
+def test_the_bar_expects_as_many_measurements_as_there_are(asked, monkeypatch, kind, norm, n):
+    run, told = recorded(norm), []
+    run.progress = SimpleNamespace(tell=told.append)
+    asked.finds["losses"] = compared
+    monkeypatch.setattr(_diagnose, "rescaling", lambda run: Observations())
+    monkeypatch.setattr(_diagnose, "active_test", lambda probe, specs: Observations())
+    _diagnose.diagnose(run, kind)
+    assert len(set(told)) == len(told) == _diagnose.PROBES[kind] == n
+    assert _diagnose.PROBES["auto"] == _diagnose.PROBES["full"]
+    assert _diagnose.PROBES[None] == 0
+    sizes = [_diagnose.sample_size(each) for each in ("auto", "full", "brief", None)]
+    assert sizes == [256, 256, 64, 0]
 
 
 def test_an_attack_is_tested_that_kept_to_the_threat_model_and_did_not_raise():
