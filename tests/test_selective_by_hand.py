@@ -96,7 +96,7 @@ def test_a_step_across_is_as_long_as_the_radius(norm, expected):
 @pytest.mark.parametrize("batch_size", [2, 3])
 def test_a_descent_stays_in_the_ball_and_asks_no_more_of_what_is_through(monkeypatch, batch_size):
     whole = guard(1.0, 1.0, threshold=0.9)
-    inputs = torch.tensor([[0.375, 0.125], [0.375, 0.625], [0.25, 0.875], [0.4375, 0.5]])
+    inputs = torch.tensor([[0.375, 0.125], [0.375, 0.5625], [0.25, 0.875], [0.4375, 0.5]])
     labels = torch.zeros(4).long()
     told = []
 
