@@ -126,7 +126,7 @@ def test_images_are_apart_whose_balls_do_not_meet():
     assert apart(probe).tolist() == [0, 1, 2, 3, 5]
     assert apart(probe).dtype == torch.int64
     probe.inputs = probe.inputs[:0]
-    assert apart(probe).tolist() == []
+    assert (apart(probe).tolist(), apart(probe).dtype) == ([], torch.int64)
 
 
 @pytest.mark.parametrize(("step", "counted"), [(0.125, 4), (0.375, 0)])
