@@ -10,7 +10,7 @@ from torch import nn
 from distillguard.defenses import BitDepth, Detector, Layer, LayeredNetwork
 from distillguard.evaluation import _layer_by_layer
 from distillguard.evaluation._layer_by_layer import STAGED_STEPS, _alone, _names, _Trial
-from distillguard.evaluation._layer_report import BARE, JOINT, OBLIVIOUS, STAGED, WHOLE, LayerReport
+from distillguard.evaluation._layer_report import BARE, JOINT, OBLIVIOUS, STAGED, WHOLE
 from distillguard.evaluation._presets import AttackSpec
 
 
@@ -284,25 +284,3 @@ def test_what_attacks_a_part_is_told_what_attacks_the_whole(monkeypatch):
     assert points[0, 0] > 0.5
     nobody = _Trial(trial.whole, trial.inputs[:0], trial.labels[:0], SETTINGS, "quick", 1)
     assert [len(each) for each in nobody.attacked(trial.whole)] == [0, 0]
-
-
-def test_a_report_prints_a_row_for_each_attack():
-    fooled = {BARE: [1, 1, 1, 0], "A": [1, 0, 0, 0], JOINT: [1, 1, 0, 0], WHOLE: [1, 1, 0, 0]}
-    report = LayerReport(
-        parts=("A",), n_examples=8, clean_accuracy=0.5, clean_rejected=0.25, stopped={},
-        fooled={name: np.array(each, bool) for name, each in fooled.items()}, clean={},
-        passes={BARE: 12.4, "A": 3.0, JOINT: 7.6}, norm="l2", epsilon=0.5, seed=0,
-    )  # fmt: skip
-    rows = report._rows
-    assert [(name, share, passes) for name, share, _, passes in rows] == [
-        (BARE, "75.0 %", "12"),
-        ("A", "25.0 %", "3"),
-        ("joint, on the rest", "50.0 %", "8"),
-        (WHOLE, "50.0 %", ""),
-    ]
-    # Wilson's interval of 3 of 4, worked out by hand.
-    assert rows[0][2] == "[30.1, 95.4]"
-    assert "25.0 % robust accuracy within l2 0.5, clean accuracy 50.0 %" in str(report)
-    assert "with 25.0 % rejected" in str(report)
-    assert "66.7 % passes all layers" in str(report)
-    assert "would let 33.3 % pass (ratio 2, 95 % interval" in str(report)

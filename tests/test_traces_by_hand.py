@@ -1,10 +1,11 @@
-"""Traces, loss surfaces and bins on a line, where every figure is known by hand."""
+"""Traces, loss surfaces, bins and tables of layers, where every figure is known by hand."""
 
 import numpy as np
 import pytest
 import torch
 
 from distillguard.evaluation import AttackTrace, Histogram
+from distillguard.evaluation._layer_report import BARE, JOINT, WHOLE, LayerReport
 from distillguard.evaluation._loss_surface import LossSurface, measured
 from test_curves_by_hand import INF, NAN, Line, X, Y
 
@@ -97,3 +98,25 @@ def test_bins_print_with_their_ends_and_shares():
         ("0.25 to 1", "3", "75.0 %", "[30.1, 95.4]"),
     ]
     assert repr(bars) == "Histogram(a share, 2 bins from 0 to 1, 4 examples)"
+
+
+def test_a_report_prints_a_row_for_each_attack():
+    fooled = {BARE: [1, 1, 1, 0], "A": [1, 0, 0, 0], JOINT: [1, 1, 0, 0], WHOLE: [1, 1, 0, 0]}
+    report = LayerReport(
+        parts=("A",), n_examples=8, clean_accuracy=0.5, clean_rejected=0.25, stopped={},
+        fooled={name: np.array(each, bool) for name, each in fooled.items()}, clean={},
+        passes={BARE: 12.4, "A": 3.0, JOINT: 7.6}, norm="l2", epsilon=0.5, seed=0,
+    )  # fmt: skip
+    rows = report._rows
+    assert [(name, share, passes) for name, share, _, passes in rows] == [
+        (BARE, "75.0 %", "12"),
+        ("A", "25.0 %", "3"),
+        ("joint, on the rest", "50.0 %", "8"),
+        (WHOLE, "50.0 %", ""),
+    ]
+    # Wilson's interval of 3 of 4, worked out by hand.
+    assert rows[0][2] == "[30.1, 95.4]"
+    assert "25.0 % robust accuracy within l2 0.5, clean accuracy 50.0 %" in str(report)
+    assert "with 25.0 % rejected" in str(report)
+    assert "66.7 % passes all layers" in str(report)
+    assert "would let 33.3 % pass (ratio 2, 95 % interval" in str(report)
