@@ -52,6 +52,15 @@ def test_a_trace_of_nothing_stands():
     assert trace.distance[1, 0] == 0
 
 
+def test_a_trace_keeps_no_graph():
+    inputs = X.clone().requires_grad_()
+    trace = AttackTrace(inputs, Y)
+    points = 0.5 + inputs
+    trace(torch.arange(4), points, torch.cat([points, -points], dim=1))
+    assert trace.distance[:, 0].tolist() == [0.5] * 4
+    assert trace.margin[:, 0] == pytest.approx((-2 * points[:, 0]).tolist())
+
+
 @pytest.mark.parametrize("at", [0.5, 0.25])
 def test_a_surface_is_that_of_a_line_along_its_gradient(at):
     model = Line(at).train()
