@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from distillguard.evaluation import AttackTrace, Histogram
+from distillguard.evaluation._histograms import GRADIENT_EDGES
 from distillguard.evaluation._layer_report import BARE, JOINT, WHOLE, LayerReport
 from distillguard.evaluation._loss_surface import LossSurface, measured
 from test_curves_by_hand import INF, NAN, Line, X, Y
@@ -52,6 +53,15 @@ def test_a_trace_of_nothing_stands():
     assert trace.distance[1, 0] == 0
 
 
+@pytest.mark.parametrize(("beyond", "first"), [(9e-6, 1), (1.1e-5, INF)])
+def test_a_distance_is_within_the_budget_up_to_rounding(beyond, first):
+    inputs = torch.full((1, 1), 0.25, dtype=torch.float64)
+    trace = AttackTrace(inputs, Y[:1], epsilon=0.5)
+    points = inputs + 0.5 * (1 + beyond)
+    trace(torch.arange(1), points, torch.cat([-points, points], dim=1))
+    assert trace.first_success.tolist() == [first]
+
+
 def test_a_trace_keeps_no_graph():
     inputs = X.clone().requires_grad_()
     trace = AttackTrace(inputs, Y)
@@ -97,6 +107,32 @@ def test_where_the_margin_has_no_slope_both_directions_are_random():
     along, across = 0.25 * (2.0 * draws - 1)
     rows = [torch.cat([sign * across - along, sign * across + along]) for sign in (-1, 1)]
     torch.testing.assert_close(torch.cat(asked[1:]), 0.5 + torch.cat(rows))
+
+
+def test_bins_of_gradients_are_those_of_the_paper():
+    # A factor of 10^5 apart from 10^-40 on, then 10^-3 and 1.
+    expected = [0, *(float(f"1e-{n}") for n in range(40, 4, -5)), 1e-3, 1]
+    assert list(GRADIENT_EDGES) == expected
+
+
+def test_the_tallest_bar_stands_first_and_what_passes_all_in_another_colour():
+    from matplotlib import colors, pyplot
+
+    report = LayerReport(
+        parts=("A", "B"), n_examples=9, clean_accuracy=1.0, clean_rejected=0.0,
+        fooled={BARE: np.ones(9, bool)}, stopped={("A",): 3, (): 5, ("A", "B"): 1}, clean={},
+        passes={}, norm="l2", epsilon=0.5, seed=0,
+    )  # fmt: skip
+    ax = report.plot(pyplot.figure().subplots())
+    bars = ax.patches[:3]
+    assert [bar.get_height() for bar in bars] == [5, 3, 1]
+    shown = [colors.to_hex(bar.get_facecolor()) for bar in bars]
+    assert shown == [colors.to_hex(each) for each in ("C3", "C0", "C0")]
+    # Below the line a row for each part, an eighth of the tallest bar apart.
+    assert ax.get_yticks().tolist() == [-5 / 8, -10 / 8]
+    dots = [line.get_ydata() for line in ax.lines[:3]]
+    assert [list(each) for each in dots] == [[], [-5 / 8], [-5 / 8, -10 / 8]]
+    pyplot.close("all")
 
 
 def test_bins_print_with_their_ends_and_shares():
