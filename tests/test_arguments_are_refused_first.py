@@ -129,7 +129,7 @@ EDGE = {"batch_size": 1, "chunk_size": 1, "draws": 1, "random_state": 0, "bins":
 ASKING = [
     (evaluated, "norm epsilon bounds batch_size chunk_size draws random_state diagnosis adapt "
      "precision keep_examples"),
-    (by_layers, "norm epsilon bounds draws"),
+    (by_layers, "norm epsilon bounds batch_size draws random_state"),
     (transferred, "norm epsilon bounds batch_size random_state"),
     (curve, "norm epsilons bounds batch_size random_state"),
     (gradients, "temperature edges batch_size random_state"),
@@ -151,7 +151,7 @@ def test_what_is_out_of_its_range_is_refused_before_the_model_is_asked(ask, name
 
 @pytest.mark.parametrize(
     ("ask", "name"),
-    [*(case for case in CASES if case[1] in EDGE), (by_layers, "batch_size")],
+    [case for case in CASES if case[1] in EDGE],
     ids=lambda each: getattr(each, "__name__", each),
 )
 def test_the_least_number_that_means_something_is_taken(ask, name):

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from .._modes import borrowed, dtype_of
 from .._random import draw_seed
 from .._typing import Bounds, Distance
-from .._validation import DISTANCES, check_at_least, check_choice, check_epsilon, check_norm
+from .._validation import (
+    DISTANCES,
+    check_at_least,
+    check_choice,
+    check_epsilon,
+    check_norm,
+    check_random_state,
+)
 from ..adaptive._averaged import averaged
 from ._evaluate import evaluate
 from ._judge import ThreatModel
@@ -70,7 +77,7 @@ def evaluate_layers(
         Norm of the threat model.
     epsilon : float
         Its radius, in the units of ``X``; in l0 a whole number.
-    attacks : {"standard", "quick"}, default="standard"
+    attacks : {"standard", "quick", "autoattack"}, default="standard"
         The preset of :func:`~distillguard.evaluate` on the bare classifier and on each part; the
         strongest of its attacks run on the whole.
     draws : int, default=1
@@ -129,6 +136,8 @@ def evaluate_layers(
     check_norm(norm, DISTANCES)
     check_epsilon(epsilon, norm)
     check_at_least("draws", draws, 1)
+    check_at_least("batch_size", batch_size, 1)
+    check_random_state(random_state)
     settings: dict[str, Any] = {
         "norm": norm,
         "epsilon": epsilon,
