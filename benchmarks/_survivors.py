@@ -12,7 +12,12 @@ survivors here give way to the new ones.
 
 # ruff: noqa: E501 - the names of faults and of tests are as long as they are
 
-SAMPLES = {0: "mutants-by-rule", 1: "mutants-by-rule-1", 2: "mutants-by-rule-2"}
+SAMPLES = {
+    0: "mutants-by-rule",
+    1: "mutants-by-rule-1",
+    2: "mutants-by-rule-2",
+    3: "mutants-by-rule-3",
+}
 """Names of the committed results, by the seed of the sample."""
 
 SETTLED: dict[str, tuple[str, str]] = {
@@ -735,6 +740,54 @@ SETTLED: dict[str, tuple[str, str]] = {
     "testing/_slopes.py ways: bound: logits.abs() -> logits": (
         "test",
         "tests/test_testing_models.py::test_a_constant_on_all_logits_makes_no_stairs_of_a_sound_network",
+    ),
+    "_cli/_demo.py top: constant: 1500 -> 3000": (
+        "equivalent",
+        "how many images the short demo trains on, which nobody is promised",
+    ),
+    "attacks/_box_projection.py greedy_step: reduction: zeros_like -> ones_like": (
+        "equivalent",
+        "every value is written over: the order is a permutation of all places",
+    ),
+    "attacks/_checks.py sounded: branches: state == 1, highest, x -> state == 1, x, highest": (
+        "equivalent",
+        "three states are drawn evenly, and which number stands for which means nothing",
+    ),
+    "attacks/carlini_wagner/_l0.py top: constant: 0.999 -> 1.998": (
+        "test",
+        "tests/test_carlini_wagner.py::test_l0_descends_for_three_fifths_of_the_steps_from_sigma_zeros_threshold",
+    ),
+    "attacks/carlini_wagner/_published.py ShrinkingConstraint.step: comparison: < -> <=": (
+        "equivalent",
+        "of two successes at the same distance either may be returned",
+    ),
+    "evaluation/_entries.py _title: ending: return attack -> pass": (
+        "equivalent",
+        "a preset's entry is replaced by its attacks, and nobody reads the entry's name",
+    ),
+    "evaluation/diagnosis/_probes.py top: constant: 100 -> 50": (
+        "test",
+        "tests/test_probes_by_hand.py::test_a_search_is_made_where_the_callers_has_not_looked",
+    ),
+    "evaluation/diagnosis/_probes.py blind: sign: -1 -> 1": (
+        "test",
+        "tests/test_probes_by_hand.py::test_a_flat_cross_entropy_is_tried_within_twice_the_radius_and_not_the_range",
+    ),
+    "persistence/_folder.py _read_weights: constant: 256 -> 128": (
+        "equivalent",
+        "still more than a header takes for a tensor; the allowance only bounds what is read",
+    ),
+    "scaling_laws/_lower_envelope.py lower_envelope: comparison: < -> <= (3)": (
+        "test",
+        "tests/test_scaling_by_hand.py::test_a_loss_that_stands_still_adds_no_points_to_an_envelope",
+    ),
+    "testing/_points.py finite_on_plateaus.Flat.forward: arithmetic: + -> -": (
+        "test",
+        "tests/test_testing_attacks.py::test_a_broken_promise_is_named_and_no_other",
+    ),
+    "training/_checkpoints.py _loaded: keyword: , weights_only=True -> nothing": (
+        "equivalent",
+        "what torch.load does by itself in every version that is supported; said for the reader",
     ),
 }
 """By the fault's name: ("test", which one), ("equivalent", why) or ("gone", how)."""

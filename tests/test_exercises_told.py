@@ -5,6 +5,7 @@ references and questions alike.
 """
 
 import copy
+import dataclasses
 import inspect
 import math
 import re
@@ -525,6 +526,13 @@ def test_the_checkers_networks_and_points_are_the_same_for_everybody():
     assert not torch.equal(inputs, points(5, seed=2))
     assert (inputs.shape, network(n_inputs=2, n_classes=5)(points(3, 2)).shape) == ((5, 4), (3, 5))
     assert 0 <= inputs.min() < 0.2 < 0.8 < inputs.max() < 1
+
+
+def test_a_statement_is_one_paragraph_however_it_is_written():
+    for task in TASKS.values():
+        assert task.statement == re.sub(r"\s+", " ", task.statement).strip()
+    broken = dataclasses.replace(TASKS["margin"], statement="  Add\n    one,\ttwo. ")
+    assert broken.statement == "Add one, two."
 
 
 def test_a_result_is_printed_word_by_word():

@@ -32,6 +32,7 @@ from distillguard.scaling_laws._fitting import (
     _unidentified,
     accuracy_line,
 )
+from distillguard.scaling_laws._lower_envelope import lower_envelope
 from distillguard.scaling_laws._parametric import _ParametricForm
 from distillguard.scaling_laws._quality import _QualityForm
 from distillguard.scaling_laws._runs import read_runs
@@ -359,6 +360,19 @@ def test_rows_of_one_name_are_a_curve_and_those_of_one_size_without_names(named)
     slope, at = np.polyfit(np.log(flops[improves]), np.log(lowest[improves]), 1)
     law = EnvelopeLaw.fit(runs, flops_factor=1.0, n_bootstrap=0).law
     assert (law.loss_exponent, law.loss_coefficient) == pytest.approx((-slope, math.exp(at)))
+
+
+def test_a_loss_that_stands_still_adds_no_points_to_an_envelope():
+    curve = {
+        "parameters": [1.0] * 4,
+        "data": [1.0, 10.0, 100.0, 1000.0],
+        "loss": [3.0, 2.0, 2.0, 2.0],
+    }
+    envelope = lower_envelope(read_runs(curve), np.zeros(4), 1.0)
+    # A grid of 1,000 over three decades: 333 of its steps lie in the first, where the loss falls.
+    assert len(envelope.log_flops) == 334
+    assert envelope.log_flops.max() == pytest.approx(math.log(10), abs=math.log(1000) / 999)
+    assert np.exp(envelope.values[0]).min() == 2
 
 
 @pytest.mark.parametrize("last", [9.0, 4.0, 3.99])

@@ -69,6 +69,11 @@ def divides(model, inputs, labels):
     return (inputs + EPSILON * sign).clamp(0, 1).detach()
 
 
+def divides_where_right(model, inputs, labels):
+    right = (model(inputs).argmax(dim=1) == labels).view(-1, 1, 1, 1)
+    return torch.where(right, divides(model, inputs, labels), inputs)
+
+
 def on_the_edge(model, inputs, labels):
     """The nearest point that is past the boundary, in float32, by nothing but rounding."""
     near, far = inputs, attacks.deepfool(model, inputs, labels)
@@ -110,6 +115,7 @@ FAULTS = {
     "budget": (around(rounds_up), BUDGET, "budget"),
     "batch": (around(by_the_batch), BUDGET, "batch-independence"),
     "0 / 0": (divides, BUDGET, {"zero-gradient", "model-kept"}),
+    "0 / 0 where right": (divides_where_right, BUDGET, {"zero-gradient", "model-kept"}),
     "failures": (drifts, DISTANCE, "failures-unchanged"),
     "judged by rounding": (on_the_edge, DISTANCE, {"judged-alone", "model-kept"}),
     "grad mode": (needs_grad, BUDGET, "no-grad"),
