@@ -20,8 +20,8 @@ MINIMUM_DISTANCE = {
     "fmn-linf": partial(attacks.fmn, norm="linf"),
     "deepfool-l2": partial(attacks.deepfool, norm="l2"),
     "deepfool-linf": partial(attacks.deepfool, norm="linf"),
-    "fab-l2": partial(attacks.fab_targeted, norm="l2", random_state=0),
-    "fab-linf": partial(attacks.fab_targeted, norm="linf", random_state=0),
+    "fab-l2": partial(attacks.fab_targeted, norm="l2", n_targets=3, random_state=0),
+    "fab-linf": partial(attacks.fab_targeted, norm="linf", n_targets=3, random_state=0),
 }
 HALF = (torch.bfloat16, torch.float16)
 

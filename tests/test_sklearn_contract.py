@@ -46,7 +46,8 @@ def test_the_baseline_is_held_to_the_same_checks(estimator, check):
 
 
 @parametrize_with_checks(
-    [AdversarialTrainer(steps=2), RobustDistiller(steps=2)], expected_failed_checks=known
+    [AdversarialTrainer(max_epochs=15, steps=2), RobustDistiller(max_epochs=15, steps=2)],
+    expected_failed_checks=known,
 )
 def test_robust_training_is_held_to_the_same_checks(estimator, check):
     check(estimator)
