@@ -6,6 +6,7 @@ On the meta device tensors hold no values: one that got there by default raises,
 import ast
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -389,6 +390,19 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path):
 @pytest.mark.parametrize("name", DATA)
 def test_data_of_any_kind_are_learned_from(name):
     changes_nothing(lambda: UndefendedClassifier(**BRIEF).fit(*DATA[name]).model_)
+
+
+def test_a_default_device_that_was_taken_back_changes_nothing():
+    def call():
+        return learned(UndefendedClassifier(**BRIEF).fit(X, Y))
+
+    def afterwards():
+        torch.set_default_device("meta")
+        torch.set_default_device(None)
+        return seeded(call)
+
+    with ThreadPoolExecutor(1) as thread:  # each thread has a default device of its own
+        assert told(thread.submit(afterwards).result()) == told(seeded(call))
 
 
 def test_other_examples_are_learned_from():

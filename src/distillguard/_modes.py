@@ -58,10 +58,18 @@ def one_thread_after_fork() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def cpu_by_default() -> bool:
+    """Whether tensors are made on the CPU where no device is named.
+
+    ``torch.get_default_device`` of PyTorch 2.6 knows nothing of ``with torch.device(...)``, and
+    fails after ``torch.set_default_device(None)``.
+    """
+    return torch.empty(0, device=None).device.type == "cpu"
+
+
 def on_cpu() -> AbstractContextManager[Any]:
     """Make tensors on the CPU inside, where the caller has set another default device."""
-    there = torch.get_default_device().type == "cpu"
-    return nullcontext() if there else torch.device("cpu")
+    return nullcontext() if cpu_by_default() else torch.device("cpu")
 
 
 @contextmanager

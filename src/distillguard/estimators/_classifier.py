@@ -16,7 +16,13 @@ from .. import functional
 from .._copies import computed_tensors_copied, copied, want_gradients_alike
 from .._data import Examples, Spec, examples
 from .._data._batch import PREDICTION_BATCH, Source
-from .._modes import borrowed, for_training, isolated_random_state, one_at_a_time
+from .._modes import (
+    borrowed,
+    cpu_by_default,
+    for_training,
+    isolated_random_state,
+    one_at_a_time,
+)
 from .._processes import joined as processes
 from .._typing import NetworkFactory
 from ..exceptions import DivergenceError
@@ -368,7 +374,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             extra = self._EXTRA_COLUMNS.get(attribute, 0)
             builder = self._default_module if module is None else module
             network = built(parameter, builder, run.input_shape, len(run.classes) + extra)
-            if torch.get_default_device().type != "cpu":
+            if not cpu_by_default():
                 # What it makes while it computes lies there as well: move it before it is asked.
                 network.to(run.runtime.device)
             width = logits_of(network, run.inputs, parameter).shape[1]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._files import hash_of, write_atomically
 from .._json import COUNT, SIZE, TEXT, Schema, json_from, mapping_to, object_with, or_null
+from .._modes import on_cpu
 from ..exceptions import SaveError
 from ._entries import RESERVED
 from ._judge import Verdict
@@ -102,7 +103,7 @@ def read(path: Path) -> tuple[Content, Tensors]:
 def _read(path: Path) -> tuple[Content, Tensors]:
     from safetensors import safe_open
 
-    with safe_open(path, framework="pt") as file:
+    with on_cpu(), safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         content = json_from(metadata["state"])
         _check_format(content, path)
