@@ -151,7 +151,7 @@ def test_a_loaded_estimator_fits_as_the_saved_one_does(table, saved, fitted):
 
 
 class Tied(nn.Module):
-    """Shared weights, a buffer, batch statistics: what a state dict can hold."""
+    """Shared weights, buffers, one of them empty, batch statistics: what a state dict can hold."""
 
     def __init__(self, shape, n_classes):
         super().__init__()
@@ -160,6 +160,7 @@ class Tied(nn.Module):
         self.second = self.first
         self.last = nn.Linear(4, n_classes)
         self.register_buffer("shift", torch.rand(4))
+        self.register_buffer("empty", torch.rand(0, 3))
 
     def forward(self, inputs):
         return self.last(self.second(self.first(self.norm(inputs)).relu() + self.shift))
