@@ -85,7 +85,8 @@ class Counting(Faulty):
 
 
 FAULTS = {
-    "clamp": (Faulty(lambda x: x.clamp(0, 1)), "gradient-at-bounds", "clamp"),
+    # Not Tensor.clamp, whose gradient on a bound is 1 in PyTorch 2.6 and 0 in later versions.
+    "clamp": (Faulty(lambda x: F.hardtanh(x, 0.0, 1.0)), "gradient-at-bounds", "clamp"),
     "tight clamp": (Faulty(lambda x: x.clamp(0.05, 0.95)), "gradient-at-bounds", "clamp"),
     "deaf": (Faulty(deaf), "gradient-at-bounds", "clamp"),
     "ReLU on the input": (nn.Sequential(nn.ReLU(), mlp()), "gradient-at-bounds", "ReLU"),
