@@ -85,7 +85,7 @@ class Counting(Faulty):
 
 
 FAULTS = {
-    # Not Tensor.clamp, whose gradient on a bound is 1 in PyTorch 2.6 and 0 in later versions.
+    # Not Tensor.clamp, whose gradient on a bound is 1 in PyTorch 2.6 and 0 in 2.15.
     "clamp": (Faulty(lambda x: F.hardtanh(x, 0.0, 1.0)), "gradient-at-bounds", "clamp"),
     "tight clamp": (Faulty(lambda x: x.clamp(0.05, 0.95)), "gradient-at-bounds", "clamp"),
     "deaf": (Faulty(deaf), "gradient-at-bounds", "clamp"),
