@@ -173,6 +173,11 @@ def test_transfer_is_counted_where_both_models_were_right():
     # The first model falls on three of its four; the second is wrong on the last from the start.
     assert np.asarray(matrix)[0] == pytest.approx([0.75, 0.75, 0])
     assert np.asarray(matrix)[2] == pytest.approx([0, 0, 2 / 3])
+    assert np.asarray(matrix) is matrix.matrix
+    assert np.asarray(matrix, dtype=np.float32).dtype == np.float32
+    copied = np.array(matrix)
+    copied[:] = 2
+    assert np.nanmax(matrix.matrix) <= 1
 
 
 def test_attacks_that_work_in_place_are_measured_like_those_that_do_not(halfspace, examples):

@@ -67,6 +67,8 @@ class TransferMatrix(Table):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return the matrix, for :func:`numpy.asarray`."""
+        if copy is None:  # np.array understands None from NumPy 2 on
+            return np.asarray(self.matrix, dtype=dtype)
         return np.array(self.matrix, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
