@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import block_array, coo_array, eye_array
+from scipy.sparse import bmat, coo_array, eye
 from torch import nn
 
 Array = NDArray[np.float64]
@@ -146,7 +146,7 @@ class Region:
         if self.norm == "l0":
             return float((np.abs(point - self.x) > ROUNDING).sum())
         n = len(self.x)
-        size, same = np.ones((n, 1)), eye_array(n)
+        size, same = np.ones((n, 1)), eye(n)
         rows = [np.zeros((0, n + 1))]
         slopes, levels = np.eye(n), np.zeros(n)
         bounds: list[Array] = [np.zeros(0)]
@@ -162,7 +162,7 @@ class Region:
         rows.append(np.append(lead @ slopes, 0.0)[None])
         bounds.append(np.array([-(lead @ levels + bias[other] - bias[label])]))
         above = np.concatenate([np.concatenate(bounds), self.x, -self.x])
-        matrix = block_array([[np.vstack(rows)], [block_array([[same, size], [-same, size]])]])
+        matrix = bmat([[np.vstack(rows)], [bmat([[same, size], [-same, size]])]])
         found = milp(
             np.append(np.zeros(n), 1.0),
             constraints=LinearConstraint(matrix.tocsr(), above, np.inf),
@@ -185,7 +185,7 @@ class Region:
         """Let the point differ from ``x`` in as many values as the distance says."""
         n = len(self.x)
         changed = self._add(np.zeros(n), np.ones(n), integer=True)
-        same, unbounded = eye_array(n), np.full(n, np.inf)
+        same, unbounded = eye(n), np.full(n, np.inf)
         up, down = np.diag(1 - self.x), np.diag(self.x)
         self._require({point: same, changed: -up}, -unbounded, self.x)
         self._require({point: same, changed: down}, self.x, unbounded)
@@ -235,7 +235,7 @@ class Region:
     ) -> Any:
         """Ask HiGHS for the least cost, or for any point that meets all demands."""
         widths = [len(low) for low in self.low]
-        matrix = block_array([
+        matrix = bmat([
             [parts.get(i, coo_array((len(low), n))) for i, n in enumerate(widths)]
             for parts, low, _ in rows
         ]) if rows else coo_array((0, sum(widths)))  # fmt: skip
