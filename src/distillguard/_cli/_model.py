@@ -51,7 +51,8 @@ def _from_file(path: Path, device: str | None) -> Any:
     held = set()
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
-            held = {name.partition("/")[2] for name in file.namelist()}
+            # All in one folder, but for torch.export of PyTorch 2.6.
+            held = {name.partition("/")[2] or name for name in file.namelist()}
     if "archive_format" in held or "serialized_exported_program.json" in held:
         return _exported(path, device)
     if "constants.pkl" in held:
