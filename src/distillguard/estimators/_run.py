@@ -278,6 +278,8 @@ def _weighted(
         weights = _check_sample_weight(
             sample_weight, labels, dtype=np.float64, ensure_non_negative=True
         )
+        if not weights.any():
+            raise ValueError("sample_weight must hold at least one non-zero weight, got only zeros")
     if class_weight is not None:
         names = np.asarray(classes)
         by_class = compute_class_weight(class_weight, classes=names, y=names[labels])
