@@ -372,7 +372,7 @@ MISTAKES = {
     ),
     "16 bits": (
         "evaluate nets:build deep --epsilon 0.1",
-        "DATA must have images of 8 bits per channel, got mode I;16 in 'deep/a/0.png'",
+        "DATA must have images of 8 bits per channel, got mode I;16 in 'deep/a/0.tif'",
     ),
     "too few classes": (
         "evaluate nets:build two --epsilon 0.1",
@@ -430,7 +430,7 @@ def mistaken(here):
         if folder not in ("hollow/b", "deep/a"):
             Image.new("RGB", (4, 4)).save(here / folder / "0.png")
     Image.new("RGB", (4, 5)).save(here / "sizes/b/1.png")
-    Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(here / "deep/a/0.png")
+    Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(here / "deep/a/0.tif")
     expected(here).to_json(here / "given.json")
     return here
 
