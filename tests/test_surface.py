@@ -76,7 +76,9 @@ def test_the_oldest_versions_are_the_lower_bounds():
     # `make test-oldest` installs them.
     lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
     pairs = (line.split("==") for line in lines if not line.startswith("#"))
-    assert {name: Version(pin) for name, pin in pairs} == lower_bounds()
+    pins = {name: Version(pin) for name, pin in pairs}
+    del pins["protobuf"]  # no requirement of ours
+    assert pins == lower_bounds()
 
 
 WATCHED = """
