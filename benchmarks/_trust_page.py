@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks._common import RESULTS, load, table
 from benchmarks._survivors import SAMPLES, SETTLED
+from benchmarks.suite import told_of_runs
 
 PAGE = RESULTS.parents[1] / "docs" / "explanation" / "trust.md"
 CONTRACT, MODELS = "tests/test_attacks_contract.py", "tests/test_any_model.py"
@@ -122,7 +123,11 @@ means neither. They are those of a long run: `--kills 1000 --files 10000 --minut
 
 {load}
 
-The figures were measured on {date}, with PyTorch {torch} on {cores} cores.
+These figures were measured on {date}, with PyTorch {torch} on {cores} cores.
+
+## The suite itself
+
+{suite}
 """
 
 
@@ -144,6 +149,7 @@ def page() -> str:
         seconds=samples[0]["limit"],
         faults=table(rows, ["fault", "trials", "right", "refused", "lost"]),
         load=told_of_load(found["load"]),
+        suite=told_of_runs(load("suite")["runs"]),
         date=found["date"],
         torch=found["versions"]["torch"],
         cores=found["cores"],

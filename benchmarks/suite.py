@@ -5,6 +5,7 @@
 Every run is added to the results: when and of which commit it was, the tests that failed, and the
 processor time of all processes together, with the tests that took longest. A run takes ten minutes
 with two processes on two idle cores; beside other jobs, processor time is more than it need be.
+``python -m benchmarks._trust_page`` then writes the page that tells of it.
 """
 
 import argparse
@@ -31,10 +32,10 @@ SLOWEST = 15
 REASONS = {
     "test_two_processes_train_the_network_that_one_trains": "three processes train ten networks",
     "test_a_group_that_the_user_started_without_torchrun": "three processes train a network",
-    "test_two_processes_adapt_as_one_does": "three processes evaluate with adaptation",
+    "test_two_processes_adapt_as_one_does": "two processes and this one evaluate and adapt",
     "test_all_of_it_runs_writes_pages_and_does_nothing_twice": "all the papers' claims, in small",
-    "test_processes_that_save_to_one_folder": "two processes load and save in turns",
-    "test_a_forked_process_saves": "another process trains and forks",
+    "test_processes_that_save_to_one_folder": "two processes load, and save at once",
+    "test_a_forked_process_saves": "a new process trains, forks and saves",
     "test_nothing_heavy_is_imported_unasked": "a new process for every import",
     "test_examples_on_documentation_pages_run": "the pages' own code, at its own size",
     "test_code_on_how_to_pages_runs": "the pages' own code, at its own size",
@@ -42,7 +43,7 @@ REASONS = {
     "test_the_study_of_four_networks": "an example of the documentation, as it is",
     "test_the_quickstart": "an example of the documentation, as it is",
     "test_the_layers_print": "an example of the documentation, as it is",
-    "test_slices_of_a_plain_network": "twenty whole evaluations",
+    "test_slices_of_a_plain_network": "sixty evaluations with their diagnosis",
     "test_no_socket_is_opened": "a whole fit, evaluation and save under an audit hook",
     "test_three_networks_give_torchs_logits": "the export to ONNX",
     "test_a_million_rows": "a million rows",
@@ -52,9 +53,9 @@ REASONS = {
     "test_a_saturated_softmax_is_attacked_again": "an evaluation with adapted attacks",
     "test_whatever_became_of_its_state_file": "a Hypothesis state machine of evaluations",
     "test_whatever": "a Hypothesis state machine of fits",
-    "test_standard_leaves_far": "two whole evaluations",
-    "test_side_information": "every attack in the contract table, twice",
-    "test_the_import_of_the_exercises": "a new process",
+    "test_standard_leaves_far": "a whole evaluation",
+    "test_side_information": "a search for each image alone",
+    "test_the_import_of_the_exercises": "two new processes",
 }
 """Why a slow test is slow, by the beginning of its name; the first that fits."""
 
@@ -120,7 +121,7 @@ def told_of_runs(runs: list[dict[str, Any]]) -> str:
         cost += f" (all runs: {min(costs):g} to {max(costs):g})"
     return (
         f"`python -m benchmarks.suite` has run the whole suite {times}; "
-        f"{some if failing else none}. The last run, of commit {last['commit']}, passed "
+        f"{some if failing else none}. The last run, on {last['date']}, passed "
         f"{last['passed']} tests in {cost}. Its slowest tests, in processor seconds:\n\n"
         f"{table(rows, list(rows[0]))}"
     )
