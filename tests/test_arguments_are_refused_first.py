@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from distillguard import evaluate
-from distillguard.defenses import Detector, LayeredNetwork
+from distillguard.defenses import LayeredNetwork
 from distillguard.evaluation import (
     AttackTrace,
     LossSurfaceDisplay,
@@ -22,6 +22,7 @@ from distillguard.evaluation._judge import ThreatModel
 from distillguard.evaluation._loss_surface import measured
 from distillguard.evaluation._presets import preset
 from distillguard.exceptions import NoGradientError
+from test_layer_by_layer import Line, Second
 
 X, Y = torch.full((3, 2), 0.25), torch.zeros(3, dtype=torch.int64)
 
@@ -31,21 +32,6 @@ class Silent(nn.Module):
 
     def forward(self, inputs):
         raise AssertionError("asked")
-
-
-class Plane(nn.Module):
-    """Class 1 where the first value is above a half."""
-
-    def forward(self, inputs):
-        lead = inputs[:, 0] - 0.5
-        return torch.stack([-lead, lead], dim=1)
-
-
-class Second(Detector):
-    """As suspicious as the second value is large."""
-
-    def score(self, model, inputs):
-        return inputs[:, 1]
 
 
 def guard(network):
@@ -155,7 +141,7 @@ def test_what_is_out_of_its_range_is_refused_before_the_model_is_asked(ask, name
     ids=lambda each: getattr(each, "__name__", each),
 )
 def test_the_least_number_that_means_something_is_taken(ask, name):
-    assert ask(Plane(), **{name: EDGE[name]}) is not None
+    assert ask(Line(), **{name: EDGE[name]}) is not None
 
 
 @pytest.mark.parametrize("ask", [ask for ask, name in CASES if name == "bounds"])
@@ -195,7 +181,7 @@ def test_a_surface_is_one_of_a_single_example():
         measured(Silent(), X[:2], Y[:2], **told)
 
 
-class Thrice(Plane):
+class Thrice(Line):
     """Three answers to any number of inputs, or one of a single column."""
 
     def __init__(self, shape):
@@ -226,15 +212,15 @@ def test_what_are_no_logits_is_refused(ask):
 def test_numbers_that_are_no_logits_are_refused(ask, change, got):
     name = r"models\['<lambda>'\]" if ask is transferred else "model"
     with pytest.raises(ValueError, match=f"^{name} must return {got}"):
-        ask(lambda inputs: change(Plane()(inputs)))
+        ask(lambda inputs: change(Line()(inputs)))
 
 
 @pytest.mark.parametrize("ask", [gradients, surface])
 def test_a_model_without_a_gradient_is_told_by_its_graph(ask):
     with pytest.raises(NoGradientError, match=r"^model must be differentiable"):
-        ask(lambda inputs: Plane()(inputs).detach())
+        ask(lambda inputs: Line()(inputs).detach())
     with pytest.raises(NoGradientError):  # a graph that does not lead to the inputs
-        ask(lambda inputs: Plane()(inputs).detach() + torch.zeros(2, requires_grad=True))
+        ask(lambda inputs: Line()(inputs).detach() + torch.zeros(2, requires_grad=True))
 
 
 @pytest.mark.parametrize(
@@ -250,6 +236,6 @@ def test_a_label_beyond_the_last_column_is_refused(ask, label):
         told = {"minimum_distance": unmoved}
     elif ask is measured:
         told = {"radius": 0.1, "n_steps": 2, "bounds": (0.0, 1.0), "random_state": 0}
-    model = [Plane()] if ask is transfer_matrix else Plane()
+    model = [Line()] if ask is transfer_matrix else Line()
     with pytest.raises(ValueError, match=r"^y must be classes from 0 to 1"):
         ask(model, *given, **told)
