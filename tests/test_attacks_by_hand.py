@@ -14,6 +14,7 @@ from distillguard.attacks._jsma import best_pair
 from distillguard.attacks._targets import TargetChoice
 from distillguard.attacks._windows import Window, bumps, sides
 from distillguard.functional import margin_loss
+from test_square import half_bump
 
 
 def inputs_of(n: int, *shape: int, seed: int = 0) -> Tensor:
@@ -102,17 +103,6 @@ def test_sigma_zero_agrees_with_the_algorithm_in_plain_loops(tangled, norm, targ
 
 
 # Square.
-
-
-def half_bump(rows: int, columns: int) -> Tensor:
-    """Equation 2 by nested rectangles around the middle, each adding the next 1 / k^2."""
-    total = torch.zeros(rows, columns, dtype=torch.float64)
-    top, left = rows // 2, columns // 2
-    for k in range(1, max(rows, columns) // 2 + 2):
-        grown = torch.zeros_like(total)
-        grown[max(top - k + 1, 0) : top + k, max(left - k + 1, 0) : left + k] = 1 / k**2
-        total += grown
-    return total / total.norm()
 
 
 def bump_of(height: int, width: int, sideways: bool) -> Tensor:

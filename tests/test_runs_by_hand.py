@@ -19,20 +19,8 @@ from distillguard import (
 from distillguard.estimators import _extended
 from distillguard.estimators._onnx import _check_same
 from distillguard.estimators._run import TrainingRun, training_data
-from distillguard.estimators._settings import TrainingSettings
 from distillguard.networks import Rejecting
-
-GIVEN = {
-    "max_epochs": 3, "batch_size": 8, "optimizer": "adam", "learning_rate": 0.1,
-    "lr_scheduler": None, "early_stopping": False, "validation_fraction": 0.1, "patience": 2,
-    "gradient_clip": None, "weight_averaging": None, "class_weight": None, "callbacks": (),
-    "checkpoint_dir": None, "device": "cpu", "precision": "32-true", "compile": False,
-    "warm_start": False, "random_state": 0, "verbose": False,
-}  # fmt: skip
-
-
-def settings(**more):
-    return TrainingSettings.of(GIVEN | more)
+from test_estimators_by_hand import GIVEN, settings
 
 
 def run_of(source=None, validation=None, **more):
