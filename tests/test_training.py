@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 from torch.nn.utils import prune
 
@@ -390,3 +391,17 @@ def test_fabrics_log_and_warnings_are_silent_while_it_is_set_up():
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+def test_callbacks_that_other_packages_give_fabric_stay_out(tmp_path, monkeypatch):
+    described = tmp_path / "meddler-1.0.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Name: meddler\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text(
+        "[lightning_fabric.callbacks_factory]\nmeddler = meddler:callbacks\n"
+    )
+    (tmp_path / "meddler.py").write_text("raise RuntimeError('loaded')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError, match="loaded"):
+        Fabric(accelerator="cpu")
+    Runtime("cpu", "32-true")

@@ -19,11 +19,19 @@ if _before is None:
     os.environ.pop(_NVML, None)
 
 
+class _Alone(Fabric):
+    """Fabric without the callbacks of installed packages, for which it reads what all declare."""
+
+    @staticmethod
+    def _configure_callbacks(callbacks: Any) -> list[Any]:
+        return []
+
+
 def launched(
     accelerator: str, devices: int | list[int], precision: Any, processes: Processes
 ) -> Fabric:
     """Return Fabric on these devices, in the process group that there is."""
-    fabric = Fabric(
+    fabric = _Alone(
         accelerator=accelerator, devices=devices, precision=precision, **_strategy(processes)
     )
     fabric.launch()
