@@ -288,7 +288,7 @@ def test_a_saturated_softmax_is_attacked_again_only_where_no_attack_climbed_the_
     saturated = nn.Sequential(network, Hundredfold(), Hundredfold())
     pgd = {"PGD": partial(attacks.pgd, loss=loss, steps=10)}
     settings = SETTINGS | {"attacks": pgd, "epsilon": 0.05, "diagnosis": "full", "adapt": True}
-    report = evaluate(saturated, *data, **settings)
+    report = evaluate(saturated, *(part[:25] for part in data), **settings)
     assert {"saturated-softmax", "zero-gradients"} <= {each.code for each in report.findings}
     assert 0 < report.quoted_accuracy < 1
     names = [row.name for row in report.adaptation.attacks]

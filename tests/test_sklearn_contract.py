@@ -46,7 +46,7 @@ def test_the_baseline_is_held_to_the_same_checks(estimator, check):
 
 
 @parametrize_with_checks(
-    [AdversarialTrainer(max_epochs=15, steps=2), RobustDistiller(max_epochs=15, steps=2)],
+    [AdversarialTrainer(max_epochs=15, steps=1), RobustDistiller(max_epochs=15, steps=1)],
     expected_failed_checks=known,
 )
 def test_robust_training_is_held_to_the_same_checks(estimator, check):

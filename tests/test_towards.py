@@ -70,7 +70,7 @@ def test_sums_of_exponentials_fall_along_their_logarithms(train, data):
 
 
 def test_answers_below_zero_have_no_logarithms(train, data):
-    model = Radial(*(part[:500] for part in train))
+    model = Radial(*(part[:200] for part in train))
     below = nn.Sequential(model, Less())
     report = evaluate(below, *data, epsilon=0.2, adapt=True, **SETTINGS)
     assert report.adaptation.remedies
@@ -128,7 +128,7 @@ def test_a_random_model_is_not_searched(neighbours, data):
     """Each question costs many draws, and of many answers one fools by chance."""
     report = evaluate(
         lambda x: neighbours(x + 0.3 * torch.randn_like(x)),
-        *data,
+        *(part[:25] for part in data),
         epsilon=0.1,
         adapt=True,
         **SETTINGS,
