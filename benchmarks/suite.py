@@ -43,7 +43,7 @@ REASONS = {
     "test_the_study_of_four_networks": "an example of the documentation, as it is",
     "test_the_quickstart": "an example of the documentation, as it is",
     "test_the_layers_print": "an example of the documentation, as it is",
-    "test_slices_of_a_plain_network": "sixty evaluations with their diagnosis",
+    "test_slices_of_a_plain_network": "forty evaluations with their diagnosis",
     "test_no_socket_is_opened": "a whole fit, evaluation and save under an audit hook",
     "test_three_networks_give_torchs_logits": "the export to ONNX",
     "test_a_million_rows": "a million rows",
