@@ -67,6 +67,8 @@ REST = {
     "Public names, signatures, defaults and schemas do not change by accident.": (
         "tests/test_surface.py",
     ),
+    "Another process comes to the same bits in fits, attacks and reports: same seed, same machine, "
+    "same number of threads.": ("tests/test_reproducible.py",),
     "Two processes train the same network as one.": ("tests/test_processes.py",),
     "Errors say what to pass instead.": (
         "tests/test_usual_mistakes.py", "tests/test_validation.py",
@@ -90,6 +92,9 @@ commands. `python -m benchmarks._trust_page` writes it.
 ## Promises of training, saves and evaluation
 
 {rest}
+
+On another processor or GPU, with another number of threads (`torch.set_num_threads`) or another
+version of PyTorch, sums are split differently and the last bits may differ.
 
 `HYPOTHESIS_PROFILE=many` runs the property tests and state machines for longer,
 `make test-oldest` runs the tests with the oldest supported versions of the dependencies, and
