@@ -67,6 +67,7 @@ def run(folder: Path) -> dict[str, Any]:
     command += ["--dist", "worksteal", "-p", "no:cacheprovider", "-p", "benchmarks._suite_log"]
     environment = {**os.environ, PLACE: str(log), "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process compiles every file anew
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
