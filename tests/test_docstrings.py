@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import re
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -162,6 +163,7 @@ BLOCKS = [
 @pytest.mark.parametrize("page", BLOCKS, ids=lambda page: page.name)
 def test_code_on_how_to_pages_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
     exec(compile("\n".join(blocks), page.name, "exec"), {"__name__": page.stem})
 
