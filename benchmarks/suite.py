@@ -56,6 +56,10 @@ REASONS = {
     "test_standard_leaves_far": "a whole evaluation",
     "test_side_information": "a search for each image alone",
     "test_the_import_of_the_exercises": "two new processes",
+    "test_draws_make_of_a_random_model": "evaluations of a random network, twenty draws a question",
+    "test_nearest_neighbours_fall": "an evaluation that searches towards other examples",
+    "test_evaluations_come_to_the_same": "two whole evaluations",
+    "test_another_process_comes_to": "a new process fits, attacks and evaluates as this one does",
 }
 """Why a slow test is slow, by the beginning of its name; the first that fits."""
 
