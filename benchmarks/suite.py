@@ -3,8 +3,9 @@
     python -m benchmarks.suite [--runs 1]
 
 Every run is added to the results: when and of which commit it was, the tests that failed, and the
-processor time of all processes together, with the tests that took longest. A run takes ten minutes
-with two processes on two idle cores; beside other jobs, processor time is more than it need be.
+processor time of all processes together, with the tests that took longest. A run takes 7 to 8
+minutes with two processes on two idle cores; beside other jobs, processor time is more than it need
+be.
 ``python -m benchmarks._trust_page`` then writes the page that tells of it.
 """
 
@@ -36,7 +37,7 @@ REASONS = {
     "test_all_of_it_runs_writes_pages_and_does_nothing_twice": "all the papers' claims, in small",
     "test_processes_that_save_to_one_folder": "two processes load, and save at once",
     "test_a_forked_process_saves": "a new process trains, forks and saves",
-    "test_nothing_heavy_is_imported_unasked": "a new process for every import",
+    "test_nothing_heavy_is_imported_unasked": "a new process",
     "test_examples_on_documentation_pages_run": "the pages' own code, at its own size",
     "test_code_on_how_to_pages_runs": "the pages' own code, at its own size",
     "test_the_code_of_a_page": "the pages' own code, at its own size",
