@@ -1,8 +1,11 @@
 """Shared by every test: one thread, a model with a closed-form boundary, examples to attack."""
 
 import os
+import random
+import zlib
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -27,6 +30,27 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hide GPUs from tests not marked ``gpu``: they compare with a processor's figures."""
     if config.getoption("markexpr") != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def seed_by(name: str) -> None:
+    """Seed the global generators by a test's or a fixture's name, whatever ran before it."""
+    seed = zlib.crc32(name.encode())
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest):
+    """Give a fixture the same random numbers, whichever test asks for it first."""
+    seed_by(f"{fixturedef.baseid}::{fixturedef.argname}[{getattr(request, 'param_index', '')}]")
+    return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Give a test the same random numbers, whichever tests ran before it."""
+    seed_by(item.nodeid)
 
 
 def examples_of(

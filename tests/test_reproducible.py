@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import random
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import pytest
 import torch
 
 from distillguard import DefensiveDistiller, ExtendedDistiller, attacks, datasets, evaluate
@@ -44,3 +47,18 @@ def test_another_process_comes_to_the_same_bits(tmp_path):
     expected = digests()
     assert other.stdout.splitlines()[-1] == str(expected)
     assert len(set(expected.values())) == len(expected)
+
+
+@pytest.fixture
+def drawn():
+    return torch.rand(()).item(), random.random()
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_a_test_draws_the_same_whatever_ran_before_it(name, drawn, request):
+    own = torch.rand(()).item(), random.random()
+    file = "tests/test_reproducible.py"
+    for told, place in ((drawn, f"{file}::drawn[0]"), (own, request.node.nodeid)):
+        seed = zlib.crc32(place.encode())
+        first = torch.rand((), generator=torch.Generator().manual_seed(seed)).item()
+        assert told == (first, random.Random(seed).random())

@@ -56,9 +56,12 @@ def test_a_student_is_trained_on_all_answers_once_or_after_each_round(
         return torch.cat([x, 4 * x[:, :1]], dim=1)
 
     X = torch.cat([torch.zeros(290, 2), torch.ones(310, 2)])
+    linear = nn.Linear(2, 3)
+    # The first class is said of zeros, the last of ones: each slope leads into the box.
+    linear.weight.data = torch.tensor([[1.0, 1.0], [0.0, 0.0], [-1.0, -1.0]])
     student = distil_surrogate(
         model, X, augmentation=augmentation, rounds=rounds, reach=0.25, max_epochs=7, batch_size=50,
-        learning_rate=0.125, random_state=3, student=nn.Linear(2, 3),
+        learning_rate=0.125, random_state=3, student=linear,
     )  # fmt: skip
     assert len(planned) == lessons
     assert student.forwards == 600 * (1 + rounds)
