@@ -57,27 +57,20 @@ def sparse_apgd(model, x: Tensor, label: int, key: Tensor, epsilon: float, steps
     """All points asked about, up to where a stage comes to rest, which rounding decides."""
     ends = [math.floor(0.3 * steps), math.floor(0.6 * steps), steps + 1]
     stages = list(zip([0, *ends], ends, (3, 2, 1), strict=False))
-    asked, widest = [], (-math.inf, x)
+    asked = []
     for run in range(runs):
         noise = normal(key, torch.tensor([run]), len(x), torch.float64)[0]
-        number = 0 if run == 0 else 1
         start = x + min(1, 3 * epsilon) * noise
-        if run > 0:
-            start = widest[1] + 0.3 * min(1, 2 * epsilon) * noise
-        support = None
-        step = stages[number][0]
+        support, number, step = None, 0, 0
         while step <= steps:
             begun, ended, multiple = stages[number]
             if step == begun or start is not None:
                 radius = multiple * epsilon
                 current = into_l1_ball(start, x, radius)
                 start, peak, highest, length = None, current, -math.inf, radius
-                first = run == 0 and begun == 0
-                support = 0.15 * len(x) if first else int((current != x).sum())
+                support = 0.15 * len(x) if begun == 0 else int((current != x).sum())
             asked.append(current)
             margin, gradient = slope_at(model, current, label)
-            if multiple == 1 and margin > widest[0]:
-                widest = margin, current
             if margin > highest:
                 peak, highest, steepest = current, margin, gradient
             period = max(int(0.04 * (ended - begun)), 1)

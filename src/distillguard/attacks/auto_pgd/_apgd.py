@@ -47,9 +47,8 @@ def apgd(
     In l1 [2]_ the steps change few coordinates: a third as many as differ at the highest point. A
     run spends 30 % of its steps in the ball of radius :math:`3\varepsilon`, 30 % in that of
     :math:`2\varepsilon` and the others within the budget, each stage from the projection of the
-    last one's highest point. There is no momentum, and :math:`\rho` has no part in it. The first
-    run starts from normal noise, projected; each later one from the best point so far with noise
-    on it, in the ball of radius :math:`2\varepsilon`, so that it takes 70 % of the steps.
+    last one's highest point. There is no momentum, and :math:`\rho` has no part in it. A run
+    starts from normal noise, projected.
 
     Parameters
     ----------

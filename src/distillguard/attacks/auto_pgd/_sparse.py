@@ -1,6 +1,5 @@
 """Auto-PGD in l1, where steps move few coordinates (Croce and Hein 2021, algorithm 1)."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from ..._geometry import lp_norm, per_example
 from ..._l1 import project, steepest_step
 from .._engine import put, select, take
-from ._checkpoints import STAGES, stages
+from ._checkpoints import stages
 from ._machine import APGDState, AutoPGD, unchanged
 
 CHECKED_EVERY = 0.04
@@ -24,9 +23,6 @@ SPARSER = 3.0
 SETTLED = 0.95
 """Share of the moved coordinates below which a peak has lost some."""
 
-STIRRED = 0.3
-"""Width of the noise on the best point so far, from which a later run begins."""
-
 SHORTER, SHORTEST = 1.5, 100.0
 """What a step size is divided by at a checkpoint at least, and the radius at most."""
 
@@ -35,9 +31,8 @@ SHORTER, SHORTEST = 1.5, 100.0
 class SparseAutoPGD(AutoPGD):
     """Auto-PGD in l1 (Croce and Hein 2021, algorithm 1), where steps move few coordinates.
 
-    The first run begins in a ball three times as large, goes on in one twice as large from the
-    projection of what it found there, and ends in that of the budget. The others leave out the
-    first ball.
+    A run begins in a ball three times as large, goes on in one twice as large from the projection
+    of what it found there, and ends in that of the budget.
     """
 
     def keep_widest(self, state: APGDState, logits: Tensor) -> APGDState:
@@ -93,25 +88,20 @@ class SparseAutoPGD(AutoPGD):
         return self.placed(state, first)._replace(support=support)
 
     def start_run(self, state: APGDState) -> APGDState:
-        """Start from normal noise, projected, as the authors' code does; later from the best point.
+        """Start from normal noise, projected, as the authors' code does.
 
         Noise as wide as the box comes down to few coordinates, to others in every run; a point
-        drawn evenly from the ball moves all of them by next to nothing. Later runs put some of
-        it on the best point so far and begin with the second ball.
+        drawn evenly from the ball moves all of them by next to nothing.
         """
         inputs, low, high = box(state)
-        later = state.run > 0
-        begun = torch.where(later, math.floor(STAGES[0] * self.steps), 0)
-        radius = self.radius(begun)
-        share = per_example(torch.where(later, STIRRED, 1.0).to(inputs), inputs)
-        width = share * torch.minimum(high - low, per_example(radius, inputs)).to(inputs)
+        state = state._replace(step=torch.zeros_like(state.step))
+        radius = self.radius(state.step)
+        width = torch.minimum(high - low, per_example(radius, inputs)).to(inputs)
         noise = width * state.examples.sample_normal(state.run)
-        first = project(select(later, state.best, inputs) + noise, inputs, radius, low, high)
+        first = project(inputs + noise, inputs, radius, low, high)
 
         free = state.examples.free.expand_as(inputs).flatten(1).sum(dim=1)
-        support = lp_norm(first - inputs, "l0").to(state.support)
-        support = torch.where(later, support, (FIRST_SUPPORT * free).to(support))
-        return self.placed(state._replace(step=begun), first)._replace(support=support)
+        return self.placed(state, first)._replace(support=(FIRST_SUPPORT * free).to(state.support))
 
     def placed(self, state: APGDState, first: Tensor) -> APGDState:
         """Climb from a first point on, with steps as long as the ball's radius."""
