@@ -142,34 +142,38 @@ def test_autoattack_has_the_budgets_that_its_authors_publish(norm):
 FGSM = "FGSM margin loss=margin judge_last=False"
 BLOCKS = "PGD margin loss=margin steps=20 step_size=0.5 step_decay=True restarts=9"
 STRONG = [
-    "APGD targeted steps=30 n_targets=3 target_order=nearest",
-    "FAB targeted steps=15 n_targets=1 target_order=nearest stop_within=0.25",
+    "APGD targeted steps=30 n_targets=3 target_order=nearest near=0.6",
+    "FAB targeted steps=15 n_targets=1 target_order=nearest stop_within=0.25 near=0.6",
 ]
+RESCALED = "APGD rescaled cross-entropy"
 BUDGETS = {
     ("quick", "linf"): [FGSM, "PGD margin loss=margin steps=10"],
     ("quick", "l0"): ["PGD margin loss=margin steps=20"],
     ("standard", "linf"): [
         FGSM,
         f"{BLOCKS} random_start=blocks",
-        "APGD rescaled cross-entropy loss=rescaled_cross_entropy steps=20",
+        f"{RESCALED} loss=rescaled_cross_entropy steps=20",
         *STRONG,
         "Square queries=100",
     ],
     ("standard", "l2"): [
         FGSM,
         f"{BLOCKS} random_start=blocks",
-        "APGD rescaled cross-entropy loss=rescaled_cross_entropy steps=20",
+        f"{RESCALED} loss=rescaled_cross_entropy steps=20",
         "Carlini-Wagner L2",
         *STRONG,
         "Square queries=100",
     ],
     ("standard", "l1"): [
         FGSM,
-        "APGD margin loss=margin steps=60 restarts=2",
-        "FMN steps=150 stop_within=0.25",
-        "APGD rescaled cross-entropy loss=rescaled_cross_entropy steps=60 restarts=5",
-        "APGD targeted steps=100 n_targets=3",
-        "FAB targeted steps=60 n_targets=1 target_order=nearest stop_within=0.25",
+        "APGD margin loss=margin steps=60",
+        "APGD cross-entropy steps=40 restarts=3",
+        f"{RESCALED} loss=rescaled_cross_entropy steps=40 restarts=10 near=0.4",
+        "APGD targeted steps=40 n_targets=3 near=0.25",
+        "FMN steps=150 stop_within=0.25 near=0.15",
+        "FAB targeted steps=60 n_targets=1 target_order=nearest stop_within=0.25 near=0.15",
+        "APGD cross-entropy, long steps=100 restarts=5 near=0.05",
+        f"{RESCALED}, long loss=rescaled_cross_entropy steps=200 restarts=3 near=0.05",
         "Square queries=100",
     ],
     ("standard", "l0"): [
@@ -189,7 +193,8 @@ def test_the_budgets_of_the_presets_change_only_knowingly(name, norm):
     told = []
     for key, spec in resolve_attacks(name, threat, batch_size=7, random_state=3).items():
         settings = unwrapped(spec.attack)[1].items()
-        told.append(" ".join([key, *(f"{k}={v}" for k, v in settings if k not in common)]))
+        near = [] if spec.near is None else [f"near={spec.near}"]
+        told.append(" ".join([key, *(f"{k}={v}" for k, v in settings if k not in common), *near]))
     assert told == BUDGETS[name, norm]
 
 

@@ -25,6 +25,7 @@ common = importlib.import_module("benchmarks._common")
 robust = importlib.import_module("benchmarks._robust")
 front = importlib.import_module("benchmarks.front_page")
 libraries = importlib.import_module("benchmarks._libraries_page")
+costly = importlib.import_module("benchmarks.near")
 l0 = importlib.import_module("benchmarks.l0")
 sparse = importlib.import_module("benchmarks.sparse")
 targets = importlib.import_module("benchmarks.targets")
@@ -169,10 +170,16 @@ def test_what_far_examples_cost_has_the_figures_of_its_result():
     late = [share for row in rows for _, share in row["late"]]
     standing = sum(row["standing"] for row in rows)
     far = sum(row["far"] * row["standing"] for row in rows) / standing
-    assert f"In l1 (`--l1`), on {len(rows)} networks with {each} images each" in text
-    assert f"fooled {len(late)} images after the margin's" in text
-    assert f"all with at most {100 * max(late):.0f} % of the lead left" in text
-    assert f"of the {standing} images that no attack fooled {100 * far:.0f} % were far" in text
+    missed = sum(row["missed"] for row in rows)
+    assert f"(`--l1`; {len(rows)} networks with {each} images each" in text
+    assert f"they and Square fooled {len(late)} images" in text
+    assert f"{missed} of them had more of its lead left" in text
+    assert f"Of the {standing} images that no attack fooled, {100 * far:.0f} % had" in text
+    assert f"{100 * found['near']:.0f} % or more." in text
+    specs = costly.standard("l1", 0.1).values()
+    shares = [round(100 * spec.near) for spec in specs if spec.near]
+    told = re.findall(r"below (\d+) %", text.partition("the costlier the nearer")[2])[:4]
+    assert [int(share) for share in told] == sorted(set(shares), reverse=True)
 
 
 def test_the_table_in_l1_has_the_figures_of_its_result():

@@ -242,7 +242,9 @@ class _Trial:
         if "APGD targeted" in specs:
             targeted = specs["APGD targeted"].attack
             assert isinstance(targeted, partial)
-            longer = partial(targeted, steps=max(TARGETED_STEPS, targeted.keywords["steps"]))
+            # In l1, more than half of the steps are taken in larger balls.
+            least = 2 * TARGETED_STEPS if threat.norm == "l1" else TARGETED_STEPS
+            longer = partial(targeted, steps=max(least, targeted.keywords["steps"]))
             chosen = {
                 "APGD targeted": AttackSpec(longer, threat.norm),
                 "Square": AttackSpec(specs["Square"].attack, threat.norm, near=BLIND),
