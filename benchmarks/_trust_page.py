@@ -132,6 +132,9 @@ These figures were measured on {date}, with PyTorch {torch} on {cores} cores.
 
 ## The suite itself
 
+Each test and fixture draws random numbers from a seed of its own name, so that it does not matter
+which tests ran before it (`tests/test_reproducible.py`).
+
 {suite}
 """
 
