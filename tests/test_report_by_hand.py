@@ -332,10 +332,8 @@ NOTES = """\
 Each attack ran on the examples that the earlier ones had not fooled. Success is \
 misclassification at any distance; forwards and backwards are per attacked example, seconds for \
 all of them.
-PGD and FAB left out the examples on which the earlier attacks had lowered the lead of the true \
-class, but not below 5 % of the clean lead.
-odd left out the examples on which the earlier attacks had lowered the lead of the true class, \
-but not below 20 % of the clean lead.
+Some attacks left out the examples on which the earlier attacks had lowered the lead of the true \
+class, but not below a share of the clean lead: 5 % for PGD and FAB; 20 % for odd.
 Besides: clean pass 20 forwards 0 backwards 0.1 s, judging 28 forwards 0 backwards 1.0 s.
 Evaluated: Net, shoes, 2026-03-04 05:06 UTC.
 Seed 7; distillguard 0.0.1, Python 3.12.

@@ -60,10 +60,16 @@ def nearer(report: "RobustnessReport") -> list[str]:
     for row in report.attacks:
         if row.near is not None:
             names.setdefault(row.near, []).append(row.name)
+    if not names:
+        return []
+    shares = {f"{100 * near:g} %": " and ".join(told) for near, told in names.items()}
+    who, share, end = "Some attacks", "a share", f": {'; '.join(map(' for '.join, shares.items()))}"
+    if len(shares) == 1:
+        ((share, who),) = shares.items()
+        end = ""
     return [
-        f"{' and '.join(told)} left out the examples on which the earlier attacks had lowered the "
-        f"lead of the true class, but not below {100 * near:g} % of the clean lead."
-        for near, told in names.items()
+        f"{who} left out the examples on which the earlier attacks had lowered the lead of the "
+        f"true class, but not below {share} of the clean lead{end}."
     ]
 
 
