@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
 import torch
 
-from distillguard import UndefendedClassifier, datasets
+from distillguard import UndefendedClassifier, _processes, datasets
 from distillguard._data._batch import Batch
 from distillguard._processes import Processes
 from distillguard.training import BatchLosses, Runtime
@@ -286,3 +287,26 @@ def test_a_group_that_the_user_started_without_torchrun_trains_what_one_process_
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     np.testing.assert_allclose(first, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_threads_that_wait_for_python_finish_before_the_group_is_left(monkeypatch):
+    asked, order = threading.Event(), []
+
+    def drops_tensors():
+        asked.wait()
+        order.append("thread")
+
+    group = _processes.distributed
+    monkeypatch.setattr(group, "is_initialized", lambda: True)
+    monkeypatch.setattr(group, "destroy_process_group", lambda: order.append("destroyed"))
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=drops_tensors)
+    thread.start()
+    try:
+        sys.setswitchinterval(10)  # nobody runs until the main thread waits
+        asked.set()
+        _processes._leave()
+    finally:
+        sys.setswitchinterval(interval)
+    thread.join()
+    assert order == ["thread", "destroyed"]

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,4 +73,8 @@ def joined() -> Processes:
 
 def _leave() -> None:
     if distributed.is_initialized():
+        # In older versions of PyTorch the group's destructor keeps the GIL and waits for gloo's
+        # threads, of which one may need it to drop what the last collective sent: a rare deadlock
+        # (https://github.com/pytorch/pytorch/pull/154976). Here they get it first.
+        time.sleep(0.1)
         distributed.destroy_process_group()
