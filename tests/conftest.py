@@ -26,12 +26,6 @@ settings.register_profile("many", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs from tests not marked ``gpu``: they compare with a processor's figures."""
-    if config.getoption("markexpr") != "gpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-
 def seed_by(name: str) -> None:
     """Seed the global generators by a test's or a fixture's name, whatever ran before it."""
     seed = zlib.crc32(name.encode())
@@ -40,17 +34,27 @@ def seed_by(name: str) -> None:
     torch.manual_seed(seed)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest):
-    """Give a fixture the same random numbers, whichever test asks for it first."""
-    seed_by(f"{fixturedef.baseid}::{fixturedef.argname}[{getattr(request, 'param_index', '')}]")
-    return (yield)
+class Seeded:
+    """Gives tests, docstrings' examples among them, and fixtures random numbers of their own."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest):
+        """Seed by the fixture's name and parameter, whichever test asks for it first."""
+        place = getattr(request, "param_index", "")
+        seed_by(f"{fixturedef.baseid}::{fixturedef.argname}[{place}]")
+        return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        """Seed by the test's name, whichever tests ran before it."""
+        seed_by(item.nodeid)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> None:
-    """Give a test the same random numbers, whichever tests ran before it."""
-    seed_by(item.nodeid)
+def pytest_configure(config: pytest.Config) -> None:
+    """Seed every test, and hide GPUs from those not marked ``gpu``: they expect a CPU's figures."""
+    config.pluginmanager.register(Seeded())
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def examples_of(

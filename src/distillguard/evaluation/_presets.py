@@ -128,7 +128,7 @@ def _standard(
         chosen["Carlini-Wagner L2"] = partial(hidden_boundary_l2, **common), None
     chosen |= {
         "APGD targeted": (targeted, NEAR),
-        "FAB targeted": (_fab(threat, common, steps=15), NEAR),
+        "FAB targeted": (_fab(threat, common, steps=15, n_targets=1, **nearest), NEAR),
         "Square": (partial(attacks.square, queries=100, **budget), None),
     }
     return _specs(threat, chosen)
@@ -145,6 +145,7 @@ def _standard_in_l1(
     ascent = partial(attacks.apgd, **budget)
     rescaled = partial(ascent, loss="rescaled_cross_entropy")
     targeted = partial(attacks.apgd_targeted, steps=40, n_targets=3, **budget)
+    fab = _fab(threat, common, steps=60, n_targets=1, target_order="nearest")
     fmn = partial(attacks.fmn, norm="l1", steps=150, stop_within=threat.epsilon, **common)
     return _specs(
         threat,
@@ -154,7 +155,7 @@ def _standard_in_l1(
             "APGD rescaled cross-entropy": (partial(rescaled, steps=40, restarts=10), 0.4),
             "APGD targeted": (targeted, 0.25),
             "FMN": (fmn, 0.15),
-            "FAB targeted": (_fab(threat, common, steps=60), 0.15),
+            "FAB targeted": (fab, 0.15),
             "APGD cross-entropy, long": (partial(ascent, steps=100, restarts=5), 0.05),
             "APGD rescaled cross-entropy, long": (partial(rescaled, steps=200, restarts=3), 0.05),
             "Square": (partial(attacks.square, queries=100, **budget), None),
@@ -162,17 +163,10 @@ def _standard_in_l1(
     )
 
 
-def _fab(threat: ThreatModel, common: dict[str, Any], *, steps: int) -> Attack:
-    """FAB towards the nearest class."""
-    return partial(
-        attacks.fab_targeted,
-        norm=lp(threat.norm),
-        steps=steps,
-        n_targets=1,
-        target_order="nearest",
-        stop_within=threat.epsilon,
-        **common,
-    )
+def _fab(threat: ThreatModel, common: dict[str, Any], **settings: Any) -> Attack:
+    """FAB, done with an example as soon as it is fooled within the budget."""
+    within: dict[str, Any] = {"norm": lp(threat.norm), "stop_within": threat.epsilon}
+    return partial(attacks.fab_targeted, **settings, **within, **common)
 
 
 def _specs(
@@ -195,14 +189,7 @@ def _autoattack(
     return {
         "APGD cross-entropy": partial(attacks.apgd, steps=100, restarts=restarts, **budget),
         "APGD targeted": partial(attacks.apgd_targeted, steps=100, n_targets=targets, **budget),
-        "FAB targeted": partial(
-            attacks.fab_targeted,
-            norm=lp(threat.norm),
-            steps=100,
-            n_targets=9,
-            stop_within=threat.epsilon,
-            **common,
-        ),
+        "FAB targeted": _fab(threat, common, steps=100, n_targets=9),
         "Square": partial(attacks.square, queries=5000, **budget),
     }
 

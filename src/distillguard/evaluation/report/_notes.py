@@ -60,16 +60,15 @@ def nearer(report: "RobustnessReport") -> list[str]:
     for row in report.attacks:
         if row.near is not None:
             names.setdefault(row.near, []).append(row.name)
-    if not names:
+    told = [(f"{100 * near:g} %", " and ".join(names[near])) for near in names]
+    if not told:
         return []
-    shares = {f"{100 * near:g} %": " and ".join(told) for near, told in names.items()}
-    who, share, end = "Some attacks", "a share", f": {'; '.join(map(' for '.join, shares.items()))}"
-    if len(shares) == 1:
-        ((share, who),) = shares.items()
-        end = ""
+    who, share, each = "Some attacks", "a share", "; ".join(map(" for ".join, told))
+    if len(told) == 1:
+        ((share, who),) = told
     return [
         f"{who} left out the examples on which the earlier attacks had lowered the lead of the "
-        f"true class, but not below {share} of the clean lead{end}."
+        f"true class, but not below {share} of the clean lead{f': {each}' if told[1:] else ''}."
     ]
 
 
