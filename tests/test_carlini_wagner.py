@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import Halfspace, examples_of
+from conftest import Halfspace, Recording, examples_of
 from distillguard import UndefendedClassifier, datasets
 from distillguard._geometry import lp_norm, per_example
 from distillguard.attacks import (
@@ -204,6 +204,41 @@ def test_more_steps_come_closer(halfspace, examples):
         for steps in (5, 20, 80)
     ]
     assert distances[0] > distances[1] > distances[2]
+
+
+@pytest.mark.parametrize(
+    "how", [{"steps": 40}, {"steps": 200, "algorithm": "paper"}], ids=["fast", "paper"]
+)
+def test_it_is_done_at_the_first_success_that_is_near_enough(halfspace, examples, how):
+    inputs, labels = examples(12)
+    nearest = least_distance(halfspace, inputs)
+    radius = nearest.median().item()
+
+    every, few = Recording(halfspace), Recording(halfspace)
+    whole = carlini_wagner_l2(every, inputs, labels, **how)
+    stopped = carlini_wagner_l2(few, inputs, labels, **how, stop_within=radius)
+
+    torch.testing.assert_close(stopped[nearest > radius], whole[nearest > radius])
+    within = distance(whole, inputs) <= radius
+    assert within.sum() >= 4
+    assert (distance(stopped, inputs)[within] <= radius).all()
+    assert (halfspace(stopped).argmax(dim=1) != labels).all()
+    assert few.backwards < 0.9 * every.backwards
+
+
+def test_an_example_is_done_with_its_very_first_success_at_whatever_distance(halfspace, examples):
+    inputs, labels = examples(8)
+    model = Recording(halfspace)
+    found = carlini_wagner_l2(model, inputs, labels, steps=50, stop_within=1e3)
+    assert (halfspace(found).argmax(dim=1) != labels).all()
+    # The linearised step to the boundary, and one or two more across it.
+    assert model.backwards <= 4 * len(inputs)
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, math.nan, math.inf])
+def test_a_distance_to_stop_within_is_finite_and_above_0(halfspace, examples, wrong):
+    with pytest.raises(ValueError, match="stop_within must be a finite number above 0"):
+        carlini_wagner_l2(halfspace, *examples(2), stop_within=wrong)
 
 
 @pytest.mark.parametrize("confidence", [-1.0, math.nan, math.inf])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..._geometry import ball, lp_norm, per_example
 from ..._typing import Bounds, Callback, Distance, Mask, Model
-from ..._validation import check_at_least, check_choice, check_not_negative
+from ..._validation import check_at_least, check_choice, check_not_negative, check_positive
 from .._engine import Algorithm, run
 from .._examples import Examples
 from ._l2_published import BinarySearch
@@ -36,6 +36,7 @@ def carlini_wagner_l2(
     confidence: float = 0.0,
     algorithm: Literal["fast", "paper"] = "fast",
     steps: int | None = None,
+    stop_within: float | None = None,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
     mask: Mask | None = None,
@@ -77,6 +78,9 @@ def carlini_wagner_l2(
         Gradient steps, each one forward and one backward pass. In all when fast, 200 if not
         given, and fewer for an example on which classes drop out of the race; for each value of
         :math:`c` when as published, 10,000 if not given.
+    stop_within : float, optional
+        Leave an example alone as soon as a success is at most this far. Far cheaper where only
+        the share of examples with a success within a radius is asked for.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)
@@ -109,9 +113,9 @@ def carlini_wagner_l2(
         If ``inputs`` is not floating point, ``labels`` is not int64 or ``mask`` is not bool.
     ValueError
         If shapes disagree, ``inputs`` leaves ``bounds``, the model answers by an example's place
-        in the batch, ``confidence`` is not a finite number
-        of at least 0, ``algorithm`` is unknown, ``steps`` is below 1, or ``model`` returns
-        something else than logits.
+        in the batch, ``confidence`` is not a finite number of at least 0, ``stop_within`` is not
+        one above 0, ``algorithm`` is unknown, ``steps`` is below 1, or ``model`` returns something
+        else than logits.
     NoGradientError
         If autograd cannot trace the model's output back to its input.
 
@@ -139,14 +143,18 @@ def carlini_wagner_l2(
     check_choice("algorithm", algorithm, STEPS)
     steps = STEPS[algorithm] if steps is None else steps
     check_at_least("steps", steps, 1)
+    if stop_within is not None:
+        check_positive("stop_within", stop_within)
+    enough = 0.0 if stop_within is None else stop_within
     machine: Algorithm[Any] = (
-        BinarySearch(steps, TanhObjective(confidence, targeted))
+        BinarySearch(steps, TanhObjective(confidence, targeted), enough)
         if algorithm == "paper"
         else MultiTargetDescent(
             descent=AdamInTanhSpace(),
             runs=schedule(steps, 1 if targeted else CANDIDATES),
             confidence=confidence,
             targeted=targeted,
+            stop_within=enough,
         )
     )
     return run(

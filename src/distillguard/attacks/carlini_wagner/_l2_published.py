@@ -50,6 +50,8 @@ class BinarySearch:
 
     steps: int
     objective: TanhObjective
+    stop_within: float = 0.0
+    """Done with an example as soon as it is fooled at no more than this distance."""
 
     def start(self, examples: Examples) -> SearchState:
         """Begin at the input with a small c."""
@@ -95,8 +97,9 @@ class BinarySearch:
         return self.searched(moved, over) if bool(over.any()) else moved
 
     def done(self, state: SearchState) -> Tensor:
-        """Out of values of c, or there before the first step."""
-        return (state.search_step >= SEARCH_STEPS) | (state.best_distance == 0)
+        """Out of values of c, or near enough: where nothing is to stop, there at the beginning."""
+        there = state.best_distance * state.examples.scale <= self.stop_within
+        return (state.search_step >= SEARCH_STEPS) | there
 
     def result(self, state: SearchState) -> Tensor:
         """Return the closest iterate with the wanted margin; the input where there is none."""

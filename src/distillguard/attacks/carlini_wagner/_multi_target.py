@@ -164,6 +164,8 @@ class MultiTargetDescent:
     runs: tuple[Run, ...]
     confidence: float
     targeted: bool
+    stop_within: float = 0.0
+    """Done with an example as soon as it is fooled at no more than this distance."""
 
     def start(self, examples: Examples) -> DescentState:
         """Place every example at its input."""
@@ -280,12 +282,15 @@ class MultiTargetDescent:
         return signs & state.best_distance.isinf()
 
     def done(self, state: DescentState) -> Tensor:
-        """Out of runs, or there before the first step."""
-        return (state.run == len(self.runs)) | (state.best_distance == 0)
+        """Out of runs, or near enough: where nothing is to stop early, there from the beginning."""
+        there = state.best_distance.isfinite() & (state.best_distance <= self.stop_within)
+        return (state.run == len(self.runs)) | there
 
     def result(self, state: DescentState) -> Tensor:
         """Return the closest point of all; the input where there is none."""
-        return _column(state.points, state.distances.argmin(dim=1))
+        distances, column = state.distances.min(dim=1)
+        # Of a run that was stopped, the tables do not know yet.
+        return select(state.best_distance < distances, state.best, _column(state.points, column))
 
     def logit_gap(self, logits: Tensor, labels: Tensor, state: DescentState) -> Tensor:
         """How far the candidate leads the labelled class: ascended. (n,)."""
