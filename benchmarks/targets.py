@@ -3,7 +3,7 @@
     python -m benchmarks.targets [--first 200] [--last 700] [--cache FOLDER] [--networks NAME]
 
 The networks of ``benchmarks.evaluation``, in l2, on test images that it does not use. Of the images
-that the margin PGD of ``"standard"`` leaves standing, how many each targeted attack fools, how many
+that a margin PGD from nine starts leaves standing, how many each targeted attack fools, how many
 any of them does, and at how many passes an image. Beside them APGD on the plain and the rescaled
 cross-entropy. Writes ``results/targets.json``.
 """
@@ -51,7 +51,7 @@ def contenders(epsilon: float) -> dict[str, Any]:
 
 
 def standing(model: nn.Module, X: Tensor, y: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """What is classified correctly and withstands the margin PGD."""
+    """What is classified correctly and withstands PGD on the margin from nine starts."""
     correct = decided(model, X) == y
     X, y = X[correct], y[correct]
     points = attacks.pgd(

@@ -140,29 +140,33 @@ def test_autoattack_has_the_budgets_that_its_authors_publish(norm):
 
 
 FGSM = "FGSM margin loss=margin judge_last=False"
-BLOCKS = "PGD margin loss=margin steps=20 step_size=0.5 step_decay=True restarts=9"
-STRONG = [
-    "APGD targeted steps=30 n_targets=3 target_order=nearest near=0.6",
-    "FAB targeted steps=15 n_targets=1 target_order=nearest stop_within=0.25 near=0.6",
-]
+BLOCKS = "loss=margin step_size=0.5 step_decay=True random_start=blocks"
+NEAREST = "target_order=nearest"
 RESCALED = "APGD rescaled cross-entropy"
+STRONG = [
+    f"APGD targeted {NEAREST} steps=10 n_targets=3 near=0.75",
+    f"{RESCALED} steps=20 loss=rescaled_cross_entropy near=0.05",
+    "APGD cross-entropy steps=20 near=0.05",
+    f"APGD targeted, one class {NEAREST} steps=25 n_targets=1 near=0.1",
+    f"APGD targeted, long {NEAREST} steps=30 n_targets=3 near=0.03",
+    f"PGD margin, long {BLOCKS} steps=40 restarts=2 near=0.05",
+    f"PGD margin, many starts {BLOCKS} steps=40 restarts=5 near=0.01",
+    f"FAB targeted steps=15 n_targets=1 {NEAREST} stop_within=0.25 near=0.01",
+    "Square queries=100 near=0.01",
+]
 BUDGETS = {
     ("quick", "linf"): [FGSM, "PGD margin loss=margin steps=10"],
     ("quick", "l0"): ["PGD margin loss=margin steps=20"],
     ("standard", "linf"): [
         FGSM,
-        f"{BLOCKS} random_start=blocks",
-        f"{RESCALED} loss=rescaled_cross_entropy steps=20",
+        f"PGD margin {BLOCKS} steps=20",
         *STRONG,
-        "Square queries=100",
     ],
     ("standard", "l2"): [
         FGSM,
-        f"{BLOCKS} random_start=blocks",
-        f"{RESCALED} loss=rescaled_cross_entropy steps=20",
-        "Carlini-Wagner L2",
+        f"PGD margin {BLOCKS} steps=20",
+        "Carlini-Wagner L2 stop_within=0.25",
         *STRONG,
-        "Square queries=100",
     ],
     ("standard", "l1"): [
         FGSM,

@@ -792,11 +792,15 @@ def test_the_search_behind_a_rise_runs_whole_where_it_is_needed_alone(thresholdi
     mask[::2, :20] = False
     found = hidden_boundary_l2(thresholding, inputs, labels, mask=mask)
     few, whole = (
-        attacks.carlini_wagner_l2(thresholding, inputs, labels, mask=mask, steps=steps)
-        for steps in (FIRST_STEPS, None)
+        attacks.carlini_wagner_l2(thresholding, inputs, labels, mask=mask, **told)
+        for told in ({"steps": FIRST_STEPS, "stop_within": 1e3}, {})
     )
     hidden = (few == inputs).all(dim=1)
     assert 5 < hidden.sum() < 35
+    torch.testing.assert_close(found, torch.where(hidden[:, None], whole, few), atol=1e-4, rtol=0)
+    told = {"mask": mask, "stop_within": WITHIN["epsilon"]}
+    found = hidden_boundary_l2(thresholding, inputs, labels, **told)
+    whole = attacks.carlini_wagner_l2(thresholding, inputs, labels, **told)
     torch.testing.assert_close(found, torch.where(hidden[:, None], whole, few), atol=1e-4, rtol=0)
 
 
