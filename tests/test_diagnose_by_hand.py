@@ -41,8 +41,15 @@ def asked(monkeypatch):
     return SimpleNamespace(log=log, finds=finds)
 
 
-def probe(n=80, norm="linf", **changes):
+def probe(n=80, norm="linf", examples=None, standing=1.0, **changes):
+    """So many sampled of so many examples, of which a share withstood the attacks."""
     run = under_way(threat=ThreatModel(norm, 0.25, (0.0, 1.0)), attacks={})
+    everyone = torch.arange(examples or n)
+    run.records.add({"index": everyone, "predicted": torch.zeros_like(everyone),
+                     "label": torch.zeros_like(everyone),
+                     "a/fooled": everyone >= standing * len(everyone)})  # fmt: skip
+    if standing < 1:
+        run.attacks = {"a": AttackSpec(None, norm)}
     made = Probe(
         run, torch.zeros(n, 1), torch.zeros(n).long(), torch.arange(n), torch.arange(n).flip(0),
         run.threat, torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool), 20,
@@ -56,31 +63,49 @@ def compared(probe, chosen):
     return Observations(compared=int(chosen.sum()))
 
 
+@pytest.mark.parametrize(
+    ("examples", "first"), [(80, 16), (135, 16), (136, 17), (200, 25), (511, 63), (9000, 64)]
+)
 @pytest.mark.parametrize("norm", ["linf", "l2", "l0"])
-def test_a_full_diagnosis_compares_attacks_on_the_first_sixty_four(asked, norm):
+def test_a_full_diagnosis_compares_attacks_on_an_eighth_at_least_16_at_most_64(
+    asked, norm, examples, first
+):
     asked.finds["losses"] = compared
-    _diagnose.full(probe(norm=norm), None)
+    _diagnose.full(probe(norm=norm, examples=examples), None)
     expected = [
-        ("randomness", 64, 5), ("batch_dependence", 64), ("memory", 16), ("gradients", 80),
-        ("losses", 64), ("one_step", 64), ("budgets", 64), ("random_points", 64),
-        ("random_search", 64), ("at_bounds", 16), ("blind", 80), ("longer", 16, 100),
+        ("randomness", first, 5), ("batch_dependence", first), ("memory", 16), ("gradients", 80),
+        ("losses", first), ("one_step", first), ("budgets", first), ("hidden", first),
+        ("random_points", first), ("random_search", first), ("at_bounds", 16), ("blind", 80),
+        ("longer", 8, 100),
     ]  # fmt: skip
-    expected += [("hidden", 64)] if norm == "l2" else []
+    if norm != "l2":
+        expected.remove(("hidden", first))
     if norm == "l0":
-        expected.remove(("one_step", 64))
+        expected.remove(("one_step", first))
     assert asked.log == expected
 
 
-def test_where_the_first_leave_a_doubt_all_are_compared(asked):
-    asked.finds |= {"losses": compared, "random_points": Observations(only_noise=2)}
-    seen = _diagnose.full(probe(), "surrogate")
-    assert asked.log.count(("random_points", 16)) == asked.log.count(("random_points", 64)) == 1
-    assert asked.log[4] == ("losses", 64)
-    assert ("losses", 16) in asked.log
-    assert ("transfer", 64, "surrogate") in asked.log
-    assert ("transfer", 16, "surrogate") in asked.log
-    assert (seen.compared, seen.only_noise) == (80, 4)
-    few, told = probe(60), []  # there are no others
+def test_where_the_first_leave_a_doubt_more_are_compared_and_at_last_all(asked):
+    asked.finds |= {"losses": compared, "random_points": Observations(only_noise=1)}
+    seen = _diagnose.full(probe(examples=200), "surrogate")
+    # One of 25 is a doubt, and two of 64 are.
+    assert [n for name, n, *_ in asked.log if name == "random_points"] == [25, 39, 16]
+    assert asked.log[4] == ("losses", 25)
+    assert [each for each in asked.log if each[0] == "transfer"] == [
+        ("transfer", n, "surrogate") for n in (25, 39, 16)
+    ]
+    assert (seen.compared, seen.only_noise) == (80, 3)
+    asked.log.clear()
+    # One of 64 is none.
+    few = iter([Observations(only_noise=1), Observations(only_noise=0)])
+    asked.finds["random_points"] = lambda probe, chosen: next(few)
+    seen = _diagnose.full(probe(examples=200), None)
+    assert (seen.compared, seen.only_noise) == (64, 1)
+    asked.log.clear()
+    asked.finds["random_points"] = Observations(only_noise=1)
+    seen = _diagnose.full(probe(examples=512), None)
+    assert (seen.compared, seen.only_noise) == (64, 1)
+    few, told = probe(14), []  # there are no others
     few.run.progress = SimpleNamespace(tell=told.append)
     _diagnose.full(few, None)
     assert told.count("random points") == 1
@@ -93,9 +118,9 @@ def test_without_a_gradient_no_attack_follows_one(asked):
     assert [name for name, *_ in asked.log] == [
         "randomness", "batch_dependence", "memory", "gradients", "random_points", "random_search",
     ]  # fmt: skip
-    assert seen.compared == 64
+    assert seen.compared == 16
     # Everything counts as missed that is compared.
-    assert int(made.missed.sum()) == 64
+    assert int(made.missed.sum()) == 16
     asked.log.clear()
     _diagnose.brief(probe(), None)
     assert [name for name, *_ in asked.log] == [
@@ -136,6 +161,17 @@ def test_a_brief_diagnosis_asks_a_few(asked, norm, flat):
     assert made.missed.equal(made.survivors)
 
 
+@pytest.mark.parametrize(("standing", "searched"), [(0.25, True), (0.2625, False)])
+def test_a_brief_diagnosis_searches_without_gradients_where_few_are_left(
+    asked, monkeypatch, standing, searched
+):
+    made = probe(standing=standing)
+    monkeypatch.setattr(_diagnose, "follows_margin", lambda probe: True)
+    assert _diagnose.few_stand(made.run) == searched
+    _diagnose.brief(made, None)
+    assert (("random_search", 16) in asked.log) == searched
+
+
 def margin(steps, **told):
     told = {"loss": "margin", "epsilon": 0.25, "norm": "linf", **told}
     return AttackSpec(_diagnose.partial(attacks.pgd, steps=steps, **told), "linf")
@@ -157,9 +193,9 @@ def test_a_longer_attack_is_needless_after_ten_steps_up_the_margin(asked, spec, 
 @pytest.mark.parametrize(
     ("fall", "groups"),
     [
-        # Of sixteen of the smallest margins none falls; one does, and all others are tried.
-        ([], [16 + 8]),
-        ([79], [24, 56]),
+        # Of eight of the smallest margins none falls; one does, and all others are tried.
+        ([], [8 + 8]),
+        ([79], [16, 64]),
     ],
 )
 def test_the_longer_attack_goes_on_where_something_falls(asked, fall, groups):
@@ -175,9 +211,9 @@ def test_the_longer_attack_goes_on_where_something_falls(asked, fall, groups):
     assert seen.longer_fools == len(fall) * len(groups)
     if fall:
         asked.log.clear()
-        few = probe(16, survivors=torch.arange(16) != 3)
+        few = probe(8, survivors=torch.arange(8) != 3)
         _diagnose.convergence(few)
-        assert [n for _, n, _ in asked.log] == [16]
+        assert [n for _, n, _ in asked.log] == [8]
     none = probe(8, margin_missed=torch.zeros(8, dtype=torch.bool))
     asked.log.clear(), asked.finds.clear()
     _diagnose.convergence(none)
@@ -257,13 +293,14 @@ def test_a_diagnosis_says_what_it_sampled_and_what_fell_to_it(monkeypatch, kind,
     assert run.records.costs["diagnosis"].forwards == 5
 
 
-@pytest.mark.parametrize(("kind", "norm", "n"), [("full", "l2", 15), ("brief", "linf", 8)])
+@pytest.mark.parametrize(("kind", "norm", "n"), [("full", "l2", 15), ("brief", "linf", 9)])
 def test_the_bar_expects_as_many_measurements_as_there_are(asked, monkeypatch, kind, norm, n):
     run, told = recorded(norm), []
     run.progress = SimpleNamespace(tell=told.append)
     asked.finds["losses"] = compared
     monkeypatch.setattr(_diagnose, "rescaling", lambda run: Observations())
     monkeypatch.setattr(_diagnose, "active_test", lambda probe, specs: Observations())
+    monkeypatch.setattr(_diagnose, "few_stand", lambda run: True)
     _diagnose.diagnose(run, kind)
     assert len(set(told)) == len(told) == _diagnose.PROBES[kind] == n
     assert _diagnose.PROBES["auto"] == _diagnose.PROBES["full"]

@@ -165,6 +165,7 @@ def test_attacks_meet_survivors_or_all_correct_examples(four, survivors_only, me
         epsilon=0.5,
         attacks={"first": first, "second": watched(identity)},
         survivors_only=survivors_only,
+        diagnosis=None,
     )
     assert seen == met
     assert [row.attacked for row in report.attacks] == met

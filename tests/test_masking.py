@@ -533,7 +533,10 @@ def test_an_attack_that_loses_what_it_found_is_noticed(halfspace, examples):
         assert ("silent-success" in {f.code for f in report.findings}) == bool(silent)
 
 
-def test_what_withstands_a_wider_radius_differs_by_what_was_lost_and_won(networks, digits):
+def test_what_withstands_a_wider_radius_differs_by_what_was_lost_and_won(
+    monkeypatch, networks, digits
+):
+    monkeypatch.setattr(_diagnose, "FEWEST", 64)
     seen = codes_of(networks["undefended"], digits)[1].observations
     left = seen.budget_survivors
     assert len(left) == 3

@@ -8,6 +8,7 @@ import torch
 
 from distillguard import attacks
 from distillguard._processes import Processes
+from distillguard.evaluation._hidden import hidden_boundary_l2
 from distillguard.evaluation._judge import ThreatModel
 from distillguard.evaluation._presets import AttackSpec
 from distillguard.evaluation.diagnosis import _probes
@@ -69,6 +70,75 @@ def test_both_losses_are_climbed_on_the_same_examples():
     assert found.missed.tolist() == booleans("...xx").tolist()
     assert found.margin_missed.tolist() == booleans("...xx").tolist()
     assert found.survivors.tolist() == booleans("...xx").tolist()
+
+
+def told(found, **columns):
+    """Give the run what became of each example, in another order than the sample's."""
+    places = torch.tensor([3, 4, 0, 1, 2])
+    found.run.records.sample.add(torch.arange(5), index=places)
+    for name, text in columns.items():
+        values = torch.zeros(5, dtype=torch.bool)
+        values[places] = booleans(text)
+        found.run.records.add({name.replace("_", "/"): values})
+
+
+BUDGET = {"epsilon": 0.25, "norm": "linf"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({"loss": "margin", "steps": 7}, "..x.x"),
+        ({"loss": "margin", "steps": 6}, "xxxxx"),
+        ({"loss": "cross_entropy", "steps": 7}, "xxxxx"),
+        ({"loss": "margin", "steps": 7, "epsilon": 0.2}, "xxxxx"),
+    ],
+)
+def test_what_the_callers_pgd_has_missed_on_the_margin_is_not_climbed_again(settings, asked):
+    found = probe(".....", "xxxxx")
+    found.run.attacks = {"a": AttackSpec(partial(attacks.pgd, **BUDGET | settings), "linf")}
+    told(found, a_attacked="xxxx.", a_fooled="..x..")
+    seen = _probes.losses(found, ALL)
+    assert [pgd(each)[3] for each in found.asked] == ["xxxxx", asked]
+    assert seen.margin_survivors == asked.count(".")
+    assert found.margin_missed.tolist() == [sign == "." for sign in asked]
+
+
+def ascent(name="pgd", **settings):
+    attack = getattr(attacks, name)
+    return AttackSpec(partial(attack, **{"loss": "margin"} | BUDGET | settings), "linf")
+
+
+@pytest.mark.parametrize(
+    ("spec", "steps"),
+    [
+        (ascent(steps=20, restarts=3), 60),
+        (ascent("apgd", steps=20, restarts=2), 40),
+        (ascent("apgd", steps=20, loss="dlr"), 20),
+        (AttackSpec(partial(attacks.apgd_targeted, steps=9, n_targets=4, **BUDGET), "linf"), 36),
+        (ascent(steps=20, loss="cross_entropy"), 0),
+        (ascent(steps=20, epsilon=0.125), 0),
+        (ascent(steps=20, targeted=True), 0),
+        (ascent(steps=20, norm="l2"), 0),
+        (AttackSpec(partial(attacks.square, queries=100, **BUDGET), "linf"), 0),
+        (AttackSpec(print, "linf"), 0),
+    ],
+)
+def test_steps_up_margins_within_the_threat_model_add_up_where_they_were_taken(spec, steps):
+    found = probe()
+    found.run.attacks = {"a": spec, "b": ascent(steps=3)}
+    told(found, a_attacked="xx..x", b_attacked="x.x..")
+    assert _probes.ascents(found).tolist() == [steps + 3, steps, 3, 0, steps]
+
+
+def test_a_longer_attack_leaves_out_what_has_been_climbed_as_long():
+    found = probe("x....")
+    found.run.attacks = {"a": ascent(steps=10, restarts=10)}
+    told(found, a_attacked=".xx..")
+    found.margin_missed = booleans("xx.xx")
+    seen = _probes.longer(found, ALL, 100)
+    assert [pgd(each)[2:] for each in found.asked] == [(100, "x..xx")]
+    assert (seen.longer_steps, seen.longer_fools) == (100, 2)  # and what the margin had found
 
 
 @pytest.mark.parametrize(
@@ -137,16 +207,22 @@ def test_a_longer_attack_looks_at_what_the_callers_attacks_left():
     assert (seen.longer_steps, seen.longer_fools) == (40, 1)
 
 
-def test_the_least_distance_is_searched_where_its_slope_leads_nowhere():
-    found = probe("x....", ".x...", survivors="xx.xx")
+@pytest.mark.parametrize("theirs", [False, True])
+def test_the_least_distance_is_searched_where_the_callers_search_has_not_looked(theirs):
+    found = probe(".x...", survivors="xx.xx")
     found.run.batch_size, found.run.seed = 3, 8
+    if theirs:
+        search = AttackSpec(partial(hidden_boundary_l2, stop_within=0.25), "l2")
+        found.run.attacks = {"other": AttackSpec(print, "l2"), "search": search}
+        found.run.records.sample.add(torch.arange(5), index=torch.arange(5))
+        found.run.records.add({"search/attacked": booleans("x....")})
+        found.run.records.add({"other/attacked": booleans("xxxxx")})
     seen = _probes.hidden(found, booleans("xxx.."))
-    (first, chosen, anywhere), (whole, left, threat) = found.asked
-    assert first.func is whole.func is attacks.carlini_wagner_l2
+    ((search, left, threat),) = found.asked
+    assert search.func is hidden_boundary_l2
     told = {"bounds": (0.0, 1.0), "batch_size": 3, "random_state": 8}
-    assert first.keywords == {"steps": _probes.FIRST_STEPS, **told}
-    assert whole.keywords == told
-    assert (chosen, anywhere.epsilon, left, threat) == ("xx...", 1.0, ".x...", None)
+    assert search.keywords == {"stop_within": 0.25, **told}
+    assert (left, threat) == (".x..." if theirs else "xx...", None)
     assert seen.only_distance == 1
 
 
@@ -176,7 +252,7 @@ def test_random_points_are_drawn_for_what_was_missed():
     assert found.asked[0][0].func is _probes.noise
 
 
-def test_noise_stays_in_the_ball_and_is_tried_fifty_times(monkeypatch):
+def test_noise_stays_in_the_ball_and_is_tried_25_times(monkeypatch):
     tried = []
 
     def first(run, model, inputs, labels, tries, point):
@@ -191,7 +267,7 @@ def test_noise_stays_in_the_ball_and_is_tried_fifty_times(monkeypatch):
     monkeypatch.setattr(_probes, "first_that_fools", first)
     found = probe()
     told = (found.run, found.threat, found.run.model, found.inputs, found.labels)
-    assert _probes.noise(*told) == 50
+    assert _probes.noise(*told) == 25
     assert len({tuple(each.flatten().tolist()) for each in tried}) == 3
 
 
@@ -207,20 +283,25 @@ def searched(queries, name="square"):
 def test_a_search_is_made_where_the_callers_has_not_looked(
     queries, chosen, found_by_theirs, counted
 ):
-    found = probe("x....", missed="xxxxx")
+    found = probe("x....", ".....", missed="xxxxx")
     found.run.attacks = {"their search": searched(queries)}
-    places = torch.tensor([3, 4, 0, 1, 2])
-    found.run.records.sample.add(torch.arange(5), index=places)
-    for what, text in (("attacked", "xxxx."), ("fooled", found_by_theirs or ".....")):
-        values = torch.zeros(5, dtype=torch.bool)
-        # Of the sample the last four were attacked, wherever they stand in the data.
-        values[places] = booleans("..xxx" if what == "attacked" else text)
-        found.run.records.add({f"their search/{what}": values})
+    columns = {"their search_attacked": "..xxx", "their search_fooled": found_by_theirs or "....."}
+    told(found, **columns)
     seen = _probes.random_search(found, booleans("x.xxx"))
     assert seen.only_black_box == counted
-    ((attack, asked, threat),) = found.asked
-    assert (attack.func, attack.keywords["queries"]) == (attacks.square, 200)
+    (attack, asked, threat), *more = found.asked
+    assert (attack.func, attack.keywords["queries"]) == (attacks.square, 100)
     assert (asked, threat) == (chosen, None)
+    # Another search, for longer, where something fell.
+    ((longer, left, _),) = more
+    assert (longer.func, longer.keywords["queries"]) == (attacks.square, 200)
+    assert left == "." + chosen[1:]
+
+
+def test_a_search_that_finds_nothing_is_not_made_for_longer():
+    found = probe(".....", missed="xxxxx")
+    assert _probes.random_search(found, ALL).only_black_box == 0
+    assert len(found.asked) == 1
 
 
 def test_among_counts_the_search_is_sparse():

@@ -44,7 +44,7 @@ from ._shards import gathered
 from ._state import StateFile
 from ._statistics import wilson
 from ._unasked import unasked
-from .diagnosis._diagnose import PROBES, diagnose, sample_size
+from .diagnosis._diagnose import PROBES, diagnose, few_stand, sample_size
 from .diagnosis._observations import Observations
 from .diagnosis._rules import findings
 from .report._adaptation import Adaptation
@@ -123,8 +123,8 @@ def evaluate(
     diagnosis : {"auto", "full", "brief"} or None, default="auto"
         How thoroughly to examine why the attacks failed. A brief diagnosis costs no more than the
         attacks of ``"quick"`` and can raise fewer findings. ``"auto"`` is full, except that it is
-        brief for ``"quick"`` and if the attacks fooled every example. None examines only what the
-        attacks themselves showed.
+        brief for ``"quick"`` and if the attacks left at most a quarter of the correctly classified
+        examples. None examines only what the attacks themselves showed.
     adapt : bool or "auto", default="auto"
         Whether to apply the remedies of findings and attack again: if the diagnosis finds that the
         gradient is hidden, misleading or random, attacks bypass the modules that hide it (BPDA), or
@@ -295,8 +295,7 @@ def evaluate(
         run.records = gathered(run.records, processes)
         check_some_attack_ran(run, processes)
         if diagnosis == "auto":
-            left = survivors(run.records, list(chosen))
-            diagnosis = "full" if bool(left.any()) else "brief"
+            diagnosis = "brief" if few_stand(run) else "full"
         bar.diagnose(n_here, sample_size(diagnosis), PROBES[diagnosis])
         observations = diagnosed(run, surrogate, processes, diagnosis)
         adaptation = None

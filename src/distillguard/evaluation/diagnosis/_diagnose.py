@@ -1,7 +1,7 @@
 """Measuring what tells a robust model from a failed attack; the rules are elsewhere."""
 
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -36,8 +36,10 @@ from ._rescaling import rescaling
 from ._stability import batch_dependence, memory, randomness
 from ._thresholds import WIDE_GAP
 
-FIRST = 64
-"""Examples that attacks are compared on; the others follow where these leave a doubt."""
+FIRST, PART, FEWEST = 64, 8, 16
+"""Examples that attacks are compared on; the others follow where these leave a doubt. Where fewer
+than eight times as many are evaluated, first an eighth of them, and at least 16: what a diagnosis
+costs is a share of what the attacks do."""
 
 FEW = 16
 """Examples that a brief diagnosis asks about several times, and gradients at the bounds of."""
@@ -52,18 +54,26 @@ LONGER_STEPS = 100
 """Steps of the attack that must not find what the caller's attacks left."""
 
 DOUBTFUL = 2
-"""Examples of the first ones that leave a doubt."""
+"""Examples of the first 64 that leave a doubt; of fewer, one does."""
 
-VULNERABLE = 16
+VULNERABLE = 8
 """Survivors that a longer attack tries first, those of the smallest margin."""
 
-PROBES: dict[str | None, int] = {"auto": 15, "full": 15, "brief": 8, None: 0}
+FEW_STAND = 0.25
+"""Share of the correct examples that attacks have to leave for a full diagnosis to be worth it."""
+
+PROBES: dict[str | None, int] = {"auto": 15, "full": 15, "brief": 9, None: 0}
 """Measurements of a diagnosis that finds nothing, for the progress bar."""
 
 
 def sample_size(kind: str | None) -> int:
     """Examples that a diagnosis asks for."""
     return {"auto": SAMPLED, "full": SAMPLED, "brief": FIRST}.get(kind or "", 0)
+
+
+def first_ones(run: Run) -> int:
+    """How many examples attacks are compared on, if these leave no doubt."""
+    return min(FIRST, max(FEWEST, len(run.records) // PART))
 
 
 def diagnose(
@@ -103,24 +113,18 @@ def diagnose(
 
 def full(probe: Probe, surrogate: Model | None) -> Observations:
     """Whatever a finding needs, on as many examples as it needs."""
-    first = probe.places < FIRST
+    first = probe.places < first_ones(probe.run)
     seen = probe.measured("stability", partial(randomness, probe, passes=5), first)
     seen |= probe.measured("other batches", partial(batch_dependence, probe), first)
     seen |= probe.measured("memory", partial(memory, probe), probe.places < FEW)
     seen |= probe.measured("gradients", partial(gradients, probe))
     backwards = seen.differentiable is not False
-    compared = comparisons(probe, first, surrogate, backwards)
-    if doubtful(compared) and probe.anywhere(~first):
-        rest = comparisons(probe, ~first, surrogate, backwards)
-        compared = Observations.of([compared, rest])
-    seen |= compared
+    seen |= compared(probe, surrogate, backwards)
     if backwards:
         few = probe.places < FEW
         seen |= probe.measured("gradients at the bounds", partial(at_bounds, probe), few)
         seen |= probe.measured("flat cross-entropy", partial(blind, probe))
         seen |= convergence(probe)
-        if probe.threat.norm == "l2":
-            seen |= probe.measured("least distance", partial(hidden, probe), first)
     return seen
 
 
@@ -142,10 +146,35 @@ def brief(probe: Probe, surrogate: Model | None) -> Observations:
         seen |= probe.measured("whole range", partial(whole_range, probe))
         if probe.threat.norm == "l2":
             seen |= probe.measured("least distance", partial(hidden, probe), few)
+    probe.missed = probe.survivors
     if surrogate is not None:
-        probe.missed = probe.survivors
         seen |= probe.measured("transfer", partial(transfer, probe, surrogate=surrogate))
+    if few_stand(probe.run):
+        seen |= probe.measured("random search", partial(random_search, probe), few)
     return seen
+
+
+def few_stand(run: Run) -> bool:
+    """Whether so few examples withstood the attacks that a brief diagnosis suffices."""
+    standing = run.records.columns["predicted"] == run.records.columns["label"]
+    correct = int(standing.sum())
+    for name in run.attacks:
+        standing = standing & ~run.records.of(name, "fooled")
+    return int(standing.sum()) <= FEW_STAND * correct
+
+
+def compared(probe: Probe, surrogate: Model | None, backwards: bool) -> Observations:
+    """Compare attacks on the first examples and, while these leave a doubt, on more."""
+    ends = sorted({first_ones(probe.run), FIRST, SAMPLED})
+    seen: list[Observations] = []
+    for start, end in pairwise([0, *ends]):
+        part = (probe.places >= start) & (probe.places < end)
+        if not probe.anywhere(part):
+            break
+        seen.append(comparisons(probe, part, surrogate, backwards))
+        if not doubtful(Observations.of(seen), DOUBTFUL if end >= FIRST else 1):
+            break
+    return Observations.of(seen)
 
 
 def comparisons(
@@ -159,6 +188,8 @@ def comparisons(
         if probe.threat.norm not in COUNTS:  # one step along a gradient has no l0 form
             seen |= probe.measured("one step", partial(one_step, probe), chosen)
         seen |= probe.measured("budgets", partial(budgets, probe), chosen)
+        if probe.threat.norm == "l2":
+            seen |= probe.measured("least distance", partial(hidden, probe), chosen)
     else:
         # Attacks of our own have missed everything; one of the caller's on a stand-in may not.
         left = probe.attack_survivors if followed_elsewhere(probe.run) else True
@@ -178,14 +209,14 @@ def followed_elsewhere(run: Run) -> bool:
     return unseen or bool(run.records.stand_ins)
 
 
-def doubtful(seen: Observations) -> bool:
-    """Whether one of the comparisons may become a finding on more examples."""
+def doubtful(seen: Observations, least: int) -> bool:
+    """Whether one of the comparisons, in ``least`` examples, may become a finding on more."""
     n, cross, margin = seen.compared or 0, seen.cross_entropy_survivors, seen.margin_survivors
     if cross is not None and margin is not None and cross - margin >= WIDE_GAP / 2 * n > 0:
         return True
     rivals = (seen.only_one_step, seen.only_noise, seen.only_black_box, seen.only_transfer)
-    counts = [*rivals, *seen.budget_survivors[-1:], *seen.budget_lost]
-    return any(count is not None and count >= DOUBTFUL for count in counts)
+    counts = [*rivals, seen.only_distance, *seen.budget_survivors[-1:], *seen.budget_lost]
+    return any(count is not None and count >= least for count in counts)
 
 
 def convergence(probe: Probe) -> Observations:

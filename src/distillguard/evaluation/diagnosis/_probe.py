@@ -100,6 +100,11 @@ class Probe:
             self.survivors = self.survivors & ~fooled
         return fooled
 
+    def of_caller(self, attack: str, what: str) -> Tensor:
+        """A column of one of the caller's attacks, for these examples."""
+        index = self.run.records.sample["index"][self.places.cpu()]
+        return self.run.records.of(attack, what)[index].to(self.places.device)
+
     def budget(self, threat: ThreatModel | None = None) -> dict[str, Any]:
         """Arguments that all budget attacks take."""
         threat = threat or self.threat

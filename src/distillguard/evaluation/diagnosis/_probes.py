@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +14,9 @@ from ..._modes import dtype_of
 from ..._random import example_keys
 from ..._rejection import opposed
 from ..._typing import Model
-from .._hidden import FIRST_STEPS
+from .._hidden import hidden_boundary_l2
 from .._judge import ThreatModel
-from .._ours import masked
+from .._ours import masked, ours, unwrapped
 from .._presets import name_of
 from .._query import logits_of
 from .._run import Run
@@ -23,11 +24,11 @@ from ._columns import is_masked
 from ._observations import Observations
 from ._probe import Probe, count
 
-DRAWS = 50
+DRAWS = 25
 """Random points of the ball for each example."""
 
-QUERIES = 200
-"""Steps of the random search that needs no gradients."""
+QUERIES = 100, 200
+"""Steps of the random search that needs no gradients, and of another one if that finds anything."""
 
 EXCHANGES = 16
 """Examples of other classes whose values are put in where a mask lets something change."""
@@ -35,10 +36,22 @@ EXCHANGES = 16
 ENOUGH_QUERIES = 100
 """Steps of the caller's own search that make another one needless."""
 
+ASCENTS = ("pgd", "apgd", "apgd_targeted")
+"""Attacks that climb, inside the ball, a loss that no softmax saturates: if it is their loss."""
+
 
 def losses(probe: Probe, chosen: Tensor) -> Observations:
-    """Send many steps up the cross-entropy and up the margin."""
-    cross, margin = (probe.fools(probe.pgd(loss), chosen) for loss in ("cross_entropy", "margin"))
+    """Send many steps up the cross-entropy and up the margin.
+
+    What the caller's own PGD on the margin has just missed in as many steps counts as missed.
+    """
+    cross = probe.fools(probe.pgd("cross_entropy"), chosen)
+    asked, found = looked(
+        probe,
+        attacks.pgd,
+        lambda settings: settings["loss"] == "margin" and settings["steps"] >= probe.steps,
+    )
+    margin = probe.fools(probe.pgd("margin"), chosen & ~(asked & ~found))
     probe.missed = probe.missed | (chosen & ~cross & ~margin)
     probe.margin_missed = probe.margin_missed & ~margin
     return Observations(
@@ -118,20 +131,39 @@ def blind(probe: Probe, chosen: Tensor) -> Observations:
 def longer(probe: Probe, chosen: Tensor, steps: int) -> Observations:
     """Attack what the caller's attacks left, for longer than they usually run."""
     left = chosen & probe.attack_survivors
-    fooled = probe.fools(probe.pgd("margin", steps=steps), left & probe.margin_missed)
+    waiting = left & probe.margin_missed & (ascents(probe) < steps)
+    fooled = probe.fools(probe.pgd("margin", steps=steps), waiting)
     fooled = fooled | (left & ~probe.margin_missed)
     return Observations(longer_steps=steps, longer_fools=count(fooled & ~probe.strayed))
 
 
+def ascents(probe: Probe) -> Tensor:
+    """How many steps up margins of logits the caller's attacks took, of each example: (n,)."""
+    steps = torch.zeros_like(probe.rank)
+    for name, spec in probe.run.attacks.items():
+        known = ours(spec.attack)
+        if known is None or known.name not in ASCENTS or known.norm != probe.threat.norm:
+            continue
+        told = known.settings
+        within = told["epsilon"] == probe.threat.epsilon and not told["targeted"]
+        if within and told.get("loss", "margin") in ("margin", "dlr"):
+            runs = told["restarts"] * told.get("n_targets", 1)
+            steps = steps + told["steps"] * runs * probe.of_caller(name, "attacked")
+    return steps
+
+
 def hidden(probe: Probe, chosen: Tensor) -> Observations:
-    """Search the least distance of what withstood everything, where its slope leads nowhere."""
+    """Search the least distance of what withstood everything, where its slope leads nowhere.
+
+    But not where the caller's own search has just done that.
+    """
     left = chosen & probe.survivors
+    for name, spec in probe.run.attacks.items():
+        if unwrapped(spec.attack)[0] is hidden_boundary_l2:
+            left = left & ~probe.of_caller(name, "attacked")
     told = {name: probe.budget()[name] for name in ("bounds", "batch_size", "random_state")}
-    anywhere = probe.threat._replace(epsilon=probe.radii()[-1])
-    first = partial(attacks.carlini_wagner_l2, steps=FIRST_STEPS, **told)
-    reached = probe.fools(first, left, anywhere)
-    whole = partial(attacks.carlini_wagner_l2, **told)
-    return Observations(only_distance=count(probe.fools(whole, left & ~reached)))
+    search = partial(hidden_boundary_l2, stop_within=probe.threat.epsilon, **told)
+    return Observations(only_distance=count(probe.fools(search, left)))
 
 
 def random_points(probe: Probe, chosen: Tensor) -> Observations:
@@ -144,20 +176,27 @@ def random_points(probe: Probe, chosen: Tensor) -> Observations:
 def random_search(probe: Probe, chosen: Tensor) -> Observations:
     """What a random search finds among them, unless the caller's own has just looked."""
     left = chosen & probe.missed
-    searched, found = torch.zeros_like(left), torch.zeros_like(left)
     search = attacks.sparse_rs if probe.threat.norm in COUNTS else attacks.square
-    known = name_of(
-        probe.run.attacks,
-        probe.threat,
-        search,
-        lambda settings: settings["queries"] >= ENOUGH_QUERIES,
-    )
+    asked, found = looked(probe, search, lambda settings: settings["queries"] >= ENOUGH_QUERIES)
+    found = found & left
+    for queries in QUERIES:
+        found = found | probe.fools(
+            partial(search, queries=queries, **probe.budget()), left & ~asked & ~found
+        )
+        if not probe.anywhere(found):
+            break
+    return Observations(only_black_box=count(found))
+
+
+def looked(
+    probe: Probe, attack: Callable[..., Tensor], suits: Callable[[dict[str, Any]], bool]
+) -> tuple[Tensor, Tensor]:
+    """Which examples such an attack of the caller's was run on, and which of them it fooled."""
+    asked = found = torch.zeros_like(probe.survivors)
+    known = name_of(probe.run.attacks, probe.threat, attack, suits)
     if known is not None:
-        index = probe.run.records.sample["index"][probe.places.cpu()]
-        searched = probe.run.records.of(known, "attacked")[index].to(left.device)
-        found = probe.run.records.of(known, "fooled")[index].to(left.device) & left
-    more = partial(search, queries=QUERIES, **probe.budget())
-    return Observations(only_black_box=count(found | probe.fools(more, left & ~searched)))
+        asked, found = (probe.of_caller(known, what) for what in ("attacked", "fooled"))
+    return asked, found
 
 
 def noise(run: Run, threat: ThreatModel, model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
