@@ -105,6 +105,12 @@ def test_where_the_first_leave_a_doubt_more_are_compared_and_at_last_all(asked):
     asked.finds["random_points"] = Observations(only_noise=1)
     seen = _diagnose.full(probe(examples=512), None)
     assert (seen.compared, seen.only_noise) == (64, 1)
+    asked.log.clear()
+    # A search that finds something is followed by one of more queries.
+    asked.finds["random_search"] = Observations(only_black_box=1)
+    _diagnose.full(probe(examples=512), None)
+    assert [told for name, *told in asked.log if name == "random_search"] == [[64], [64, 200]]
+    asked.finds["random_search"] = Observations(only_black_box=0)
     few, told = probe(14), []  # there are no others
     few.run.progress = SimpleNamespace(tell=told.append)
     _diagnose.full(few, None)

@@ -368,7 +368,9 @@ def test_the_longer_attack_goes_on_to_all_only_if_some_are_left_and_something_fe
 
     monkeypatch.setattr(_diagnose, "VULNERABLE", vulnerable)
     everyone = torch.ones(3, dtype=torch.bool)
+    monkeypatch.setattr(_diagnose, "ascents", lambda probe: probe.climbed)
     probe = SimpleNamespace(
+        climbed=torch.zeros(3),
         attack_survivors=everyone,
         margin_missed=torch.tensor([True, True, False]),  # the third fell to the margin
         survivors=torch.tensor([True, not fell, True]),
@@ -381,6 +383,13 @@ def test_the_longer_attack_goes_on_to_all_only_if_some_are_left_and_something_fe
     first = [[False, True, True]] if vulnerable == 1 else [[True] * 3]
     rest = [[True, False, False]] if vulnerable == 1 and fell else []
     assert asked == first + rest
+
+    # What the caller's attacks have climbed as long takes nobody's place.
+    asked.clear()
+    probe.climbed, probe.margin_missed = torch.tensor([0, 100, 0]), everyone
+    probe.survivors = everyone
+    _diagnose.convergence(probe)
+    assert asked == [[vulnerable == 3, True, True]]
 
     asked.clear()
     probe.margin_missed = ~everyone
@@ -581,6 +590,42 @@ def test_the_summary_does_not_say_that_attacks_tried_where_none_could_run(networ
     assert f"No attack ran to its end on the {report.observations.correct} of 30" in words
     assert f"{report.n_robust} were not fooled within 0.1 in linf" in words
     assert "0 attacks" not in words
+
+
+class Distracted(nn.Module):
+    """Bright images get a large slope that changes no logit."""
+
+    def __init__(self, network, bright):
+        super().__init__()
+        self.network, self.bright = network, bright
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("away", torch.randn(64, 10, generator=generator))
+
+    def forward(self, inputs):
+        logits, bright = self.network(inputs), inputs.mean(dim=1) > self.bright
+        return logits + bright[:, None] * 20 * ((inputs - inputs.detach()) @ self.away)
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3])
+def test_where_a_brief_diagnosis_fools_what_few_are_left_a_full_one_follows(network, digits, share):
+    inputs, labels = (part[1200:1500] for part in digits)
+    model = Distracted(network, inputs.mean(dim=1).quantile(1 - share).item())
+    settings = {"epsilon": 0.2, "random_state": 0, "adapt": False}
+    honest = evaluate(network, inputs, labels, **settings)
+    assert honest.observations.diagnosis == "brief"
+    report = evaluate(model, inputs, labels, **settings)
+    assert 0 < report.robust_accuracy <= 0.25 * report.clean_accuracy
+    seen = report.observations
+    assert seen.diagnosis == "full"
+    assert seen.compared == seen.sampled == 256  # and not 37
+    assert "black-box-beats-white-box" in raised(report)
+    assert report.quoted_accuracy < 0.2 * report.robust_accuracy
+    # Both diagnoses are paid for.
+    spent = [
+        evaluate(model, inputs, labels, diagnosis=kind, **settings).costs["diagnosis"].forwards
+        for kind in ("brief", "full")
+    ]
+    assert report.costs["diagnosis"].forwards == sum(spent)
 
 
 def test_sound_attacks_pass_their_own_test(network, digits):

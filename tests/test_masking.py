@@ -807,6 +807,18 @@ def test_the_search_behind_a_rise_runs_whole_where_it_is_needed_alone(thresholdi
     torch.testing.assert_close(found, torch.where(hidden[:, None], whole, few), atol=1e-4, rtol=0)
 
 
+def test_the_search_behind_a_rise_takes_no_examples_and_wide_bounds_in_half_precision():
+    model = nn.Linear(4, 2)
+    assert hidden_boundary_l2(model, torch.rand(0, 4), torch.zeros(0).long()).shape == (0, 4)
+    inputs = torch.tensor([[3e4] * 4], dtype=torch.float16)
+    model = nn.Linear(4, 2, dtype=torch.float16)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1e-4] * 4, [-1e-4] * 4]))
+        model.bias.copy_(torch.tensor([-8.0, 8.0]))
+    found = hidden_boundary_l2(model, inputs, torch.tensor([0]), bounds=(0.0, 6e4))
+    assert model(found).argmax() == 1
+
+
 class Frozen(nn.Linear):
     """A layer of a program that takes no hooks."""
 

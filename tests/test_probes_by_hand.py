@@ -92,6 +92,12 @@ BUDGET = {"epsilon": 0.25, "norm": "linf"}
         ({"loss": "margin", "steps": 6}, "xxxxx"),
         ({"loss": "cross_entropy", "steps": 7}, "xxxxx"),
         ({"loss": "margin", "steps": 7, "epsilon": 0.2}, "xxxxx"),
+        ({"loss": "margin", "steps": 7, "step_size": 0.03}, "xxxxx"),
+        ({"loss": "margin", "steps": 7, "step_size": 0.04}, "..x.x"),
+        ({"loss": "margin", "steps": 7, "bounds": (0.0, 0.5)}, "xxxxx"),
+        ({"loss": "margin", "steps": 7, "bounds": (0.0, 1.0)}, "..x.x"),
+        ({"loss": "margin", "steps": 7, "bounds": (0.0, torch.ones(1))}, "xxxxx"),
+        ({"loss": "margin", "steps": 7, "mask": torch.ones(1) > 0}, "xxxxx"),
     ],
 )
 def test_what_the_callers_pgd_has_missed_on_the_margin_is_not_climbed_again(settings, asked):
@@ -102,6 +108,16 @@ def test_what_the_callers_pgd_has_missed_on_the_margin_is_not_climbed_again(sett
     assert [pgd(each)[3] for each in found.asked] == ["xxxxx", asked]
     assert seen.margin_survivors == asked.count(".")
     assert found.margin_missed.tolist() == [sign == "." for sign in asked]
+
+
+def test_what_was_searched_in_another_precision_is_climbed_again():
+    found = probe(".....", ".....")
+    found.run.attacks = {"a": AttackSpec(partial(attacks.pgd, loss="margin", **BUDGET), "linf")}
+    told(found, a_attacked="xxxxx", a_fooled=".....")
+    found.run.search = found.run.model.around(found.run.model.model)
+    _probes.losses(found, ALL)
+    assert [pgd(each)[3] for each in found.asked] == ["xxxxx", "xxxxx"]
+    assert _probes.ascents(found).tolist() == [0] * 5
 
 
 def ascent(name="pgd", **settings):
@@ -209,7 +225,7 @@ def test_a_longer_attack_looks_at_what_the_callers_attacks_left():
 
 @pytest.mark.parametrize("theirs", [False, True])
 def test_the_least_distance_is_searched_where_the_callers_search_has_not_looked(theirs):
-    found = probe(".x...", survivors="xx.xx")
+    found = probe(".x...", "x....", survivors="xx.xx")
     found.run.batch_size, found.run.seed = 3, 8
     if theirs:
         search = AttackSpec(partial(hidden_boundary_l2, stop_within=0.25), "l2")
@@ -218,12 +234,14 @@ def test_the_least_distance_is_searched_where_the_callers_search_has_not_looked(
         found.run.records.add({"search/attacked": booleans("x....")})
         found.run.records.add({"other/attacked": booleans("xxxxx")})
     seen = _probes.hidden(found, booleans("xxx.."))
-    ((search, left, threat),) = found.asked
-    assert search.func is hidden_boundary_l2
+    (first, chosen, anywhere), (whole, left, threat) = found.asked
+    assert first.func is whole.func is attacks.carlini_wagner_l2
     told = {"bounds": (0.0, 1.0), "batch_size": 3, "random_state": 8}
-    assert search.keywords == {"stop_within": 0.25, **told}
-    assert (left, threat) == (".x..." if theirs else "xx...", None)
-    assert seen.only_distance == 1
+    assert first.keywords == {"steps": _probes.FIRST_STEPS, "stop_within": 1.0, **told}
+    assert whole.keywords == {"stop_within": 0.25, **told}
+    assert (chosen, anywhere.epsilon) == (".x..." if theirs else "xx...", 1.0)
+    assert (left, threat) == ("....." if theirs else "x....", None)
+    assert seen.only_distance == (0 if theirs else 1)
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -289,19 +307,19 @@ def test_a_search_is_made_where_the_callers_has_not_looked(
     told(found, **columns)
     seen = _probes.random_search(found, booleans("x.xxx"))
     assert seen.only_black_box == counted
-    (attack, asked, threat), *more = found.asked
+    ((attack, asked, threat),) = found.asked
     assert (attack.func, attack.keywords["queries"]) == (attacks.square, 100)
     assert (asked, threat) == (chosen, None)
-    # Another search, for longer, where something fell.
-    ((longer, left, _),) = more
-    assert (longer.func, longer.keywords["queries"]) == (attacks.square, 200)
-    assert left == "." + chosen[1:]
 
 
-def test_a_search_that_finds_nothing_is_not_made_for_longer():
-    found = probe(".....", missed="xxxxx")
-    assert _probes.random_search(found, ALL).only_black_box == 0
-    assert len(found.asked) == 1
+def test_a_second_search_looks_for_what_the_first_has_left_and_tells_of_both():
+    found = probe("x....", "..x..", missed="xxx.x")
+    first = _probes.random_search(found, booleans("xxxx."))
+    second = _probes.random_search(found, booleans("xxxx."), queries=200)
+    assert (first.only_black_box, second.only_black_box) == (1, 2)
+    assert [told.keywords["queries"] for told, *_ in found.asked] == [100, 200]
+    assert [chosen for _, chosen, _ in found.asked] == ["xxx..", ".xx.."]
+    assert _probes.random_search(probe(".....", missed="....."), ALL).only_black_box == 0
 
 
 def test_among_counts_the_search_is_sparse():

@@ -124,6 +124,22 @@ SCRIPT = """
         evaluate(distiller, Xt[:1], yt[:1], epsilon=0.01, attacks=alone, random_state=0)
     except AttackError as error:
         told["none ran"] = str(error)
+
+    class Distracted(nn.Module):
+        # A large slope that changes nothing.
+        def __init__(self):
+            super().__init__()
+            self.inner = distiller.model_
+
+        def forward(self, inputs):
+            flat = inputs.flatten(1)
+            away = torch.linspace(-1, 1, 10 * flat.shape[1]).view(-1, 10).to(flat)
+            return self.inner(inputs) + 1e4 * (flat - flat.detach()) @ away
+
+    # 16 examples at first, and one more: a part that only one process has.
+    asked = {"epsilon": 0.3, "attacks": "quick", "diagnosis": "full", "random_state": 0}
+    seen = evaluate(Distracted(), Xt[:17], yt[:17], **asked).observations
+    told["misled"] = [seen.correct, seen.compared, seen.only_black_box, seen.all_survivors]
     with open(sys.argv[1], "w") as file:
         json.dump(told, file)
 """
@@ -251,6 +267,14 @@ def test_an_attack_that_fails_in_one_process_is_told_in_all(told):
         assert attacked == n
         assert 0 < ran < n
         assert error == "OSError: gone"
+
+
+def test_a_search_goes_on_in_all_processes_where_one_has_found_something(told):
+    correct, compared, found, left = told[0]["misled"]
+    assert correct == compared == 17
+    assert found > 0
+    assert left < 17
+    assert told[0]["misled"] == told[1]["misled"] == told[2]["misled"]
 
 
 def test_where_no_attack_ran_every_process_raises_even_one_without_examples(told):

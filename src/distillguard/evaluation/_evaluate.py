@@ -124,7 +124,7 @@ def evaluate(
         How thoroughly to examine why the attacks failed. A brief diagnosis costs no more than the
         attacks of ``"quick"`` and can raise fewer findings. ``"auto"`` is full, except that it is
         brief for ``"quick"`` and if the attacks left at most a quarter of the correctly classified
-        examples. None examines only what the attacks themselves showed.
+        examples and it fools none of those. None examines only what the attacks themselves showed.
     adapt : bool or "auto", default="auto"
         Whether to apply the remedies of findings and attack again: if the diagnosis finds that the
         gradient is hidden, misleading or random, attacks bypass the modules that hide it (BPDA), or
@@ -294,10 +294,15 @@ def evaluate(
         n_here = len(run.records)
         run.records = gathered(run.records, processes)
         check_some_attack_ran(run, processes)
+        kinds = [diagnosis]
         if diagnosis == "auto":
-            diagnosis = "brief" if few_stand(run) else "full"
-        bar.diagnose(n_here, sample_size(diagnosis), PROBES[diagnosis])
-        observations = diagnosed(run, surrogate, processes, diagnosis)
+            kinds = ["brief", "full"] if few_stand(run) else ["full"]
+        for kind in kinds:
+            bar.diagnose(n_here, sample_size(kind), PROBES[kind])
+            observations = diagnosed(run, surrogate, processes, kind)
+            # A full one follows where a brief one found what the attacks had missed.
+            if not len(run.fooled_by_diagnosis):
+                break
         adaptation = None
         if adapt:
             from ._adaptation import adapt as adapted  # loads what trains a surrogate

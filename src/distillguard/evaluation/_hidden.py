@@ -36,8 +36,11 @@ def hidden_boundary_l2(
         "batch_size": batch_size,
         "random_state": random_state,
     }
+    if not len(inputs):
+        return inputs.clone()
     low, high = boxes(inputs, bounds, mask)
-    anywhere = max(lp_norm((high - low).expand_as(inputs), "l2").max().item(), 1.0)
+    widths = (high.double() - low.double()).expand_as(inputs)
+    anywhere = max(lp_norm(widths, "l2").max().item(), 1.0)
     found = attacks.carlini_wagner_l2(
         model, inputs, labels, steps=FIRST_STEPS, stop_within=anywhere, mask=mask, **told
     )

@@ -12,7 +12,7 @@ from ..._geometry import COUNTS
 from ..._processes import ALONE, Processes
 from ..._typing import Model
 from .._presets import AttackSpec, name_of
-from .._records import SAMPLED, asked_nothing
+from .._records import SAMPLED, Cost, asked_nothing
 from .._run import Run
 from .._shards import combined_cost
 from ._active import active_test
@@ -21,6 +21,8 @@ from ._gradients import at_bounds, gradients
 from ._observations import Observations
 from ._probe import Probe, attempt, count, probe_of
 from ._probes import (
+    MORE_QUERIES,
+    ascents,
     blind,
     budgets,
     hidden,
@@ -83,6 +85,7 @@ def diagnose(
     processes: Processes = ALONE,
 ) -> Observations:
     """Measure everything on the sample of correct examples that the run kept."""
+    spent = run.records.costs.pop("diagnosis", Cost())  # by a brief one before
     lost, strayed = strays(run)
     seen = observed(run) | lost | Observations(diagnosis=kind)
     if kind is None:
@@ -107,6 +110,7 @@ def diagnose(
             run.fooled_by_diagnosis = places
     costs = processes.all_gather(run.records.costs["diagnosis"])
     run.records.costs["diagnosis"] = combined_cost(costs)
+    run.records.costs["diagnosis"].add(spent.forwards, spent.backwards, spent.seconds)
     whole = size if kind == "brief" else None
     return seen | Observations(sampled=size, compared=whole)
 
@@ -150,7 +154,9 @@ def brief(probe: Probe, surrogate: Model | None) -> Observations:
     if surrogate is not None:
         seen |= probe.measured("transfer", partial(transfer, probe, surrogate=surrogate))
     if few_stand(probe.run):
-        seen |= probe.measured("random search", partial(random_search, probe), few)
+        # Not beside the others, as it is asked about fewer; what it fools counts all the same.
+        first = probe.places < first_ones(probe.run)
+        probe.measured("random search", partial(random_search, probe), first)
     return seen
 
 
@@ -197,6 +203,9 @@ def comparisons(
         seen = probe.measured("compared", lambda part: Observations(compared=count(part)), chosen)
     seen |= probe.measured("random points", partial(random_points, probe), chosen)
     seen |= probe.measured("random search", partial(random_search, probe), chosen)
+    if seen.only_black_box:
+        longer_search = partial(random_search, probe, queries=MORE_QUERIES)
+        seen |= probe.measured("random search", longer_search, chosen)
     if surrogate is not None:
         ask = partial(transfer, probe, surrogate=surrogate)
         seen |= probe.measured("transfer", ask, chosen)
@@ -221,7 +230,7 @@ def doubtful(seen: Observations, least: int) -> bool:
 
 def convergence(probe: Probe) -> Observations:
     """A longer attack on what is left: on the most vulnerable and, if something fell, on all."""
-    left = probe.attack_survivors & probe.margin_missed
+    left = probe.attack_survivors & probe.margin_missed & (ascents(probe) < LONGER_STEPS)
     ranks = chain.from_iterable(probe.processes.all_gather(probe.rank[left].tolist()))
     last = max(sorted(ranks)[:VULNERABLE], default=-1)
     most = ~left | (probe.rank <= last)

@@ -44,6 +44,8 @@ class Probe:
     """Which examples have no gradient of the cross-entropy to follow."""
     missed: Tensor = field(init=False)
     """Which examples attacks on the gradient have missed, of those that were compared."""
+    searched: Tensor = field(init=False)
+    """Which of them a search without gradients has found."""
     margin_missed: Tensor = field(init=False)
     """Which of them PGD on the margin has missed."""
 
@@ -51,6 +53,7 @@ class Probe:
         self.attack_survivors = self.survivors
         self.flat = torch.zeros_like(self.survivors)
         self.missed = torch.zeros_like(self.survivors)
+        self.searched = torch.zeros_like(self.survivors)
         self.margin_missed = torch.ones_like(self.survivors)
 
     def measured(

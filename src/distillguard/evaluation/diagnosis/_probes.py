@@ -14,7 +14,7 @@ from ..._modes import dtype_of
 from ..._random import example_keys
 from ..._rejection import opposed
 from ..._typing import Model
-from .._hidden import hidden_boundary_l2
+from .._hidden import FIRST_STEPS, hidden_boundary_l2
 from .._judge import ThreatModel
 from .._ours import masked, ours, unwrapped
 from .._presets import name_of
@@ -27,7 +27,7 @@ from ._probe import Probe, count
 DRAWS = 25
 """Random points of the ball for each example."""
 
-QUERIES = 100, 200
+QUERIES, MORE_QUERIES = 100, 200
 """Steps of the random search that needs no gradients, and of another one if that finds anything."""
 
 EXCHANGES = 16
@@ -137,12 +137,30 @@ def longer(probe: Probe, chosen: Tensor, steps: int) -> Observations:
     return Observations(longer_steps=steps, longer_fools=count(fooled & ~probe.strayed))
 
 
+def trusted(probe: Probe, name: str) -> bool:
+    """Whether an attack of the caller's searched all of the ball, on the model itself.
+
+    In steps that reach the edge, within the same bounds and without a mask of its own.
+    """
+    known = ours(probe.run.attacks[name].attack)
+    if known is None or probe.run.search is not probe.run.model:
+        return False
+    told, bounds = known.settings, probe.threat.bounds
+    given = told.get("bounds", bounds)
+    same = given is bounds or not any(isinstance(each, Tensor) for each in (*given, *bounds))
+    step = told.get("step_size")
+    reaches = step is None or step * told["steps"] >= probe.threat.epsilon
+    return same and tuple(given) == tuple(bounds) and told.get("mask") is None and reaches
+
+
 def ascents(probe: Probe) -> Tensor:
     """How many steps up margins of logits the caller's attacks took, of each example: (n,)."""
     steps = torch.zeros_like(probe.rank)
     for name, spec in probe.run.attacks.items():
         known = ours(spec.attack)
         if known is None or known.name not in ASCENTS or known.norm != probe.threat.norm:
+            continue
+        if not trusted(probe, name):
             continue
         told = known.settings
         within = told["epsilon"] == probe.threat.epsilon and not told["targeted"]
@@ -159,11 +177,16 @@ def hidden(probe: Probe, chosen: Tensor) -> Observations:
     """
     left = chosen & probe.survivors
     for name, spec in probe.run.attacks.items():
-        if unwrapped(spec.attack)[0] is hidden_boundary_l2:
+        if unwrapped(spec.attack)[0] is hidden_boundary_l2 and trusted(probe, name):
             left = left & ~probe.of_caller(name, "attacked")
     told = {name: probe.budget()[name] for name in ("bounds", "batch_size", "random_state")}
-    search = partial(hidden_boundary_l2, stop_within=probe.threat.epsilon, **told)
-    return Observations(only_distance=count(probe.fools(search, left)))
+    whole = probe.radii()[-1]
+    anywhere = probe.threat._replace(epsilon=whole)
+    search = partial(attacks.carlini_wagner_l2, **told)
+    first = partial(search, steps=FIRST_STEPS, stop_within=whole)
+    reached = probe.fools(first, left, anywhere)
+    search = partial(search, stop_within=probe.threat.epsilon)
+    return Observations(only_distance=count(probe.fools(search, left & ~reached)))
 
 
 def random_points(probe: Probe, chosen: Tensor) -> Observations:
@@ -173,18 +196,18 @@ def random_points(probe: Probe, chosen: Tensor) -> Observations:
     return Observations(only_noise=count(probe.fools(draw, left)))
 
 
-def random_search(probe: Probe, chosen: Tensor) -> Observations:
-    """What a random search finds among them, unless the caller's own has just looked."""
+def random_search(probe: Probe, chosen: Tensor, queries: int = QUERIES) -> Observations:
+    """What a random search finds among them, unless the caller's own has just looked.
+
+    A second one, of more queries, looks for what the first has left, and tells what both found.
+    """
     left = chosen & probe.missed
     search = attacks.sparse_rs if probe.threat.norm in COUNTS else attacks.square
     asked, found = looked(probe, search, lambda settings: settings["queries"] >= ENOUGH_QUERIES)
-    found = found & left
-    for queries in QUERIES:
-        found = found | probe.fools(
-            partial(search, queries=queries, **probe.budget()), left & ~asked & ~found
-        )
-        if not probe.anywhere(found):
-            break
+    found = (found | probe.searched) & left
+    more = partial(search, queries=queries, **probe.budget())
+    found = found | probe.fools(more, left & ~asked & ~found)
+    probe.searched = probe.searched | found
     return Observations(only_black_box=count(found))
 
 
@@ -194,7 +217,7 @@ def looked(
     """Which examples such an attack of the caller's was run on, and which of them it fooled."""
     asked = found = torch.zeros_like(probe.survivors)
     known = name_of(probe.run.attacks, probe.threat, attack, suits)
-    if known is not None:
+    if known is not None and trusted(probe, known):
         asked, found = (probe.of_caller(known, what) for what in ("attacked", "fooled"))
     return asked, found
 

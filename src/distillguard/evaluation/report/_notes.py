@@ -60,7 +60,9 @@ def nearer(report: "RobustnessReport") -> list[str]:
     for row in report.attacks:
         if row.near is not None:
             names.setdefault(row.near, []).append(row.name)
-    told = [(f"{100 * near:g} %", " and ".join(names[near])) for near in names]
+    told = [
+        (f"{100 * near:g} %", " and ".join(names[near])) for near in sorted(names, reverse=True)
+    ]
     if not told:
         return []
     who, share, each = "Some attacks", "a share", "; ".join(map(" for ".join, told))
