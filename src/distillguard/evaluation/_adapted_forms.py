@@ -259,6 +259,7 @@ def from_the_boundary(subject: Subject) -> dict[str, Attack]:
     if subject.run.threat.norm != "l2":
         return {}
     told = {name: subject.budget()[name] for name in ("bounds", "batch_size", "random_state")}
+    told["stop_within"] = subject.run.threat.epsilon
     return {"Carlini-Wagner L2": partial(hidden_boundary_l2, **told)}
 
 
