@@ -822,6 +822,7 @@ def test_images_count_whose_built_example_random_points_do_not_find(batch_size):
     probe.threat = ThreatModel("linf", 0.45, (0.0, 1.0))
     rows = torch.tensor([11, 2, 3, 4, 5, 6, 7, 8, 1])
     group = prepared(probe, rows)
+    assert probe.run.model.account.forwards == len(rows) * (1 + 15 + 8 + 1 + 24)
     x, keys = inputs[rows], example_keys(inputs[rows], probe.run.seed + 1)
     edge, near, around = points(x, keys, probe.threat)
 
