@@ -575,7 +575,10 @@ def test_in_l1_too_a_model_whose_gradients_mislead_is_found_out(halfspace, examp
         return halfspace(points) * 0 + (1e3 * halfspace(points)).sign()
 
     epsilon = 3 * halfspace.least_epsilon(inputs, "l1").median().item()
-    report = evaluate(stepped, inputs, labels, norm="l1", epsilon=epsilon, random_state=0)
+    settings = {"norm": "l1", "epsilon": epsilon, "random_state": 0}
+    report = evaluate(stepped, inputs, labels, **settings)
+    assert {"zero-gradients"} <= {finding.code for finding in report.findings}
+    report = evaluate(stepped, inputs, labels, diagnosis="full", **settings)
     assert report.observations.only_black_box is not None
     assert {"zero-gradients"} <= {finding.code for finding in report.findings}
 

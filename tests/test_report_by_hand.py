@@ -333,7 +333,7 @@ Each attack ran on the examples that the earlier ones had not fooled. Success is
 misclassification at any distance; forwards and backwards are per attacked example, seconds for \
 all of them.
 Some attacks left out the examples on which the earlier attacks had lowered the lead of the true \
-class, but not below a share of the clean lead: 5 % for PGD and FAB; 20 % for odd.
+class, but not below a share of the clean lead: 20 % for odd; 5 % for PGD and FAB.
 Besides: clean pass 20 forwards 0 backwards 0.1 s, judging 28 forwards 0 backwards 1.0 s.
 Evaluated: Net, shoes, 2026-03-04 05:06 UTC.
 Seed 7; distillguard 0.0.1, Python 3.12.
