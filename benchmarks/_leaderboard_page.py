@@ -31,7 +31,8 @@ What stands after each attack of `evaluate`:
 
 `evaluate` ran `attacks="standard"` and then, on the digits whose lead an attack had brought below
 {near} % of the clean one, two longer searches: PGD on the margin from ten starts of stripes, and
-Square with 5,000 queries.
+Square with 5,000 queries. It was measured before "standard" left most of its own attacks to near
+digits ([record 24](../adr/0024-far-examples-are-left-to-the-cheap-attacks.md)), and not since.
 
 ```
 python -m torch.distributed.run --standalone --nproc-per-node 2 \\
