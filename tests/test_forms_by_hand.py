@@ -170,6 +170,7 @@ def test_searches_have_a_thousand_queries_and_the_budget_of_the_evaluation():
     around = subject_of(linear, THREE, ThreatModel("l2", 0.25, (0.0, 1.0)))
     ((name, (_, keywords)),) = told(from_the_boundary(around)).items()
     assert name == "Carlini-Wagner L2"
+    assert keywords.pop("stop_within") == 0.25
     assert keywords == {key: BUDGET[key] for key in ("bounds", "batch_size", "random_state")}
 
 
