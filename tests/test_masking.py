@@ -819,6 +819,15 @@ def test_the_search_behind_a_rise_takes_no_examples_and_wide_bounds_in_half_prec
     assert model(found).argmax() == 1
 
 
+def test_where_a_mask_lets_nothing_change_every_measurement_is_made(networks, digits):
+    _, (inputs, labels) = digits
+    mask = torch.zeros(inputs[0].shape, dtype=torch.bool)
+    told = {"norm": "l2", "epsilon": 0.5, "mask": mask, "diagnosis": "full", "random_state": 0}
+    report = evaluate(networks["undefended"], inputs[:40], labels[:40], attacks="quick", **told)
+    assert not report.observations.failed
+    assert report.robust_accuracy == report.clean_accuracy
+
+
 class Frozen(nn.Linear):
     """A layer of a program that takes no hooks."""
 

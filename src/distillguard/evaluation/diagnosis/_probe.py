@@ -127,8 +127,9 @@ class Probe:
     def radii(self) -> list[float]:
         """The threat model's radius and twice that, as far as they are smaller, and the range."""
         low, high = self.threat.box(self.inputs)
-        whole = lp_norm((high - low).expand_as(self.inputs), self.threat.norm).max().item()
         epsilon = self.threat.epsilon
+        whole = lp_norm((high - low).expand_as(self.inputs), self.threat.norm).max().item()
+        whole = whole or epsilon  # where a mask lets nothing change
         return [radius for radius in (epsilon, 2 * epsilon) if radius < whole] + [whole]
 
 
