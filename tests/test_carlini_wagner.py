@@ -23,9 +23,9 @@ from distillguard.attacks.carlini_wagner._linf import SignsWithinALimit
 from distillguard.attacks.carlini_wagner._multi_target import (
     DescentState,
     MultiTargetDescent,
-    schedule,
 )
 from distillguard.attacks.carlini_wagner._prune import Pruning, Trial
+from distillguard.attacks.carlini_wagner._runs import schedule
 
 each_attack = pytest.mark.parametrize(
     "attack", [carlini_wagner_l2, carlini_wagner_linf, carlini_wagner_l0]

@@ -13,8 +13,9 @@ from ..._validation import check_at_least, check_choice, check_not_negative, che
 from .._engine import Algorithm, run
 from .._examples import Examples
 from ._l2_published import BinarySearch
-from ._multi_target import CANDIDATES, DescentState, MultiTargetDescent, schedule
+from ._multi_target import DescentState, MultiTargetDescent
 from ._published import TanhObjective
+from ._runs import CANDIDATES, schedule
 
 STEPS = {"fast": 200, "paper": 10_000}
 """Where the caller names none."""
@@ -79,8 +80,9 @@ def carlini_wagner_l2(
         given, and fewer for an example on which classes drop out of the race; for each value of
         :math:`c` when as published, 10,000 if not given.
     stop_within : float, optional
-        Leave an example alone as soon as a success is at most this far. Far cheaper where only
-        the share of examples with a success within a radius is asked for.
+        Leave an example alone as soon as a success is at most this far, in L2 and the units of
+        ``inputs``. Far cheaper where only the share of examples with a success within a radius is
+        asked for.
     targeted : bool, default=False
         Move towards ``labels`` instead of away from them.
     bounds : tuple of float or Tensor, default=(0.0, 1.0)

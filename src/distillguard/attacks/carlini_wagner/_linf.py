@@ -12,8 +12,9 @@ from ..._validation import check_at_least, check_choice, check_not_negative
 from .._engine import Algorithm, run
 from .._examples import Examples
 from ._linf_published import LargestChange
-from ._multi_target import CANDIDATES, DescentState, MultiTargetDescent, schedule
+from ._multi_target import DescentState, MultiTargetDescent
 from ._published import ShrinkingConstraint, TanhObjective
+from ._runs import CANDIDATES, schedule
 
 STEPS = {"fast": 200, "paper": 1_000}
 """Where the caller names none."""

@@ -20,16 +20,18 @@ from ..._typing import Distance
 from .._engine import Query, logits_and_gradient, select
 from .._examples import Examples
 from .._losses import success_margin
+from ._runs import (
+    ALTERNATE_EVERY,
+    CANDIDATES,
+    CAREFUL_STEPS,
+    SEARCH_AFTER,
+    SHORTER,
+    Run,
+)
 
-CANDIDATES = 4
-"""All rivals together, and the three with the largest clean logits alone: the closest class is
-usually among them."""
 SMOOTHNESS = 0.1
 """Temperature of the smooth maximum of all rivals, relative to the margin of the clean logits:
 at 0.1 about that of the softmax in an undefended network, and T times it in a distilled one."""
-ALTERNATE_EVERY = 16
-"""As long as a targeted run has reached nothing, the largest of the rivals and the smooth maximum
-of all take turns of so many iterates."""
 LEAST_REACH = 1e-3
 """The least distance that a slope is believed to foretell, as a share of the farthest."""
 PATIENCE, GROWTH = 8, 1.3
@@ -39,23 +41,14 @@ PRUNE_RATIO = 1.3
 """A class that came no closer than this many times the closest is given up."""
 COLD_STEP, WARM_STEP = 1.0, 0.3
 """The first step of a run, relative to the distance: from the input, from an earlier result."""
-LAST_STEPS = 0.2, 0.05, 0.005
-"""The last step of a run in each round, relative to the distance."""
-SEARCH_AFTER, FAR = 8, 0.01
-"""Iterates after which an untargeted first run is over that has reached nothing although the slope
-foretells a boundary as far as this share of the farthest: it will reach nothing. On ordinary
-networks no example needs more than three. Where the slope foretells too little, the run goes on."""
-SEARCHES = 4
-"""Runs that share what such a first run leaves: beyond thresholds a fresh run of small steps comes
-closer than a long one."""
-CAREFUL_STEPS = 0.12, 0.02
-"""The first and the last step of such a run, relative to the distance. From 0.3 on the iterates
-lose what the search has reached, and do not find back."""
+FAR = 0.01
+"""Share of the farthest distance from which on a boundary that the slope foretells is too far, if
+the first iterates have not reached it. Where the slope foretells too little, the run goes on."""
 SWEEP, FIRST_LIMIT = 22, 0.05
 """Iterates in which the limit of a search grows from this share of the bounds' width to 1."""
-SHORTER, SEARCH_DECAY = 0.4, 0.7
-"""Steps as long as the limit lead to the closest starts; with a target, and from sweep to sweep,
-they are 0.4 times as long and go by the mean of the gradients, which reaches more."""
+SEARCH_DECAY = 0.7
+"""Steps as long as the limit lead to the closest starts; shorter ones, with a target and from sweep
+to sweep, go by the mean of the gradients with this weight of the past, which reaches more."""
 
 
 class DescentState(NamedTuple):
@@ -87,21 +80,6 @@ class DescentState(NamedTuple):
     """Iterates judged in this run."""
 
 
-class Run(NamedTuple):
-    """One descent: for the class of this rank, so many iterates, down to this step."""
-
-    rank: int
-    length: int
-    last_step: float
-    opening: bool
-    """Whether ranks are those of the clean logits; later, those of the distances."""
-    search: bool = False
-    """Only for examples whose first run reached nothing."""
-    stride: float = 0.0
-    """As long as nothing is reached, the length of steps by signs, relative to their limit. A run
-    without only descends, which gets along ridges that are narrower than such steps."""
-
-
 class Descent(Protocol):
     """How one norm is made small."""
 
@@ -123,37 +101,6 @@ class Descent(Protocol):
         self, state: DescentState, delta: Tensor, gradient: Tensor, relative: Tensor
     ) -> DescentState:
         """Take one step of ``relative`` length."""
-
-
-def schedule(steps: int, candidates: int = CANDIDATES) -> tuple[Run, ...]:
-    """Share ``steps`` gradient steps out: a tenth to each class, then to the two best, to one."""
-    judged = steps + 1
-    opening, middle = judged // 10, 3 * judged // 20
-    if opening < 2:
-        return (Run(0, judged, LAST_STEPS[2], True),)
-    runs = [Run(rank, opening, LAST_STEPS[0], True) for rank in range(candidates)]
-    runs += [Run(rank, middle, LAST_STEPS[1], False) for rank in range(min(candidates, 2))]
-    rest = judged - sum(run.length for run in runs)
-    runs.append(Run(0, rest, LAST_STEPS[2], False))
-    first = SEARCH_AFTER if candidates > 1 else max(opening, ALTERNATE_EVERY)
-    # In fewer steps there is no telling which examples need a search.
-    return tuple(runs) if opening < first else (*runs, *searches(judged - first, candidates))
-
-
-def searches(judged: int, candidates: int) -> tuple[Run, ...]:
-    """Share out what a first run leaves that reached nothing.
-
-    A search, and more runs from what it has reached; or else one long run from the input.
-    """
-    lengths = [(judged + number) // SEARCHES for number in range(SEARCHES)]
-    stride = 1.0 if candidates > 1 else SHORTER
-    found = [Run(0, length, CAREFUL_STEPS[1], False, True) for length in lengths[1:-1]]
-    return (
-        Run(0, lengths[0], CAREFUL_STEPS[1], True, True, stride),
-        *found,
-        Run(0, lengths[-1], LAST_STEPS[2], False, True),
-        Run(0, judged - lengths[0], LAST_STEPS[2], True, True),
-    )
 
 
 @dataclass(frozen=True)
